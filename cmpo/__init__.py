@@ -1,0 +1,1 @@
+"""CMPO: the method, its training loop, and everything that looks at a run."""

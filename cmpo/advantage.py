@@ -1,0 +1,110 @@
+"""Hybrid advantage: what one turn of one dialogue was worth, compared with its group.
+
+Shapes: G dialogues of one scenario (the group), N turns (padded), C constraints.
+"""
+
+import chex
+import jax
+import jax.numpy as jnp
+
+_NORMALIZE_AXES = {"group": (0, 1), "trajectory": (1,), "none": None}
+_CREDIT = ("instant", "return_to_go")
+
+
+def hybrid_advantage(
+    outcome: chex.Array,
+    process: chex.Array,
+    cost: chex.Array,
+    turn_mask: chex.Array,
+    lambdas: chex.Array,
+    *,
+    outcome_weight: float = 1.0,
+    process_weight: float = 1.0,
+    normalize: str = "group",
+    credit: str = "instant",
+    discount: float = 1.0,
+    eps: float = 1e-6,
+) -> chex.Array:
+    """Advantage of every turn of one group; `jax.vmap` for many groups.
+
+    The utility `u` of turn t of dialogue i is, with credit
+
+    - "instant" (the paper): `w_O R_O[i] + w_P R_P[i,t] - lambda . c[i,t]`;
+    - "return_to_go": `w_O R_O[i] + sum_{s>=t} discount^(s-t) (w_P R_P[i,s] - lambda . c[i,s])` over the valid
+      turns s, so that a turn also answers for the voucher it provokes later. The outcome is not discounted.
+
+    The advantage is `(u - mean) / (std + eps)`, population standard deviation, over all valid turns of the group
+    ("group") or of the dialogue ("trajectory"), or `u` itself ("none"). Where all valid utilities are equal it is 0.
+    A long dialogue so weighs more in its group's mean; with one turn per dialogue (or equally many), process weight 0
+    and lambda 0 this is GRPO's advantage.
+
+    Masked turns give exactly 0 and influence nothing, whatever they hold (NaN and inf included), in values and in
+    gradients. A dialogue that failed is a row of `turn_mask` that is all False; its outcome may be NaN.
+
+    Source: arXiv 2602.22697, the hybrid advantage of CMPO (outcome and process reward minus the multiplier times the
+    turn's cost, normalised). The paper normalises per trajectory; `return_to_go` is not in the paper.
+
+    Args:
+      outcome: [G] float, user satisfaction at the end of each dialogue, 1..5 (0 when it ran out of turns).
+      process: [G, N] float, the judge's score of each turn, 0..1.
+      cost: [G, N, C] float, cost of each turn under each constraint (for vouchers: 1 if given in this turn, else 0).
+      turn_mask: [G, N] bool, True for turns that took place and count.
+      lambdas: [C] float, the multipliers, in utility per unit of cost.
+      outcome_weight: w_O.
+      process_weight: w_P (1 here; the authors' code uses 2).
+      normalize: "group", "trajectory" or "none".
+      credit: "instant" or "return_to_go".
+      discount: per turn, 0..1; used by "return_to_go" only.
+      eps: added to the standard deviation.
+
+    Returns:
+      [G, N] advantages, in standard deviations (in units of utility for "none"), dtype of the inputs.
+
+    Raises:
+      ValueError: unknown `normalize` or `credit`.
+      AssertionError: ranks, types or shapes do not match.
+    """
+    if normalize not in _NORMALIZE_AXES:
+        raise ValueError(f"normalize: expected one of {tuple(_NORMALIZE_AXES)}, got {normalize!r}")
+    if credit not in _CREDIT:
+        raise ValueError(f"credit: expected one of {_CREDIT}, got {credit!r}")
+    chex.assert_rank([outcome, process, cost, turn_mask, lambdas], [1, 2, 3, 2, 1])
+    chex.assert_type([outcome, process, cost, turn_mask, lambdas], [float, float, float, bool, float])
+    chex.assert_equal_shape([process, turn_mask])
+    chex.assert_shape(cost, (*process.shape, *lambdas.shape))
+    chex.assert_shape(outcome, process.shape[:1])
+
+    # Cleaned before any arithmetic: a NaN that met a product would come back through the gradient of `where`.
+    outcome = jnp.where(turn_mask, jnp.expand_dims(outcome, 1), 0)
+    process = jnp.where(turn_mask, process, 0)
+    cost = jnp.where(jnp.expand_dims(turn_mask, 2), cost, 0)
+
+    # Products are summed elementwise: a `dot` may run in reduced precision on an accelerator, and these are tiny.
+    reward = process_weight * process - jnp.sum(cost * lambdas, axis=-1)
+    if credit == "return_to_go":
+        reward = _return_to_go(reward, discount)
+    utility = jnp.where(turn_mask, outcome_weight * outcome + reward, 0)
+    axes = _NORMALIZE_AXES[normalize]
+    return utility if axes is None else _standardize(utility, turn_mask, axes, eps)
+
+
+def _return_to_go(reward: chex.Array, discount: float) -> chex.Array:
+    """Discounted sum over this turn and all later ones, [G, N] -> [G, N]."""
+    turns = jnp.arange(reward.shape[1])
+    ahead = turns[None, :] - turns[:, None]
+    weight = jnp.where(ahead >= 0, jnp.asarray(discount, reward.dtype) ** jnp.maximum(ahead, 0), 0)
+    return jnp.sum(weight * reward[:, None, :], axis=-1)
+
+
+def _standardize(utility: chex.Array, mask: chex.Array, axes: tuple[int, ...], eps: float) -> chex.Array:
+    """`(u - mean) / (std + eps)` over the masked entries along `axes`; 0 where masked out or all equal."""
+    # Measured from the largest utility, which changes nothing in exact arithmetic. In float32 the mean of equal
+    # numbers can miss them by a rounding error as large as eps, and dividing by it would turn noise into advantages.
+    pivot = jax.lax.stop_gradient(jnp.max(utility, axes, keepdims=True, where=mask, initial=-jnp.inf))
+    utility = jnp.where(mask, utility - pivot, 0)
+    count = jnp.maximum(jnp.sum(mask, axes, keepdims=True), 1)
+    centred = jnp.where(mask, utility - jnp.sum(utility, axes, keepdims=True) / count, 0)
+    variance = jnp.sum(jnp.square(centred), axes, keepdims=True) / count
+    # Equal utilities are centred to exact zeros; any std will do for them, save 0, where sqrt has no finite slope.
+    std = jnp.sqrt(jnp.where(variance > 0, variance, 1))
+    return centred / (std + eps)

@@ -1,0 +1,98 @@
+"""Collects dialogues: the clients, the agent and play, set up from a config and run to their end."""
+
+import asyncio
+import contextlib
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from models.tokenizer import Tokenizer
+from rollouts import play
+from rollouts.client import ChatClient, Endpoint, check
+from rollouts.engine import Engine
+from rollouts.policy import PolicyAgent
+from rollouts.scripted import ScriptedAgent
+from rollouts.types import PRINCIPLES, Dialogue, Scenario
+
+Agents = Callable[[], contextlib.AbstractAsyncContextManager[play.Agent]]
+"""Opens an agent for one collection of dialogues."""
+
+
+class RolloutsFailed(RuntimeError):
+    """Too many dialogues failed for the run to go on; the message says which endpoint did what."""
+
+
+def policy_agents(engine: Engine, tokenizer: Tokenizer) -> Agents:
+    """The policy with the weights that the engine holds."""
+
+    @contextlib.asynccontextmanager
+    async def agents() -> AsyncIterator[play.Agent]:
+        async with engine:
+            yield PolicyAgent(engine, tokenizer)
+
+    return agents
+
+
+def scripted_agents(style: str) -> Agents:
+    """A scripted agent, see `rollouts.scripted.HABITS`."""
+    agent = ScriptedAgent(style)
+
+    @contextlib.asynccontextmanager
+    async def agents() -> AsyncIterator[play.Agent]:
+        yield agent
+
+    return agents
+
+
+def collect(
+    config: ConfigDict,
+    agents: Agents,
+    scenarios: Sequence[Scenario],
+    *,
+    repeats: int,
+    seed: int,
+    judged: bool = True,
+    done: Callable[[], None] = lambda: None,
+) -> list[Dialogue]:
+    """Plays every scenario `repeats` times against the config's endpoints; see `play.play_all`.
+
+    Raises RolloutsFailed if more than config.train.max_failed_fraction of the dialogues failed.
+    """
+
+    async def run() -> list[Dialogue]:
+        async with contextlib.AsyncExitStack() as stack:
+            user = await stack.enter_async_context(ChatClient("user", endpoint(config.user)))
+            judge = await stack.enter_async_context(ChatClient("judge", endpoint(config.judge))) if judged else None
+            agent = await stack.enter_async_context(agents())
+            table = play.Table(
+                user,
+                judge,
+                max_turns=config.episode.max_turns,
+                farewell=config.episode.farewell,
+                format_outcome=config.episode.format_outcome,
+                judge_weights={name: config.judge.weights[name] for name in PRINCIPLES},
+            )
+            return await play.play_all(agent, table, scenarios, repeats=repeats, seed=seed, done=done)
+
+    dialogues = asyncio.run(run())
+    failed = [dialogue for dialogue in dialogues if not dialogue.ok]
+    if len(failed) > config.train.max_failed_fraction * len(dialogues):
+        causes = ", ".join(f"{count} {cause}" for cause, count in Counter(d.failure for d in failed).most_common())
+        raise RolloutsFailed(
+            f"{len(failed)} of {len(dialogues)} dialogues failed ({causes}); the last: {failed[-1].failure_message}"
+        )
+    return dialogues
+
+
+def check_endpoints(config: ConfigDict) -> None:
+    """Raises ValueError, naming the field, if config.user or config.judge cannot be an endpoint. Asks nobody."""
+    for name in ("user", "judge"):
+        check(name, endpoint(config[name]))
+
+
+def endpoint(config: ConfigDict) -> Endpoint:
+    """The endpoint that config.user or config.judge describes."""
+    fields: dict[str, Any] = {name: value for name, value in config.items() if name != "weights"}
+    return Endpoint(**fields)

@@ -1,0 +1,60 @@
+"""Everything a run carries from step to step, and therefore everything a checkpoint holds."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from cmpo import pid
+from models import qwen2
+
+
+class TrainState(NamedTuple):
+    """A pytree; scalars are int32 arrays."""
+
+    step: jax.Array  # steps done, both phases together
+    cursor: jax.Array  # scenarios dealt so far
+    seed: jax.Array  # all randomness of a step is folded from (seed, step)
+    params: qwen2.Params
+    opt_state: optax.OptState
+    reference: qwen2.Params  # the frozen start of phase 2
+    pid: pid.PIDState
+
+
+def optimizer(
+    *,
+    learning_rate: float,
+    steps: int,
+    warmup_fraction: float,
+    final_fraction: float,
+    weight_decay: float,
+    max_grad_norm: float,
+) -> optax.GradientTransformation:
+    """AdamW behind a clip of the global norm: linear warm-up, then a cosine to `final_fraction` of the peak."""
+    warmup = max(1, round(warmup_fraction * steps))
+    schedule = optax.warmup_cosine_decay_schedule(
+        0.0, learning_rate, warmup, max(steps, warmup + 1), learning_rate * final_fraction
+    )
+    return optax.chain(optax.clip_by_global_norm(max_grad_norm), optax.adamw(schedule, weight_decay=weight_decay))
+
+
+def init(
+    config: qwen2.Qwen2Config, optimizer: optax.GradientTransformation, controller: pid.PIDState, seed: int
+) -> TrainState:
+    """The state before the first step."""
+    params = qwen2.init(config, jax.random.key(seed))
+    return TrainState(
+        step=jnp.int32(0),
+        cursor=jnp.int32(0),
+        seed=jnp.int32(seed),
+        params=params,
+        opt_state=optimizer.init(params),
+        reference=jax.tree.map(jnp.copy, params),
+        pid=controller,
+    )
+
+
+def begin_rl(state: TrainState, optimizer: optax.GradientTransformation) -> TrainState:
+    """Freezes the parameters as the reference and starts the optimizer afresh."""
+    return state._replace(opt_state=optimizer.init(state.params), reference=jax.tree.map(jnp.copy, state.params))

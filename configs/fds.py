@@ -1,0 +1,150 @@
+"""CMPO on FDS, food-delivery disputes.
+
+Default: a language model of a million parameters against the embedded user and judge, on a laptop.
+  command   python -m cmpo.main --config=configs/fds.py --workdir=runs/fds      (or: make train)
+  hardware  2 CPU cores
+Variants, joined by commas after a colon, e.g. `configs/fds.py:smoke` or `configs/fds.py:algo=grpo,difficulty=normal`:
+  smoke                 the whole loop in about a minute, too short to learn
+  algo=cmpo|grpo|capo   cmpo; grpo: outcome only, no price; capo: outcome and judge, no price
+  difficulty=hard|normal
+"""
+
+from ml_collections import ConfigDict
+
+ALGOS = {
+    "cmpo": {},
+    "capo": {"pid.enabled": False},
+    "grpo": {"pid.enabled": False, "algo.process_weight": 0.0},
+}
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    """The configuration for the variants named in `arg`. Raises ValueError for an unknown one."""
+    config = ConfigDict()
+
+    config.data = ConfigDict()
+    config.data.path = ""  # a released parquet file; "": the generator
+    config.data.difficulty = "hard"  # hard | normal; the generator's mix of cooperation levels
+
+    config.model = ConfigDict()  # Qwen2.5's architecture
+    config.model.vocab_size = 2048  # of the tokenizer trained on the first run
+    config.model.hidden_size = 128
+    config.model.intermediate_size = 384
+    config.model.num_layers = 4
+    config.model.num_heads = 2
+    config.model.num_kv_heads = 1
+    config.model.context_length = 2048  # tokens a dialogue may have, prompt included
+    config.model.initializer_range = 0.08  # about 1 / sqrt(hidden_size): a small model starts from scratch
+    config.model.dtype = "float32"
+    config.model.remat = False  # compute layers again in the backward pass: less memory, more time
+
+    config.engine = ConfigDict()  # the sampler
+    config.engine.slots = 32  # dialogues sampled at a time
+    config.engine.chunk = 32  # tokens of a prompt computed at a time
+    config.engine.max_new_tokens = 80  # a turn that is longer is cut: a format error
+    config.engine.temperature = 0.8  # in training and evaluation alike; a small model's tails are noise
+
+    config.user = _endpoint("embedded-user", temperature=1.2)
+    config.judge = _endpoint("embedded-judge", temperature=0.0)
+    config.judge.weights = ConfigDict({"persona": 1.0, "stage": 1.0, "quality": 1.0, "rules": 1.0})
+
+    config.episode = ConfigDict()
+    config.episode.max_turns = 15
+    config.episode.farewell = False  # may the agent answer once more after the rating?
+    config.episode.format_outcome = (
+        -3.0
+    )  # outcome of a dialogue with a format error; the paper: 0, the authors' code: -10
+
+    config.algo = ConfigDict()
+    config.algo.name = "cmpo"
+    config.algo.group_size = 4  # dialogues of a scenario
+    config.algo.outcome_weight = 1.0
+    config.algo.process_weight = 1.0  # the authors' code: 2
+    config.algo.normalize = "group"  # group | trajectory | none
+    config.algo.credit = "instant"  # instant | return_to_go
+    config.algo.discount = 1.0
+    config.algo.clip_low = 0.2
+    config.algo.clip_high = 0.2
+    config.algo.kl_weight = 0.02  # the paper: 0.005, for a model whose language is not so easily lost
+
+    config.pid = ConfigDict()  # the controller of the voucher rate
+    config.pid.enabled = True  # False: lambda stays at its initial value
+    config.pid.form = "incremental"  # incremental | positional
+    config.pid.kp = 0.3
+    config.pid.ki = 0.15
+    config.pid.kd = 0.0
+    config.pid.target = 0.30
+    config.pid.smoothing = 0.7
+    config.pid.lambda_max = 5.0
+    config.pid.initial_lambda = 0.0
+
+    config.sft = ConfigDict()  # phase 1: demonstrations
+    config.sft.path = ""  # `messages` JSONL; "": written by the scripted generous agent in the gym
+    config.sft.dialogues = 1536
+    config.sft.batch_rows = 2
+    config.sft.learning_rate = 3e-3
+
+    config.train = ConfigDict()
+    config.train.seed = 0
+    config.train.sft_steps = 600
+    config.train.rl_steps = 60
+    config.train.scenarios_per_step = 12
+    config.train.epochs = 1  # updates on each batch
+    config.train.row_length = 768  # tokens of a packed row; grows by doubling where a dialogue is longer
+    config.train.micro_rows = 2  # rows a device computes at a time
+    config.train.learning_rate = 6e-4
+    config.train.warmup_fraction = 0.1
+    config.train.final_fraction = 0.2  # the cosine ends at this share of the learning rate
+    config.train.weight_decay = 0.01
+    config.train.max_grad_norm = 1.0
+    config.train.checkpoint_every = 20
+    config.train.keep_checkpoints = 2
+    config.train.max_failed_fraction = 0.5  # more failed dialogues in a step stop the run
+
+    config.eval = ConfigDict()
+    config.eval.scenarios = 256
+    config.eval.seed = 1000  # of the held-out scenarios
+
+    for variant in filter(None, arg.split(",")):
+        _apply(config, variant)
+    return config
+
+
+def _endpoint(model: str, temperature: float) -> ConfigDict:
+    return ConfigDict(
+        {
+            "url": "embedded",  # or http(s)://…/v1, any OpenAI-compatible server
+            "model": model,
+            "api_key_env": "",  # name of the environment variable that holds the key
+            "concurrency": 64,
+            "connect_timeout": 5.0,  # seconds
+            "read_timeout": 120.0,
+            "retries": 3,
+            "temperature": temperature,
+            "max_tokens": 256,
+        }
+    )
+
+
+def _apply(config: ConfigDict, variant: str) -> None:
+    name, _, value = variant.partition("=")
+    if variant == "smoke":
+        config.update_from_flattened_dict(
+            {
+                "sft.dialogues": 64,
+                "train.sft_steps": 8,
+                "train.rl_steps": 4,
+                "train.scenarios_per_step": 4,
+                "train.checkpoint_every": 4,
+                "engine.slots": 16,
+                "eval.scenarios": 16,
+            }
+        )
+    elif name == "algo" and value in ALGOS:
+        config.algo.name = value
+        config.update_from_flattened_dict(ALGOS[value])
+    elif name == "difficulty" and value in ("hard", "normal"):
+        config.data.difficulty = value
+    else:
+        known = ["smoke", *(f"algo={name}" for name in ALGOS), "difficulty=hard|normal"]
+        raise ValueError(f"unknown variant {variant!r}; expected one of {known}")

@@ -1,0 +1,125 @@
+"""Exact grouped-query attention in blocks: over a whole sequence (training), and over a KV cache (sampling).
+
+Both walk over keys in blocks, so that a block of scores stays in the processor's cache, and both skip keys that no
+query may see: `causal_attention` the future, `cached_attention` the unused end of the cache.
+
+Legend: B rows, T tokens of a row, S slots of the cache, W new tokens of a slot, C capacity of a slot, L layers,
+H query heads, K key/value heads, G = H / K query heads of one key/value head, D head dimension.
+"""
+
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+
+# Finite, so that a query with nothing to see gives an even mixture instead of NaN. Fits in float32 and bfloat16.
+_MASKED = -1e30
+
+
+def causal_attention(
+    q: jax.Array, k: jax.Array, v: jax.Array, segment_ids: jax.Array | None = None, *, block: int = 128
+) -> jax.Array:
+    """Attention in which each token sees itself and the earlier tokens of its own segment.
+
+    Queries are taken `block` at a time, each with the keys up to the block's end only; scores are computed again in
+    the backward pass, so that memory grows with T and not with T squared.
+
+    Args:
+      q: [B, T, H, D] queries, float.
+      k: [B, T, K, D] keys, dtype of `q`; K divides H.
+      v: [B, T, K, D] values, dtype of `q`.
+      segment_ids: [B, T] int; tokens see only tokens with their own id. None: one segment. Padding is a segment like
+        any other (usually 0): its outputs and gradients are finite, and meaningless.
+      block: queries per block; T need not be a multiple.
+
+    Returns:
+      [B, T, H, D], dtype of `q`; the softmax is taken in float32.
+    """
+    chex.assert_rank([q, k, v], 4)
+    chex.assert_equal_shape([k, v])
+    batch, length, heads, dim = q.shape
+    kv_heads = k.shape[2]
+    groups = heads // kv_heads
+    if segment_ids is None:
+        segment_ids = jnp.ones((batch, length), jnp.int32)
+    # Heads before tokens: every product below is then a plain batch of matrices, which is what XLA:CPU runs well.
+    q = (q * dim**-0.5).reshape(batch, length, kv_heads, groups, dim).transpose(0, 2, 3, 1, 4)
+    k, v = k.transpose(0, 2, 1, 3), v.transpose(0, 2, 1, 3)
+
+    # The slices are taken inside, so that what all blocks keep for the backward pass is the same q, k and v.
+    @functools.partial(jax.checkpoint, static_argnums=(4, 5))
+    def attend(q, k, v, segment_ids, start, end):
+        # q [B, K, G, t, D] against k and v [B, K, s, D], s = start + t: the queries of a group are stacked as rows.
+        q, k, v = q[..., start:end, :], k[:, :, :end], v[:, :, :end]
+        scores = jnp.einsum(
+            "bkqd,bksd->bkqs", q.reshape(*k.shape[:2], -1, dim), k, preferred_element_type=jnp.float32
+        ).reshape(*q.shape[:4], end)
+        mask = jnp.arange(start, end)[:, None] >= jnp.arange(end)
+        mask &= segment_ids[:, start:end, None] == segment_ids[:, None, :end]
+        weights = jax.nn.softmax(jnp.where(mask[:, None, None], scores, _MASKED)).astype(v.dtype)
+        return jnp.einsum("bkqs,bksd->bkqd", weights.reshape(*k.shape[:2], -1, end), v).reshape(q.shape)
+
+    starts = range(0, length, block)
+    outputs = [attend(q, k, v, segment_ids, start, min(start + block, length)) for start in starts]
+    output = jnp.concatenate(outputs, axis=3)
+    return output.transpose(0, 3, 1, 2, 4).reshape(batch, length, heads, dim)
+
+
+def cached_attention(
+    q: jax.Array,
+    k_cache: jax.Array,
+    v_cache: jax.Array,
+    layer: jax.Array,
+    positions: jax.Array,
+    lengths: jax.Array,
+    *,
+    block: int = 64,
+) -> jax.Array:
+    """Attention of new tokens over the keys and values of their own slot, themselves included.
+
+    Runs over the cache in blocks with a running softmax, as many blocks as the longest slot needs. A block that a slot
+    does not need adds exactly nothing to it, so a slot's result does not depend, to the bit, on the other slots.
+
+    Args:
+      q: [S, W, H, D] queries, float.
+      k_cache: [L, S, C, K, D] the cache of all layers, the new tokens' keys already written.
+      v_cache: [L, S, C, K, D] likewise for values.
+      layer: int32 scalar, the layer to read.
+      positions: [S, W] int32; a query sees the slot's positions up to and including its own.
+      lengths: [S] int32, tokens each slot holds with the new ones; 0 for a slot whose result nobody reads.
+      block: positions per step; C need not be a multiple.
+
+    Returns:
+      [S, W, H, D], dtype of `q`; the softmax is taken in float32.
+    """
+    chex.assert_rank([q, k_cache, v_cache], [4, 5, 5])
+    slots, width, heads, dim = q.shape
+    capacity, kv_heads = k_cache.shape[2:4]
+    block = min(block, capacity)
+    q = (q * dim**-0.5).reshape(slots, width, kv_heads, heads // kv_heads, dim)
+
+    def step(index, carry):
+        top, total, mixed = carry  # [S, K, G, W, 1] twice, [S, K, G, W, D]
+        # The last block of a capacity that is no multiple is moved back to fit; what it reads twice is masked.
+        start = jnp.minimum(index * block, capacity - block)
+        k, v = (
+            jax.lax.dynamic_slice(cache, (layer, 0, start, 0, 0), (1, slots, block, kv_heads, dim))[0]
+            for cache in (k_cache, v_cache)
+        )
+        at = start + jnp.arange(block)
+        mask = ((at >= index * block) & (at <= positions[:, :, None]))[:, None, None]
+        scores = jnp.einsum("swkgd,sckd->skgwc", q, k, preferred_element_type=jnp.float32)
+        scores = jnp.where(mask, scores, _MASKED)
+        new_top = jnp.maximum(top, scores.max(-1, keepdims=True))
+        weights = jnp.where(mask, jnp.exp(scores - new_top), 0.0)
+        keep = jnp.exp(top - new_top)
+        new_mixed = jnp.einsum("skgwc,sckd->skgwd", weights.astype(v.dtype), v, preferred_element_type=jnp.float32)
+        return new_top, keep * total + weights.sum(-1, keepdims=True), keep * mixed + new_mixed
+
+    shape = (slots, kv_heads, heads // kv_heads, width)
+    start = (jnp.full((*shape, 1), _MASKED), jnp.zeros((*shape, 1)), jnp.zeros((*shape, dim)))
+    blocks = (jnp.max(lengths) + block - 1) // block
+    _, total, mixed = jax.lax.fori_loop(0, blocks, step, start)
+    output = mixed / jnp.maximum(total, jnp.finfo(jnp.float32).tiny)
+    return jnp.moveaxis(output, 3, 1).reshape(slots, width, heads, dim).astype(q.dtype)

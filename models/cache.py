@@ -1,0 +1,47 @@
+"""The KV cache of the sampler: one length per slot, all layers in one array.
+
+Legend: L layers, S slots (dialogues being sampled), C capacity of a slot in tokens, K key/value heads,
+D head dimension.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+if TYPE_CHECKING:
+    from models.qwen2 import Qwen2Config
+
+
+class KVCache(NamedTuple):
+    """Keys and values of the tokens that each slot holds; beyond a slot's length lie leftovers that nobody reads.
+
+    Attributes:
+      k: [L, S, C, K, D] float, keys after the rotary embedding.
+      v: [L, S, C, K, D] float, values.
+      lengths: [S] int32, tokens held, 0..C; the next token of a slot gets this position.
+    """
+
+    k: jax.Array
+    v: jax.Array
+    lengths: jax.Array
+
+
+def init(config: Qwen2Config, slots: int, capacity: int, dtype: str | None = None) -> KVCache:
+    """Returns an empty cache of S = `slots` and C = `capacity`, in `dtype` (default: `config.dtype`).
+
+    Raises:
+      ValueError: when C exceeds `config.max_positions`.
+    """
+    if capacity > config.max_positions:
+        raise ValueError(f"capacity {capacity} exceeds the model's max_positions {config.max_positions}")
+    shape = (config.num_layers, slots, capacity, config.num_kv_heads, config.head_dim)
+    k, v = (jnp.zeros(shape, dtype or config.dtype) for _ in range(2))
+    return KVCache(k, v, jnp.zeros(slots, jnp.int32))
+
+
+def reset(cache: KVCache, rows: jax.Array) -> KVCache:
+    """Empties the slots where `rows` ([S] bool) is true; costs no copy, as their leftovers are never read."""
+    return cache._replace(lengths=jnp.where(rows, 0, cache.lengths))

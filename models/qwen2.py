@@ -1,0 +1,363 @@
+"""Qwen2.5 (the decoder of https://arxiv.org/abs/2412.15115) as Flax NNX modules behind pure functions.
+
+Outside this file a model is `(config, params)`: a hashable `Qwen2Config` and a nested dict of arrays. The modules are
+taken apart once per config and put together again whenever a function is traced, so every function below composes with
+jit (`config` static), grad, vmap, scan and shard_map.
+
+Layers are stacked along a leading axis and run by `jax.lax.scan`: compile time does not grow with depth.
+
+Legend: B rows, T tokens of a row, S slots of the cache, W new tokens of a slot, V vocabulary, D hidden size,
+H query heads, K key/value heads, A head dimension, L layers, F MLP size.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from models.attention import cached_attention, causal_attention
+from models.cache import KVCache
+
+Params = dict[str, Any]
+"""Nested dict of float arrays; matrices are [in, out], those of the layers [L, in, out]."""
+
+Attend = Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, Any]]
+"""Maps q [B, T, H, A], k and v [B, T, K, A] to the mixed values [B, T, H, A] and whatever has to be carried on."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Qwen2Config:
+    """Sizes and numerics of a model, named as far as sensible after Hugging Face's `config.json`.
+
+    Attributes:
+      vocab_size: V, rows of the embedding.
+      hidden_size: D.
+      intermediate_size: F.
+      num_layers: L.
+      num_heads: H.
+      num_kv_heads: K, divides H.
+      head_dim: A, even; 0 stands for D / H.
+      rope_theta: base of the rotary embedding's wavelengths.
+      rms_norm_eps: added to the mean square.
+      tie_embeddings: whether the output head is the embedding, transposed.
+      max_positions: longest sequence, in tokens.
+      attention_bias: whether the q, k and v projections have biases (Qwen2.5: yes; Llama: no).
+      initializer_range: standard deviation of new matrices and embeddings.
+      dtype: what matrix products and activations are in; norms, softmax and logits are always float32.
+      remat: what the backward pass computes again: nothing (False), each layer (True), or what the named policy of
+        `jax.checkpoint_policies` does not keep.
+    """
+
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    num_layers: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int = 0
+    rope_theta: float = 1e6
+    rms_norm_eps: float = 1e-6
+    tie_embeddings: bool = True
+    max_positions: int = 32768
+    attention_bias: bool = True
+    initializer_range: float = 0.02
+    dtype: str = "float32"
+    remat: bool | str = False
+
+    def __post_init__(self):
+        sizes = ("vocab_size", "hidden_size", "intermediate_size", "num_layers", "num_heads", "num_kv_heads")
+        for name in (*sizes, "max_positions"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        if not self.head_dim:
+            if self.hidden_size % self.num_heads:
+                raise ValueError(f"hidden_size {self.hidden_size} is no multiple of num_heads {self.num_heads}")
+            object.__setattr__(self, "head_dim", self.hidden_size // self.num_heads)
+        if self.head_dim < 2 or self.head_dim % 2:
+            raise ValueError(f"head_dim must be positive and even for the rotary embedding, got {self.head_dim}")
+        if self.num_heads % self.num_kv_heads:
+            raise ValueError(f"num_heads {self.num_heads} is no multiple of num_kv_heads {self.num_kv_heads}")
+        if not jnp.issubdtype(self.dtype, jnp.floating):
+            raise ValueError(f"dtype must be a float type, got {self.dtype!r}")
+        if isinstance(self.remat, str) and not hasattr(jax.checkpoint_policies, self.remat):
+            raise ValueError(f"remat must be a bool or the name of a jax.checkpoint_policies, got {self.remat!r}")
+
+
+def _normal(config: Qwen2Config) -> nnx.initializers.Initializer:
+    return nnx.initializers.normal(config.initializer_range)
+
+
+class RMSNorm(nnx.Module):
+    """Scales [..., D] to mean square 1 and then by a learned vector; in float32, returned in the input's dtype."""
+
+    def __init__(self, config: Qwen2Config):
+        self.scale = nnx.Param(jnp.ones(config.hidden_size))
+        self.eps = config.rms_norm_eps
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Normalizes x [..., D]."""
+        y = x.astype(jnp.float32)
+        y *= jax.lax.rsqrt(jnp.mean(y * y, axis=-1, keepdims=True) + self.eps)
+        return (y * self.scale[...]).astype(x.dtype)
+
+
+class Attention(nnx.Module):
+    """Grouped-query attention with rotary positions: biases on q, k and v, none on the output."""
+
+    def __init__(self, config: Qwen2Config, rngs: nnx.Rngs):
+        linear = functools.partial(nnx.Linear, dtype=config.dtype, kernel_init=_normal(config), rngs=rngs)
+        q_size, kv_size = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
+        self.q = linear(config.hidden_size, q_size, use_bias=config.attention_bias)
+        self.k = linear(config.hidden_size, kv_size, use_bias=config.attention_bias)
+        self.v = linear(config.hidden_size, kv_size, use_bias=config.attention_bias)
+        self.o = linear(q_size, config.hidden_size, use_bias=False)
+        self.head_dim = config.head_dim
+
+    def __call__(self, x: jax.Array, rope: tuple[jax.Array, jax.Array], attend: Attend) -> tuple[jax.Array, Any]:
+        """Maps x [B, T, D] to the same shape, and returns what `attend` wants carried on beside it."""
+        q, k, v = (y.reshape(*x.shape[:2], -1, self.head_dim) for y in (self.q(x), self.k(x), self.v(x)))
+        mixed, carried = attend(_rotate(q, rope), _rotate(k, rope), v)
+        return self.o(mixed.reshape(*x.shape[:2], -1)), carried
+
+
+class MLP(nnx.Module):
+    """SwiGLU: down(silu(gate(x)) * up(x)), without biases."""
+
+    def __init__(self, config: Qwen2Config, rngs: nnx.Rngs):
+        linear = functools.partial(
+            nnx.Linear, use_bias=False, dtype=config.dtype, kernel_init=_normal(config), rngs=rngs
+        )
+        self.gate = linear(config.hidden_size, config.intermediate_size)
+        self.up = linear(config.hidden_size, config.intermediate_size)
+        self.down = linear(config.intermediate_size, config.hidden_size)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps [..., D] to [..., D]."""
+        return self.down(jax.nn.silu(self.gate(x)) * self.up(x))
+
+
+class Block(nnx.Module):
+    """One layer: attention, then the MLP, each behind a norm and added to its input."""
+
+    def __init__(self, config: Qwen2Config, rngs: nnx.Rngs):
+        self.attention_norm = RMSNorm(config)
+        self.attention = Attention(config, rngs)
+        self.mlp_norm = RMSNorm(config)
+        self.mlp = MLP(config, rngs)
+
+    def __call__(self, x: jax.Array, rope: tuple[jax.Array, jax.Array], attend: Attend) -> tuple[jax.Array, Any]:
+        """Maps x [B, T, D] to the same shape, and returns what `attend` wants carried on beside it."""
+        mixed, carried = self.attention(self.attention_norm(x), rope, attend)
+        x = x + mixed
+        return x + self.mlp(self.mlp_norm(x)), carried
+
+
+class Qwen2(nnx.Module):
+    """The whole decoder; `layers` is one `Block` whose arrays have a leading axis L."""
+
+    def __init__(self, config: Qwen2Config, rngs: nnx.Rngs):
+        self.embed = nnx.Embed(
+            config.vocab_size, config.hidden_size, dtype=config.dtype, embedding_init=_normal(config), rngs=rngs
+        )
+        self.layers = nnx.vmap(lambda rngs: Block(config, rngs))(rngs.split(config.num_layers))
+        self.norm = RMSNorm(config)
+        if not config.tie_embeddings:
+            self.head = nnx.Linear(
+                config.hidden_size, config.vocab_size, use_bias=False, kernel_init=_normal(config), rngs=rngs
+            )
+
+
+def init(config: Qwen2Config, key: jax.Array) -> Params:
+    """Returns new float32 parameters: matrices and embedding normal, biases 0, norms 1."""
+    return nnx.to_pure_dict(nnx.state(Qwen2(config, nnx.Rngs(key))))
+
+
+def hidden(
+    config: Qwen2Config,
+    params: Params,
+    tokens: jax.Array,
+    *,
+    positions: jax.Array | None = None,
+    segment_ids: jax.Array | None = None,
+) -> jax.Array:
+    """Returns the hidden states [B, T, D] after the last norm, in `config.dtype`.
+
+    Args:
+      config: the model's sizes.
+      params: its parameters.
+      tokens: [B, T] int, below V also where they are padding.
+      positions: [B, T] int, restarting at 0 in each segment; None: 0, 1, 2, ...
+      segment_ids: [B, T] int, 0 for padding; tokens see earlier tokens of their own segment only. None: one segment.
+
+    Raises:
+      ValueError: when T exceeds `config.max_positions`.
+    """
+    chex.assert_rank(tokens, 2)
+    if tokens.shape[1] > config.max_positions:
+        raise ValueError(f"{tokens.shape[1]} tokens exceed the model's max_positions {config.max_positions}")
+    if positions is None:
+        positions = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
+    model = _merge(config, params)
+    rope = _rope(config, positions)
+
+    def layer(x, block):
+        return block(x, rope, lambda q, k, v: (causal_attention(q, k, v, segment_ids), None))
+
+    if config.remat:
+        policy = getattr(jax.checkpoint_policies, config.remat) if isinstance(config.remat, str) else None
+        layer = jax.checkpoint(layer, policy=policy, prevent_cse=False)
+    x, _ = jax.lax.scan(layer, model.embed(tokens), model.layers)
+    return model.norm(x)
+
+
+def head(config: Qwen2Config, params: Params, hidden: jax.Array) -> jax.Array:
+    """Maps hidden states [..., D] to logits [..., V], float32."""
+    kernel = params["embed"]["embedding"].T if config.tie_embeddings else params["head"]["kernel"]
+    return jnp.dot(hidden, kernel.astype(config.dtype), preferred_element_type=jnp.float32)
+
+
+def forward(
+    config: Qwen2Config,
+    params: Params,
+    tokens: jax.Array,
+    *,
+    positions: jax.Array | None = None,
+    segment_ids: jax.Array | None = None,
+) -> jax.Array:
+    """Returns the logits [B, T, V], float32, of the token after each one; arguments as for `hidden`."""
+    return head(config, params, hidden(config, params, tokens, positions=positions, segment_ids=segment_ids))
+
+
+def token_logprobs(
+    config: Qwen2Config,
+    params: Params,
+    tokens: jax.Array,
+    *,
+    positions: jax.Array | None = None,
+    segment_ids: jax.Array | None = None,
+    chunk: int = 512,
+) -> tuple[jax.Array, jax.Array]:
+    """Log-probability of every token given those before it, and the entropy of the distribution it was drawn from.
+
+    The head is applied to about `chunk` tokens at a time and again in the backward pass, so that [B, T, V] never
+    exists. Both results are differentiable.
+
+    Args:
+      config: the model's sizes.
+      params: its parameters.
+      tokens: [B, T] int.
+      positions: as for `hidden`.
+      segment_ids: as for `hidden`.
+      chunk: tokens, of all rows together, whose logits exist at one time.
+
+    Returns:
+      logprobs [B, T] and entropy [B, T], float32, in nats; 0 for tokens with none before them in their segment, and
+      for padding.
+    """
+    batch, length = tokens.shape
+    states = hidden(config, params, tokens, positions=positions, segment_ids=segment_ids)
+    size = max(1, min(chunk // batch, length))
+    padding = -length % size
+
+    # Rows stay whole and chunks run along T, so that rows sharded over devices stay where they are.
+    def split(x):
+        x = jnp.pad(x, [(0, 0), (0, padding)] + [(0, 0)] * (x.ndim - 2))
+        return jnp.moveaxis(x.reshape(batch, -1, size, *x.shape[2:]), 1, 0)
+
+    @functools.partial(jax.checkpoint, prevent_cse=False)
+    def score(params, states, targets):
+        logits = head(config, params, states)
+        total = jax.nn.logsumexp(logits, axis=-1)
+        chosen = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
+        entropy = total - jnp.sum(jnp.exp(logits - total[..., None]) * logits, axis=-1)
+        return chosen - total, entropy
+
+    chunks = split(states), split(jnp.roll(tokens, -1, axis=1))
+    _, scores = jax.lax.scan(lambda _, x: (None, score(params, *x)), None, chunks)
+
+    follows = jnp.arange(length) > 0
+    if segment_ids is not None:
+        follows &= (segment_ids == jnp.roll(segment_ids, 1, axis=1)) & (segment_ids != 0)
+
+    def join(x):
+        x = jnp.moveaxis(x, 0, 1).reshape(batch, -1)[:, :length]
+        return jnp.where(follows, jnp.roll(x, 1, axis=1), 0.0)
+
+    return join(scores[0]), join(scores[1])
+
+
+def extend(
+    config: Qwen2Config, params: Params, cache: KVCache, tokens: jax.Array, counts: jax.Array
+) -> tuple[jax.Array, KVCache]:
+    """Appends tokens to slots of the cache, each at its own length. With W = 1 this is the step of a decoding loop.
+
+    Args:
+      config: the model's sizes.
+      params: its parameters.
+      cache: KVCache of S slots; donate it, or carry it through a loop, and it is written in place.
+      tokens: [S, W] int, left-aligned; what lies beyond a slot's count is ignored.
+      counts: [S] int32, new tokens of each slot, 0..W; the caller keeps `lengths + counts` within the capacity.
+
+    Returns:
+      logits [S, V], float32, after each slot's last new token (meaningless for a count of 0), and the cache. A slot's
+      results are the same, to the bit, whatever the other slots hold; a slot with count 0 is unchanged.
+    """
+    chex.assert_shape(tokens, (cache.lengths.shape[0], None))
+    chex.assert_shape(counts, cache.lengths.shape)
+    slots, width = tokens.shape
+    capacity = cache.k.shape[2]
+    model = _merge(config, params)
+    positions = cache.lengths[:, None] + jnp.arange(width)
+    rope = _rope(config, positions)
+    lengths = cache.lengths + counts
+    rows = jnp.arange(slots)[:, None]
+    # Padding is sent beyond the capacity, where a scatter drops it.
+    write = jnp.where(jnp.arange(width) < counts[:, None], positions, capacity)
+    active = jnp.where(counts > 0, lengths, 0)
+
+    # The cache is carried whole: as an input and output of the scan, all of it would be copied at each call.
+    def layer(carry, xs):
+        x, k_cache, v_cache = carry
+        index, block = xs
+
+        def attend(q, k, v):
+            k_new = k_cache.at[index, rows, write].set(k.astype(k_cache.dtype), mode="drop")
+            v_new = v_cache.at[index, rows, write].set(v.astype(v_cache.dtype), mode="drop")
+            return cached_attention(q, k_new, v_new, index, positions, active), (k_new, v_new)
+
+        x, (k_cache, v_cache) = block(x, rope, attend)
+        return (x, k_cache, v_cache), None
+
+    carry = (model.embed(tokens), cache.k, cache.v)
+    (x, k, v), _ = jax.lax.scan(layer, carry, (jnp.arange(config.num_layers), model.layers))
+    last = jnp.take_along_axis(x, jnp.maximum(counts - 1, 0)[:, None, None], axis=1)[:, 0]
+    return head(config, params, model.norm(last)), KVCache(k, v, lengths)
+
+
+@functools.cache
+def _graph(config: Qwen2Config) -> nnx.GraphDef:
+    """The structure of the modules without their arrays; built once per config, allocating nothing."""
+    return nnx.graphdef(nnx.eval_shape(lambda: Qwen2(config, nnx.Rngs(0))))
+
+
+def _merge(config: Qwen2Config, params: Params) -> Qwen2:
+    return nnx.merge(_graph(config), params)
+
+
+def _rope(config: Qwen2Config, positions: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Cosine and sine [B, T, 1, A/2], float32, of the rotary angles at positions [B, T]."""
+    frequencies = config.rope_theta ** -(jnp.arange(0, config.head_dim, 2) / config.head_dim)
+    angles = positions[:, :, None, None] * frequencies
+    return jnp.cos(angles), jnp.sin(angles)
+
+
+def _rotate(x: jax.Array, rope: tuple[jax.Array, jax.Array]) -> jax.Array:
+    """Rotates x [B, T, heads, A] in the planes (i, i + A/2): Hugging Face's `rotate_half` convention."""
+    cos, sin = rope
+    a, b = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+    return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1).astype(x.dtype)

@@ -1,0 +1,134 @@
+"""Tokenizers in Hugging Face's directory format, and the training of a small one in the manner of Qwen2.5's.
+
+Text never turns into a control token: what a user or a judge writes is data, even when it spells `<|im_end|>`. Control
+tokens enter a stream by their ids only (`Tokenizer.im_start` and friends).
+"""
+
+import json
+import pathlib
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import tokenizers
+from tokenizers import decoders, normalizers, pre_tokenizers, processors, trainers
+
+CONTROL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
+"""Special tokens; the order of their ids in Qwen2.5 (151643, 151644, 151645)."""
+
+TAGS = ("<think>", "</think>", "<response>", "</response>", "<action>", "</action>")
+"""The turn format's tags: one token each, ordinary in every other respect."""
+
+# Qwen2's pre-tokenizer: contractions, words, single digits, punctuation, whitespace (Apache-2.0,
+# https://huggingface.co/Qwen/Qwen2.5-0.5B/blob/main/tokenizer.json).
+_SPLIT = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+
+_CHATML = (
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+)
+
+_SETTINGS = {
+    "tokenizer_class": "PreTrainedTokenizerFast",
+    "eos_token": "<|im_end|>",
+    "pad_token": "<|endoftext|>",
+    "additional_special_tokens": ["<|im_start|>", "<|im_end|>"],
+    "clean_up_tokenization_spaces": False,
+    "model_max_length": 32768,
+    "chat_template": _CHATML,
+}
+
+
+class Tokenizer:
+    """Text to ids and back.
+
+    Attributes:
+      vocab_size: number of ids, added tokens included.
+      endoftext: id of `<|endoftext|>`, the padding.
+      im_start: id of `<|im_start|>`, which opens a message.
+      im_end: id of `<|im_end|>`, which closes it.
+      control_ids: the ids of all special tokens, which `encode` never returns.
+    """
+
+    def __init__(self, backend: tokenizers.Tokenizer, settings: dict[str, Any]):
+        missing = [token for token in CONTROL if backend.token_to_id(token) is None]
+        if missing:
+            raise ValueError(f"the vocabulary lacks the ChatML tokens {', '.join(missing)}")
+        # Makes the backend read special tokens in a text as the characters they are; not saved with it.
+        backend.encode_special_tokens = True
+        self._backend = backend
+        self._settings = settings
+        self.vocab_size = backend.get_vocab_size(with_added_tokens=True)
+        self.endoftext, self.im_start, self.im_end = (backend.token_to_id(token) for token in CONTROL)
+        self.control_ids = frozenset(id for id, token in backend.get_added_tokens_decoder().items() if token.special)
+
+    def encode(self, text: str) -> list[int]:
+        """Returns the ids of `text`, none of them in `control_ids`; tags known to the vocabulary are one id each."""
+        return self._backend.encode(text, add_special_tokens=False).ids
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Returns the text of `ids`, control tokens spelled out; bytes that are no UTF-8 become U+FFFD."""
+        return self._backend.decode([int(id) for id in ids], skip_special_tokens=False)
+
+    def save(self, path: str | pathlib.Path) -> None:
+        """Writes `tokenizer.json` and `tokenizer_config.json`, as `load` and `transformers.AutoTokenizer` read them."""
+        path = pathlib.Path(path)
+        path.mkdir(parents=True, exist_ok=True)
+        self._backend.save(str(path / "tokenizer.json"))
+        (path / "tokenizer_config.json").write_text(json.dumps(self._settings, indent=2) + "\n", encoding="utf-8")
+
+
+def load(path: str | pathlib.Path) -> Tokenizer:
+    """Reads a directory with a ChatML `tokenizer.json`: Qwen2.5's, or one that `Tokenizer.save` wrote.
+
+    Raises:
+      FileNotFoundError: when there is no such directory, or no `tokenizer.json` in it.
+      ValueError: when a file does not parse, or the vocabulary lacks ChatML's tokens.
+    """
+    path = pathlib.Path(path)
+    if not (path / "tokenizer.json").is_file():
+        raise FileNotFoundError(f"{path}: expected a tokenizer directory with a tokenizer.json")
+    settings_file = path / "tokenizer_config.json"
+    try:
+        backend = tokenizers.Tokenizer.from_file(str(path / "tokenizer.json"))
+        settings = json.loads(settings_file.read_text(encoding="utf-8")) if settings_file.is_file() else _SETTINGS
+        return Tokenizer(backend, settings)
+    except Exception as error:  # The backend raises bare Exceptions.
+        raise ValueError(f"{path}: expected a Hugging Face tokenizer with ChatML tokens: {error}") from error
+
+
+def train(texts: Iterable[str], vocab_size: int) -> Tokenizer:
+    """Trains a byte-level BPE with Qwen2's normalizer and pre-tokenizer; the same texts give the same tokenizer.
+
+    Args:
+      texts: what to learn merges from; tags and control tokens in it are left out.
+      vocab_size: ids in all, at least 265 (256 bytes, `CONTROL`, `TAGS`, which come last). Texts with too little in
+        them give fewer: read `Tokenizer.vocab_size`.
+
+    Raises:
+      ValueError: when `vocab_size` is too small.
+    """
+    learned = vocab_size - len(CONTROL) - len(TAGS)
+    if learned < 256:
+        raise ValueError(f"vocab_size must be at least {256 + len(CONTROL) + len(TAGS)}, got {vocab_size}")
+    backend = tokenizers.Tokenizer(tokenizers.models.BPE())
+    backend.normalizer = normalizers.NFC()
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(tokenizers.Regex(_SPLIT), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    backend.decoder = decoders.ByteLevel()
+    backend.post_processor = processors.ByteLevel(trim_offsets=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=learned, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+    )
+    markers = re.compile("|".join(map(re.escape, CONTROL + TAGS)))
+    backend.train_from_iterator((piece for text in texts for piece in markers.split(text)), trainer)
+    backend.add_special_tokens([tokenizers.AddedToken(token, special=True, normalized=False) for token in CONTROL])
+    backend.add_tokens([tokenizers.AddedToken(token, special=False, normalized=False) for token in TAGS])
+    return Tokenizer(backend, _SETTINGS)

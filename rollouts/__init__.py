@@ -1,0 +1,1 @@
+"""Dialogues: the gym, the endpoints, the sampling engine, and play."""

@@ -1,0 +1,83 @@
+"""The rules of an episode as pure functions: when it ends, and what the system says of its state."""
+
+import re
+from typing import NamedTuple
+
+import numpy as np
+
+from rollouts import chat
+from rollouts.types import COSTS
+
+BEGIN = "(The conversation begins. Write your first message.)"
+_END = re.compile(r"\[\s*end\s*:\s*([1-5])\s*\]", re.IGNORECASE)
+_ANY_END = re.compile(r"\[\s*end\s*:[^\]]*\]", re.IGNORECASE)
+_QUIT = re.compile(r"\[\s*quit\s*\]", re.IGNORECASE)
+QUIT_SATISFACTION = 1.0  # who walks out gives no rating: the lowest stands for it
+
+
+class State(NamedTuple):
+    """Where an episode stands."""
+
+    turns: int = 0  # agent turns so far
+    voucher: bool = False  # was one issued?
+    end: str = ""  # see rollouts.types.Dialogue.end; "" while it goes on
+    outcome: float = 0.0  # R_O
+
+
+class AgentStep(NamedTuple):
+    """What an agent's output did."""
+
+    state: State
+    reply: chat.Reply | None  # None where it breached the format
+    cost: np.ndarray  # [len(COSTS)] float32
+
+
+def agent_step(state: State, text: str, *, truncated: bool, format_outcome: float = 0.0) -> AgentStep:
+    """Takes the agent's whole output. A breach of the turn format ends the episode with `format_outcome`.
+
+    `truncated` says that sampling stopped before the end-of-turn token. A second voucher is a breach, too.
+    """
+    cost = np.zeros(len(COSTS), np.float32)
+    state = state._replace(turns=state.turns + 1)
+    if truncated:
+        return AgentStep(state._replace(end="truncated", outcome=format_outcome), None, cost)
+    try:
+        reply = chat.parse(text)
+    except chat.MalformedTurn:
+        return AgentStep(state._replace(end="malformed", outcome=format_outcome), None, cost)
+    if reply.action == "voucher":
+        if state.voucher:
+            return AgentStep(state._replace(end="second_voucher", outcome=format_outcome), None, cost)
+        cost[COSTS.index("voucher")] = 1.0
+        state = state._replace(voucher=True)
+    return AgentStep(state, reply, cost)
+
+
+def user_step(state: State, message: str, *, max_turns: int) -> State:
+    """Takes the user's message: rated by its first valid `[end:X]`, quit by `[quit]`, or at the turn limit (R_O 0)."""
+    if rating := _END.search(message):
+        return state._replace(end="rated", outcome=float(rating[1]))
+    if _QUIT.search(message):
+        return state._replace(end="quit", outcome=QUIT_SATISFACTION)
+    if state.turns >= max_turns:
+        return state._replace(end="turn_limit", outcome=0.0)
+    return state
+
+
+def issued(state: State, action: str) -> str:
+    """When a voucher was issued, seen from the turn that took `action`: no | this turn | earlier."""
+    if action == "voucher":
+        return "this turn"
+    return "earlier" if state.voucher else "no"
+
+
+def with_state_line(response: str, voucher: str) -> str:
+    """The agent's response as the user gets it: stage directions stripped, the true system state below."""
+    return f"{chat.clean_response(response)}\n(System state: refunded no; voucher issued {voucher})"
+
+
+def without_marks(message: str) -> str:
+    """A user's message as the agent gets it: without the simulator's end marks."""
+    while (cleaner := chat.clean(_QUIT.sub("", _ANY_END.sub("", message)))) != message:  # one may hide another
+        message = cleaner
+    return message

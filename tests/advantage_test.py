@@ -1,0 +1,216 @@
+"""The hybrid advantage against hand values, a NumPy reference, GRPO, and rubbish outside the mask."""
+
+import functools
+
+import chex
+import hypothesis
+import hypothesis.extra.numpy as hnp
+import hypothesis.strategies as st
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from absl.testing import parameterized
+
+from cmpo.advantage import hybrid_advantage
+
+# Two dialogues, the second ends after one turn. The cell outside the mask is rubbish on purpose.
+OUTCOME = np.array([4.0, 2.0], np.float32)
+PROCESS = np.array([[0.5, 1.0], [0.0, np.nan]], np.float32)
+COST = np.array([[[0.0], [1.0]], [[0.0], [np.inf]]], np.float32)
+MASK = np.array([[True, True], [True, False]])
+LAMBDAS = np.array([2.0], np.float32)
+ARGS = (OUTCOME, PROCESS, COST, MASK, LAMBDAS)
+
+jitted = jax.jit(hybrid_advantage, static_argnames=("normalize", "credit"))
+
+
+def reference(outcome, process, cost, mask, lambdas, *, w_o, w_p, normalize, credit, discount, eps):
+    """The docstring's formulas, turn by turn, in float64."""
+    groups, utility = [], {}
+    for i in range(len(outcome)):
+        valid = [t for t in range(mask.shape[1]) if mask[i, t]]
+        price = {t: sum(float(lam) * float(c) for lam, c in zip(lambdas, cost[i, t], strict=True)) for t in valid}
+        for t in valid:
+            later = [t] if credit == "instant" else [s for s in valid if s >= t]
+            utility[i, t] = w_o * float(outcome[i]) + sum(
+                discount ** (s - t) * (w_p * float(process[i, s]) - price[s]) for s in later
+            )
+        groups.append([(i, t) for t in valid])
+    if normalize == "group":
+        groups = [sum(groups, [])]
+    result = np.zeros(mask.shape)
+    for cells in groups:
+        values = [utility[cell] for cell in cells]
+        for cell in cells:
+            result[cell] = utility[cell]
+            if normalize != "none":
+                result[cell] = (utility[cell] - np.mean(values)) / (np.std(values) + eps)
+    return result
+
+
+class HandValuesTest(chex.TestCase):
+    @chex.variants(with_jit=True, without_jit=True, with_device=True, with_pmap=True)
+    @parameterized.named_parameters(
+        # u = outcome + process - 2 cost: 4+.5, 4+1-2; 2.
+        ("instant", "none", "instant", [[4.5, 3.0], [2.0, 0.0]]),
+        # 4.5, 3, 2 have mean 19/6; away from it by 8/6, -1/6, -7/6; variance (64+1+49)/36/3 = 19/18, std 1.0274023.
+        ("instant_group", "group", "instant", [[1.2977714, -0.1622214], [-1.1355499, 0.0]]),
+        # 4.5, 3 have mean 3.75 and std .75; one turn alone has std 0.
+        ("instant_trajectory", "trajectory", "instant", [[1.0, -1.0], [0.0, 0.0]]),
+        # Process minus price: .5, -1; 0. To go, halved per turn: .5 - .5, -1; 0. Plus outcome: 4, 3; 2.
+        ("to_go", "none", "return_to_go", [[4.0, 3.0], [2.0, 0.0]]),
+        # 4, 3, 2 have mean 3 and std sqrt(2/3).
+        ("to_go_group", "group", "return_to_go", [[1.2247449, 0.0], [-1.2247449, 0.0]]),
+    )
+    def test_matches_hand_values(self, normalize, credit, expected):
+        function = self.variant(
+            functools.partial(hybrid_advantage, normalize=normalize, credit=credit, discount=0.5, eps=0.0)
+        )
+        chex.assert_trees_all_close(np.asarray(function(*ARGS)), np.float32(expected), atol=1e-6)
+
+    def test_weights_and_several_constraints(self):
+        # 3*4 + 2*.5 - (2*1 + .5*4) = 9.
+        result = hybrid_advantage(
+            np.float32([4]),
+            np.float32([[0.5]]),
+            np.float32([[[1, 4]]]),
+            np.array([[True]]),
+            np.float32([2, 0.5]),
+            outcome_weight=3.0,
+            process_weight=2.0,
+            normalize="none",
+        )
+        assert result == 9.0
+
+    def test_eps_is_added_to_the_standard_deviation(self):
+        # Utilities 4 and 2: mean 3, std 1; 1 / (1 + 1).
+        result = hybrid_advantage(OUTCOME, np.zeros((2, 1), np.float32), COST[:, :1], MASK[:, :1], LAMBDAS, eps=1.0)
+        chex.assert_trees_all_close(result, jnp.array([[0.5], [-0.5]]))
+
+
+# Quarters add up exactly in float32, so that equal utilities stay equal.
+def quarters(low, high):
+    return st.integers(low * 4, high * 4).map(lambda n: n / 4)
+
+
+@st.composite
+def groups(draw, g=3, n=4, c=2):
+    lengths = draw(hnp.arrays(np.int32, g, elements=st.integers(0, n)))
+    holes = draw(hnp.arrays(bool, (g, n)))
+    mask = (np.arange(n) < lengths[:, None]) & ~holes if draw(st.booleans()) else np.arange(n) < lengths[:, None]
+    array = lambda shape, low, high: draw(hnp.arrays(np.float32, shape, elements=quarters(low, high)))  # noqa: E731
+    return array(g, 0, 5), array((g, n), 0, 1), array((g, n, c), 0, 2), mask, array(c, 0, 5)
+
+
+@pytest.mark.parametrize("normalize", ["group", "trajectory", "none"])
+@pytest.mark.parametrize("credit", ["instant", "return_to_go"])
+@hypothesis.settings(deadline=None, max_examples=50)
+@hypothesis.given(inputs=groups(), w_o=quarters(0, 2), w_p=quarters(0, 2), discount=st.sampled_from([0.0, 0.5, 1.0]))
+def test_matches_numpy_reference(normalize, credit, inputs, w_o, w_p, discount):
+    options = {"normalize": normalize, "credit": credit, "discount": discount, "eps": 1e-3}
+    expected = reference(*inputs, w_o=w_o, w_p=w_p, **options)
+    outcome, process, cost, mask, lambdas = inputs
+    rubbish = (
+        np.where(mask.any(1), outcome, np.nan),
+        np.where(mask, process, np.inf),
+        np.where(mask[..., None], cost, np.nan),
+        mask,
+        lambdas,
+    )
+    for given in (inputs, rubbish):
+        result = np.asarray(jitted(*given, outcome_weight=w_o, process_weight=w_p, **options))
+        np.testing.assert_allclose(result, expected, rtol=1e-5, atol=1e-5)
+        assert np.all(result[~mask] == 0)
+
+
+def many_groups(seed, b=5, g=4, n=3, c=2):
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(0, n + 1, (b, g, 1))
+    return (
+        rng.uniform(0, 5, (b, g)).astype(np.float32),
+        rng.uniform(0, 1, (b, g, n)).astype(np.float32),
+        rng.integers(0, 2, (b, g, n, c)).astype(np.float32),
+        np.arange(n) < lengths,
+        rng.uniform(0, 5, c).astype(np.float32),
+    )
+
+
+@pytest.mark.parametrize("normalize", ["group", "trajectory", "none"])
+def test_vmap_over_groups_equals_a_loop(normalize):
+    *arrays, lambdas = many_groups(0)
+    function = functools.partial(jitted, normalize=normalize, credit="return_to_go", discount=0.9)
+    mapped = jax.vmap(function, in_axes=(0, 0, 0, 0, None))(*arrays, lambdas)
+    chex.assert_shape(mapped, (5, 4, 3))
+    for one, group in zip(mapped, zip(*arrays, strict=True), strict=True):
+        chex.assert_trees_all_close(one, function(*group, lambdas), atol=1e-5)
+
+
+@pytest.mark.parametrize("normalize", ["group", "trajectory", "none"])
+@pytest.mark.parametrize("credit", ["instant", "return_to_go"])
+def test_gradients_see_nothing_outside_the_mask(normalize, credit):
+    outcome = np.float32([4, np.nan, 3])  # the second dialogue failed
+    process = np.float32([[0.5, np.nan], [np.nan, np.inf], [0.25, 0.75]])
+    mask = np.array([[True, False], [False, False], [True, True]])
+    cost = np.where(mask, 1, np.nan).astype(np.float32)[..., None]
+
+    def total(outcome, process, cost, lambdas, w_o, w_p):
+        options = {"outcome_weight": w_o, "process_weight": w_p, "normalize": normalize, "credit": credit}
+        return jnp.sum(jitted(outcome, process, cost, mask, lambdas, **options) * jnp.arange(1.0, 7.0).reshape(3, 2))
+
+    gradient = jax.grad(total, argnums=range(6))
+    got = gradient(outcome, process, cost, LAMBDAS, 1.0, 1.0)
+    clean = np.float32([4, 0, 3]), np.where(mask, process, 0), np.where(mask[..., None], cost, 0)
+    want = gradient(*clean, LAMBDAS, 1.0, 1.0)
+    chex.assert_tree_all_finite(got)
+    chex.assert_trees_all_close(got, want, rtol=1e-5)
+    assert np.all(got[1][~mask] == 0) and np.all(got[2][~mask] == 0) and got[0][1] == 0
+    assert np.any(got[1][mask] != 0)
+
+
+@pytest.mark.parametrize("normalize", ["group", "trajectory"])
+def test_no_valid_turn_gives_zeros(normalize):
+    nan = np.full((2, 2), np.nan, np.float32)
+    result = hybrid_advantage(nan[0], nan, nan[..., None], nan == 0, LAMBDAS, normalize=normalize)
+    chex.assert_trees_all_equal(result, jnp.zeros((2, 2)))
+    zero = np.zeros((2, 2), np.float32)
+    with jax.debug_nans(True):  # nor does a NaN appear on the way
+        hybrid_advantage(zero[0], zero, zero[..., None], zero > 0, LAMBDAS, normalize=normalize)
+
+
+@pytest.mark.parametrize("normalize", ["group", "trajectory"])
+def test_equal_utilities_give_exact_zeros_and_finite_gradients(normalize):
+    # The float32 mean of equal numbers may miss them: the rounding error must not be divided by itself.
+    mask, zero = np.ones((1, 7), bool), np.zeros((1, 7), np.float32)
+    function = jax.vmap(lambda outcome: jitted(outcome, zero, zero[..., None], mask, LAMBDAS, normalize=normalize))
+    outcomes = np.linspace(0, 5, 50, dtype=np.float32)[:, None]
+    chex.assert_trees_all_equal(function(outcomes), jnp.zeros((50, 1, 7)))
+    chex.assert_tree_all_finite(jax.grad(lambda o: function(o)[..., 0].sum())(outcomes))
+
+
+def test_without_process_and_cost_it_is_grpo():
+    rng = np.random.default_rng(1)
+    rewards = rng.integers(0, 6, 8).astype(np.float32)
+    # GRPO: each sample's reward, standardised over the group, on all of its tokens.
+    grpo = (rewards - rewards.mean()) / (rewards.std() + 1e-6)
+    process, cost = rng.uniform(size=(8, 3)).astype(np.float32), np.ones((8, 3, 1), np.float32)
+    result = hybrid_advantage(rewards, process, cost, process >= 0, np.zeros(1, np.float32), process_weight=0.0)
+    np.testing.assert_allclose(result, np.repeat(grpo[:, None], 3, axis=1), rtol=1e-5)
+
+
+def test_refuses_what_it_does_not_know():
+    with pytest.raises(ValueError, match="'group', 'trajectory', 'none'.*'batch'"):
+        hybrid_advantage(*ARGS, normalize="batch")
+    with pytest.raises(ValueError, match="'instant', 'return_to_go'.*'gae'"):
+        hybrid_advantage(*ARGS, credit="gae")
+
+
+@pytest.mark.parametrize(
+    "position, wrong",
+    [(0, OUTCOME[:1]), (1, PROCESS[:, :1]), (2, COST[:, :, 0]), (3, MASK.astype(np.float32)), (4, np.ones(2))],
+)
+def test_refuses_wrong_shapes_and_types(position, wrong):
+    args = [*ARGS]
+    args[position] = wrong
+    with pytest.raises(AssertionError):
+        hybrid_advantage(*args)

@@ -1,0 +1,116 @@
+"""Blocked attention against attention written out in full."""
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl.testing import absltest, parameterized
+
+from models.attention import cached_attention, causal_attention
+
+causal = jax.jit(causal_attention, static_argnames="block")
+cached = jax.jit(cached_attention, static_argnames="block")
+
+
+def full_attention(q, k, v, segment_ids):
+    """Every query against every key, key/value heads repeated: [B, T, H, D] in, [B, T, H, D] out."""
+    repeats = q.shape[2] // k.shape[2]
+    k, v = jnp.repeat(k, repeats, axis=2), jnp.repeat(v, repeats, axis=2)
+    scores = jnp.einsum("bthd,bshd->bhts", q, k) / np.sqrt(q.shape[-1])
+    steps = jnp.arange(q.shape[1])
+    mask = (steps[:, None] >= steps) & (segment_ids[:, :, None] == segment_ids[:, None, :])
+    return jnp.einsum("bhts,bshd->bthd", jax.nn.softmax(jnp.where(mask[:, None], scores, -jnp.inf)), v)
+
+
+def normal(seed, *shape):
+    return jax.random.normal(jax.random.key(seed), shape)
+
+
+class CausalAttentionTest(chex.TestCase):
+    @chex.variants(with_jit=True, without_jit=True)
+    @parameterized.parameters((1, 16), (2, 5), (4, 64))
+    def test_equals_full_attention(self, kv_heads, block):
+        q, k, v = normal(0, 2, 21, 4, 8), normal(1, 2, 21, kv_heads, 8), normal(2, 2, 21, kv_heads, 8)
+        segments = jnp.array([[1] * 9 + [2] * 12, [1] * 17 + [0] * 4])
+        actual = self.variant(causal_attention, static_argnames="block")(q, k, v, segments, block=block)
+        chex.assert_trees_all_close(actual, full_attention(q, k, v, segments), atol=2e-6)
+
+    def test_no_segments_is_one_segment(self):
+        q, k, v = normal(0, 1, 9, 2, 4), normal(1, 1, 9, 1, 4), normal(2, 1, 9, 1, 4)
+        chex.assert_trees_all_equal(causal(q, k, v, block=4), causal(q, k, v, jnp.ones((1, 9), jnp.int32), block=4))
+
+    def test_gradients_equal_those_of_full_attention(self):
+        x = normal(0, 2, 21, 4, 8), normal(1, 2, 21, 2, 8), normal(2, 2, 21, 2, 8)
+        segments = jnp.array([[1] * 9 + [2] * 12, [1] * 17 + [0] * 4])
+        weights = normal(3, 2, 21, 4, 8)
+        actual = jax.jit(jax.grad(lambda x: jnp.sum(weights * causal_attention(*x, segments, block=8))))(x)
+        expected = jax.jit(jax.grad(lambda x: jnp.sum(weights * full_attention(*x, segments))))(x)
+        chex.assert_trees_all_close(actual, expected, atol=1e-5)
+
+    def test_padding_is_finite_and_gets_no_gradient_from_real_tokens(self):
+        x = normal(0, 1, 12, 2, 4), normal(1, 1, 12, 1, 4), normal(2, 1, 12, 1, 4)
+
+        def total(x, segments, real):
+            output = causal_attention(*x, segments, block=4)
+            return jnp.sum(real * output), output
+
+        gradient = jax.jit(jax.grad(total, has_aux=True))
+
+        for segments in (jnp.zeros((1, 12), jnp.int32), jnp.array([[1] * 5 + [0] * 7])):
+            real = (segments != 0)[..., None, None]
+            gradients, output = gradient(x, segments, real)
+            chex.assert_tree_all_finite((output, gradients))
+            for leaf in gradients:
+                chex.assert_trees_all_equal(jnp.where(real, 0, leaf), jnp.zeros_like(leaf))
+
+    def test_bfloat16_keeps_its_dtype_and_is_near_float32(self):
+        x = normal(0, 1, 20, 4, 8), normal(1, 1, 20, 2, 8), normal(2, 1, 20, 2, 8)
+        actual = causal(*(y.astype(jnp.bfloat16) for y in x), block=16)
+        chex.assert_type(actual, jnp.bfloat16)
+        chex.assert_trees_all_close(actual.astype(jnp.float32), causal(*x, block=16), atol=0.03)
+
+
+class CachedAttentionTest(chex.TestCase):
+    def setUp(self):
+        super().setUp()
+        self.k, self.v = normal(1, 3, 4, 22, 2, 8), normal(2, 3, 4, 22, 2, 8)
+
+    def attend(self, lengths, width, block=8, k=None, v=None, attend=cached):
+        """Queries at the last `width` positions of each slot, in layer 1."""
+        lengths = jnp.asarray(lengths)
+        q = normal(0, 4, width, 4, 8)
+        positions = jnp.maximum(lengths[:, None] - width, 0) + jnp.arange(width)
+        k, v = self.k if k is None else k, self.v if v is None else v
+        return q, positions, attend(q, k, v, 1, positions, lengths, block=block)
+
+    @chex.variants(with_jit=True, without_jit=True)
+    @parameterized.parameters((1, 8), (3, 4), (3, 64))
+    def test_equals_full_attention(self, width, block):
+        attend = self.variant(cached_attention, static_argnames="block")
+        q, positions, actual = self.attend([3, 22, 10, 17], width, block, attend=attend)
+        for slot in range(4):
+            scores = jnp.einsum("whd,chd->whc", q[slot], jnp.repeat(self.k[1, slot], 2, 1)) / np.sqrt(8)
+            scores = jnp.where(jnp.arange(22) <= positions[slot][:, None, None], scores, -jnp.inf)
+            expected = jnp.einsum("whc,chd->whd", jax.nn.softmax(scores), jnp.repeat(self.v[1, slot], 2, 1))
+            chex.assert_trees_all_close(actual[slot], expected, atol=2e-6)
+
+    @parameterized.parameters(1, 3)
+    def test_a_slot_does_not_depend_on_the_others_to_the_bit(self, width):
+        k, v = ((7 * x).at[:, 1].set(x[:, 1]) for x in (self.k, self.v))
+        *_, expected = self.attend([5, 6, 7, 3], width)
+        for lengths in ([22, 6, 22, 22], [3, 6, 3, 3], [17, 6, 0, 9]):
+            *_, actual = self.attend(lengths, width, k=k, v=v)
+            chex.assert_trees_all_equal(actual[1], expected[1])
+
+    def test_idle_slots_are_finite(self):
+        *_, output = self.attend([0, 0, 0, 0], 1)
+        chex.assert_tree_all_finite(output)
+
+    def test_cost_follows_the_longest_slot(self):
+        """What lies beyond the longest slot's last block is not even read: NaN there would show."""
+        v = self.v.at[:, :, 16:].set(jnp.nan)
+        chex.assert_trees_all_equal(self.attend([3, 15, 10, 16], 1, v=v)[2], self.attend([3, 15, 10, 16], 1)[2])
+
+
+if __name__ == "__main__":
+    absltest.main()

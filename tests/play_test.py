@@ -1,0 +1,359 @@
+"""Playing scenarios: who is told what, how dialogues end or fail, and that scheduling changes nothing."""
+
+import asyncio
+import dataclasses
+import itertools
+import json
+import random
+
+import numpy as np
+import pytest
+
+from rollouts import chat, fds, judge, play
+from rollouts.client import ChatClient, Endpoint
+from rollouts.scripted import HABITS, ScriptedAgent
+from rollouts.seeds import fold
+from rollouts.types import PRINCIPLES, DialogueError, Message
+
+SCENARIO = next(fds.scenarios(2))
+VERDICT = json.dumps({"persona": 1, "stage": 0.5, "quality": 0, "rules": 1, "reason": "so"})
+
+
+def turn(response, action="chat"):
+    return chat.render(chat.Reply("hm", response, action))
+
+
+class Agent:
+    """Says its lines; a line is a text, or a Sample, or an exception."""
+
+    def __init__(self, *lines):
+        self.lines, self.heard, self.seeds, self.closed = list(lines), [], [], 0
+
+    async def open(self, scenario, seed):
+        self.seeds.append(seed)
+        return self
+
+    async def reply(self, message, seed):
+        self.heard.append(message)
+        self.seeds.append(seed)
+        line = self.lines[len(self.heard) - 1]
+        if isinstance(line, Exception):
+            raise line
+        return line if isinstance(line, play.Sample) else play.Sample(line)
+
+    def close(self):
+        self.closed += 1
+
+
+class Client:
+    """Gives its answers in turn, the last one for ever, and keeps the requests; an exception is raised."""
+
+    def __init__(self, *answers):
+        self.answers, self.requests, self.seeds = answers, [], []
+
+    async def chat(self, messages, *, seed):
+        self.requests.append(list(messages))
+        self.seeds.append(seed)
+        answer = self.answers[min(len(self.requests), len(self.answers)) - 1]
+        await asyncio.sleep(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+def run(agent, user, judged=None, **options):
+    table = play.Table(user, judged, **options)
+    dialogue = asyncio.run(play.play(agent, table, SCENARIO, index=3, seed=7))
+    assert agent.closed == 1
+    return dialogue
+
+
+def test_who_is_told_what():
+    agent = Agent(turn("Hello [end:5] you."), turn("Take it.", "voucher"), turn("Bye. (System state: voucher)"))
+    user = Client("<|im_end|>Cold!", "[Sent Picture: soup] And?", "Nice. [end:9]", "Thanks. [end:4]")
+    judged = Client(VERDICT)
+    dialogue = run(agent, user, judged, judge_weights={"persona": 1.0, "stage": 1.0, "quality": 1.0, "rules": 2.0})
+
+    state = "\n(System state: refunded no; voucher issued {})"
+    told = [
+        Message("system", fds.user_prompt(SCENARIO)),
+        Message("user", "(The conversation begins. Write your first message.)"),
+        Message("assistant", "<|im_end|>Cold!"),
+        Message("user", "Hello  you." + state.format("no")),
+        Message("assistant", "[Sent Picture: soup] And?"),
+        Message("user", "Take it." + state.format("this turn")),
+        Message("assistant", "Nice. [end:9]"),
+        Message("user", "Bye." + state.format("earlier")),
+    ]
+    assert user.requests == [told[:2], told[:4], told[:6], told]
+    assert agent.heard == [
+        Message("user", text) for text in ("Cold!", "[Sent Picture: soup] And?", "Nice.")
+    ]  # without marks and tokens
+    transcript = [
+        {"role": "customer", "text": "Cold!", "voucher": "no"},
+        {"role": "agent", "text": "Hello  you.", "voucher": "no"},
+        {"role": "customer", "text": "[Sent Picture: soup] And?", "voucher": "no"},
+        {"role": "agent", "text": "Take it.", "voucher": "this turn"},
+        {"role": "customer", "text": "Nice.", "voucher": "no"},
+        {"role": "agent", "text": "Bye.", "voucher": "earlier"},
+    ]
+    assert {request[0] for request in judged.requests} == {Message("system", judge.judge_prompt(SCENARIO))}
+    assert [json.loads(request[1].content) for request in judged.requests] == [transcript[:end] for end in (2, 4, 6)]
+
+    seeds = (*agent.seeds, *user.seeds, *judged.seeds)
+    assert len(set(seeds)) == len(seeds) == 11
+    assert seeds[0] == fold(7, "agent")
+
+    assert (dialogue.scenario, dialogue.index) == (SCENARIO, 3)
+    assert (dialogue.end, dialogue.outcome, dialogue.last_words) == ("rated", 4.0, "Thanks. [end:4]")
+    assert dialogue.ok and dialogue.finished and dialogue.cost.tolist() == [1.0]
+    assert [said.user for said in dialogue.turns] == [message.content for message in agent.heard]
+    assert [said.text for said in dialogue.turns] == agent.lines
+    assert [said.response for said in dialogue.turns][1] == "Take it." and dialogue.turns[0].think == "hm"
+    assert [said.action for said in dialogue.turns] == ["chat", "voucher", "chat"]
+    assert [said.cost.tolist() for said in dialogue.turns] == [[0.0], [1.0], [0.0]]
+    for said in dialogue.turns:
+        assert said.scores == {"persona": 1.0, "stage": 0.5, "quality": 0.0, "rules": 1.0}
+        assert said.process_reward == 3.5 / 5 and said.reason == "so"
+
+
+@pytest.mark.parametrize(
+    "line, end",
+    [
+        ("Hello?", "malformed"),
+        (turn("Again.", "voucher"), "second_voucher"),
+        (play.Sample(turn("Hello."), stop="length"), "truncated"),
+    ],
+)
+def test_a_breach_of_the_format_is_kept_unjudged_and_forfeits_the_outcome(line, end):
+    user, judged = Client("Cold!"), Client(VERDICT)
+    dialogue = run(Agent(turn("Take it.", "voucher"), line), user, judged, format_outcome=-10.0)
+    assert (dialogue.end, dialogue.outcome, dialogue.ok, dialogue.finished) == (end, -10.0, True, False)
+    assert len(user.requests) == 2 and len(judged.requests) == 1
+    first, second = dialogue.turns
+    assert first.scores and first.process_reward == 2.5 / 4
+    assert (second.scores, second.process_reward, second.action, second.response) == ({}, 0.0, "", "")
+    assert second.text == (line if isinstance(line, str) else line.text)
+    assert second.cost.tolist() == [0.0] and dialogue.cost.tolist() == [1.0]
+
+
+@pytest.mark.parametrize(
+    "answer, end, outcome, finished",
+    [("And? [quit]", "quit", 1.0, False), ("Hm.", "turn_limit", 0.0, False), ("[end:1]", "rated", 1.0, True)],
+)
+def test_how_a_user_ends_it(answer, end, outcome, finished):
+    agent = Agent(turn("Hello."), turn("Well."))
+    dialogue = run(agent, Client("Cold!", "So?", answer), max_turns=2)
+    assert (dialogue.end, dialogue.outcome, dialogue.finished) == (end, outcome, finished)
+    assert dialogue.last_words == answer and len(dialogue.turns) == 2
+    assert all(said.scores == {} and said.process_reward == 0.0 for said in dialogue.turns)  # there was no judge
+
+
+def test_a_full_context_ends_it_without_the_turn():
+    dialogue = run(Agent(turn("Hello."), play.Sample("", stop="context")), Client("Cold!"), Client(VERDICT))
+    assert (dialogue.end, dialogue.outcome, dialogue.ok, len(dialogue.turns)) == ("context", 0.0, True, 1)
+    assert dialogue.turns[0].scores
+
+
+def test_the_agent_may_say_farewell_after_a_rating():
+    user, judged = Client("Cold!", "Thanks. [end:4]"), Client(VERDICT)
+    dialogue = run(Agent(turn("Hello."), turn("Bye.")), user, judged, farewell=True)
+    assert (dialogue.end, dialogue.outcome, dialogue.last_words) == ("rated", 4.0, "Thanks. [end:4]")
+    assert [said.response for said in dialogue.turns] == ["Hello.", "Bye."]
+    assert dialogue.turns[1].user == "Thanks." and dialogue.turns[1].scores
+    assert len(user.requests) == len(judged.requests) == 2
+
+
+@pytest.mark.parametrize(
+    "line, end, outcome, turns",
+    [
+        ("Bye", "malformed", -10.0, 2),
+        (play.Sample("", stop="context"), "rated", 4.0, 1),  # no room for a farewell: the rating stands
+    ],
+)
+def test_a_farewell_that_fails(line, end, outcome, turns):
+    dialogue = run(Agent(turn("Hello."), line), Client("Cold!", "[end:4]"), farewell=True, format_outcome=-10.0)
+    assert (dialogue.end, dialogue.outcome, len(dialogue.turns)) == (end, outcome, turns)
+
+
+@pytest.mark.parametrize("farewell", [False, True])
+def test_who_quits_is_not_answered(farewell):
+    assert len(run(Agent(turn("Hello.")), Client("Cold!", "[quit]"), farewell=farewell).turns) == 1
+
+
+DOWN = DialogueError("user_http_500", "the user endpoint answered 500")
+
+
+@pytest.mark.parametrize(
+    "user, judged, cause, message, turns",
+    [
+        (Client(DOWN), Client(VERDICT), "user_http_500", "answered 500", 0),
+        (Client("Cold!", "So?", DOWN), Client(VERDICT), "user_http_500", "answered 500", 2),
+        (Client("Cold!", "[end:5]"), Client(DialogueError("judge_timeout", "late")), "judge_timeout", "late", 1),
+        (Client("Cold!", "So?", "[end:5]"), Client(VERDICT, "I like it."), "judge_malformed", "I like it.", 2),
+    ],
+)
+def test_a_failing_endpoint_marks_the_dialogue_and_nothing_in_it_is_data(user, judged, cause, message, turns):
+    dialogue = run(Agent(turn("Hello."), turn("Well.")), user, judged)
+    assert (dialogue.failure, dialogue.ok, dialogue.finished) == (cause, False, False)
+    assert message in dialogue.failure_message
+    assert dialogue.outcome == 0.0 and len(dialogue.turns) == turns
+    assert all(said.scores == {} and said.process_reward == 0.0 for said in dialogue.turns)
+
+
+def test_one_failure_does_not_touch_the_others():
+    class Moody(Client):
+        async def chat(self, messages, *, seed):
+            if "Hello 1." in messages[-1].content:
+                raise DOWN
+            return "[end:3]" if len(messages) > 2 else "Cold!"
+
+    class Numbered:
+        opened = 0
+
+        async def open(self, scenario, seed):
+            self.opened += 1
+            return Agent(turn(f"Hello {self.opened - 1}."))
+
+    ended = []
+    table = play.Table(Moody(), Client(VERDICT))
+    dialogues = asyncio.run(
+        play.play_all(Numbered(), table, [SCENARIO] * 3, repeats=1, seed=0, done=lambda: ended.append(1))
+    )
+    assert [dialogue.failure for dialogue in dialogues] == ["", "user_http_500", ""]
+    assert [dialogue.outcome for dialogue in dialogues] == [3.0, 0.0, 3.0]
+    assert len(ended) == 3
+
+
+def test_a_fault_of_our_own_is_raised_and_leaves_nothing_running():
+    class Slow(Client):
+        cancelled = 0
+
+        async def chat(self, messages, *, seed):
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                self.cancelled += 1
+                raise
+
+    judged, agent = Slow(), Agent(turn("Hello."), RuntimeError("no weights"))
+    with pytest.raises(RuntimeError, match="no weights"):
+        asyncio.run(alone(agent, judged))
+    assert judged.cancelled == agent.closed == 1
+
+
+async def alone(agent, judged):
+    try:
+        await play.play(agent, play.Table(Client("Cold!"), judged), SCENARIO, index=0, seed=0)
+    finally:
+        assert len(asyncio.all_tasks()) == 1
+
+
+# Over the embedded endpoint
+
+
+class Delayed:
+    """A client, or an agent's session, that takes a random time for each answer."""
+
+    def __init__(self, inner, rng):
+        self.inner, self.rng = inner, rng
+
+    async def chat(self, messages, *, seed):
+        await asyncio.sleep(self.rng.random() * 0.01)
+        return await self.inner.chat(messages, seed=seed)
+
+    async def open(self, scenario, seed):
+        await asyncio.sleep(self.rng.random() * 0.01)
+        return Delayed(await self.inner.open(scenario, seed), self.rng)
+
+    async def reply(self, message, seed):
+        await asyncio.sleep(self.rng.random() * 0.01)
+        return await self.inner.reply(message, seed)
+
+    def close(self):
+        self.inner.close()
+
+
+def embedded(style, scenarios, *, repeats=1, seed=0, concurrency=64, delays=None, judged=True):
+    async def play_them():
+        async with (
+            ChatClient("user", Endpoint("embedded", "embedded-user", concurrency=concurrency)) as user,
+            ChatClient("judge", Endpoint("embedded", "embedded-judge", concurrency=concurrency)) as judging,
+        ):
+            agent, clients = ScriptedAgent(style), [user, judging if judged else None]
+            if delays is not None:
+                rng = random.Random(delays)
+                agent, clients = Delayed(agent, rng), [Delayed(client, rng) for client in clients]
+            return await play.play_all(agent, play.Table(*clients), scenarios, repeats=repeats, seed=seed)
+
+    return asyncio.run(play_them())
+
+
+def deal(count, **options):
+    return list(itertools.islice(fds.scenarios(11, **options), count))
+
+
+def plain(dialogue):
+    """A dialogue without arrays, to be compared."""
+    return json.dumps(dataclasses.asdict(dialogue), default=np.ndarray.tolist)
+
+
+def test_the_same_seed_plays_the_same_dialogues_whatever_the_timing():
+    scenarios = deal(6)
+    first = embedded("generous", scenarios, repeats=2)
+    assert [dialogue.scenario for dialogue in first] == [scenario for scenario in scenarios for _ in range(2)]
+    assert [dialogue.index for dialogue in first] == [0, 1] * 6
+    expected = [plain(dialogue) for dialogue in first]
+    assert len(set(expected)) == 12
+    for options in ({"concurrency": 1}, {"delays": 1}, {"delays": 2, "concurrency": 3}):
+        assert [plain(dialogue) for dialogue in embedded("generous", scenarios, repeats=2, **options)] == expected
+    assert not set(expected) & {plain(dialogue) for dialogue in embedded("generous", scenarios, repeats=2, seed=1)}
+
+
+def test_a_dialogue_alone_is_the_one_from_the_batch():
+    scenarios = deal(5)
+    batch = embedded("generous", scenarios)
+
+    async def alone():
+        async with ChatClient("user", Endpoint("embedded", "embedded-user")) as user:
+            table = play.Table(user, None)
+            return await play.play(ScriptedAgent("generous"), table, scenarios[3], index=0, seed=fold(0, 3))
+
+    texts = [(said.user, said.text) for said in asyncio.run(alone()).turns]
+    assert texts == [(said.user, said.text) for said in batch[3].turns]
+
+
+@pytest.mark.parametrize("style", HABITS)
+def test_embedded_dialogues_are_whole(style):
+    for dialogue in embedded(style, deal(24)):
+        assert dialogue.ok and dialogue.end in ("rated", "quit"), dialogue.failure_message
+        assert 1 <= dialogue.outcome <= 5 and dialogue.finished == (dialogue.end == "rated")
+        assert ("[quit]" if dialogue.end == "quit" else f"[end:{dialogue.outcome:.0f}]") in dialogue.last_words
+        assert 1 <= len(dialogue.turns) <= 7
+        vouchers = [said.action == "voucher" for said in dialogue.turns]
+        assert sum(vouchers) == dialogue.cost[0] <= 1
+        if any(vouchers):
+            assert vouchers[-1]  # the embedded customer leaves with a voucher
+        for said in dialogue.turns:
+            assert chat.render(chat.parse(said.text)) == said.text
+            assert "[end" not in said.user and "[quit" not in said.user
+            assert set(said.scores) == set(PRINCIPLES)
+            assert said.process_reward == pytest.approx(np.mean(list(said.scores.values())))
+
+
+def test_the_scripted_agents_spend_as_they_are_meant_to():
+    scenarios = deal(256, split="test")
+    rates, outcomes = {}, {}
+    for style in HABITS:
+        dialogues = embedded(style, scenarios if style == "generous" else scenarios[:64], judged=False)
+        assert all(dialogue.ok for dialogue in dialogues)
+        rates[style] = np.mean([dialogue.cost[0] for dialogue in dialogues])
+        outcomes[style] = np.mean([dialogue.outcome for dialogue in dialogues])
+    assert rates["generous"] > 0.45  # beyond the budget of 30 %: there is something to learn
+    assert rates["never"] == 0.0 and rates["always"] > 0.9
+    assert min(outcomes.values()) > 1.5 and max(outcomes.values()) < 4.0
+
+
+def test_an_unknown_style_is_refused():
+    with pytest.raises(ValueError, match="generous"):
+        ScriptedAgent("stingy")

@@ -1,0 +1,400 @@
+"""The model against NumPy, its roads against one another, and the tokenizer."""
+
+import dataclasses
+import functools
+import pathlib
+import tempfile
+import unicodedata
+
+import chex
+import hypothesis
+import jax
+import jax.numpy as jnp
+import numpy as np
+import transformers
+from absl.testing import absltest, parameterized
+from hypothesis import strategies as st
+
+from models import cache as kv_cache
+from models import qwen2, tokenizer
+
+CONFIG = qwen2.Qwen2Config(
+    vocab_size=61,
+    hidden_size=24,
+    intermediate_size=40,
+    num_layers=2,
+    num_heads=4,
+    num_kv_heads=2,
+    head_dim=8,
+    rope_theta=1e4,
+    max_positions=64,
+)
+
+forward = jax.jit(qwen2.forward, static_argnums=0)
+extend = jax.jit(qwen2.extend, static_argnums=0)
+token_logprobs = jax.jit(qwen2.token_logprobs, static_argnums=0, static_argnames="chunk")
+
+
+@functools.cache
+def new_params(config):
+    """Parameters far from their initial values, at which biases are 0, norms 1 and attention nearly even."""
+    shapes = jax.eval_shape(functools.partial(qwen2.init, config), jax.random.key(0))
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(lambda x: jnp.asarray(rng.normal(0.0, 0.2, x.shape), jnp.float32), shapes)
+    return jax.tree.map_with_path(lambda path, x: x + (path[-1].key == "scale"), params)
+
+
+def new_tokens(seed, *shape):
+    return jax.random.randint(jax.random.key(seed), shape, 0, CONFIG.vocab_size)
+
+
+def numpy_forward(config, params, tokens):
+    """Qwen2.5 for one row of tokens [T], in float64, token by token and head by head: logits [T, V]."""
+    params = jax.tree.map(lambda x: np.asarray(x, np.float64), params)
+    dim, group = config.head_dim, config.num_heads // config.num_kv_heads
+
+    def norm(x, scale):
+        return x / np.sqrt(np.mean(x**2, -1, keepdims=True) + config.rms_norm_eps) * scale
+
+    def rotate(x, position):
+        """Pairs (i, i + dim / 2) as complex numbers, turned by position * theta ** (-2 i / dim)."""
+        z = x[: dim // 2] + 1j * x[dim // 2 :]
+        z = z * np.exp(1j * position * config.rope_theta ** (-2 * np.arange(dim // 2) / dim))
+        return np.concatenate([z.real, z.imag])
+
+    x = params["embed"]["embedding"][np.asarray(tokens)]
+    for index in range(config.num_layers):
+        layer = jax.tree.map(lambda y, index=index: y[index], params["layers"])
+        y = norm(x, layer["attention_norm"]["scale"])
+        q, k, v = (
+            y @ layer["attention"][name]["kernel"] + layer["attention"][name].get("bias", 0.0)
+            for name in ("q", "k", "v")
+        )
+        mixed = np.zeros_like(q)
+        for t in range(len(x)):
+            for h in range(config.num_heads):
+                own, shared = (slice(i * dim, (i + 1) * dim) for i in (h, h // group))
+                query = rotate(q[t, own], t)
+                scores = np.array([query @ rotate(k[s, shared], s) for s in range(t + 1)]) / np.sqrt(dim)
+                weights = np.exp(scores - scores.max())
+                mixed[t, own] = weights / weights.sum() @ v[: t + 1, shared]
+        x = x + mixed @ layer["attention"]["o"]["kernel"]
+        y = norm(x, layer["mlp_norm"]["scale"])
+        gate = y @ layer["mlp"]["gate"]["kernel"]
+        x = x + (gate / (1 + np.exp(-gate)) * (y @ layer["mlp"]["up"]["kernel"])) @ layer["mlp"]["down"]["kernel"]
+    x = norm(x, params["norm"]["scale"])
+    return x @ (params["embed"]["embedding"].T if config.tie_embeddings else params["head"]["kernel"])
+
+
+class ConfigTest(parameterized.TestCase):
+    @parameterized.parameters(
+        ({"num_kv_heads": 3}, "num_heads 4 is no multiple of num_kv_heads 3"),
+        ({"head_dim": 7}, "head_dim must be positive and even"),
+        ({"head_dim": 0, "hidden_size": 26}, "hidden_size 26 is no multiple of num_heads 4"),
+        ({"num_layers": 0}, "num_layers must be positive"),
+        ({"dtype": "int32"}, "dtype must be a float type"),
+        ({"remat": "nonsense"}, "remat must be"),
+    )
+    def test_what_cannot_be_is_refused(self, changes, message):
+        with self.assertRaisesRegex(ValueError, message):
+            dataclasses.replace(CONFIG, **changes)
+
+    def test_head_dim_defaults_to_an_equal_share(self):
+        self.assertEqual(dataclasses.replace(CONFIG, head_dim=0).head_dim, 6)
+
+    def test_too_long_is_refused(self):
+        with self.assertRaisesRegex(ValueError, "65 tokens exceed"):
+            qwen2.forward(CONFIG, new_params(CONFIG), jnp.zeros((1, 65), jnp.int32))
+        with self.assertRaisesRegex(ValueError, "capacity 65 exceeds"):
+            kv_cache.init(CONFIG, 1, 65)
+
+
+class ForwardTest(chex.TestCase):
+    @chex.variants(with_jit=True, without_jit=True)
+    def test_equals_numpy(self):
+        tokens, params = new_tokens(1, 1, 12), new_params(CONFIG)
+        actual = self.variant(lambda p, t: qwen2.forward(CONFIG, p, t))(params, tokens)
+        chex.assert_type(actual, jnp.float32)
+        chex.assert_trees_all_close(actual[0], numpy_forward(CONFIG, params, tokens[0]).astype(np.float32), atol=2e-4)
+
+    @parameterized.parameters(
+        {"num_kv_heads": 1}, {"num_kv_heads": 4, "tie_embeddings": False}, {"attention_bias": False, "head_dim": 4}
+    )
+    def test_equals_numpy_in_other_shapes(self, **changes):
+        config = dataclasses.replace(CONFIG, **changes)
+        tokens, params = new_tokens(1, 1, 9), new_params(config)
+        expected = numpy_forward(config, params, tokens[0]).astype(np.float32)
+        chex.assert_trees_all_close(forward(config, params, tokens)[0], expected, atol=2e-4)
+
+    def test_bfloat16_is_near_float32(self):
+        tokens, params = new_tokens(1, 2, 12), new_params(CONFIG)
+        actual = forward(dataclasses.replace(CONFIG, dtype="bfloat16"), params, tokens)
+        chex.assert_type(actual, jnp.float32)
+        chex.assert_trees_all_close(actual, forward(CONFIG, params, tokens), atol=0.3)
+
+    def test_init(self):
+        config = dataclasses.replace(CONFIG, vocab_size=2000, tie_embeddings=False)
+        params = jax.jit(functools.partial(qwen2.init, config))(jax.random.key(0))
+        for matrix in (params["embed"]["embedding"], params["head"]["kernel"], params["layers"]["mlp"]["up"]["kernel"]):
+            self.assertAlmostEqual(float(matrix.std()), 0.02, delta=0.001)
+        one, two = params["layers"]["mlp"]["up"]["kernel"]
+        self.assertGreater(float(jnp.abs(one - two).max()), 0.01)
+        chex.assert_trees_all_equal(params["layers"]["attention"]["q"]["bias"], jnp.zeros((2, 32)))
+        chex.assert_trees_all_equal(params["layers"]["mlp_norm"]["scale"], jnp.ones((2, 24)))
+
+    def test_remat_changes_no_gradient(self):
+        tokens, params = new_tokens(1, 2, 12), new_params(CONFIG)
+
+        def gradient(remat):
+            config = dataclasses.replace(CONFIG, remat=remat)
+            return jax.jit(jax.grad(lambda p: qwen2.token_logprobs(config, p, tokens)[0].sum()))(params)
+
+        expected = gradient(False)
+        for remat in (True, "dots_with_no_batch_dims_saveable"):
+            chex.assert_trees_all_close(gradient(remat), expected, rtol=1e-4, atol=1e-3)
+
+    def test_program_does_not_grow_with_depth(self):
+        def equations(layers):
+            config = dataclasses.replace(CONFIG, num_layers=layers)
+            params = jax.eval_shape(lambda: qwen2.init(config, jax.random.key(0)))
+            cache = jax.eval_shape(lambda: kv_cache.init(config, 2, 16))
+            tokens, counts = jax.ShapeDtypeStruct((2, 8), jnp.int32), jax.ShapeDtypeStruct((2,), jnp.int32)
+            programs = (
+                jax.make_jaxpr(jax.grad(lambda p, t: qwen2.token_logprobs(config, p, t)[0].sum()))(params, tokens),
+                jax.make_jaxpr(functools.partial(qwen2.extend, config))(params, cache, tokens, counts),
+                jax.make_jaxpr(functools.partial(qwen2.init, config))(jax.random.key(0)),
+            )
+            return [str(program).count(" = ") for program in programs]
+
+        self.assertEqual(equations(2), equations(6))
+
+    def test_packed_rows_equal_separate_rows(self):
+        """Segments of 8 tokens, two in one row with padding behind, against rows of their own: values and gradients."""
+        params, tokens = new_params(CONFIG), new_tokens(1, 1, 20)
+        segments = jnp.array([[1] * 8 + [2] * 8 + [0] * 4])
+        positions = jnp.array([[*range(8), *range(8), *range(4)]])
+        weights = jax.random.normal(jax.random.key(2), (2, 1, 20))
+
+        def packed(params):
+            scores = jnp.stack(qwen2.token_logprobs(CONFIG, params, tokens, positions=positions, segment_ids=segments))
+            return jnp.sum(weights * scores), scores
+
+        def separate(params):
+            scores = jnp.stack(qwen2.token_logprobs(CONFIG, params, tokens[0, :16].reshape(2, 8)))
+            scores = jnp.pad(scores.reshape(2, 1, 16), [(0, 0), (0, 0), (0, 4)])
+            return jnp.sum(weights * scores), scores
+
+        chex.assert_trees_all_close(
+            *(jax.jit(jax.grad(f, has_aux=True))(params) for f in (packed, separate)), rtol=1e-4, atol=2e-4
+        )
+
+
+class TokenLogprobsTest(chex.TestCase):
+    def test_equals_log_softmax_of_forward(self):
+        """Values and gradients, with chunks that do not divide a row, and with one for all."""
+        params, tokens = new_params(CONFIG), new_tokens(1, 2, 11)
+        weights = jax.random.normal(jax.random.key(2), (2, 2, 11))
+
+        def whole(params):
+            logprobs = jax.nn.log_softmax(qwen2.forward(CONFIG, params, tokens)[:, :-1])
+            chosen = jnp.take_along_axis(logprobs, tokens[:, 1:, None], axis=-1)[..., 0]
+            entropy = -jnp.sum(jnp.exp(logprobs) * logprobs, axis=-1)
+            scores = jnp.pad(jnp.stack([chosen, entropy]), [(0, 0), (0, 0), (1, 0)])
+            return jnp.sum(weights * scores), scores
+
+        def chunked(params, chunk):
+            scores = jnp.stack(qwen2.token_logprobs(CONFIG, params, tokens, chunk=chunk))
+            return jnp.sum(weights * scores), scores
+
+        expected = jax.jit(jax.grad(whole, has_aux=True))(params)
+        gradient = jax.jit(jax.grad(chunked, has_aux=True), static_argnums=1)
+        for chunk in (10, 1000):
+            chex.assert_trees_all_close(gradient(params, chunk), expected, rtol=1e-4, atol=2e-4)
+
+    def test_logits_of_all_tokens_never_exist(self):
+        """No array of the program, forward or backward, has more than one chunk's worth of vocabulary in it."""
+        config = dataclasses.replace(CONFIG, vocab_size=4999)
+        params = jax.eval_shape(lambda: qwen2.init(config, jax.random.key(0)))
+        tokens = jax.ShapeDtypeStruct((2, 32), jnp.int32)
+        compiled = (
+            jax.jit(jax.grad(lambda p, t: qwen2.token_logprobs(config, p, t, chunk=8)[0].sum()))
+            .lower(params, tokens)
+            .compile()
+        )
+        self.assertNotIn("2,32,4999]", compiled.as_text())
+        self.assertNotIn("2,31,4999]", compiled.as_text())
+        self.assertNotIn("64,4999]", compiled.as_text())
+        self.assertIn("2,4,4999]", compiled.as_text())
+
+
+class ExtendTest(chex.TestCase):
+    @hypothesis.settings(max_examples=15, deadline=None, derandomize=True)
+    @hypothesis.given(
+        st.lists(st.lists(st.integers(0, 5), min_size=3, max_size=3), min_size=1, max_size=8), st.integers(0, 99)
+    )
+    def test_ragged_pieces_equal_one_forward(self, turns, seed):
+        """Each turn appends 0 to 5 tokens to each of 3 slots; padding is other tokens, and leaves no trace."""
+        params, tokens = new_params(CONFIG), np.asarray(new_tokens(seed, 3, 40))
+        expected = np.asarray(forward(CONFIG, params, tokens))
+        cache, done = kv_cache.init(CONFIG, 3, 40), np.zeros(3, int)
+        for index, counts in enumerate(turns):
+            piece = np.array(new_tokens(100 + index, 3, 5))
+            for slot, count in enumerate(counts):
+                piece[slot, :count] = tokens[slot, done[slot] : done[slot] + count]
+            before = cache
+            logits, cache = extend(CONFIG, params, cache, piece, jnp.array(counts))
+            done += counts
+            np.testing.assert_array_equal(cache.lengths, done)
+            for slot, count in enumerate(counts):
+                if count:
+                    np.testing.assert_allclose(logits[slot], expected[slot, done[slot] - 1], atol=2e-4)
+                # Nothing but the new tokens' places was written.
+                for new, old in ((cache.k, before.k), (cache.v, before.v)):
+                    np.testing.assert_array_equal(new[:, slot, done[slot] :], old[:, slot, done[slot] :])
+                    kept = slice(0, done[slot] - count)
+                    np.testing.assert_array_equal(new[:, slot, kept], old[:, slot, kept])
+
+    def test_decoding_in_a_loop_equals_one_forward(self):
+        """Greedy decoding from prompts of different lengths; slot 2 has ended and stays as it is."""
+        params, prompts, counts = new_params(CONFIG), new_tokens(1, 3, 6), jnp.array([2, 6, 4])
+        running = jnp.array([1, 1, 0])
+        logits, cache = extend(CONFIG, params, kv_cache.init(CONFIG, 3, 20), prompts, counts)
+
+        @jax.jit
+        def decode(logits, cache):
+            def step(state):
+                i, logits, cache, out = state
+                token = jnp.argmax(logits, axis=-1)
+                logits, cache = qwen2.extend(CONFIG, params, cache, token[:, None], running)
+                return i + 1, logits, cache, out.at[:, i].set(token)
+
+            start = (0, logits, cache, jnp.zeros((3, 9), jnp.int32))
+            return jax.lax.while_loop(lambda state: state[0] < 9, step, start)
+
+        _, _, after, out = decode(logits, cache)
+        np.testing.assert_array_equal(after.lengths, [11, 15, 4])
+        np.testing.assert_array_equal(after.k[:, 2], cache.k[:, 2])
+        for slot, count in ((0, 2), (1, 6)):
+            row = jnp.concatenate([prompts[slot, :count], out[slot]])[None]
+            np.testing.assert_array_equal(
+                out[slot], jnp.argmax(forward(CONFIG, params, row)[0, count - 1 : -1], axis=-1)
+            )
+
+    @parameterized.parameters(1, 4)
+    def test_a_slot_does_not_depend_on_the_others_to_the_bit(self, width):
+        config = dataclasses.replace(CONFIG, max_positions=400)
+        params, own = new_params(config), new_tokens(1, 300)
+
+        def play(seed, others):
+            """Two turns of slot 1, after which the other slots hold `others` tokens of their own."""
+            tokens = new_tokens(seed, 3, 300).at[1].set(own)
+            _, cache = extend(
+                config, params, kv_cache.init(config, 3, 400), tokens, jnp.array([others, 20, 300 - others])
+            )
+            piece = new_tokens(seed + 1, 3, width).at[1].set(own[20 : 20 + width])
+            counts = jnp.array([width, width, seed % 2])
+            logits, cache = extend(config, params, cache, piece, counts)
+            return logits[1], cache.k[:, 1, : 20 + width], cache.v[:, 1, : 20 + width]
+
+        first = play(5, 30)
+        for seed, others in ((6, 300), (7, 0), (8, 150)):
+            chex.assert_trees_all_equal(play(seed, others), first)
+
+    def test_reset_slots_start_anew(self):
+        params, tokens = new_params(CONFIG), new_tokens(1, 2, 5)
+        counts = jnp.array([5, 3])
+        _, cache = extend(CONFIG, params, kv_cache.init(CONFIG, 2, 20), new_tokens(2, 2, 5), jnp.array([5, 5]))
+        cache = kv_cache.reset(cache, jnp.array([True, False]))
+        np.testing.assert_array_equal(cache.lengths, [0, 5])
+        actual, _ = extend(CONFIG, params, cache, tokens, counts)
+        expected, _ = extend(CONFIG, params, kv_cache.init(CONFIG, 2, 20), tokens, counts)
+        np.testing.assert_array_equal(actual[0], expected[0])
+        self.assertGreater(np.abs(actual[1] - expected[1]).max(), 1e-3)
+
+    def test_sampling_and_training_agree(self):
+        """Log-probabilities from the cache are those of `token_logprobs`."""
+        params, tokens = new_params(CONFIG), new_tokens(1, 2, 12)
+        cache, expected = kv_cache.init(CONFIG, 2, 12), token_logprobs(CONFIG, params, tokens)[0]
+        for t in range(11):
+            logits, cache = extend(CONFIG, params, cache, tokens[:, t : t + 1], jnp.array([1, 1]))
+            actual = jax.nn.log_softmax(logits)[jnp.arange(2), tokens[:, t + 1]]
+            np.testing.assert_allclose(actual, expected[:, t + 1], atol=2e-4)
+
+
+TEXTS = [
+    "<think>The order 4711 is late.</think><response>I'm sorry to hear that! Let me look.</response>",
+    "<action>offer_voucher</action><|im_end|> What's the refund? It'll be 12.50 by Tuesday.\n\n",
+    "Ünïcödé and 你好, and the order that I'm waiting for is late again; the refund is late as well.",
+] * 5
+
+
+@functools.cache
+def trained():
+    return tokenizer.train(TEXTS, 340)
+
+
+class TokenizerTest(parameterized.TestCase):
+    @hypothesis.settings(max_examples=100, deadline=None, derandomize=True)
+    @hypothesis.given(st.lists(st.one_of(st.text(), st.sampled_from(tokenizer.CONTROL + tokenizer.TAGS))).map("".join))
+    def test_text_survives_and_never_becomes_control(self, text):
+        ids = trained().encode(text)
+        self.assertEqual(trained().decode(ids), unicodedata.normalize("NFC", text))
+        self.assertTrue(trained().control_ids.isdisjoint(ids))
+
+    def test_tags_are_one_id_and_control_tokens_are_text(self):
+        ids = trained().encode("".join(tokenizer.TAGS))
+        self.assertLen(set(ids), len(tokenizer.TAGS))
+        self.assertEqual(trained().control_ids, {trained().endoftext, trained().im_start, trained().im_end})
+        for token in tokenizer.CONTROL:
+            self.assertGreater(len(trained().encode(token)), 1)
+        self.assertEqual(
+            trained().decode([trained().im_start, *trained().encode("user"), trained().im_end]),
+            "<|im_start|>user<|im_end|>",
+        )
+
+    def test_training(self):
+        self.assertEqual(trained().vocab_size, 340)
+        self.assertLen(trained().encode(" late"), 1)
+        ids = [*trained().control_ids, *trained().encode("".join(tokenizer.TAGS))]
+        self.assertCountEqual(ids, range(331, 340))
+        with self.assertRaisesRegex(ValueError, "at least 265, got 264"):
+            tokenizer.train(TEXTS, 264)
+
+    def test_directory_is_deterministic_and_read_back_by_ours_and_by_transformers(self):
+        with (
+            tempfile.TemporaryDirectory() as one,
+            tempfile.TemporaryDirectory() as two,
+            tempfile.TemporaryDirectory() as three,
+        ):
+            trained().save(one)
+            tokenizer.train(TEXTS, 340).save(two)
+            loaded = tokenizer.load(one)
+            loaded.save(three)
+            for name in ("tokenizer.json", "tokenizer_config.json"):
+                contents = {(pathlib.Path(path) / name).read_bytes() for path in (one, two, three)}
+                self.assertLen(contents, 1)
+            theirs = transformers.AutoTokenizer.from_pretrained(one)
+        text = "<think>It's late.</think> 你好 <|im_end|> \r\n  12"
+        self.assertEqual(loaded.encode(text), trained().encode(text))
+        self.assertEqual(theirs.encode(text, split_special_tokens=True), trained().encode(text))
+        self.assertEqual(theirs.decode(trained().encode(text)), text)
+        self.assertLen(theirs, trained().vocab_size)
+        self.assertEqual((theirs.eos_token_id, theirs.pad_token_id), (trained().im_end, trained().endoftext))
+        self.assertEqual(theirs.encode("<|im_start|>"), [trained().im_start])
+
+    def test_what_is_no_tokenizer_is_named(self):
+        with tempfile.TemporaryDirectory() as path:
+            with self.assertRaisesRegex(FileNotFoundError, f"^{path}/none: expected a tokenizer directory.*$"):
+                tokenizer.load(path + "/none")
+            file = pathlib.Path(path) / "tokenizer.json"
+            file.write_text("{")
+            with self.assertRaisesRegex(ValueError, f"^{path}: expected a Hugging Face tokenizer.*$"):
+                tokenizer.load(path)
+            trained().save(path)
+            file.write_text(file.read_text().replace("<|im_end|>", "<|other|>"))
+            with self.assertRaisesRegex(ValueError, f"^{path}: .*lacks the ChatML tokens <.im_end.>$"):
+                tokenizer.load(path)
+
+
+if __name__ == "__main__":
+    absltest.main()

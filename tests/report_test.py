@@ -1,0 +1,157 @@
+"""The page of a run: what it shows, what it escapes, and what it says where there is no run."""
+
+import html.parser
+import json
+import math
+
+import numpy as np
+import pytest
+from metrics_test import dialogue, turn
+
+from cmpo import metrics, report
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Two warm-up steps, three RL steps, an evaluation, four dialogues."""
+    (tmp_path / "config.json").write_text(json.dumps({"name": "tiny <run>", "pid": {"target": [0.3]}}))
+    with metrics.RunLog(tmp_path) as log:
+        for step in (1, 2):
+            log.write({"step": step, "phase": "sft", "loss": 3.0 / step, "seconds": {"update": 1.0}})
+        for step, satisfaction, failed in ((3, 2.0, {}), (4, math.nan, {"user_timeout": 2}), (5, 4.0, {"judge": 1})):
+            log.write(
+                {
+                    "step": step,
+                    "phase": "rl",
+                    "satisfaction": satisfaction,
+                    "voucher_rate": step / 10,
+                    "voucher_rate_smoothed": 0.4,
+                    "lambda": 0.125 * step,
+                    "dialogues_ok": 9,
+                    "dialogues_failed": failed,
+                    "seconds": {"sample": 2.0, "update": 0.5 * step},
+                }
+            )
+        log.write({"step": 5, "phase": "eval", "satisfaction": 3.875, "voucher_rate": 0.25})
+        log.transcripts(5, [dialogue(turn(0.75, response="<script>alert(1)</script>"), outcome=4.0)], [[0.5]])
+    return tmp_path
+
+
+class Tags(html.parser.HTMLParser):
+    """Collects tags, attributes and table rows."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.tags, self.attributes, self.rows, self.open = set(), [], [], []
+        self.feed(page)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.add(tag)
+        self.attributes += attrs
+        self.open.append(tag)
+        if tag == "tr":
+            self.rows.append([])
+
+    def handle_endtag(self, tag):
+        assert tag in self.open, tag
+        while self.open.pop() != tag:
+            pass
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] in ("td", "th"):
+            self.rows[-1].append(data)
+
+
+def test_everything_others_wrote_is_escaped(run):
+    hostile = "<script>alert(1)</script>"
+    named = turn(user=hostile, think=hostile, response=hostile)
+    malformed = turn(action="", text=hostile)
+    batch = [
+        dialogue(named, malformed, last_words=hostile),
+        dialogue(failure=hostile, failure_message=hostile),
+    ]
+    log = metrics.RunLog(run)
+    path = log.transcripts(5, batch)
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    rows[0]["turns"][0] |= {"reason": hostile, "scores": {hostile: 1.0}}
+    rows[0]["end"] = hostile
+    for row in rows:
+        row["scenario"] |= {"id": hostile, "demand": hostile}
+        row["scenario"]["order"] |= {"items": hostile, "complaint": hostile, "record": hostile}
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    page = report.write_report(run).read_text()
+    assert "script" not in Tags(page).tags
+    # First: user, think, response, text, last words, reason, score, end; second: failure and its message; both: 5 more.
+    assert page.count("&lt;script&gt;alert(1)&lt;/script&gt;") == 8 + 2 + 2 * 5
+    assert "<title>tiny &lt;run&gt;</title>" in page
+
+
+def test_page_needs_nothing_else(run):
+    page = report.write_report(run).read_text()
+    tags = Tags(page)
+    assert not tags.tags & {"link", "script", "img", "iframe"}
+    assert all(value.startswith("#") for name, value in tags.attributes if name in ("src", "href", "xlink:href"))
+    assert "@import" not in page and "prefers-color-scheme: dark" in page
+    assert "currentColor" in page and report._INK in page  # the style sheet's; none is left in the picture
+    assert report._INK not in page[page.index("<svg") : page.index("</svg>")]
+
+
+def test_tables(run):
+    rows = Tags(report.write_report(run).read_text()).rows
+    assert ["step", "satisfaction", "vouchers", "smoothed", "lambda"] in rows
+    assert ["3", "2.00", "30%", "40%", "0.375"] in rows and ["5", "4.00", "50%", "40%", "0.625"] in rows
+    # 27 dialogues were ok and 3 failed.
+    assert ["user_timeout", "2", "6.7%", "4"] in rows and ["judge", "1", "3.3%", "5"] in rows
+    assert ["step", "satisfaction", "voucher rate"] in rows and ["5", "3.875", "0.25"] in rows
+
+
+def test_curves_draw_the_records(run):
+    figure = report.curves(metrics.read(run), target=0.3)
+    axes = {axes.get_title(loc="left"): axes for axes in figure.axes}
+    line, points = axes["User satisfaction (1 to 5)"].lines
+    np.testing.assert_array_equal(line.get_xydata(), [[3, 2.0], [4, math.nan], [5, 4.0]])
+    np.testing.assert_array_equal(points.get_xydata(), [[5, 3.875]])
+    raw, smoothed, budget, _ = axes["Voucher rate"].lines
+    np.testing.assert_array_equal(raw.get_ydata(), [0.3, 0.4, 0.5])
+    np.testing.assert_array_equal(smoothed.get_ydata(), [0.4, 0.4, 0.4])
+    assert list(budget.get_ydata()) == [0.3, 0.3] and budget.get_label() == "budget 30%"
+    np.testing.assert_array_equal(axes["Warm-up (SFT) loss"].lines[0].get_ydata(), [3.0, 1.5])
+    sample, update = axes["Seconds per step"].collections
+    assert (sample.get_label(), update.get_label()) == ("sample", "update")
+    assert update.get_datalim(axes["Seconds per step"].transData).ymax == 2.0 + 2.5
+    assert [text.get_text() for text in axes["Entropy (nats per token)"].texts] == ["no data"]
+
+
+def test_dialogues_are_a_mix_of_the_present_past(run):
+    log = metrics.RunLog(run)
+    plain, voucher = dialogue(turn(), outcome=4.0), dialogue(turn(voucher=True), outcome=2.0)
+    broken = dialogue(turn(action=""), end="malformed")
+    log.transcripts(4, [plain])
+    log.transcripts(5, [plain] * 8 + [voucher, broken])
+    log.transcripts(6, [broken])  # left by a run that was restarted from step 5
+    page = report.write_report(run).read_text()
+    assert "Dialogues of step 5" in page
+    assert page.count("<article>") == 6
+    assert page.count(">rated 4/5<") == 4 and page.count(">rated 2/5<") == page.count(">malformed 0/5<") == 1
+
+
+def test_a_run_that_has_just_begun(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "metrics.jsonl").write_text("")
+    page = report.write_report(tmp_path).read_text()
+    assert f"<h1>{tmp_path.name}</h1>" in page and "No reinforcement learning step yet." in page
+
+
+@pytest.mark.parametrize("missing, expected", [("metrics.jsonl", "numbers per step"), ("config.json", "configuration")])
+def test_no_run_is_one_line_and_status_2(run, missing, expected, capsys):
+    (run / missing).unlink()
+    assert report.main(report._parse(["report", f"--workdir={run}"])) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"{run / missing}: no such file; expected") and expected in line
+
+
+def test_command_saves_page_and_picture(run, capsys):
+    picture = run / "curves.png"
+    assert report.main(report._parse(["report", f"--workdir={run}", f"--png={picture}"])) is None
+    assert capsys.readouterr().out.splitlines() == [str(run / "report.html"), str(picture)]
+    assert picture.read_bytes().startswith(b"\x89PNG")

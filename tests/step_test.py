@@ -1,0 +1,172 @@
+"""The updates: the same whatever the packing, the micro-batch and the number of devices."""
+
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from cmpo import batch, pid, state, step
+from cmpo.advantage import hybrid_advantage
+from cmpo.baselines.sft import sft_loss
+from cmpo.loss import cmpo_loss
+from models import qwen2
+
+CONFIG = qwen2.Qwen2Config(
+    vocab_size=32, hidden_size=16, intermediate_size=24, num_layers=2, num_heads=2, num_kv_heads=1, max_positions=64
+)
+SGD = optax.sgd(1.0)  # the change of the parameters is the gradient
+GAINS = pid.PIDGains(kp=0.1, ki=0.1, kd=0.0, target=0.3, smoothing=1.0, lambda_max=5.0)
+
+
+def streams(seed, count=10):
+    rng = np.random.default_rng(seed)
+    for number in range(count):
+        size = int(rng.integers(4, 16))
+        mask = rng.random(size) < 0.5
+        mask[0], mask[-1] = False, True
+        tokens = rng.integers(0, 32, size).astype(np.int32)
+        yield batch.Stream(
+            tokens, mask, np.where(mask, -3.0, 0.0).astype(np.float32), np.where(mask, number, 0).astype(np.int32)
+        )
+
+
+def fresh_state():
+    return state.init(CONFIG, SGD, pid.init(GAINS), seed=3)
+
+
+def mesh_of(devices):
+    return jax.make_mesh(
+        (devices,), ("data",), devices=jax.devices()[:devices], axis_types=(jax.sharding.AxisType.Auto,)
+    )
+
+
+def updated(parts, share, per_stream, *, devices, micro_rows, row_length):
+    """The parameters after one update; `per_stream` [10] gives each stream's advantage."""
+    mesh = mesh_of(devices)
+    rows = batch.pack(parts, row_length=row_length, rows=16, shards=devices)
+    extras = () if per_stream is None else (per_stream[rows.turns], rows.sampled_logprobs - 0.1)
+    update = step.make_update(CONFIG, mesh, SGD, share, micro_rows)
+    begun = step.replicate(mesh, fresh_state())
+    params, _, metrics = update(begun.params, begun.opt_state, step.shard(mesh, rows), step.shard(mesh, extras))
+    return jax.device_get(params), jax.device_get(metrics)
+
+
+def expected(parts, loss_of_row):
+    """The same, from single unpacked streams and one gradient."""
+    params, total = fresh_state().params, sum(part.mask.sum() for part in parts)
+
+    def loss(params):
+        return (
+            sum(loss_of_row(qwen2.token_logprobs(CONFIG, params, part.tokens[None])[0], part) for part in parts) / total
+        )
+
+    value, gradients = jax.jit(jax.value_and_grad(loss))(params)
+    return jax.tree.map(lambda p, g: p - g, params, gradients), value
+
+
+def largest_gap(parts):
+    """The largest difference between the model's log-probabilities and those the streams came with."""
+    score = jax.jit(lambda tokens: qwen2.token_logprobs(CONFIG, fresh_state().params, tokens)[0])
+    return max(np.max(np.abs(score(part.tokens[None])[0] - part.logprobs)[part.mask]) for part in parts)
+
+
+@pytest.mark.parametrize(("devices", "micro_rows", "row_length"), [(1, 16, 16), (1, 2, 32), (4, 1, 32), (8, 2, 64)])
+def test_sft_update_is_the_gradient_of_the_mean_over_all_tokens(devices, micro_rows, row_length):
+    parts = list(streams(0))
+    params, metrics = updated(
+        parts, step.sft_share, None, devices=devices, micro_rows=micro_rows, row_length=row_length
+    )
+    want, loss = expected(parts, lambda logprobs, part: -jnp.sum(logprobs[0], where=part.mask))
+    chex.assert_trees_all_close(params, want, atol=2e-6)
+    np.testing.assert_allclose(metrics["loss"], loss, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("devices", "micro_rows", "row_length"), [(1, 4, 32), (8, 1, 64)])
+def test_cmpo_update_is_the_gradient_of_the_whole_batch(devices, micro_rows, row_length):
+    parts, per_stream = list(streams(1)), np.random.default_rng(2).normal(size=10).astype(np.float32)
+    options = {"clip_low": 0.2, "clip_high": 0.3, "kl_weight": 0.05}
+
+    def whole(logprobs, part):
+        advantage = jnp.full(logprobs.shape, per_stream[part.turns[-1]])
+        sampled = part.logprobs[None]
+        loss, _ = cmpo_loss(logprobs, sampled, sampled - 0.1, advantage, part.mask[None], denominator=1, **options)
+        return loss
+
+    params, metrics = updated(
+        parts, step.cmpo_share(**options), per_stream, devices=devices, micro_rows=micro_rows, row_length=row_length
+    )
+    want, loss = expected(parts, whole)
+    chex.assert_trees_all_close(params, want, atol=2e-6)
+    np.testing.assert_allclose(metrics["loss"], loss, rtol=1e-5)
+    assert metrics["entropy"] == pytest.approx(np.log(32), rel=0.02)  # small random weights: nearly uniform
+    assert metrics["logprob_gap_max"] == pytest.approx(largest_gap(parts), rel=1e-5)
+
+
+def test_score_gives_the_models_log_probabilities_in_place():
+    parts, mesh = list(streams(4)), mesh_of(4)
+    rows = batch.pack(parts, row_length=32, rows=8, shards=4)
+    params = fresh_state().params
+    scores = step.make_score(CONFIG, mesh, 2)(step.replicate(mesh, params), step.shard(mesh, rows))
+    want, _ = jax.jit(functools.partial(qwen2.token_logprobs, CONFIG))(
+        params, rows.tokens, positions=rows.positions, segment_ids=rows.segment_ids
+    )
+    np.testing.assert_allclose(scores, want, atol=1e-5)
+    assert np.any(scores != 0)
+
+
+def test_tokens_get_the_advantage_of_their_turn():
+    rng = np.random.default_rng(5)
+    rewards = batch.Rewards(
+        outcome=rng.normal(size=(3, 2)).astype(np.float32),
+        process=rng.normal(size=(3, 2, 4)).astype(np.float32),
+        cost=rng.integers(0, 2, (3, 2, 4, 1)).astype(np.float32),
+        turn_mask=rng.random((3, 2, 4)) < 0.8,
+    )
+    turns = np.array([[0, 5, 23], [9, 9, 16]], np.int32)
+    lambdas = jnp.array([0.7])
+    got = step.token_advantages(rewards, turns, lambdas, process_weight=2.0, normalize="none")
+    for place, turn in np.ndenumerate(turns):
+        group, rest = divmod(turn, 8)
+        alone = hybrid_advantage(
+            *(getattr(rewards, name)[group] for name in ("outcome", "process", "cost", "turn_mask")),
+            lambdas,
+            process_weight=2.0,
+            normalize="none",
+        )
+        np.testing.assert_allclose(got[place], alone[divmod(rest, 4)], rtol=1e-6)
+
+
+def test_sft_loss_by_hand():
+    logprobs, mask = (
+        jnp.array([[-1.0, -2.0, jnp.nan], [-4.0, jnp.inf, -8.0]]),
+        jnp.array([[True, True, False], [True, False, False]]),
+    )
+    assert sft_loss(logprobs, mask) == pytest.approx(7 / 3)  # (1 + 2 + 4) / 3
+    assert sft_loss(logprobs, mask, denominator=14) == pytest.approx(0.5)
+    assert sft_loss(logprobs, jnp.zeros_like(mask)) == 0
+
+
+def test_begin_rl_freezes_the_present_parameters():
+    optimizer = optax.adam(0.1)
+    before = state.init(CONFIG, optimizer, pid.init(GAINS), seed=0)
+    moved = before._replace(params=jax.tree.map(lambda x: x + 1, before.params))
+    begun = state.begin_rl(moved, optimizer)
+    chex.assert_trees_all_equal(begun.reference, moved.params)
+    chex.assert_trees_all_equal(begun.opt_state, optimizer.init(moved.params))
+
+
+def test_schedule_warms_up_and_ends_at_the_final_fraction():
+    optimizer = state.optimizer(
+        learning_rate=1.0, steps=20, warmup_fraction=0.1, final_fraction=0.2, weight_decay=0.0, max_grad_norm=1e9
+    )
+    params = {"x": jnp.zeros(1)}
+    opt_state, sizes = optimizer.init(params), []
+    for _ in range(21):
+        changes, opt_state = optimizer.update({"x": jnp.ones(1)}, opt_state, params)
+        sizes.append(-float(changes["x"][0]))  # Adam's step for a constant gradient is the learning rate
+    np.testing.assert_allclose(sizes[:3], [0.0, 0.5, 1.0], atol=1e-3)
+    np.testing.assert_allclose(sizes[20], 0.2, atol=1e-3)
