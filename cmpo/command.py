@@ -1,11 +1,15 @@
-"""What every command does around its work: parse the flags, and tell foreseeable errors in one line."""
+"""What every command has in common: the flags that name a run, and foreseeable errors told in one line."""
 
 import sys
 from collections.abc import Callable, Sequence
 
 from absl import app, flags, logging
+from ml_collections import config_flags
 
 from cmpo.rollout import RolloutsFailed
+
+CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, e.g. configs/fds.py:smoke.", lock_config=True)
+WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run.")
 
 FORESEEN = (ValueError, OSError, FloatingPointError, RolloutsFailed)
 """Errors that come of input, endpoints or numbers, and whose message says it all."""
@@ -21,14 +25,16 @@ def run(work: Callable[[], None], *, required: Sequence[str]) -> None:
         try:
             work()
         except FORESEEN as error:
-            sys.exit(f"error: {error}")
+            sys.exit("error: " + " ".join(str(error).split()))
 
     app.run(main, flags_parser=_parse)
 
 
 def _parse(arguments: Sequence[str]) -> list[str]:
     try:
-        return app.parse_flags_with_usage(arguments)
+        return flags.FLAGS(arguments)
+    except flags.Error as error:  # where the config file raised, its traceback, with the message last
+        sys.exit("error: " + str(error).strip().splitlines()[-1].strip())
     except (AttributeError, KeyError) as error:  # how ml_collections reports a field that does not exist
         while isinstance(error.args[0], Exception):
             error = error.args[0]

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from absl import flags
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict
 
 from cmpo import command, data, metrics, rollout, setup
 from cmpo.checkpoint import Checkpoints
@@ -18,8 +18,6 @@ from models import tokenizer as tokenizers
 from rollouts.scripted import HABITS
 from rollouts.seeds import fold
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "Config file of the run.", lock_config=True)
-_WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run.")
 _AGENT = flags.DEFINE_enum("agent", "policy", ["policy", "start", *HABITS], "Who serves the customers.")
 _SEEDS = flags.DEFINE_integer("seeds", 3, "Sets of held-out scenarios, each with randomness of its own.", lower_bound=1)
 _OUT = flags.DEFINE_string("out", None, "JSON file to write; default: DIR/evaluation_AGENT.json.")
@@ -76,7 +74,7 @@ def table(agent: str, summary: dict[str, dict[str, float]], seeds: int) -> str:
 
 def run() -> None:
     """Evaluates what the flags name, prints the table and writes the JSON file."""
-    config, agent, workdir, step = _CONFIG.value, _AGENT.value, _WORKDIR.value, None
+    config, agent, workdir, step = command.CONFIG.value, _AGENT.value, command.WORKDIR.value, None
     if agent in HABITS:
         agents = rollout.scripted_agents(agent)
     elif workdir is None:

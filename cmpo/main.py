@@ -8,8 +8,7 @@ import time
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import flags
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict
 
 from cmpo import batch, command, demonstrations, metrics, pid, report, rollout, setup, step
 from cmpo import data as scenario_data
@@ -18,9 +17,6 @@ from cmpo.checkpoint import Checkpoints
 from cmpo.state import TrainState
 from rollouts.seeds import fold
 from rollouts.types import Dialogue
-
-_CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, e.g. configs/fds.py:smoke.", lock_config=True)
-_WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run; an earlier run in it is resumed.")
 
 
 class Trainer:
@@ -188,5 +184,10 @@ class Interrupts:
         print("\nfinishing this step, then saving; once more to stop without saving", file=sys.stderr)
 
 
+def run() -> None:
+    """Trains what the flags name."""
+    train(command.CONFIG.value, pathlib.Path(command.WORKDIR.value))
+
+
 if __name__ == "__main__":
-    command.run(lambda: train(_CONFIG.value, pathlib.Path(_WORKDIR.value)), required=["config", "workdir"])
+    command.run(run, required=["config", "workdir"])

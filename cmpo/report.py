@@ -3,6 +3,7 @@
 With ``--png=PATH`` the curves alone are saved as a picture, too.
 """
 
+import argparse
 import collections
 import html
 import io
@@ -16,8 +17,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib
-from absl import app
-from absl.flags import argparse_flags
 from matplotlib import ticker
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -346,15 +345,12 @@ _PAGE = """<!doctype html>
 """
 
 
-def _parse(argv: Sequence[str]):
-    parser = argparse_flags.ArgumentParser(prog="python -m cmpo.report", description="Writes the page of a run.")
+def main(argv: Sequence[str] | None = None) -> int:
+    """Writes the page, and the picture if asked; the exit status is 2 where there is no run."""
+    parser = argparse.ArgumentParser(prog="python -m cmpo.report", description="Writes the page of a run.")
     parser.add_argument("--workdir", required=True, help="Directory of the run.")
     parser.add_argument("--png", help="Also save the curves alone, here.")
-    return parser.parse_args(argv[1:])
-
-
-def main(arguments) -> int | None:
-    """Writes the page, and the picture if asked; 2 where there is no run."""
+    arguments = parser.parse_args(argv)
     try:
         print(write_report(arguments.workdir))
         if arguments.png:
@@ -364,8 +360,8 @@ def main(arguments) -> int | None:
     except (FileNotFoundError, ValueError) as error:
         print(error, file=sys.stderr)
         return 2
-    return None
+    return 0
 
 
 if __name__ == "__main__":
-    app.run(main, flags_parser=_parse)
+    sys.exit(main())

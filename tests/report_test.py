@@ -145,13 +145,13 @@ def test_a_run_that_has_just_begun(tmp_path):
 @pytest.mark.parametrize("missing, expected", [("metrics.jsonl", "numbers per step"), ("config.json", "configuration")])
 def test_no_run_is_one_line_and_status_2(run, missing, expected, capsys):
     (run / missing).unlink()
-    assert report.main(report._parse(["report", f"--workdir={run}"])) == 2
+    assert report.main([f"--workdir={run}"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"{run / missing}: no such file; expected") and expected in line
 
 
 def test_command_saves_page_and_picture(run, capsys):
     picture = run / "curves.png"
-    assert report.main(report._parse(["report", f"--workdir={run}", f"--png={picture}"])) is None
+    assert report.main([f"--workdir={run}", f"--png={picture}"]) == 0
     assert capsys.readouterr().out.splitlines() == [str(run / "report.html"), str(picture)]
     assert picture.read_bytes().startswith(b"\x89PNG")

@@ -92,15 +92,13 @@ _ACTS = (  # the first that matches is what a sentence says
         "sent",
         rf"(?:have|has|just|is|was|{_WILL}).*(?:issue|send|sent|add|credit|on its way)|voucher is yours",
     ),
-    (
-        "offer",
-        r"^(?!.*\b(?:no|not|never|cannot|can't)\b).*(?:would|could|may i|shall i|how about|can i|accept|okay|fine)",
-    ),
+    ("offer", r"would|could|may i|shall i|how about|can i|accept|okay|fine"),
     ("ask", r"(?:could|can|would|please|do you).*(?:photo|picture|image|describe|details|tell me|show me|which|when)"),
     ("explain", r"(?:record|log|system|data)s? (?:shows?|says?|confirms?|has|have|lists?)"),
     ("note", r"(?:note|pass|forward|record|share|report).*(?:feedback|merchant|kitchen|team|restaurant|courier)"),
 )
 _NEEDS_VOUCHER = {"sent", "offer"}
+_REFUSAL = re.compile(r"\b(?:no|not|never|cannot|can't)\b")  # with it, an offer is none
 _COMPILED = tuple((act, re.compile(pattern)) for act, pattern in _ACTS)
 
 
@@ -146,9 +144,8 @@ def _read_sentence(sentence: str, case: Case) -> set[str]:
         for act, pattern in _COMPILED
         if pattern.search(sentence) and (act not in _NEEDS_VOUCHER or "voucher" in sentence)
     }
-    acts = set()
-    if matched:
-        acts.add(next(act for act, _ in _ACTS if act in matched))
+    meant = matched - {"offer"} if _REFUSAL.search(sentence) else matched
+    acts = set([act for act, _ in _ACTS if act in meant][:1])
     if "explain" in acts:
         acts = {"explain_true" if case.record.lower() in sentence else "explain_false"}
     if re.search(_UNDERSTOOD, sentence):
