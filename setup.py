@@ -28,6 +28,7 @@ setup(
         "optax>=0.2.5",
         "orbax-checkpoint>=0.11",
         "pyarrow>=15",
+        "safetensors>=0.5",
         "sniffio",  # httpx looks for it at every in-process request, slowly where it is absent
         "starlette>=0.40",
         "tensorboardX>=2.6",

@@ -80,14 +80,13 @@ def streams(dialogues: Sequence[Dialogue], max_turns: int) -> list[Stream]:
     ]
 
 
-def pack(parts: Sequence[Stream], *, row_length: int, rows: int | None = None, shards: int = 1) -> Rows:
+def pack(parts: Sequence[Stream], *, row_length: int, rows: int | None = None) -> Rows:
     """Packs streams into rows, longest first, each into the first row with room.
 
     Args:
       parts: what to pack.
       row_length: T, doubled until the longest stream fits.
-      rows: R of the result, a multiple of `shards`; default: as many as are needed. Unused rows are all padding.
-      shards: devices that R is split over; rows in use are dealt to them in turn and come first in each shard.
+      rows: R of the result; default: as many as are needed. Unused rows are all padding, and come last.
 
     Raises:
       ValueError: if more than `rows` rows are needed.
@@ -107,8 +106,7 @@ def pack(parts: Sequence[Stream], *, row_length: int, rows: int | None = None, s
         room[place] -= size
     if rows is not None and len(bins) > rows:
         raise ValueError(f"expected at most {rows} rows, got {len(bins)}")
-    rows = rows or max(1, -(-len(bins) // shards)) * shards
-    shape = (rows, row_length)
+    shape = (rows or max(1, len(bins)), row_length)
     packed = Rows(
         tokens=np.zeros(shape, np.int32),
         positions=np.zeros(shape, np.int32),
@@ -117,8 +115,8 @@ def pack(parts: Sequence[Stream], *, row_length: int, rows: int | None = None, s
         sampled_logprobs=np.zeros(shape, np.float32),
         turns=np.zeros(shape, np.int32),
     )
-    for number, members in enumerate(bins):
-        row, start = number % shards * (rows // shards) + number // shards, 0
+    for row, members in enumerate(bins):
+        start = 0
         for segment, part in enumerate(members, start=1):
             place = (row, slice(start, start + len(part.tokens)))
             packed.tokens[place], packed.mask[place] = part.tokens, part.mask

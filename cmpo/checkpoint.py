@@ -30,12 +30,12 @@ class Checkpoints:
             self._manager.save(step, args=ocp.args.StandardSave(state._asdict()))
 
     def restore(self, like: TrainState) -> TrainState | None:
-        """The newest readable state, laid out and sharded as `like`; None if nothing was ever saved.
+        """The newest readable state, with the shapes and shardings of `like`; None if nothing was ever saved.
 
         A checkpoint that cannot be read is reported, removed and passed over. Raises ValueError if none can be read.
         """
         steps = sorted(self._manager.all_steps(), reverse=True)
-        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like._asdict())
+        abstract = like._asdict()
         for step in steps:
             try:
                 restored = self._manager.restore(step, args=ocp.args.StandardRestore(abstract))

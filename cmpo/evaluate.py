@@ -33,8 +33,9 @@ def load_policy(config: ConfigDict, workdir: pathlib.Path, *, start: bool = Fals
     setup.check(workdir, config, prefix="model.")
     tokenizer = tokenizers.load(workdir / "tokenizer")
     model = setup.model(config, tokenizer)
+    layout = setup.abstract_state(config, model, setup.mesh(config, model))
     with Checkpoints(workdir, keep=config.train.keep_checkpoints) as checkpoints:
-        state = checkpoints.restore(setup.initial_state(config, model))
+        state = checkpoints.restore(layout)
     if state is None:
         raise FileNotFoundError(f"--workdir: no checkpoint in {str(workdir)!r} yet")
     if start and int(state.step) <= config.train.sft_steps:

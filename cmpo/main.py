@@ -1,16 +1,18 @@
 """Trains an agent: ``python -m cmpo.main --config=configs/fds.py[:variant] --workdir=DIR``; run again, it resumes."""
 
+import functools
 import pathlib
 import signal
 import sys
 import time
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from cmpo import batch, command, demonstrations, metrics, pid, report, rollout, setup, step
+from cmpo import batch, command, demonstrations, metrics, pid, report, rollout, setup, sharding, step
 from cmpo import data as scenario_data
 from cmpo import state as train_state
 from cmpo.checkpoint import Checkpoints
@@ -27,21 +29,22 @@ class Trainer:
         conversations, self.tokenizer = setup.prepare(config, workdir, self.source)
         self.model = setup.model(config, self.tokenizer)
         self.engine = setup.engine(config, self.model, self.tokenizer)
-        self.mesh = step.make_mesh()
+        self.mesh = setup.mesh(config, self.model)
         self.gains, _ = setup.controller(config)
-        train, shards = config.train, self.mesh.size
+        train = config.train
         optimizer = setup.optimizers(config)
         self.rl_optimizer = optimizer["rl"]
-        self.initial = step.replicate(self.mesh, setup.initial_state(config, self.model))
+        self.layout = setup.abstract_state(config, self.model, self.mesh)
         streams = [demonstrations.encode(self.tokenizer, conversation) for conversation in conversations]
         self.demonstrations = batch.pack(streams, row_length=train.row_length)
-        unit = train.micro_rows * shards  # R is a multiple of this
+        unit = train.micro_rows * sharding.rows_axis_size(self.mesh)  # R is a multiple of this
         self.sft_rows = -(-config.sft.batch_rows // unit) * unit
         self.rl_rows = -(-train.scenarios_per_step * config.algo.group_size // unit) * unit
-        self.score = step.make_score(self.model, self.mesh, train.micro_rows)
+        warmth = {"temperature": config.engine.temperature}
+        self.score = step.make_score(self.model, self.mesh, **warmth)
         share = step.cmpo_share(**{name: config.algo[name] for name in ("clip_low", "clip_high", "kl_weight")})
-        self.sft_update = step.make_update(self.model, self.mesh, optimizer["sft"], step.sft_share, train.micro_rows)
-        self.rl_update = step.make_update(self.model, self.mesh, self.rl_optimizer, share, train.micro_rows)
+        self.sft_update = step.make_update(self.model, self.mesh, optimizer["sft"], step.sft_share)
+        self.rl_update = step.make_update(self.model, self.mesh, self.rl_optimizer, share, **warmth)
 
     def sft_step(self, state: TrainState) -> tuple[TrainState, dict]:
         """One update on rows of demonstrations, shuffled anew each epoch."""
@@ -53,11 +56,21 @@ class Trainer:
         }
         chosen = np.array([orders[draw // count][draw % count] for draw in draws])
         rows = jax.tree.map(lambda x: x[chosen], self.demonstrations)
-        params, opt_state, values = self.sft_update(state.params, state.opt_state, step.shard(self.mesh, rows), ())
+        params, opt_state, values = self.sft_update(state.params, state.opt_state, self.spread(rows), ())
         values, seconds = jax.device_get(values), time.perf_counter() - started
         tokens = int(np.sum(rows.segment_ids > 0))
         record = {"phase": "sft", **values, "tokens_per_second": tokens / seconds, "seconds": {"update": seconds}}
         return state._replace(step=state.step + 1, params=params, opt_state=opt_state), record
+
+    def begin_rl(self, state: TrainState) -> TrainState:
+        """The state at the start of phase 2."""
+        shardings = jax.tree.map(lambda x: x.sharding, self.layout)
+        begin = functools.partial(train_state.begin_rl, optimizer=self.rl_optimizer)
+        return jax.jit(begin, out_shardings=shardings)(state)
+
+    def spread(self, rows: Any) -> Any:
+        """Rows [R, ...] as micro-batches on the mesh."""
+        return sharding.rows(self.mesh, rows, self.config.train.micro_rows)
 
     def rl_step(self, state: TrainState) -> tuple[TrainState, dict, list[Dialogue]]:
         """Dialogues, advantages at the present lambda, update, controller."""
@@ -71,19 +84,14 @@ class Trainer:
 
         turns = config.episode.max_turns + config.episode.farewell
         rewards = batch.rewards(dialogues, algo.group_size, turns)
-        rows = batch.pack(
-            batch.streams(dialogues, turns),
-            row_length=config.train.row_length,
-            rows=self.rl_rows,
-            shards=self.mesh.size,
-        )
-        rows = step.shard(self.mesh, rows)
+        rows = batch.pack(batch.streams(dialogues, turns), row_length=config.train.row_length, rows=self.rl_rows)
         advantages = step.token_advantages(
             rewards,
             rows.turns,
             state.pid.lambdas,
             **{name: algo[name] for name in ("outcome_weight", "process_weight", "normalize", "credit", "discount")},
         )
+        rows, advantages = self.spread((rows, np.asarray(advantages)))
         reference = self.score(state.reference, rows)
         jax.block_until_ready(reference)
         clock.lap("reference")
@@ -135,7 +143,7 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> TrainState:
     trainer = Trainer(config, workdir, source)
     sft_steps, last = config.train.sft_steps, config.train.sft_steps + config.train.rl_steps
     with Checkpoints(workdir, keep=config.train.keep_checkpoints) as checkpoints, metrics.RunLog(workdir) as log:
-        state = checkpoints.restore(trainer.initial) or trainer.initial
+        state = checkpoints.restore(trainer.layout) or setup.initial_state(config, trainer.model, trainer.mesh)
         first = int(state.step)
         log.resume(first)
         if first == last:
@@ -144,7 +152,7 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> TrainState:
         with metrics.progress(last, first, workdir.name) as bar, Interrupts() as interrupts:
             for number in range(first, last):
                 if number == sft_steps:
-                    state = step.replicate(trainer.mesh, train_state.begin_rl(state, trainer.rl_optimizer))
+                    state = trainer.begin_rl(state)
                 if number < sft_steps:
                     state, record = trainer.sft_step(state)
                 else:

@@ -1,13 +1,16 @@
 """What a run needs before its first step: a workdir of its own, demonstrations, a tokenizer, a model, a sampler."""
 
+import functools
 import json
 import pathlib
 from collections.abc import Callable
 
+import jax
 import optax
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from cmpo import demonstrations, pid, rollout
+from cmpo import demonstrations, pid, rollout, sharding
 from cmpo import state as train_state
 from cmpo.data import Source
 from cmpo.demonstrations import Conversation
@@ -123,8 +126,30 @@ def optimizers(config: ConfigDict) -> dict[str, optax.GradientTransformation]:
     }
 
 
-def initial_state(config: ConfigDict, model: qwen2.Qwen2Config) -> TrainState:
-    """The state before the first step; its shapes are those of every checkpoint of the run."""
+def mesh(config: ConfigDict, model: qwen2.Qwen2Config) -> Mesh:
+    """The mesh that config.mesh names. Raises ValueError, naming the axis, if it fits not the devices or the model."""
+    made = sharding.make_mesh(**config.mesh)
+    sharding.check(made, model)
+    return made
+
+
+def abstract_state(config: ConfigDict, model: qwen2.Qwen2Config, mesh: Mesh) -> TrainState:
+    """Shapes and shardings of the run's state, of every checkpoint too, as `jax.ShapeDtypeStruct`s."""
+    shapes = jax.eval_shape(functools.partial(_new_state, config, model))
+
+    def placed(leaf, sharding):
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+    return jax.tree.map(placed, shapes, sharding.tree(mesh, shapes))
+
+
+def initial_state(config: ConfigDict, model: qwen2.Qwen2Config, mesh: Mesh) -> TrainState:
+    """The state before the first step, made on the devices that hold it."""
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(config, model, mesh))
+    return jax.jit(functools.partial(_new_state, config, model), out_shardings=shardings)()
+
+
+def _new_state(config: ConfigDict, model: qwen2.Qwen2Config) -> TrainState:
     return train_state.init(model, optimizers(config)["sft"], controller(config)[1], config.train.seed)
 
 

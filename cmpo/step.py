@@ -1,6 +1,10 @@
-"""The jitted, donated updates of both phases: per-device gradients, mapped over the data axis of a mesh.
+"""The jitted, donated updates of both phases.
 
-Legend: R rows over all devices, T tokens, B groups, G dialogues of a group, N turns, C costs.
+The model runs under the compiler's partitioner: parameters come sharded by `cmpo.sharding`'s rules, rows split over
+data and fsdp. The loss is written per device and mapped over those axes by `jax.shard_map`.
+
+Legend: M micro-batches, U rows of a micro-batch over all devices, T tokens, B groups, G dialogues of a group, N turns,
+C costs.
 """
 
 import functools
@@ -13,109 +17,86 @@ import optax
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from cmpo import sharding
 from cmpo.advantage import hybrid_advantage
 from cmpo.baselines.sft import sft_loss
 from cmpo.batch import Rewards, Rows
 from cmpo.loss import cmpo_loss
 from models import qwen2
 
-DATA = "data"
 Metrics = dict[str, jax.Array]
 
 
-def make_mesh() -> Mesh:
-    """All devices along one data axis; parameters are replicated."""
-    return jax.make_mesh((jax.device_count(),), (DATA,), axis_types=(jax.sharding.AxisType.Auto,))
+def make_score(config: qwen2.Qwen2Config, mesh: Mesh, *, temperature: float = 1.0) -> Callable:
+    """Returns ``score(params, rows) -> logprobs [M, U, T]``: every token's log-probability under fixed parameters.
 
-
-def shard(mesh: Mesh, rows: Any) -> Any:
-    """Puts arrays [R, ...] on the mesh, R split over the data axis."""
-    return jax.device_put(rows, NamedSharding(mesh, P(DATA)))
-
-
-def replicate(mesh: Mesh, tree: Any) -> Any:
-    """Puts arrays on every device of the mesh."""
-    return jax.device_put(tree, NamedSharding(mesh, P()))
-
-
-def _micro_batches(rows: Any, segment_ids: jax.Array, micro_rows: int) -> tuple[jax.Array, Callable]:
-    """How many micro-batches of this device hold tokens, and the function that cuts one out.
-
-    Rows in use come first, so that padding rows cost nothing; the count is data, not shape: nothing recompiles.
+    `temperature` is that of the sampler: the policy is what is drawn from.
     """
-    used = jnp.sum(jnp.any(segment_ids > 0, axis=1))
+    logprobs_of = _scorer(config, mesh, temperature)
 
-    def cut(number):
-        return jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, number * micro_rows, micro_rows), rows)
-
-    return (used + micro_rows - 1) // micro_rows, cut
-
-
-def _mapped(mesh: Mesh, function: Callable, in_specs: Any, out_specs: Any) -> Callable:
-    return jax.shard_map(function, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)
-
-
-def make_score(config: qwen2.Qwen2Config, mesh: Mesh, micro_rows: int) -> Callable:
-    """Returns ``score(params, rows) -> logprobs [R, T]``: every token's log-probability under fixed parameters."""
-
-    def per_device(params, rows):
-        count, cut = _micro_batches(rows, rows.segment_ids, micro_rows)
-
+    def score(params, rows):
         def body(number, logprobs):
-            part = cut(number)
-            new, _ = qwen2.token_logprobs(
-                config, params, part.tokens, positions=part.positions, segment_ids=part.segment_ids
-            )
-            return jax.lax.dynamic_update_slice_in_dim(logprobs, new, number * micro_rows, axis=0)
+            return logprobs.at[number].set(logprobs_of(params, _cut(rows, number))[0])
 
-        return jax.lax.fori_loop(0, count, body, jnp.zeros(rows.tokens.shape, jnp.float32))
+        return jax.lax.fori_loop(0, _in_use(rows), body, jnp.zeros(rows.tokens.shape, jnp.float32))
 
-    return jax.jit(_mapped(mesh, per_device, (P(), P(DATA)), P(DATA)))
+    return jax.jit(score, out_shardings=NamedSharding(mesh, P(None, sharding.ROWS)))
 
 
 def make_update(
-    config: qwen2.Qwen2Config, mesh: Mesh, optimizer: optax.GradientTransformation, loss: Callable, micro_rows: int
+    config: qwen2.Qwen2Config,
+    mesh: Mesh,
+    optimizer: optax.GradientTransformation,
+    loss: Callable,
+    *,
+    temperature: float = 1.0,
 ) -> Callable:
     """Returns ``update(params, opt_state, rows, extras) -> (params, opt_state, metrics)``; the first two are donated.
 
-    Each device adds up the gradients of its micro-batches in float32, then all devices add up theirs: the result is the
-    gradient of the whole batch's loss, whatever the number of devices and the size of a micro-batch.
+    Gradients of micro-batches are added up in float32: the result is the gradient of the whole batch's loss, whatever
+    the mesh and the size of a micro-batch. Rows in use come first, so that micro-batches of padding cost nothing; their
+    number is data, not shape: nothing recompiles.
 
     Args:
       config: the model's sizes.
-      mesh: devices with a data axis.
+      mesh: of `sharding.make_mesh`.
       optimizer: the gradient transformation.
-      loss: ``loss(logprobs, entropy, rows, extras, total) -> (loss, metrics)``, the share of some rows in a batch with
-        `total` masked tokens. Shares add up; metrics whose names end in `_max` combine by maximum.
-      micro_rows: rows of a micro-batch; divides R per device.
+      loss: ``loss(logprobs, entropy, rows, extras, total) -> (loss, metrics)``, the share of a micro-batch in a batch
+        with `total` masked tokens. Called with a device's rows [., T] under a map over `sharding.ROWS`, it sums over
+        that axis. Shares add up; metrics whose names end in `_max` combine by maximum.
+      temperature: as for `make_score`.
     """
+    logprobs_of = _scorer(config, mesh, temperature)
+    params_sharding = sharding.parameters(mesh, config)
 
-    def per_device(params, rows, extras):
-        count, cut = _micro_batches((rows, extras), rows.segment_ids, micro_rows)
-        total = jax.lax.psum(jnp.sum(rows.mask), DATA)
+    by_rows = P(sharding.ROWS)
+    mapped = jax.shard_map(loss, mesh=mesh, in_specs=(*(by_rows,) * 4, P()), out_specs=P(), check_vma=False)
 
-        def share(params, part):
-            rows, extras = part
-            logprobs, entropy = qwen2.token_logprobs(
-                config, params, rows.tokens, positions=rows.positions, segment_ids=rows.segment_ids
-            )
-            return loss(logprobs, entropy, rows, extras, total)
+    @functools.partial(
+        jax.jit,
+        donate_argnames=("params", "opt_state"),
+        out_shardings=(
+            params_sharding,
+            sharding.tree(mesh, jax.eval_shape(optimizer.init, qwen2.shapes(config))),
+            NamedSharding(mesh, P()),
+        ),
+    )
+    def update(params: qwen2.Params, opt_state: optax.OptState, rows: Rows, extras: Any):
+        total = jnp.sum(rows.mask)
+
+        def share(params, rows, extras):
+            return mapped(*logprobs_of(params, rows), rows, extras, total)
 
         def body(number, carry):
-            (_, metrics), gradients = jax.value_and_grad(share, has_aux=True)(params, cut(number))
-            return jax.tree.map(jnp.add, carry[0], gradients), _combine(carry[1], metrics, jnp.add, jnp.maximum)
+            part = _cut((rows, extras), number)
+            (_, metrics), gradients = jax.value_and_grad(share, has_aux=True)(params, *part)
+            gradients = jax.tree.map(jnp.add, carry[0], gradients)
+            gradients = jax.lax.with_sharding_constraint(gradients, params_sharding)
+            return gradients, {name: _join(name)(carry[1][name], value) for name, value in metrics.items()}
 
-        shapes = jax.eval_shape(lambda: share(params, cut(0))[1])
+        shapes = jax.eval_shape(lambda: share(params, *_cut((rows, extras), 0))[1])
         zeros = jax.tree.map(jnp.zeros_like, params), jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-        gradients, metrics = jax.lax.fori_loop(0, count, body, zeros)
-        add, top = functools.partial(jax.lax.psum, axis_name=DATA), functools.partial(jax.lax.pmax, axis_name=DATA)
-        return add(gradients), _combine(metrics, metrics, lambda x, _: add(x), lambda x, _: top(x))
-
-    gradient = _mapped(mesh, per_device, (P(), P(DATA), P(DATA)), P())
-
-    @functools.partial(jax.jit, donate_argnames=("params", "opt_state"))
-    def update(params: qwen2.Params, opt_state: optax.OptState, rows: Rows, extras: Any):
-        gradients, metrics = gradient(params, rows, extras)
+        gradients, metrics = jax.lax.fori_loop(0, _in_use(rows), body, zeros)
         changes, opt_state = optimizer.update(gradients, opt_state, params)
         metrics["grad_norm"] = optax.global_norm(gradients)
         return optax.apply_updates(params, changes), opt_state, metrics
@@ -123,18 +104,52 @@ def make_update(
     return update
 
 
-def _combine(a: Metrics, b: Metrics, add: Callable, top: Callable) -> Metrics:
-    return {name: (top if name.endswith("_max") else add)(a[name], b[name]) for name in b}
+def _scorer(config: qwen2.Qwen2Config, mesh: Mesh, temperature: float) -> Callable:
+    """Returns the function from parameters and rows [U, T] to log-probabilities and entropies, [U, T] each."""
+    split = NamedSharding(mesh, P(sharding.ROWS))
+
+    def logprobs_of(params, rows):
+        return qwen2.token_logprobs(
+            config,
+            params,
+            rows.tokens,
+            positions=rows.positions,
+            segment_ids=rows.segment_ids,
+            temperature=temperature,
+            constrain=lambda x: jax.lax.with_sharding_constraint(x, split),
+        )
+
+    return logprobs_of
+
+
+def _in_use(rows: Rows) -> jax.Array:
+    """How many micro-batches hold tokens."""
+    return jnp.sum(jnp.any(rows.segment_ids > 0, axis=(1, 2)))
+
+
+def _cut(arrays: Any, number: jax.Array | int) -> Any:
+    """One micro-batch, [M, U, ...] -> [U, ...]."""
+    return jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, number, keepdims=False), arrays)
+
+
+def _join(name: str) -> Callable:
+    """How a metric of two micro-batches becomes one."""
+    return jnp.maximum if name.endswith("_max") else jnp.add
+
+
+def _sum(x: jax.Array) -> jax.Array:
+    """The sum over all devices that rows are split over."""
+    return jax.lax.psum(x, sharding.ROWS)
 
 
 def sft_share(logprobs, entropy, rows: Rows, extras, total) -> tuple[jax.Array, Metrics]:
     """Phase 1's loss, as `make_update` wants it; `extras` is ()."""
-    loss = sft_loss(logprobs, rows.mask, denominator=total)
-    return loss, {"loss": loss, "entropy": jnp.sum(entropy, where=rows.mask) / total}
+    loss = _sum(sft_loss(logprobs, rows.mask, denominator=total))
+    return loss, {"loss": loss, "entropy": _sum(jnp.sum(entropy, where=rows.mask)) / total}
 
 
 def cmpo_share(*, clip_low: float, clip_high: float, kl_weight: float) -> Callable:
-    """Phase 2's loss, as `make_update` wants it; `extras` are advantages and reference logprobs, each [R, T]."""
+    """Phase 2's loss, as `make_update` wants it; `extras` are advantages and reference logprobs, as `rows`."""
 
     def share(logprobs, entropy, rows: Rows, extras, total):
         advantages, reference = extras
@@ -148,8 +163,10 @@ def cmpo_share(*, clip_low: float, clip_high: float, kl_weight: float) -> Callab
             clip_high=clip_high,
             kl_weight=kl_weight,
             denominator=total,
+            axis_name=sharding.ROWS,
         )
-        return loss, {"loss": loss, "entropy": jnp.sum(entropy, where=rows.mask) / jnp.maximum(total, 1), **metrics}
+        mean_entropy = _sum(jnp.sum(entropy, where=rows.mask)) / jnp.maximum(total, 1)
+        return loss, {"loss": loss, "entropy": mean_entropy, **metrics}
 
     return share
 
@@ -159,12 +176,12 @@ def token_advantages(rewards: Rewards, turns: jax.Array, lambdas: jax.Array, **o
 
     Args:
       rewards: of B groups.
-      turns: [R, T] int32, index of each token's turn in [B * G * N].
+      turns: [...] int32, index of each token's turn in [B * G * N].
       lambdas: [C] float32, the multipliers, the same for the whole batch.
       **options: of `hybrid_advantage`.
 
     Returns:
-      [R, T] float32.
+      [...] float32, the shape of `turns`.
     """
     grouped = functools.partial(hybrid_advantage, lambdas=lambdas, **options)
     advantages = jax.vmap(lambda r: grouped(r.outcome, r.process, r.cost, r.turn_mask))(rewards)

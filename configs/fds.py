@@ -38,6 +38,11 @@ def get_config(arg: str = "") -> ConfigDict:
     config.model.dtype = "float32"
     config.model.remat = False  # compute layers again in the backward pass: less memory, more time
 
+    config.mesh = ConfigDict()  # devices; -1: all that are left
+    config.mesh.data = -1  # rows are split over data and fsdp,
+    config.mesh.fsdp = 1  # parameters over fsdp
+    config.mesh.tensor = 1  # and tensor
+
     config.engine = ConfigDict()  # the sampler
     config.engine.slots = 32  # dialogues sampled at a time
     config.engine.chunk = 32  # tokens of a prompt computed at a time

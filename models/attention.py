@@ -18,7 +18,13 @@ _MASKED = -1e30
 
 
 def causal_attention(
-    q: jax.Array, k: jax.Array, v: jax.Array, segment_ids: jax.Array | None = None, *, block: int = 128
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    segment_ids: jax.Array | None = None,
+    *,
+    window: jax.Array | None = None,
+    block: int = 128,
 ) -> jax.Array:
     """Attention in which each token sees itself and the earlier tokens of its own segment.
 
@@ -31,6 +37,7 @@ def causal_attention(
       v: [B, T, K, D] values, dtype of `q`.
       segment_ids: [B, T] int; tokens see only tokens with their own id. None: one segment. Padding is a segment like
         any other (usually 0): its outputs and gradients are finite, and meaningless.
+      window: int32 scalar, tokens that a token sees back, itself included; None: all.
       block: queries per block; T need not be a multiple.
 
     Returns:
@@ -48,20 +55,21 @@ def causal_attention(
     k, v = k.transpose(0, 2, 1, 3), v.transpose(0, 2, 1, 3)
 
     # The slices are taken inside, so that what all blocks keep for the backward pass is the same q, k and v.
-    @functools.partial(jax.checkpoint, static_argnums=(4, 5))
-    def attend(q, k, v, segment_ids, start, end):
+    @functools.partial(jax.checkpoint, static_argnums=(5, 6))
+    def attend(q, k, v, segment_ids, window, start, end):
         # q [B, K, G, t, D] against k and v [B, K, s, D], s = start + t: the queries of a group are stacked as rows.
         q, k, v = q[..., start:end, :], k[:, :, :end], v[:, :, :end]
         scores = jnp.einsum(
             "bkqd,bksd->bkqs", q.reshape(*k.shape[:2], -1, dim), k, preferred_element_type=jnp.float32
         ).reshape(*q.shape[:4], end)
-        mask = jnp.arange(start, end)[:, None] >= jnp.arange(end)
-        mask &= segment_ids[:, start:end, None] == segment_ids[:, None, :end]
+        back = jnp.arange(start, end)[:, None] - jnp.arange(end)
+        mask = back >= 0 if window is None else (back >= 0) & (back < window)
+        mask = mask & (segment_ids[:, start:end, None] == segment_ids[:, None, :end])
         weights = jax.nn.softmax(jnp.where(mask[:, None, None], scores, _MASKED)).astype(v.dtype)
         return jnp.einsum("bkqs,bksd->bkqd", weights.reshape(*k.shape[:2], -1, end), v).reshape(q.shape)
 
     starts = range(0, length, block)
-    outputs = [attend(q, k, v, segment_ids, start, min(start + block, length)) for start in starts]
+    outputs = [attend(q, k, v, segment_ids, window, start, min(start + block, length)) for start in starts]
     output = jnp.concatenate(outputs, axis=3)
     return output.transpose(0, 3, 1, 2, 4).reshape(batch, length, heads, dim)
 
@@ -74,6 +82,7 @@ def cached_attention(
     positions: jax.Array,
     lengths: jax.Array,
     *,
+    window: jax.Array | None = None,
     block: int = 64,
 ) -> jax.Array:
     """Attention of new tokens over the keys and values of their own slot, themselves included.
@@ -88,6 +97,7 @@ def cached_attention(
       layer: int32 scalar, the layer to read.
       positions: [S, W] int32; a query sees the slot's positions up to and including its own.
       lengths: [S] int32, tokens each slot holds with the new ones; 0 for a slot whose result nobody reads.
+      window: int32 scalar, positions that a query sees back, its own included; None: all.
       block: positions per step; C need not be a multiple.
 
     Returns:
@@ -108,7 +118,10 @@ def cached_attention(
             for cache in (k_cache, v_cache)
         )
         at = start + jnp.arange(block)
-        mask = ((at >= index * block) & (at <= positions[:, :, None]))[:, None, None]
+        mask = (at >= index * block) & (at <= positions[:, :, None])
+        if window is not None:
+            mask &= at > positions[:, :, None] - window
+        mask = mask[:, None, None]
         scores = jnp.einsum("swkgd,sckd->skgwc", q, k, preferred_element_type=jnp.float32)
         scores = jnp.where(mask, scores, _MASKED)
         new_top = jnp.maximum(top, scores.max(-1, keepdims=True))

@@ -4,15 +4,12 @@ Legend: L layers, S slots (dialogues being sampled), C capacity of a slot in tok
 D head dimension.
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-if TYPE_CHECKING:
-    from models.qwen2 import Qwen2Config
+from models.config import Qwen2Config
 
 
 class KVCache(NamedTuple):

@@ -10,7 +10,6 @@ Legend: B rows, T tokens of a row, S slots of the cache, W new tokens of a slot,
 H query heads, K key/value heads, A head dimension, L layers, F MLP size.
 """
 
-import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -20,72 +19,17 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from models import rope as rotary
 from models.attention import cached_attention, causal_attention
 from models.cache import KVCache
+from models.config import Qwen2Config
+from models.rope import Rope
 
 Params = dict[str, Any]
 """Nested dict of float arrays; matrices are [in, out], those of the layers [L, in, out]."""
 
 Attend = Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, Any]]
 """Maps q [B, T, H, A], k and v [B, T, K, A] to the mixed values [B, T, H, A] and whatever has to be carried on."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Qwen2Config:
-    """Sizes and numerics of a model, named as far as sensible after Hugging Face's `config.json`.
-
-    Attributes:
-      vocab_size: V, rows of the embedding.
-      hidden_size: D.
-      intermediate_size: F.
-      num_layers: L.
-      num_heads: H.
-      num_kv_heads: K, divides H.
-      head_dim: A, even; 0 stands for D / H.
-      rope_theta: base of the rotary embedding's wavelengths.
-      rms_norm_eps: added to the mean square.
-      tie_embeddings: whether the output head is the embedding, transposed.
-      max_positions: longest sequence, in tokens.
-      attention_bias: whether the q, k and v projections have biases (Qwen2.5: yes; Llama: no).
-      initializer_range: standard deviation of new matrices and embeddings.
-      dtype: what matrix products and activations are in; norms, softmax and logits are always float32.
-      remat: what the backward pass computes again: nothing (False), each layer (True), or what the named policy of
-        `jax.checkpoint_policies` does not keep.
-    """
-
-    vocab_size: int
-    hidden_size: int
-    intermediate_size: int
-    num_layers: int
-    num_heads: int
-    num_kv_heads: int
-    head_dim: int = 0
-    rope_theta: float = 1e6
-    rms_norm_eps: float = 1e-6
-    tie_embeddings: bool = True
-    max_positions: int = 32768
-    attention_bias: bool = True
-    initializer_range: float = 0.02
-    dtype: str = "float32"
-    remat: bool | str = False
-
-    def __post_init__(self):
-        sizes = ("vocab_size", "hidden_size", "intermediate_size", "num_layers", "num_heads", "num_kv_heads")
-        for name in (*sizes, "max_positions"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
-        if not self.head_dim:
-            if self.hidden_size % self.num_heads:
-                raise ValueError(f"hidden_size {self.hidden_size} is no multiple of num_heads {self.num_heads}")
-            object.__setattr__(self, "head_dim", self.hidden_size // self.num_heads)
-        if self.head_dim < 2 or self.head_dim % 2:
-            raise ValueError(f"head_dim must be positive and even for the rotary embedding, got {self.head_dim}")
-        if self.num_heads % self.num_kv_heads:
-            raise ValueError(f"num_heads {self.num_heads} is no multiple of num_kv_heads {self.num_kv_heads}")
-        if not jnp.issubdtype(self.dtype, jnp.floating):
-            raise ValueError(f"dtype must be a float type, got {self.dtype!r}")
-        if isinstance(self.remat, str) and not hasattr(jax.checkpoint_policies, self.remat):
-            raise ValueError(f"remat must be a bool or the name of a jax.checkpoint_policies, got {self.remat!r}")
 
 
 def _normal(config: Qwen2Config) -> nnx.initializers.Initializer:
@@ -118,10 +62,10 @@ class Attention(nnx.Module):
         self.o = linear(q_size, config.hidden_size, use_bias=False)
         self.head_dim = config.head_dim
 
-    def __call__(self, x: jax.Array, rope: tuple[jax.Array, jax.Array], attend: Attend) -> tuple[jax.Array, Any]:
+    def __call__(self, x: jax.Array, rope: Rope, attend: Attend) -> tuple[jax.Array, Any]:
         """Maps x [B, T, D] to the same shape, and returns what `attend` wants carried on beside it."""
         q, k, v = (y.reshape(*x.shape[:2], -1, self.head_dim) for y in (self.q(x), self.k(x), self.v(x)))
-        mixed, carried = attend(_rotate(q, rope), _rotate(k, rope), v)
+        mixed, carried = attend(rotary.rotate(q, rope), rotary.rotate(k, rope), v)
         return self.o(mixed.reshape(*x.shape[:2], -1)), carried
 
 
@@ -150,7 +94,7 @@ class Block(nnx.Module):
         self.mlp_norm = RMSNorm(config)
         self.mlp = MLP(config, rngs)
 
-    def __call__(self, x: jax.Array, rope: tuple[jax.Array, jax.Array], attend: Attend) -> tuple[jax.Array, Any]:
+    def __call__(self, x: jax.Array, rope: Rope, attend: Attend) -> tuple[jax.Array, Any]:
         """Maps x [B, T, D] to the same shape, and returns what `attend` wants carried on beside it."""
         mixed, carried = self.attention(self.attention_norm(x), rope, attend)
         x = x + mixed
@@ -177,6 +121,11 @@ def init(config: Qwen2Config, key: jax.Array) -> Params:
     return nnx.to_pure_dict(nnx.state(Qwen2(config, nnx.Rngs(key))))
 
 
+def shapes(config: Qwen2Config) -> Params:
+    """Returns the parameters as `jax.ShapeDtypeStruct`s, allocating nothing."""
+    return jax.eval_shape(lambda: init(config, jax.random.key(0)))
+
+
 def hidden(
     config: Qwen2Config,
     params: Params,
@@ -184,6 +133,7 @@ def hidden(
     *,
     positions: jax.Array | None = None,
     segment_ids: jax.Array | None = None,
+    constrain: Callable[[jax.Array], jax.Array] = lambda x: x,
 ) -> jax.Array:
     """Returns the hidden states [B, T, D] after the last norm, in `config.dtype`.
 
@@ -193,6 +143,7 @@ def hidden(
       tokens: [B, T] int, below V also where they are padding.
       positions: [B, T] int, restarting at 0 in each segment; None: 0, 1, 2, ...
       segment_ids: [B, T] int, 0 for padding; tokens see earlier tokens of their own segment only. None: one segment.
+      constrain: applied to the activations [B, T, D] between layers, to say how they are sharded.
 
     Raises:
       ValueError: when T exceeds `config.max_positions`.
@@ -203,15 +154,17 @@ def hidden(
     if positions is None:
         positions = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
     model = _merge(config, params)
-    rope = _rope(config, positions)
+    rope = rotary.angles(config, positions)
 
-    def layer(x, block):
-        return block(x, rope, lambda q, k, v: (causal_attention(q, k, v, segment_ids), None))
+    def layer(x, xs):
+        block, window = xs
+        x, _ = block(x, rope, lambda q, k, v: (causal_attention(q, k, v, segment_ids, window=window), None))
+        return constrain(x), None
 
     if config.remat:
         policy = getattr(jax.checkpoint_policies, config.remat) if isinstance(config.remat, str) else None
         layer = jax.checkpoint(layer, policy=policy, prevent_cse=False)
-    x, _ = jax.lax.scan(layer, model.embed(tokens), model.layers)
+    x, _ = jax.lax.scan(layer, constrain(model.embed(tokens)), (model.layers, _windows(config)))
     return model.norm(x)
 
 
@@ -240,6 +193,8 @@ def token_logprobs(
     *,
     positions: jax.Array | None = None,
     segment_ids: jax.Array | None = None,
+    temperature: float = 1.0,
+    constrain: Callable[[jax.Array], jax.Array] = lambda x: x,
     chunk: int = 512,
 ) -> tuple[jax.Array, jax.Array]:
     """Log-probability of every token given those before it, and the entropy of the distribution it was drawn from.
@@ -253,6 +208,8 @@ def token_logprobs(
       tokens: [B, T] int.
       positions: as for `hidden`.
       segment_ids: as for `hidden`.
+      temperature: logits are divided by it, as they were where the tokens were drawn.
+      constrain: as for `hidden`.
       chunk: tokens, of all rows together, whose logits exist at one time.
 
     Returns:
@@ -260,7 +217,7 @@ def token_logprobs(
       for padding.
     """
     batch, length = tokens.shape
-    states = hidden(config, params, tokens, positions=positions, segment_ids=segment_ids)
+    states = hidden(config, params, tokens, positions=positions, segment_ids=segment_ids, constrain=constrain)
     size = max(1, min(chunk // batch, length))
     padding = -length % size
 
@@ -271,7 +228,7 @@ def token_logprobs(
 
     @functools.partial(jax.checkpoint, prevent_cse=False)
     def score(params, states, targets):
-        logits = head(config, params, states)
+        logits = head(config, params, states) / temperature
         total = jax.nn.logsumexp(logits, axis=-1)
         chosen = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
         entropy = total - jnp.sum(jnp.exp(logits - total[..., None]) * logits, axis=-1)
@@ -313,7 +270,7 @@ def extend(
     capacity = cache.k.shape[2]
     model = _merge(config, params)
     positions = cache.lengths[:, None] + jnp.arange(width)
-    rope = _rope(config, positions)
+    rope = rotary.angles(config, positions)
     lengths = cache.lengths + counts
     rows = jnp.arange(slots)[:, None]
     # Padding is sent beyond the capacity, where a scatter drops it.
@@ -323,18 +280,18 @@ def extend(
     # The cache is carried whole: as an input and output of the scan, all of it would be copied at each call.
     def layer(carry, xs):
         x, k_cache, v_cache = carry
-        index, block = xs
+        index, block, window = xs
 
         def attend(q, k, v):
             k_new = k_cache.at[index, rows, write].set(k.astype(k_cache.dtype), mode="drop")
             v_new = v_cache.at[index, rows, write].set(v.astype(v_cache.dtype), mode="drop")
-            return cached_attention(q, k_new, v_new, index, positions, active), (k_new, v_new)
+            return cached_attention(q, k_new, v_new, index, positions, active, window=window), (k_new, v_new)
 
         x, (k_cache, v_cache) = block(x, rope, attend)
         return (x, k_cache, v_cache), None
 
     carry = (model.embed(tokens), cache.k, cache.v)
-    (x, k, v), _ = jax.lax.scan(layer, carry, (jnp.arange(config.num_layers), model.layers))
+    (x, k, v), _ = jax.lax.scan(layer, carry, (jnp.arange(config.num_layers), model.layers, _windows(config)))
     last = jnp.take_along_axis(x, jnp.maximum(counts - 1, 0)[:, None, None], axis=1)[:, 0]
     return head(config, params, model.norm(last)), KVCache(k, v, lengths)
 
@@ -349,15 +306,9 @@ def _merge(config: Qwen2Config, params: Params) -> Qwen2:
     return nnx.merge(_graph(config), params)
 
 
-def _rope(config: Qwen2Config, positions: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Cosine and sine [B, T, 1, A/2], float32, of the rotary angles at positions [B, T]."""
-    frequencies = config.rope_theta ** -(jnp.arange(0, config.head_dim, 2) / config.head_dim)
-    angles = positions[:, :, None, None] * frequencies
-    return jnp.cos(angles), jnp.sin(angles)
-
-
-def _rotate(x: jax.Array, rope: tuple[jax.Array, jax.Array]) -> jax.Array:
-    """Rotates x [B, T, heads, A] in the planes (i, i + A/2): Hugging Face's `rotate_half` convention."""
-    cos, sin = rope
-    a, b = jnp.split(x.astype(jnp.float32), 2, axis=-1)
-    return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1).astype(x.dtype)
+def _windows(config: Qwen2Config) -> jax.Array | None:
+    """How far each layer's tokens see back, [L] int32; None if all see everything."""
+    if not config.sliding_window:
+        return None
+    layers = jnp.arange(config.num_layers)
+    return jnp.where(layers >= config.window_from, config.sliding_window, jnp.iinfo(jnp.int32).max)

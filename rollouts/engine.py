@@ -42,7 +42,7 @@ class Sampled(NamedTuple):
     """The tokens of one turn, exactly as drawn."""
 
     ids: np.ndarray  # [T] int32, the stop token included where it was reached
-    logprobs: np.ndarray  # [T] float32, under the untempered distribution
+    logprobs: np.ndarray  # [T] float32, under the distribution drawn from: softmax(logits / temperature)
     stop: str  # end_of_turn | length | context
 
 
@@ -80,10 +80,11 @@ def _decode(config, params, kv, logits, seeds, active, temperature, *, stop_id, 
     def draw(carry):
         number, active, counts, ids, logprobs, logits, kv = carry
         uniform = jax.vmap(lambda key: jax.random.uniform(jax.random.fold_in(key, number)))(keys)
-        cumulative = jnp.cumsum(jax.nn.softmax(logits / temperature), axis=-1)
+        tempered = jax.nn.log_softmax(logits / temperature)
+        cumulative = jnp.cumsum(jnp.exp(tempered), axis=-1)
         token = jnp.sum(cumulative <= uniform[:, None] * cumulative[:, -1:], axis=-1).astype(jnp.int32)
         token = jnp.minimum(token, logits.shape[-1] - 1)
-        logprob = jnp.take_along_axis(jax.nn.log_softmax(logits), token[:, None], axis=-1)[:, 0]
+        logprob = jnp.take_along_axis(tempered, token[:, None], axis=-1)[:, 0]
         ids = ids.at[:, number].set(jnp.where(active, token, 0))
         logprobs = logprobs.at[:, number].set(jnp.where(active, logprob, 0.0))
         logits, kv = qwen2.extend(config, params, kv, token[:, None], active.astype(jnp.int32))

@@ -12,7 +12,6 @@ BEGIN = "(The conversation begins. Write your first message.)"
 _END = re.compile(r"\[\s*end\s*:\s*([1-5])\s*\]", re.IGNORECASE)
 _ANY_END = re.compile(r"\[\s*end\s*:[^\]]*\]", re.IGNORECASE)
 _QUIT = re.compile(r"\[\s*quit\s*\]", re.IGNORECASE)
-QUIT_SATISFACTION = 1.0  # who walks out gives no rating: the lowest stands for it
 
 
 class State(NamedTuple):
@@ -54,11 +53,11 @@ def agent_step(state: State, text: str, *, truncated: bool, format_outcome: floa
 
 
 def user_step(state: State, message: str, *, max_turns: int) -> State:
-    """Takes the user's message: rated by its first valid `[end:X]`, quit by `[quit]`, or at the turn limit (R_O 0)."""
+    """Takes the user's message: rated by its first valid `[end:X]`; quit by `[quit]` or at the turn limit, R_O 0."""
     if rating := _END.search(message):
         return state._replace(end="rated", outcome=float(rating[1]))
     if _QUIT.search(message):
-        return state._replace(end="quit", outcome=QUIT_SATISFACTION)
+        return state._replace(end="quit", outcome=0.0)
     if state.turns >= max_turns:
         return state._replace(end="turn_limit", outcome=0.0)
     return state

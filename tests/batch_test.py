@@ -63,17 +63,15 @@ def test_streams_leave_failed_dialogues_out_and_number_turns_as_rewards_does():
 @given(
     lengths=st.lists(st.integers(1, 40), min_size=1, max_size=20),
     row_length=st.sampled_from([8, 32, 64]),
-    shards=st.integers(1, 3),
 )
-def test_packing_keeps_every_stream_whole(lengths, row_length, shards):
+def test_packing_keeps_every_stream_whole(lengths, row_length):
     numbers = iter(range(1, 1 + sum(lengths)))
     parts = []
     for size in lengths:
         tokens = np.array([next(numbers) for _ in range(size)], np.int32)
         parts.append(batch.Stream(tokens, tokens % 2 == 0, -tokens.astype(np.float32), tokens + 1))
-    rows = batch.pack(parts, row_length=row_length, shards=shards)
+    rows = batch.pack(parts, row_length=row_length)
     chex.assert_equal_shape(list(vars(rows).values()))
-    assert rows.tokens.shape[0] % shards == 0
     assert rows.tokens.shape[1] >= max(lengths) and rows.tokens.shape[1] in {row_length * 2**n for n in range(4)}
     found = []
     for row in range(rows.tokens.shape[0]):
@@ -90,10 +88,10 @@ def test_packing_keeps_every_stream_whole(lengths, row_length, shards):
     assert not rows.mask[rows.segment_ids == 0].any()
 
 
-def test_rows_in_use_come_first_in_each_shard():
+def test_rows_in_use_come_first():
     parts = [batch.Stream(np.ones(8, np.int32), np.ones(8, bool), np.zeros(8, np.float32), np.zeros(8, np.int32))] * 5
-    rows = batch.pack(parts, row_length=8, rows=8, shards=2)
-    np.testing.assert_array_equal(rows.segment_ids[:, 0], [1, 1, 1, 0, 1, 1, 0, 0])
+    rows = batch.pack(parts, row_length=8, rows=8)
+    np.testing.assert_array_equal(rows.segment_ids[:, 0], [1, 1, 1, 1, 1, 0, 0, 0])
 
 
 def test_too_few_rows_is_an_error():

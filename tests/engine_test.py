@@ -38,15 +38,15 @@ def engine_of(**changes):
 
 
 @jax.jit
-def _logprobs(weights, tokens):
-    return qwen2.token_logprobs(CONFIG, weights, tokens)[0]
+def _logprobs(weights, tokens, temperature):
+    return qwen2.token_logprobs(CONFIG, weights, tokens, temperature=temperature)[0]
 
 
-def scored(stream):
+def scored(stream, temperature):
     """Log-probability of every token of a stream, computed in one piece."""
     row = np.zeros((1, SMALL.capacity), np.int32)
     row[0, : len(stream)] = stream
-    return np.asarray(_logprobs(params(), row))[0, : len(stream)]
+    return np.asarray(_logprobs(params(), row, temperature))[0, : len(stream)]
 
 
 def script(number):
@@ -99,7 +99,7 @@ def test_logprobs_are_those_of_the_whole_stream_under_the_model(temperature):
             stream += [*ids, *turn.ids]
             sampled += [*[np.nan] * len(ids), *turn.logprobs]
         ours = np.array(sampled)
-        np.testing.assert_allclose(ours[~np.isnan(ours)], scored(stream)[~np.isnan(ours)], atol=1e-5)
+        np.testing.assert_allclose(ours[~np.isnan(ours)], scored(stream, temperature)[~np.isnan(ours)], atol=1e-5)
 
 
 def test_a_dialogue_is_the_same_to_the_bit_whoever_else_is_served():
@@ -164,7 +164,7 @@ def test_why_a_turn_stops():
     full = asyncio.run(fill())
     assert (full.stop, len(full.ids)) == ("context", 2)
     stream = [*range(158), *full.ids]
-    np.testing.assert_allclose(full.logprobs, scored(stream)[-2:], atol=1e-5)
+    np.testing.assert_allclose(full.logprobs, scored(stream, SMALL.temperature)[-2:], atol=1e-5)
 
 
 def test_what_does_not_fit_is_refused_and_changes_nothing():
@@ -379,7 +379,7 @@ def test_the_stream_is_what_came_in_and_what_was_sampled_and_nothing_is_encoded_
         stream += [*sample.incoming_ids, *sample.ids]
         sampled += [*sample.logprobs]
         assert sample.text == trained.decode(sample.ids).removesuffix("<|im_end|>")
-    np.testing.assert_allclose(sampled, scored(stream)[np.array(ours)], atol=1e-5)
+    np.testing.assert_allclose(sampled, scored(stream, SMALL.temperature)[np.array(ours)], atol=1e-5)
     foreign = {f"user\n{chat.clean(message.content)}" for message in WORDS[:3]}
     assert set(encoded) == foreign | {f"system\n{SCENARIO.agent_prompt}"} | {"\n", "assistant\n"}
     assert sum(text.startswith(("user", "system")) for text in encoded) == 4

@@ -73,8 +73,8 @@ def test_what_is_no_rating_is_ignored(message):
     [
         ("[end:2] or rather [end:5]", 1, "rated", 2.0),
         ("[end:7] [end:4] [end:1]", 1, "rated", 4.0),
-        ("[quit]", 1, "quit", 1.0),
-        ("Enough! [ QUIT ]", 15, "quit", 1.0),
+        ("[quit]", 1, "quit", 0.0),
+        ("Enough! [ QUIT ]", 15, "quit", 0.0),
         ("[quit] [end:4]", 1, "rated", 4.0),
         ("[end:4]", 15, "rated", 4.0),
         ("And?", 14, "", 0.0),

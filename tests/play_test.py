@@ -139,7 +139,7 @@ def test_a_breach_of_the_format_is_kept_unjudged_and_forfeits_the_outcome(line, 
 
 @pytest.mark.parametrize(
     "answer, end, outcome, finished",
-    [("And? [quit]", "quit", 1.0, False), ("Hm.", "turn_limit", 0.0, False), ("[end:1]", "rated", 1.0, True)],
+    [("And? [quit]", "quit", 0.0, False), ("Hm.", "turn_limit", 0.0, False), ("[end:1]", "rated", 1.0, True)],
 )
 def test_how_a_user_ends_it(answer, end, outcome, finished):
     agent = Agent(turn("Hello."), turn("Well."))
@@ -327,7 +327,7 @@ def test_a_dialogue_alone_is_the_one_from_the_batch():
 def test_embedded_dialogues_are_whole(style):
     for dialogue in embedded(style, deal(24)):
         assert dialogue.ok and dialogue.end in ("rated", "quit"), dialogue.failure_message
-        assert 1 <= dialogue.outcome <= 5 and dialogue.finished == (dialogue.end == "rated")
+        assert dialogue.finished == (dialogue.end == "rated") == (dialogue.outcome > 0)
         assert ("[quit]" if dialogue.end == "quit" else f"[end:{dialogue.outcome:.0f}]") in dialogue.last_words
         assert 1 <= len(dialogue.turns) <= 7
         vouchers = [said.action == "voucher" for said in dialogue.turns]

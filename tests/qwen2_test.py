@@ -191,19 +191,19 @@ class ForwardTest(chex.TestCase):
 
 class TokenLogprobsTest(chex.TestCase):
     def test_equals_log_softmax_of_forward(self):
-        """Values and gradients, with chunks that do not divide a row, and with one for all."""
+        """Values and gradients at a temperature, with chunks that do not divide a row, and with one for all."""
         params, tokens = new_params(CONFIG), new_tokens(1, 2, 11)
         weights = jax.random.normal(jax.random.key(2), (2, 2, 11))
 
         def whole(params):
-            logprobs = jax.nn.log_softmax(qwen2.forward(CONFIG, params, tokens)[:, :-1])
+            logprobs = jax.nn.log_softmax(qwen2.forward(CONFIG, params, tokens)[:, :-1] / 0.7)
             chosen = jnp.take_along_axis(logprobs, tokens[:, 1:, None], axis=-1)[..., 0]
             entropy = -jnp.sum(jnp.exp(logprobs) * logprobs, axis=-1)
             scores = jnp.pad(jnp.stack([chosen, entropy]), [(0, 0), (0, 0), (1, 0)])
             return jnp.sum(weights * scores), scores
 
         def chunked(params, chunk):
-            scores = jnp.stack(qwen2.token_logprobs(CONFIG, params, tokens, chunk=chunk))
+            scores = jnp.stack(qwen2.token_logprobs(CONFIG, params, tokens, temperature=0.7, chunk=chunk))
             return jnp.sum(weights * scores), scores
 
         expected = jax.jit(jax.grad(whole, has_aux=True))(params)

@@ -9,15 +9,16 @@ import numpy as np
 import optax
 import pytest
 
-from cmpo import batch, pid, state, step
+from cmpo import batch, pid, sharding, state, step
 from cmpo.advantage import hybrid_advantage
 from cmpo.baselines.sft import sft_loss
 from cmpo.loss import cmpo_loss
 from models import qwen2
 
 CONFIG = qwen2.Qwen2Config(
-    vocab_size=32, hidden_size=16, intermediate_size=24, num_layers=2, num_heads=2, num_kv_heads=1, max_positions=64
+    vocab_size=32, hidden_size=16, intermediate_size=24, num_layers=2, num_heads=4, num_kv_heads=2, max_positions=64
 )
+TEMPERATURE = 0.7
 SGD = optax.sgd(1.0)  # the change of the parameters is the gradient
 GAINS = pid.PIDGains(kp=0.1, ki=0.1, kd=0.0, target=0.3, smoothing=1.0, lambda_max=5.0)
 
@@ -38,21 +39,25 @@ def fresh_state():
     return state.init(CONFIG, SGD, pid.init(GAINS), seed=3)
 
 
-def mesh_of(devices):
-    return jax.make_mesh(
-        (devices,), ("data",), devices=jax.devices()[:devices], axis_types=(jax.sharding.AxisType.Auto,)
-    )
+def mesh_of(data, fsdp=1, tensor=1):
+    return sharding.make_mesh(data, fsdp, tensor, devices=jax.devices()[: data * fsdp * tensor])
 
 
-def updated(parts, share, per_stream, *, devices, micro_rows, row_length):
+def updated(parts, share, per_stream, *, mesh, micro_rows, row_length):
     """The parameters after one update; `per_stream` [10] gives each stream's advantage."""
-    mesh = mesh_of(devices)
-    rows = batch.pack(parts, row_length=row_length, rows=16, shards=devices)
+    mesh = mesh_of(*mesh)
+    rows = batch.pack(parts, row_length=row_length, rows=16)
     extras = () if per_stream is None else (per_stream[rows.turns], rows.sampled_logprobs - 0.1)
-    update = step.make_update(CONFIG, mesh, SGD, share, micro_rows)
-    begun = step.replicate(mesh, fresh_state())
-    params, _, metrics = update(begun.params, begun.opt_state, step.shard(mesh, rows), step.shard(mesh, extras))
+    update = step.make_update(CONFIG, mesh, SGD, share, temperature=TEMPERATURE)
+    params = jax.device_put(fresh_state().params, sharding.parameters(mesh, CONFIG))
+    rows, extras = sharding.rows(mesh, (rows, extras), micro_rows)
+    params, _, metrics = update(params, fresh_state().opt_state, rows, extras)
+    jax.tree.map(lambda x, wanted: chex.assert_equal(x.sharding, wanted), params, sharding.parameters(mesh, CONFIG))
     return jax.device_get(params), jax.device_get(metrics)
+
+
+def logprobs_of(params, tokens):
+    return qwen2.token_logprobs(CONFIG, params, tokens, temperature=TEMPERATURE)[0]
 
 
 def expected(parts, loss_of_row):
@@ -60,9 +65,7 @@ def expected(parts, loss_of_row):
     params, total = fresh_state().params, sum(part.mask.sum() for part in parts)
 
     def loss(params):
-        return (
-            sum(loss_of_row(qwen2.token_logprobs(CONFIG, params, part.tokens[None])[0], part) for part in parts) / total
-        )
+        return sum(loss_of_row(logprobs_of(params, part.tokens[None]), part) for part in parts) / total
 
     value, gradients = jax.jit(jax.value_and_grad(loss))(params)
     return jax.tree.map(lambda p, g: p - g, params, gradients), value
@@ -70,23 +73,24 @@ def expected(parts, loss_of_row):
 
 def largest_gap(parts):
     """The largest difference between the model's log-probabilities and those the streams came with."""
-    score = jax.jit(lambda tokens: qwen2.token_logprobs(CONFIG, fresh_state().params, tokens)[0])
+    score = functools.partial(jax.jit(logprobs_of), fresh_state().params)
     return max(np.max(np.abs(score(part.tokens[None])[0] - part.logprobs)[part.mask]) for part in parts)
 
 
-@pytest.mark.parametrize(("devices", "micro_rows", "row_length"), [(1, 16, 16), (1, 2, 32), (4, 1, 32), (8, 2, 64)])
-def test_sft_update_is_the_gradient_of_the_mean_over_all_tokens(devices, micro_rows, row_length):
+MESHES = [(1, 1, 1), (8, 1, 1), (1, 8, 1), (1, 1, 2), (2, 2, 2)]  # data, fsdp, tensor
+
+
+@pytest.mark.parametrize(("mesh", "micro_rows", "row_length"), [((1,), 16, 16), ((1,), 2, 32), ((4,), 1, 32), ((8,), 2, 64)])
+def test_sft_update_is_the_gradient_of_the_mean_over_all_tokens(mesh, micro_rows, row_length):
     parts = list(streams(0))
-    params, metrics = updated(
-        parts, step.sft_share, None, devices=devices, micro_rows=micro_rows, row_length=row_length
-    )
+    params, metrics = updated(parts, step.sft_share, None, mesh=mesh, micro_rows=micro_rows, row_length=row_length)
     want, loss = expected(parts, lambda logprobs, part: -jnp.sum(logprobs[0], where=part.mask))
     chex.assert_trees_all_close(params, want, atol=2e-6)
     np.testing.assert_allclose(metrics["loss"], loss, rtol=1e-5)
 
 
-@pytest.mark.parametrize(("devices", "micro_rows", "row_length"), [(1, 4, 32), (8, 1, 64)])
-def test_cmpo_update_is_the_gradient_of_the_whole_batch(devices, micro_rows, row_length):
+@pytest.mark.parametrize("mesh", MESHES, ids=str)
+def test_cmpo_update_is_the_gradient_of_the_whole_batch(mesh):
     parts, per_stream = list(streams(1)), np.random.default_rng(2).normal(size=10).astype(np.float32)
     options = {"clip_low": 0.2, "clip_high": 0.3, "kl_weight": 0.05}
 
@@ -97,7 +101,7 @@ def test_cmpo_update_is_the_gradient_of_the_whole_batch(devices, micro_rows, row
         return loss
 
     params, metrics = updated(
-        parts, step.cmpo_share(**options), per_stream, devices=devices, micro_rows=micro_rows, row_length=row_length
+        parts, step.cmpo_share(**options), per_stream, mesh=mesh, micro_rows=1, row_length=32
     )
     want, loss = expected(parts, whole)
     chex.assert_trees_all_close(params, want, atol=2e-6)
@@ -107,11 +111,12 @@ def test_cmpo_update_is_the_gradient_of_the_whole_batch(devices, micro_rows, row
 
 
 def test_score_gives_the_models_log_probabilities_in_place():
-    parts, mesh = list(streams(4)), mesh_of(4)
-    rows = batch.pack(parts, row_length=32, rows=8, shards=4)
-    params = fresh_state().params
-    scores = step.make_score(CONFIG, mesh, 2)(step.replicate(mesh, params), step.shard(mesh, rows))
-    want, _ = jax.jit(functools.partial(qwen2.token_logprobs, CONFIG))(
+    parts, mesh = list(streams(4)), mesh_of(2, 2, 2)
+    rows = batch.pack(parts, row_length=32, rows=8)
+    params = jax.device_put(fresh_state().params, sharding.parameters(mesh, CONFIG))
+    scores = step.make_score(CONFIG, mesh, temperature=TEMPERATURE)(params, sharding.rows(mesh, rows, 1))
+    scores = scores.reshape(rows.tokens.shape)
+    want, _ = jax.jit(functools.partial(qwen2.token_logprobs, CONFIG, temperature=TEMPERATURE))(
         params, rows.tokens, positions=rows.positions, segment_ids=rows.segment_ids
     )
     np.testing.assert_allclose(scores, want, atol=1e-5)

@@ -83,14 +83,12 @@ def score(customer: rules.Customer, mood: rules.Mood, events: frozenset[str]) ->
     faults = len(events & {"long", "repeat", "promise", "nothing", "apology"})
     quality = 0.0 if "spam" in events else max(0.0, 1.0 - 0.5 * faults)
     gives = events & {"offer", "voucher"}
-    if (
-        ("voucher" in events and mood.deal != 2)
-        or (gives and mood.evidence < 2)
-        or events & {"explain_false", "unbacked"}
-    ):
+    if (gives and mood.evidence < 2) or events & {"explain_false", "unbacked"}:
         conduct = 0.0
     else:
-        conduct = 0.5 if gives and customer.supported is False else 1.0
+        doubtful = gives and customer.supported is False
+        pressed = "voucher" in events and mood.deal != 2
+        conduct = 0.5 if doubtful or pressed else 1.0
     turn = ", ".join(sorted(events))
     return {
         "persona": persona,

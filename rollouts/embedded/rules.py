@@ -132,10 +132,10 @@ RULES = (
 )
 
 RATING = {  # demand: starting rating, worth of being heard (each time), of a voucher pressed on / agreed, of facts (*)
-    _REFUND: (1.3, 0.3, 0.25, 0.4, 0.4),
+    _REFUND: (1.3, 0.3, 0.7, 0.8, 0.4),
     _PRIORITY: (1.3, 0.3, 1.0, 2.5, 0.7),
     _FLEXIBLE: (1.3, 0.3, 1.2, 2.7, 0.7),
-    _FEEDBACK: (1.7, 0.6, 0.2, 0.4, 0.4),
+    _FEEDBACK: (1.7, 0.6, 0.3, 0.4, 0.4),
 }  # (*) where the record contradicts the claim and the customer was heard: accepting that, instead of any voucher
 TRUST_WORTH, ANGER_WORTH, NOTED_WORTH = 0.2, -0.3, 0.6
 

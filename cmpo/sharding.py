@@ -1,0 +1,111 @@
+"""Where arrays live: a mesh `data x fsdp x tensor`, and one rule for each kind of parameter.
+
+Rows of a batch are split over data and fsdp; parameters, their gradients and the optimizer's moments over fsdp and
+tensor. What the rules do not say, the compiler (GSPMD) works out.
+"""
+
+import re
+from typing import Any
+
+import jax
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from models import qwen2
+from models.config import Qwen2Config
+
+DATA, FSDP, TENSOR = AXES = ("data", "fsdp", "tensor")
+ROWS = (DATA, FSDP)
+"""The axes that rows are split over."""
+
+RULES = (  # path of a parameter, layers stacked along the first axis -> how its axes are split
+    (r"embed/embedding", P(TENSOR, FSDP)),
+    (r"head/kernel", P(FSDP, TENSOR)),
+    (r"layers/(attention/[qkv]|mlp/(gate|up))/kernel", P(None, FSDP, TENSOR)),
+    (r"layers/(attention/o|mlp/down)/kernel", P(None, TENSOR, FSDP)),
+    (r"layers/attention/[qkv]/bias", P(None, TENSOR)),
+    (r"(layers/(attention|mlp)_)?norm/scale", P()),
+)
+
+
+def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1, *, devices: list[jax.Device] | None = None) -> Mesh:
+    """A mesh over all of `devices` (default: every device of every process); -1 for one axis: all that are left.
+
+    Raises ValueError, naming the axis, where sizes and devices do not fit.
+    """
+    devices = jax.devices() if devices is None else devices
+    sizes = dict(zip(AXES, (data, fsdp, tensor), strict=True))
+    for name, size in sizes.items():
+        if size < 1 and size != -1:
+            raise ValueError(f"config.mesh.{name}: expected a positive number, or -1 for all that are left, got {size}")
+    open_axes = [name for name, size in sizes.items() if size == -1]
+    if len(open_axes) > 1:
+        raise ValueError(f"config.mesh.{open_axes[1]}: only one axis can be -1")
+    given = 1
+    for size in sizes.values():
+        given *= abs(size)
+    if len(devices) % given or (not open_axes and given != len(devices)):
+        shape = " x ".join(f"{name} {size}" for name, size in sizes.items())
+        raise ValueError(f"config.mesh: {shape} does not divide {len(devices)} devices evenly")
+    for name in open_axes:
+        sizes[name] = len(devices) // given
+    return jax.make_mesh(tuple(sizes.values()), AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
+
+
+def check(mesh: Mesh, config: Qwen2Config) -> None:
+    """Raises ValueError, naming axis and size, unless the mesh divides the model evenly."""
+    divided = {FSDP: ("hidden_size",), TENSOR: ("num_heads", "num_kv_heads", "intermediate_size", "vocab_size")}
+    for axis, names in divided.items():
+        for name in names:
+            if getattr(config, name) % mesh.shape[axis]:
+                raise ValueError(
+                    f"config.mesh.{axis}: {mesh.shape[axis]} does not divide the model's {name} {getattr(config, name)}"
+                )
+
+
+def tree(mesh: Mesh, arrays: Any) -> Any:
+    """The sharding of every array of a tree that holds parameters, moments, scalars; found by the end of its path.
+
+    Arrays outside any dict (steps, counts, the controller) are replicated. Raises ValueError for an unknown parameter.
+    """
+
+    def one(path, _):
+        name = "/".join(str(key.key) for key in path if isinstance(key, jax.tree_util.DictKey))
+        specs = [spec for pattern, spec in RULES if re.fullmatch(pattern, name)] if name else [P()]
+        if not specs:
+            raise ValueError(f"no partition rule for the parameter {name}")
+        return NamedSharding(mesh, specs[0])
+
+    return jax.tree_util.tree_map_with_path(one, arrays)
+
+
+def put(shardings: Any, arrays: Any) -> Any:
+    """Puts host arrays, the same on every process, on the devices; each process fills its own."""
+    return jax.tree.map(
+        lambda x, sharding: jax.make_array_from_callback(x.shape, sharding, lambda index: x[index]), arrays, shardings
+    )
+
+
+def rows(mesh: Mesh, arrays: Any, micro_rows: int) -> Any:
+    """Cuts arrays [R, ...] into micro-batches [M, U, ...] and puts them on the mesh, U split over data and fsdp.
+
+    U is `micro_rows` for each device that rows are split over, and divides R.
+    """
+    unit = micro_rows * rows_axis_size(mesh)
+    sharding = NamedSharding(mesh, P(None, ROWS))
+
+    def one(x):
+        x = x.reshape(-1, unit, *x.shape[1:])
+        return jax.make_array_from_callback(x.shape, sharding, lambda index: x[index])
+
+    return jax.tree.map(one, arrays)
+
+
+def rows_axis_size(mesh: Mesh) -> int:
+    """How many devices rows are split over."""
+    return mesh.shape[DATA] * mesh.shape[FSDP]
+
+
+def parameters(mesh: Mesh, config: Qwen2Config) -> Any:
+    """The shardings of the model's parameters."""
+    return tree(mesh, qwen2.shapes(config))

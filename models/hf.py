@@ -1,0 +1,301 @@
+"""Checkpoints in Hugging Face's format, in and out, exactly: ``python -m models.hf import|export``.
+
+One table says which tensor of a file is which array of ours; a file with a tensor too many, too few or of another shape
+is refused before anything is read. Tensors go one by one from disk to the devices that hold them, each device getting
+its own part, so that the host never holds a model.
+"""
+
+import contextlib
+import json
+import pathlib
+import shutil
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import safetensors
+from flax import traverse_util
+from jax.experimental import multihost_utils
+from jax.sharding import NamedSharding, Sharding, SingleDeviceSharding
+from jax.sharding import PartitionSpec as P
+from safetensors.numpy import save_file
+
+from models import hf_config, qwen2
+from models.config import Qwen2Config
+from models.qwen2 import Params
+
+INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
+
+_MODEL = {
+    "model.embed_tokens.weight": ("embed", "embedding"),
+    "model.norm.weight": ("norm", "scale"),
+    "lm_head.weight": ("head", "kernel"),
+}
+_LAYER = {
+    "input_layernorm.weight": ("attention_norm", "scale"),
+    "post_attention_layernorm.weight": ("mlp_norm", "scale"),
+    **{f"self_attn.{name}_proj.weight": ("attention", name, "kernel") for name in "qkvo"},
+    **{f"self_attn.{name}_proj.bias": ("attention", name, "bias") for name in "qkv"},
+    **{f"mlp.{name}_proj.weight": ("mlp", name, "kernel") for name in ("gate", "up", "down")},
+}
+_BUFFERS = ".rotary_emb.inv_freq"  # old files carry these; they follow from the config
+
+
+class Place(NamedTuple):
+    """Where a tensor of a file belongs."""
+
+    path: tuple[str, ...]  # of the array in the parameters
+    layer: int | None  # its index along the array's leading axis; None: it is the whole array
+    shape: tuple[int, ...]  # in the file; matrices are [out, in] there and [in, out] here
+
+    @property
+    def transposed(self) -> bool:
+        """Whether the file holds the transpose."""
+        return self.path[-1] == "kernel"
+
+
+def table(config: Qwen2Config) -> dict[str, Place]:
+    """Every tensor of a checkpoint of `config` by its name in Hugging Face's files."""
+    shapes = {path: leaf.shape for path, leaf in _flat(qwen2.shapes(config)).items()}
+    places = {}
+    for name, path in _MODEL.items():
+        if path in shapes:
+            places[name] = Place(path, None, _theirs(path, shapes[path]))
+    for name, inner in _LAYER.items():
+        path = ("layers", *inner)
+        if path in shapes:
+            for layer in range(config.num_layers):
+                places[f"model.layers.{layer}.{name}"] = Place(path, layer, _theirs(path, shapes[path][1:]))
+    return places
+
+
+def read_config(path: str | pathlib.Path, **options: Any) -> Qwen2Config:
+    """The model in directory `path`; `options` as for `hf_config.read`. Raises FileNotFoundError, ValueError."""
+    file = pathlib.Path(path) / "config.json"
+    if not file.exists():
+        raise FileNotFoundError(f"{path}: expected a model in Hugging Face's format, found no config.json")
+    try:
+        return hf_config.read(json.loads(file.read_text(encoding="utf-8")), **options)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def load(
+    path: str | pathlib.Path,
+    *,
+    config: Qwen2Config | None = None,
+    shardings: Any = None,
+    param_dtype: str = "float32",
+) -> tuple[Qwen2Config, Params]:
+    """Loads a checkpoint of safetensors, in one file or several.
+
+    Args:
+      path: a directory with config.json and the weights.
+      config: the model, where it is known already; None: read from config.json.
+      shardings: of the parameters, a tree like them of `NamedSharding`s that leave the layers' axis whole; None: all
+        on the first device.
+      param_dtype: of the parameters, whatever that of the file.
+
+    Returns:
+      The config and the parameters, each made on its devices from the parts of the file that they hold.
+
+    Raises:
+      FileNotFoundError: no config or weights, or a file that the index names is not there.
+      ValueError: a damaged file, an option that cannot be honoured, or tensors unknown, missing, double or misshapen.
+    """
+    directory = pathlib.Path(path)
+    config = config or read_config(directory)
+    places, shapes = table(config), _flat(qwen2.shapes(config))
+    shardings = _flat(shardings) if shardings else dict.fromkeys(shapes, SingleDeviceSharding(jax.devices()[0]))
+    params: dict[tuple[str, ...], jax.Array] = {}
+    with _open(directory) as tensors:
+        _check(directory, tensors, places)
+        for name, place in places.items():
+            whole = shardings[place.path]
+            sharding = whole if place.layer is None else _of_one_layer(whole)
+            part = _read(tensors[name], place, sharding, param_dtype)
+            if place.layer is None:
+                params[place.path] = part
+                continue
+            if place.path not in params:
+                shape = shapes[place.path].shape
+                params[place.path] = jax.jit(lambda s=shape: jnp.zeros(s, param_dtype), out_shardings=whole)()
+            put = jax.jit(_set_layer, donate_argnums=0, out_shardings=whole)
+            params[place.path] = put(params[place.path], part, place.layer)
+    return config, traverse_util.unflatten_dict(params)
+
+
+def save(
+    path: str | pathlib.Path,
+    config: Qwen2Config,
+    params: Params,
+    *,
+    dtype: str | None = None,
+    max_shard_bytes: int = 5_000_000_000,
+    tokens: Mapping[str, Any] | None = None,
+) -> None:
+    """Writes a directory that `transformers` and vLLM load as is; complete, or not at all.
+
+    Args:
+      path: the directory, which must not exist or be empty.
+      config: the model.
+      params: its parameters, sharded in any way; the host holds one shard of the output at a time.
+      dtype: of the written tensors; None: that of `params`.
+      max_shard_bytes: size above which the weights are split over several files with an index.
+      tokens: `eos_token_id`, `pad_token_id`, … for config.json and generation_config.json.
+
+    Raises:
+      FileExistsError: `path` holds something already.
+      ValueError: `params` are not those of `config`.
+    """
+    directory, tokens = pathlib.Path(path), dict(tokens or {})
+    if directory.exists() and any(directory.iterdir()):
+        raise FileExistsError(f"{directory}: expected a new or empty directory")
+    flat, places = _flat(params), table(config)
+    if wrong := [path for path, leaf in _flat(qwen2.shapes(config)).items() if _shape(flat.get(path)) != leaf.shape]:
+        raise ValueError(f"the parameters are not those of the config: {', '.join('/'.join(path) for path in wrong)}")
+    written = jnp.dtype(dtype or params["embed"]["embedding"].dtype)
+    groups = _split(places, written.itemsize, max_shard_bytes)
+    first, partial = jax.process_index() == 0, directory.with_name(directory.name + ".partial")
+    if first:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+    weight_map, total = {}, 0
+    for number, names in enumerate(groups, start=1):
+        file = SINGLE if len(groups) == 1 else f"model-{number:05d}-of-{len(groups):05d}.safetensors"
+        shard = {name: _fetch(flat[places[name].path], places[name], written) for name in names}
+        if first:
+            save_file(shard, partial / file, metadata={"format": "pt"})
+        weight_map |= dict.fromkeys(names, file)
+        total += sum(tensor.nbytes for tensor in shard.values())
+    if not first:
+        return
+    if len(groups) > 1:
+        _write_json(partial / INDEX, {"metadata": {"total_size": total}, "weight_map": weight_map})
+    _write_json(partial / "config.json", hf_config.write(config, torch_dtype=written.name, **tokens))
+    _write_json(partial / "generation_config.json", tokens)
+    if directory.exists():
+        directory.rmdir()
+    partial.rename(directory)
+
+
+@contextlib.contextmanager
+def _open(directory: pathlib.Path) -> Iterator[dict[str, Any]]:
+    """The tensors of all files in `directory` by name, unread."""
+    index = directory / INDEX
+    listed = None
+    if index.exists():
+        try:
+            listed = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+            files = sorted(set(listed.values()))
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise ValueError(f'{index}: expected {{"weight_map": {{tensor: file}}}}') from None
+    elif (directory / SINGLE).exists():
+        files = [SINGLE]
+    else:
+        raise FileNotFoundError(f"{directory}: found neither {SINGLE} nor {INDEX}; other formats are not read")
+    found: dict[str, tuple[str, Any]] = {}
+    with contextlib.ExitStack() as stack:
+        for file in files:
+            if not (directory / file).exists():
+                raise FileNotFoundError(f"{directory / file}: the index names this file; it is not there")
+            try:
+                opened = stack.enter_context(safetensors.safe_open(directory / file, framework="numpy"))
+            except safetensors.SafetensorError as error:
+                raise ValueError(f"{directory / file}: damaged or not a safetensors file ({error})") from None
+            for name in opened.keys():  # noqa: SIM118, no mapping
+                if name in found:
+                    raise ValueError(f"{directory}: tensor {name} is in both {found[name][0]} and {file}")
+                if listed is not None and listed.get(name) != file:
+                    raise ValueError(f"{directory}: tensor {name} is in {file}, the index says {listed.get(name)}")
+                found[name] = file, opened.get_slice(name)
+        if listed is not None and (absent := listed.keys() - found):
+            raise ValueError(f"{directory}: the index lists tensors that no file holds: {_some(absent)}")
+        yield {name: tensor for name, (_, tensor) in found.items()}
+
+
+def _check(directory: pathlib.Path, tensors: Mapping[str, Any], places: Mapping[str, Place]) -> None:
+    found = {name for name in tensors if not name.endswith(_BUFFERS)}
+    if missing := places.keys() - found:
+        raise ValueError(f"{directory}: missing tensors: {_some(missing)}")
+    if unknown := found - places.keys():
+        raise ValueError(f"{directory}: tensors that this model has no place for: {_some(unknown)}")
+    for name, place in places.items():
+        if (shape := tuple(tensors[name].get_shape())) != place.shape:
+            raise ValueError(f"{directory}: tensor {name}: expected shape {place.shape}, got {shape}")
+        if (dtype := tensors[name].get_dtype()) not in ("F32", "BF16", "F16"):
+            raise ValueError(f"{directory}: tensor {name}: expected F32, BF16 or F16, got {dtype}")
+
+
+def _read(tensor: Any, place: Place, sharding: Sharding, dtype: str) -> jax.Array:
+    """One tensor on its devices; each reads its own part of the file."""
+
+    def part(index):
+        if place.transposed:
+            return np.ascontiguousarray(tensor[index[::-1]].T.astype(dtype))
+        return tensor[index].astype(dtype)
+
+    return jax.make_array_from_callback(_ours(place), sharding, part)
+
+
+def _fetch(array: jax.Array, place: Place, dtype: jnp.dtype) -> np.ndarray:
+    """One tensor as the file wants it, gathered on every process."""
+    if place.layer is not None:
+        array = array[place.layer]
+    array = array.astype(dtype)
+    whole = np.asarray(array if array.is_fully_addressable else multihost_utils.process_allgather(array, tiled=True))
+    return np.ascontiguousarray(whole.T if place.transposed else whole)
+
+
+def _set_layer(stacked: jax.Array, part: jax.Array, layer: int) -> jax.Array:
+    return stacked.at[layer].set(part)
+
+
+def _of_one_layer(sharding: Sharding) -> Sharding:
+    """The sharding of an array's layers, each on its own."""
+    if not isinstance(sharding, NamedSharding):
+        return sharding
+    if sharding.spec and sharding.spec[0] is not None:
+        raise ValueError(f"the layers' axis must not be sharded, got {sharding.spec}")
+    return NamedSharding(sharding.mesh, P(*sharding.spec[1:]))
+
+
+def _split(places: Mapping[str, Place], itemsize: int, limit: int) -> list[list[str]]:
+    """The names in order, cut into groups of at most `limit` bytes (or one tensor)."""
+    groups: list[list[str]] = [[]]
+    room = limit
+    for name, place in places.items():
+        size = int(np.prod(place.shape)) * itemsize
+        if groups[-1] and size > room:
+            groups.append([])
+            room = limit
+        groups[-1].append(name)
+        room -= size
+    return groups
+
+
+def _flat(tree: Any) -> dict[tuple[str, ...], Any]:
+    return traverse_util.flatten_dict(tree)
+
+
+def _shape(leaf: Any) -> tuple[int, ...] | None:
+    return None if leaf is None else leaf.shape
+
+
+def _theirs(path: tuple[str, ...], shape: tuple[int, ...]) -> tuple[int, ...]:
+    return shape[::-1] if path[-1] == "kernel" else shape
+
+
+def _ours(place: Place) -> tuple[int, ...]:
+    return _theirs(place.path, place.shape)
+
+
+def _some(names: Any) -> str:
+    shown = sorted(names)
+    return ", ".join(shown[:3]) + (f" and {len(shown) - 3} more" if len(shown) > 3 else "")
+
+
+def _write_json(path: pathlib.Path, content: Any) -> None:
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
