@@ -2,7 +2,6 @@
 
 import pathlib
 
-import jax
 import orbax.checkpoint as ocp
 from absl import logging
 

@@ -40,7 +40,7 @@ def load_policy(config: ConfigDict, workdir: pathlib.Path, *, start: bool = Fals
         raise FileNotFoundError(f"--workdir: no checkpoint in {str(workdir)!r} yet")
     if start and int(state.step) <= config.train.sft_steps:
         raise ValueError(f"--agent=start: phase 2 has not begun in {str(workdir)!r}; --agent=policy is that model")
-    engine = setup.engine(config, model, tokenizer)
+    engine = setup.engine(config, model, tokenizer, temperature=config.eval.temperature)
     engine.load(state.reference if start else state.params)
     return rollout.policy_agents(engine, tokenizer), int(state.step)
 

@@ -95,9 +95,10 @@ def model(config: ConfigDict, tokenizer: Tokenizer) -> qwen2.Qwen2Config:
     return qwen2.Qwen2Config(vocab_size=tokenizer.vocab_size, max_positions=config.model.context_length, **sizes)
 
 
-def engine(config: ConfigDict, model: qwen2.Qwen2Config, tokenizer: Tokenizer) -> Engine:
-    """The sampler, without weights yet."""
-    return Engine(model, tokenizer.im_end, Sampling(capacity=config.model.context_length, **config.engine))
+def engine(config: ConfigDict, model: qwen2.Qwen2Config, tokenizer: Tokenizer, **changes) -> Engine:
+    """The sampler, without weights yet; `changes` replace options of config.engine."""
+    options = {"capacity": config.model.context_length, **config.engine, **changes}
+    return Engine(model, tokenizer.im_end, Sampling(**options))
 
 
 def controller(config: ConfigDict) -> tuple[pid.PIDGains, pid.PIDState]:

@@ -47,7 +47,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.engine.slots = 32  # dialogues sampled at a time
     config.engine.chunk = 32  # tokens of a prompt computed at a time
     config.engine.max_new_tokens = 80  # a turn that is longer is cut: a format error
-    config.engine.temperature = 0.8  # in training and evaluation alike; a small model's tails are noise
+    config.engine.temperature = 0.8  # of the policy that is sampled and trained; a small model's tails are noise
 
     config.user = _endpoint("embedded-user", temperature=1.2)
     config.judge = _endpoint("embedded-judge", temperature=0.0)
@@ -75,8 +75,8 @@ def get_config(arg: str = "") -> ConfigDict:
     config.pid = ConfigDict()  # the controller of the voucher rate
     config.pid.enabled = True  # False: lambda stays at its initial value
     config.pid.form = "incremental"  # incremental | positional
-    config.pid.kp = 0.3
-    config.pid.ki = 0.15
+    config.pid.kp = 0.5
+    config.pid.ki = 0.1
     config.pid.kd = 0.0
     config.pid.target = 0.30
     config.pid.smoothing = 0.7
@@ -92,7 +92,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.train = ConfigDict()
     config.train.seed = 0
     config.train.sft_steps = 600
-    config.train.rl_steps = 60
+    config.train.rl_steps = 70
     config.train.scenarios_per_step = 12
     config.train.epochs = 1  # updates on each batch
     config.train.row_length = 768  # tokens of a packed row; grows by doubling where a dialogue is longer
@@ -109,6 +109,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.eval = ConfigDict()
     config.eval.scenarios = 256
     config.eval.seed = 1000  # of the held-out scenarios
+    config.eval.temperature = 0.6  # a served agent need not explore
 
     for variant in filter(None, arg.split(",")):
         _apply(config, variant)

@@ -80,7 +80,9 @@ def largest_gap(parts):
 MESHES = [(1, 1, 1), (8, 1, 1), (1, 8, 1), (1, 1, 2), (2, 2, 2)]  # data, fsdp, tensor
 
 
-@pytest.mark.parametrize(("mesh", "micro_rows", "row_length"), [((1,), 16, 16), ((1,), 2, 32), ((4,), 1, 32), ((8,), 2, 64)])
+@pytest.mark.parametrize(
+    ("mesh", "micro_rows", "row_length"), [((1,), 16, 16), ((1,), 2, 32), ((4,), 1, 32), ((8,), 2, 64)]
+)
 def test_sft_update_is_the_gradient_of_the_mean_over_all_tokens(mesh, micro_rows, row_length):
     parts = list(streams(0))
     params, metrics = updated(parts, step.sft_share, None, mesh=mesh, micro_rows=micro_rows, row_length=row_length)
@@ -100,9 +102,7 @@ def test_cmpo_update_is_the_gradient_of_the_whole_batch(mesh):
         loss, _ = cmpo_loss(logprobs, sampled, sampled - 0.1, advantage, part.mask[None], denominator=1, **options)
         return loss
 
-    params, metrics = updated(
-        parts, step.cmpo_share(**options), per_stream, mesh=mesh, micro_rows=1, row_length=32
-    )
+    params, metrics = updated(parts, step.cmpo_share(**options), per_stream, mesh=mesh, micro_rows=1, row_length=32)
     want, loss = expected(parts, whole)
     chex.assert_trees_all_close(params, want, atol=2e-6)
     np.testing.assert_allclose(metrics["loss"], loss, rtol=1e-5)
