@@ -21,6 +21,7 @@ setup(
         "chex>=0.1.90",
         "flax>=0.12",
         "httpx>=0.27",
+        "huggingface-hub>=0.30",
         "jax>=0.10",
         "matplotlib>=3.8",
         "ml-collections>=1.0",

@@ -12,7 +12,8 @@ import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
 
-from cmpo import command, data, metrics, rollout, setup
+from cmpo import command, data, metrics, processes, rollout, setup, sharding
+from cmpo import model as policy
 from cmpo.checkpoint import Checkpoints
 from models import tokenizer as tokenizers
 from rollouts.scripted import HABITS
@@ -32,16 +33,18 @@ def load_policy(config: ConfigDict, workdir: pathlib.Path, *, start: bool = Fals
     """
     setup.check(workdir, config, prefix="model.")
     tokenizer = tokenizers.load(workdir / "tokenizer")
-    model = setup.model(config, tokenizer)
-    layout = setup.abstract_state(config, model, setup.mesh(config, model))
+    model = policy.settled(config, workdir)
+    mesh = setup.mesh(config, model)
+    layout = setup.abstract_state(config, model, mesh)
     with Checkpoints(workdir, keep=config.train.keep_checkpoints) as checkpoints:
         state = checkpoints.restore(layout)
     if state is None:
         raise FileNotFoundError(f"--workdir: no checkpoint in {str(workdir)!r} yet")
     if start and int(state.step) <= config.train.sft_steps:
         raise ValueError(f"--agent=start: phase 2 has not begun in {str(workdir)!r}; --agent=policy is that model")
-    engine = setup.engine(config, model, tokenizer, temperature=config.eval.temperature)
-    engine.load(state.reference if start else state.params)
+    engine = setup.engine(config, model, mesh, tokenizer, temperature=config.eval.temperature)
+    frozen = policy.frozen(model, mesh, policy.source(config, workdir), config.train.seed)
+    engine.load(sharding.make_publish(model, mesh)(frozen, state.reference if start else state.params))
     return rollout.policy_agents(engine, tokenizer), int(state.step)
 
 
@@ -83,6 +86,8 @@ def run() -> None:
     else:
         agents, step = load_policy(config, pathlib.Path(workdir), start=agent == "start")
     records = evaluate(config, agents, _SEEDS.value)
+    if not processes.is_first():
+        return
     summary = summarize(records)
     print(table(agent, summary, _SEEDS.value))
     out = pathlib.Path(_OUT.value or pathlib.Path(workdir or ".") / f"evaluation_{agent}.json")

@@ -12,8 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from cmpo import batch, command, demonstrations, metrics, pid, report, rollout, setup, sharding, step
+from cmpo import batch, command, demonstrations, metrics, pid, processes, report, rollout, setup, sharding, step
 from cmpo import data as scenario_data
+from cmpo import model as policy
 from cmpo import state as train_state
 from cmpo.checkpoint import Checkpoints
 from cmpo.state import TrainState
@@ -24,29 +25,36 @@ from rollouts.types import Dialogue
 class Trainer:
     """The two kinds of step, over everything they share."""
 
-    def __init__(self, config: ConfigDict, workdir: pathlib.Path, source: scenario_data.Source):
-        self.config, self.source = config, source
-        conversations, self.tokenizer = setup.prepare(config, workdir, self.source)
-        self.model = setup.model(config, self.tokenizer)
-        self.engine = setup.engine(config, self.model, self.tokenizer)
+    def __init__(self, config: ConfigDict, source: scenario_data.Source, prepared: setup.Prepared):
+        self.config, self.source, self.tokenizer, self.model = config, source, prepared.tokenizer, prepared.model
         self.mesh = setup.mesh(config, self.model)
-        self.gains, _ = setup.controller(config)
-        train = config.train
-        optimizer = setup.optimizers(config)
-        self.rl_optimizer = optimizer["rl"]
         self.layout = setup.abstract_state(config, self.model, self.mesh)
-        streams = [demonstrations.encode(self.tokenizer, conversation) for conversation in conversations]
+        self.origin = self.model, self.mesh, prepared.weights, config.train.seed
+        self.frozen = policy.frozen(*self.origin)
+        self.engine = setup.engine(config, self.model, self.mesh, self.tokenizer)
+        self.gains, _ = setup.controller(config)
+        train, algo, optimizer = config.train, config.algo, setup.optimizers(config)
+        streams = [demonstrations.encode(self.tokenizer, conversation) for conversation in prepared.conversations]
         self.demonstrations = batch.pack(streams, row_length=train.row_length)
         unit = train.micro_rows * sharding.rows_axis_size(self.mesh)  # R is a multiple of this
         self.sft_rows = -(-config.sft.batch_rows // unit) * unit
-        self.rl_rows = -(-train.scenarios_per_step * config.algo.group_size // unit) * unit
+        self.rl_rows = -(-train.scenarios_per_step * algo.group_size // unit) * unit
         warmth = {"temperature": config.engine.temperature}
+        share = step.cmpo_share(**{name: algo[name] for name in ("clip_low", "clip_high", "kl_weight")})
+        self.publish = sharding.make_publish(self.model, self.mesh)
         self.score = step.make_score(self.model, self.mesh, **warmth)
-        share = step.cmpo_share(**{name: config.algo[name] for name in ("clip_low", "clip_high", "kl_weight")})
         self.sft_update = step.make_update(self.model, self.mesh, optimizer["sft"], step.sft_share)
-        self.rl_update = step.make_update(self.model, self.mesh, self.rl_optimizer, share, **warmth)
+        self.rl_update = step.make_update(self.model, self.mesh, optimizer["rl"], share, **warmth)
+        begin = functools.partial(train_state.begin_rl, self.model, optimizer=optimizer["rl"])
+        self.begin_rl = jax.jit(begin, out_shardings=jax.tree.map(lambda x: x.sharding, self.layout))
 
-    def sft_step(self, state: TrainState) -> tuple[TrainState, dict]:
+    def first_state(self) -> TrainState:
+        """The state before the first step."""
+        start = functools.partial(setup.initial_state, self.config, self.model)
+        shardings = jax.tree.map(lambda x: x.sharding, self.layout)
+        return jax.jit(start, out_shardings=shardings, donate_argnums=0)(policy.trained(*self.origin))
+
+    def sft_step(self, state: TrainState) -> tuple[TrainState, dict, list[Dialogue]]:
         """One update on rows of demonstrations, shuffled anew each epoch."""
         started, count = time.perf_counter(), len(self.demonstrations.tokens)
         draws = range(int(state.step) * self.sft_rows, (int(state.step) + 1) * self.sft_rows)
@@ -56,17 +64,11 @@ class Trainer:
         }
         chosen = np.array([orders[draw // count][draw % count] for draw in draws])
         rows = jax.tree.map(lambda x: x[chosen], self.demonstrations)
-        params, opt_state, values = self.sft_update(state.params, state.opt_state, self.spread(rows), ())
+        params, opt_state, values = self.sft_update(state.params, state.opt_state, self.frozen, self.spread(rows), ())
         values, seconds = jax.device_get(values), time.perf_counter() - started
         tokens = int(np.sum(rows.segment_ids > 0))
         record = {"phase": "sft", **values, "tokens_per_second": tokens / seconds, "seconds": {"update": seconds}}
-        return state._replace(step=state.step + 1, params=params, opt_state=opt_state), record
-
-    def begin_rl(self, state: TrainState) -> TrainState:
-        """The state at the start of phase 2."""
-        shardings = jax.tree.map(lambda x: x.sharding, self.layout)
-        begin = functools.partial(train_state.begin_rl, optimizer=self.rl_optimizer)
-        return jax.jit(begin, out_shardings=shardings)(state)
+        return state._replace(step=state.step + 1, params=params, opt_state=opt_state), record, []
 
     def spread(self, rows: Any) -> Any:
         """Rows [R, ...] as micro-batches on the mesh."""
@@ -76,7 +78,7 @@ class Trainer:
         """Dialogues, advantages at the present lambda, update, controller."""
         config, algo, clock = self.config, self.config.algo, Clock()
         scenarios = self.source.train(int(state.cursor), config.train.scenarios_per_step)
-        self.engine.load(state.params)
+        self.engine.load(self.publish(self.frozen, state.params))
         agents = rollout.policy_agents(self.engine, self.tokenizer)
         seed = fold(int(state.seed), "rl", int(state.step))
         dialogues = rollout.collect(config, agents, scenarios, repeats=algo.group_size, seed=seed)
@@ -92,13 +94,13 @@ class Trainer:
             **{name: algo[name] for name in ("outcome_weight", "process_weight", "normalize", "credit", "discount")},
         )
         rows, advantages = self.spread((rows, np.asarray(advantages)))
-        reference = self.score(state.reference, rows)
+        reference = self.score(self.frozen, state.reference, rows)
         jax.block_until_ready(reference)
         clock.lap("reference")
 
         params, opt_state = state.params, state.opt_state
         for _ in range(config.train.epochs):
-            params, opt_state, values = self.rl_update(params, opt_state, rows, (advantages, reference))
+            params, opt_state, values = self.rl_update(params, opt_state, self.frozen, rows, (advantages, reference))
         values = jax.device_get(values)
         clock.lap("update")
 
@@ -139,13 +141,14 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> TrainState:
     """Runs both phases to their end, or on from the last checkpoint; returns the final state."""
     source = scenario_data.source(config.data.path, config.data.difficulty, config.train.seed)
     rollout.check_endpoints(config)
-    setup.claim(workdir, config)
-    trainer = Trainer(config, workdir, source)
+    processes.once(lambda: setup.claim(workdir, config))
+    trainer = Trainer(config, source, setup.prepare(config, workdir, source))
     sft_steps, last = config.train.sft_steps, config.train.sft_steps + config.train.rl_steps
+    writes = processes.is_first()
     with Checkpoints(workdir, keep=config.train.keep_checkpoints) as checkpoints, metrics.RunLog(workdir) as log:
-        state = checkpoints.restore(trainer.layout) or setup.initial_state(config, trainer.model, trainer.mesh)
+        state = checkpoints.restore(trainer.layout) or trainer.first_state()
         first = int(state.step)
-        log.resume(first)
+        processes.once(lambda: log.resume(first))
         if first == last:
             print(f"{workdir}: all {last} steps are done")
             return state
@@ -153,24 +156,25 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> TrainState:
             for number in range(first, last):
                 if number == sft_steps:
                     state = trainer.begin_rl(state)
-                if number < sft_steps:
-                    state, record = trainer.sft_step(state)
-                else:
-                    state, record, dialogues = trainer.rl_step(state)
-                    log.transcripts(number + 1, dialogues)
+                one_step = trainer.sft_step if number < sft_steps else trainer.rl_step
+                state, record, dialogues = one_step(state)
                 if not np.isfinite(record["loss"] + record["grad_norm"]):
                     raise FloatingPointError(
                         f"step {number + 1}: the loss or its gradient is not finite; nothing was saved"
                     )
-                log.write({"step": number + 1, **record})
-                bar.update(record)
-                ends = number + 1 in (sft_steps, last) or interrupts.received
-                if ends or (number + 1) % config.train.checkpoint_every == 0:
+                if writes:
+                    log.write({"step": number + 1, **record})
+                    bar.update(record)
+                    if dialogues:
+                        log.transcripts(number + 1, dialogues)
+                stop = any(processes.everywhere(lambda: interrupts.received))
+                if stop or number + 1 in (sft_steps, last) or (number + 1) % config.train.checkpoint_every == 0:
                     checkpoints.save(state)
-                if interrupts.received:
+                if stop:
                     break
-    report.write_report(workdir)
-    print(f"{workdir}: {int(state.step)} of {last} steps done and saved")
+    if writes:
+        report.write_report(workdir)
+        print(f"{workdir}: {int(state.step)} of {last} steps done and saved")
     return state
 
 

@@ -2,12 +2,16 @@
 
 import asyncio
 import contextlib
+import itertools
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
+import jax
+import numpy as np
 from ml_collections import ConfigDict
 
+from cmpo import processes
 from models.tokenizer import Tokenizer
 from rollouts import play
 from rollouts.client import ChatClient, Endpoint, check
@@ -58,8 +62,14 @@ def collect(
 ) -> list[Dialogue]:
     """Plays every scenario `repeats` times against the config's endpoints; see `play.play_all`.
 
+    Each process plays its share of the scenarios, and every process gets all dialogues.
+
     Raises RolloutsFailed if more than config.train.max_failed_fraction of the dialogues failed.
     """
+
+    numbers = np.array_split(np.arange(len(scenarios)), jax.process_count())[jax.process_index()]
+    share = [scenarios[number] for number in numbers]
+    first = int(numbers[0]) * repeats if len(numbers) else 0
 
     async def run() -> list[Dialogue]:
         async with contextlib.AsyncExitStack() as stack:
@@ -74,9 +84,9 @@ def collect(
                 format_outcome=config.episode.format_outcome,
                 judge_weights={name: config.judge.weights[name] for name in PRINCIPLES},
             )
-            return await play.play_all(agent, table, scenarios, repeats=repeats, seed=seed, done=done)
+            return await play.play_all(agent, table, share, repeats=repeats, seed=seed, first=first, done=done)
 
-    dialogues = asyncio.run(run())
+    dialogues = list(itertools.chain(*processes.everywhere(lambda: asyncio.run(run()))))
     failed = [dialogue for dialogue in dialogues if not dialogue.ok]
     if len(failed) > config.train.max_failed_fraction * len(dialogues):
         causes = ", ".join(f"{count} {cause}" for cause, count in Counter(d.failure for d in failed).most_common())

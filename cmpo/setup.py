@@ -1,21 +1,24 @@
 """What a run needs before its first step: a workdir of its own, demonstrations, a tokenizer, a model, a sampler."""
 
+import dataclasses
 import functools
 import json
 import pathlib
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from cmpo import demonstrations, pid, rollout, sharding
+from cmpo import demonstrations, pid, processes, rollout, sharding
+from cmpo import model as policy
 from cmpo import state as train_state
 from cmpo.data import Source
 from cmpo.demonstrations import Conversation
 from cmpo.state import TrainState
-from models import qwen2
+from models import hf, lora, qwen2
 from models import tokenizer as tokenizers
 from models.tokenizer import Tokenizer
 from rollouts.engine import Engine, Sampling
@@ -62,43 +65,65 @@ def check(workdir: pathlib.Path, config: ConfigDict, prefix: str = "") -> None:
         )
 
 
+class Prepared(NamedTuple):
+    """What a run makes on its first start and keeps in its workdir."""
+
+    conversations: list[Conversation]  # demonstrations
+    tokenizer: Tokenizer
+    model: qwen2.Qwen2Config
+    weights: pathlib.Path | None  # of a model in Hugging Face's format to start from; None: from new ones
+
+
 def prepare(
-    config: ConfigDict, workdir: pathlib.Path, source: Source, done: Callable[[], None] = lambda: None
-) -> tuple[list[Conversation], Tokenizer]:
-    """The demonstrations and the tokenizer, made on the first run and kept in the workdir.
+    config: ConfigDict, workdir: pathlib.Path, scenarios: Source, done: Callable[[], None] = lambda: None
+) -> Prepared:
+    """Demonstrations, tokenizer and architecture, made on the first start.
 
     Without config.sft.path, the scripted generous agent plays config.sft.dialogues training scenarios.
     """
     path = pathlib.Path(config.sft.path or workdir / "demonstrations.jsonl")
-    if not config.sft.path and not path.exists():
+    weights = policy.source(config, workdir)
+    if not processes.once(lambda: bool(config.sft.path) or path.exists()):
         dialogues = rollout.collect(
             config,
             rollout.scripted_agents("generous"),
-            source.train(0, config.sft.dialogues),
+            scenarios.train(0, config.sft.dialogues),
             repeats=1,
             seed=fold(config.train.seed, "demonstrations"),
             judged=False,
             done=done,
         )
-        demonstrations.write(path, (demonstrations.from_dialogue(dialogue) for dialogue in dialogues if dialogue.ok))
+        played = (demonstrations.from_dialogue(dialogue) for dialogue in dialogues if dialogue.ok)
+        processes.once(lambda: demonstrations.write(path, played))
     conversations = demonstrations.read(path)
+    processes.once(lambda: _settle(config, workdir, conversations, weights))
+    return Prepared(conversations, tokenizers.load(workdir / "tokenizer"), policy.settled(config, workdir), weights)
+
+
+def _settle(
+    config: ConfigDict, workdir: pathlib.Path, conversations: list[Conversation], weights: pathlib.Path | None
+) -> None:
+    """Writes the tokenizer and the model's config.json into the workdir, unless they are there."""
     directory = workdir / "tokenizer"
     if not (directory / "tokenizer_config.json").exists():
-        texts = (message.content for conversation in conversations for message in conversation)
-        tokenizers.train(texts, config.model.vocab_size).save(directory)
-    return conversations, tokenizers.load(directory)
+        if weights:
+            tokenizers.load(weights).save(directory)
+        else:
+            texts = (message.content for conversation in conversations for message in conversation)
+            tokenizers.train(texts, config.model.vocab_size).save(directory)
+    tokenizer = tokenizers.load(directory)
+    model = policy.architecture(config, weights, tokenizer.vocab_size)
+    if tokenizer.vocab_size > model.vocab_size:
+        raise ValueError(f"{weights}: the tokenizer has {tokenizer.vocab_size} ids, the model {model.vocab_size}")
+    if not (workdir / "model" / "config.json").exists():
+        hf.write_config(workdir / "model", model, eos_token_id=tokenizer.im_end, pad_token_id=tokenizer.endoftext)
 
 
-def model(config: ConfigDict, tokenizer: Tokenizer) -> qwen2.Qwen2Config:
-    """The policy's architecture."""
-    sizes = {name: value for name, value in config.model.items() if name not in ("vocab_size", "context_length")}
-    return qwen2.Qwen2Config(vocab_size=tokenizer.vocab_size, max_positions=config.model.context_length, **sizes)
-
-
-def engine(config: ConfigDict, model: qwen2.Qwen2Config, tokenizer: Tokenizer, **changes) -> Engine:
+def engine(config: ConfigDict, model: qwen2.Qwen2Config, mesh: Mesh, tokenizer: Tokenizer, **changes) -> Engine:
     """The sampler, without weights yet; `changes` replace options of config.engine."""
     options = {"capacity": config.model.context_length, **config.engine, **changes}
-    return Engine(model, tokenizer.im_end, Sampling(**options))
+    plain = dataclasses.replace(model, lora_rank=0)
+    return Engine(plain, tokenizer.im_end, Sampling(**options), kv_sharding=sharding.cache(mesh))
 
 
 def controller(config: ConfigDict) -> tuple[pid.PIDGains, pid.PIDState]:
@@ -130,28 +155,24 @@ def optimizers(config: ConfigDict) -> dict[str, optax.GradientTransformation]:
 def mesh(config: ConfigDict, model: qwen2.Qwen2Config) -> Mesh:
     """The mesh that config.mesh names. Raises ValueError, naming the axis, if it fits not the devices or the model."""
     made = sharding.make_mesh(**config.mesh)
-    sharding.check(made, model)
+    sharding.check(made, model, config.engine.slots)
     return made
+
+
+def initial_state(config: ConfigDict, model: qwen2.Qwen2Config, params: qwen2.Params) -> TrainState:
+    """The state before the first step."""
+    return train_state.init(model, params, optimizers(config)["sft"], controller(config)[1], config.train.seed)
 
 
 def abstract_state(config: ConfigDict, model: qwen2.Qwen2Config, mesh: Mesh) -> TrainState:
     """Shapes and shardings of the run's state, of every checkpoint too, as `jax.ShapeDtypeStruct`s."""
-    shapes = jax.eval_shape(functools.partial(_new_state, config, model))
+    trained = lora.split(model, qwen2.shapes(model))[1]
+    shapes = jax.eval_shape(functools.partial(initial_state, config, model), trained)
 
     def placed(leaf, sharding):
         return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
     return jax.tree.map(placed, shapes, sharding.tree(mesh, shapes))
-
-
-def initial_state(config: ConfigDict, model: qwen2.Qwen2Config, mesh: Mesh) -> TrainState:
-    """The state before the first step, made on the devices that hold it."""
-    shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(config, model, mesh))
-    return jax.jit(functools.partial(_new_state, config, model), out_shardings=shardings)()
-
-
-def _new_state(config: ConfigDict, model: qwen2.Qwen2Config) -> TrainState:
-    return train_state.init(model, optimizers(config)["sft"], controller(config)[1], config.train.seed)
 
 
 def _flatten(tree: dict, prefix: str = "") -> dict[str, object]:

@@ -4,14 +4,16 @@ Rows of a batch are split over data and fsdp; parameters, their gradients and th
 tensor. What the rules do not say, the compiler (GSPMD) works out.
 """
 
+import dataclasses
 import re
+from collections.abc import Callable
 from typing import Any
 
 import jax
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from models import qwen2
+from models import lora, qwen2
 from models.config import Qwen2Config
 
 DATA, FSDP, TENSOR = AXES = ("data", "fsdp", "tensor")
@@ -24,6 +26,10 @@ RULES = (  # path of a parameter, layers stacked along the first axis -> how its
     (r"layers/(attention/[qkv]|mlp/(gate|up))/kernel", P(None, FSDP, TENSOR)),
     (r"layers/(attention/o|mlp/down)/kernel", P(None, TENSOR, FSDP)),
     (r"layers/attention/[qkv]/bias", P(None, TENSOR)),
+    (r"layers/(attention/[qkv]|mlp/(gate|up))/lora_a", P(None, FSDP, None)),
+    (r"layers/(attention/[qkv]|mlp/(gate|up))/lora_b", P(None, None, TENSOR)),
+    (r"layers/(attention/o|mlp/down)/lora_a", P(None, TENSOR, None)),
+    (r"layers/(attention/o|mlp/down)/lora_b", P(None, None, FSDP)),
     (r"(layers/(attention|mlp)_)?norm/scale", P()),
 )
 
@@ -49,11 +55,13 @@ def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1, *, devices: list[j
         raise ValueError(f"config.mesh: {shape} does not divide {len(devices)} devices evenly")
     for name in open_axes:
         sizes[name] = len(devices) // given
+    if (here := len([device for device in devices if device.process_index == jax.process_index()])) % sizes[TENSOR]:
+        raise ValueError(f"config.mesh.tensor: {sizes[TENSOR]} does not divide the {here} devices of a process")
     return jax.make_mesh(tuple(sizes.values()), AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
 
 
-def check(mesh: Mesh, config: Qwen2Config) -> None:
-    """Raises ValueError, naming axis and size, unless the mesh divides the model evenly."""
+def check(mesh: Mesh, config: Qwen2Config, slots: int) -> None:
+    """Raises ValueError, naming axis and size, unless the mesh divides the model, and the sampler's slots, evenly."""
     divided = {FSDP: ("hidden_size",), TENSOR: ("num_heads", "num_kv_heads", "intermediate_size", "vocab_size")}
     for axis, names in divided.items():
         for name in names:
@@ -61,6 +69,10 @@ def check(mesh: Mesh, config: Qwen2Config) -> None:
                 raise ValueError(
                     f"config.mesh.{axis}: {mesh.shape[axis]} does not divide the model's {name} {getattr(config, name)}"
                 )
+    if slots % (devices := rows_axis_size(mesh.local_mesh)):
+        raise ValueError(
+            f"config.engine.slots: expected a multiple of {devices}, the devices of a process that sample, got {slots}"
+        )
 
 
 def tree(mesh: Mesh, arrays: Any) -> Any:
@@ -77,13 +89,6 @@ def tree(mesh: Mesh, arrays: Any) -> Any:
         return NamedSharding(mesh, specs[0])
 
     return jax.tree_util.tree_map_with_path(one, arrays)
-
-
-def put(shardings: Any, arrays: Any) -> Any:
-    """Puts host arrays, the same on every process, on the devices; each process fills its own."""
-    return jax.tree.map(
-        lambda x, sharding: jax.make_array_from_callback(x.shape, sharding, lambda index: x[index]), arrays, shardings
-    )
 
 
 def rows(mesh: Mesh, arrays: Any, micro_rows: int) -> Any:
@@ -106,6 +111,29 @@ def rows_axis_size(mesh: Mesh) -> int:
     return mesh.shape[DATA] * mesh.shape[FSDP]
 
 
-def parameters(mesh: Mesh, config: Qwen2Config) -> Any:
-    """The shardings of the model's parameters."""
-    return tree(mesh, qwen2.shapes(config))
+def cache(mesh: Mesh) -> NamedSharding:
+    """The sharding of the sampler's keys and values [L, S, C, K, D] on this process's devices."""
+    return NamedSharding(mesh.local_mesh, P(None, ROWS, None, TENSOR))
+
+
+def make_publish(config: Qwen2Config, mesh: Mesh) -> Callable[[Any, Any], Any]:
+    """Returns ``publish(frozen, params) -> weights``, for sampling on each process's own devices.
+
+    Adapters are merged, matrices cast to the precision that the model computes in, and nothing but the tensor axis
+    splits them any more.
+    """
+
+    def weights(frozen, params):
+        return qwen2.cast(config, lora.merge(config, lora.combine(frozen, params)))
+
+    def whole(sharding):
+        return NamedSharding(mesh, P(*(axis if axis == TENSOR else None for axis in sharding.spec)))
+
+    def local(x):
+        shards = [shard.data for shard in x.addressable_shards]
+        sharding = NamedSharding(mesh.local_mesh, x.sharding.spec)
+        return jax.make_array_from_single_device_arrays(x.shape, sharding, shards)
+
+    layout = jax.tree.map(whole, tree(mesh, qwen2.shapes(dataclasses.replace(config, lora_rank=0))))
+    gather = jax.jit(weights, out_shardings=layout)
+    return lambda frozen, params: jax.tree.map(local, gather(frozen, params))

@@ -16,9 +16,9 @@ class TrainState(NamedTuple):
     step: jax.Array  # steps done, both phases together
     cursor: jax.Array  # scenarios dealt so far
     seed: jax.Array  # all randomness of a step is folded from (seed, step)
-    params: qwen2.Params
+    params: qwen2.Params  # what is trained: the model, or its adapters (`models.lora`), float32
     opt_state: optax.OptState
-    reference: qwen2.Params  # the frozen start of phase 2
+    reference: qwen2.Params  # the frozen start of phase 2, in the precision that the model computes in
     pid: pid.PIDState
 
 
@@ -40,21 +40,29 @@ def optimizer(
 
 
 def init(
-    config: qwen2.Qwen2Config, optimizer: optax.GradientTransformation, controller: pid.PIDState, seed: int
+    config: qwen2.Qwen2Config,
+    params: qwen2.Params,
+    optimizer: optax.GradientTransformation,
+    controller: pid.PIDState,
+    seed: int,
 ) -> TrainState:
     """The state before the first step."""
-    params = qwen2.init(config, jax.random.key(seed))
     return TrainState(
         step=jnp.int32(0),
         cursor=jnp.int32(0),
         seed=jnp.int32(seed),
         params=params,
         opt_state=optimizer.init(params),
-        reference=jax.tree.map(jnp.copy, params),
+        reference=_copy(config, params),
         pid=controller,
     )
 
 
-def begin_rl(state: TrainState, optimizer: optax.GradientTransformation) -> TrainState:
+def begin_rl(config: qwen2.Qwen2Config, state: TrainState, optimizer: optax.GradientTransformation) -> TrainState:
     """Freezes the parameters as the reference and starts the optimizer afresh."""
-    return state._replace(opt_state=optimizer.init(state.params), reference=jax.tree.map(jnp.copy, state.params))
+    return state._replace(opt_state=optimizer.init(state.params), reference=_copy(config, state.params))
+
+
+def _copy(config: qwen2.Qwen2Config, params: qwen2.Params) -> qwen2.Params:
+    """Arrays of its own, as the updates donate `params`."""
+    return jax.tree.map(jnp.copy, qwen2.cast(config, params))

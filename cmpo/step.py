@@ -22,21 +22,21 @@ from cmpo.advantage import hybrid_advantage
 from cmpo.baselines.sft import sft_loss
 from cmpo.batch import Rewards, Rows
 from cmpo.loss import cmpo_loss
-from models import qwen2
+from models import lora, qwen2
 
 Metrics = dict[str, jax.Array]
 
 
 def make_score(config: qwen2.Qwen2Config, mesh: Mesh, *, temperature: float = 1.0) -> Callable:
-    """Returns ``score(params, rows) -> logprobs [M, U, T]``: every token's log-probability under fixed parameters.
+    """Returns ``score(frozen, params, rows) -> logprobs [M, U, T]``: every token's log-probability.
 
     `temperature` is that of the sampler: the policy is what is drawn from.
     """
     logprobs_of = _scorer(config, mesh, temperature)
 
-    def score(params, rows):
+    def score(frozen, params, rows):
         def body(number, logprobs):
-            return logprobs.at[number].set(logprobs_of(params, _cut(rows, number))[0])
+            return logprobs.at[number].set(logprobs_of(frozen, params, _cut(rows, number))[0])
 
         return jax.lax.fori_loop(0, _in_use(rows), body, jnp.zeros(rows.tokens.shape, jnp.float32))
 
@@ -51,7 +51,9 @@ def make_update(
     *,
     temperature: float = 1.0,
 ) -> Callable:
-    """Returns ``update(params, opt_state, rows, extras) -> (params, opt_state, metrics)``; the first two are donated.
+    """Returns ``update(params, opt_state, frozen, rows, extras) -> (params, opt_state, metrics)``.
+
+    The first two are donated. `params` and `frozen` are the model's parameters as `lora.split` divides them.
 
     Gradients of micro-batches are added up in float32: the result is the gradient of the whole batch's loss, whatever
     the mesh and the size of a micro-batch. Rows in use come first, so that micro-batches of padding cost nothing; their
@@ -67,7 +69,8 @@ def make_update(
       temperature: as for `make_score`.
     """
     logprobs_of = _scorer(config, mesh, temperature)
-    params_sharding = sharding.parameters(mesh, config)
+    shapes = lora.split(config, qwen2.shapes(config))[1]
+    params_sharding = sharding.tree(mesh, shapes)
 
     by_rows = P(sharding.ROWS)
     mapped = jax.shard_map(loss, mesh=mesh, in_specs=(*(by_rows,) * 4, P()), out_specs=P(), check_vma=False)
@@ -77,15 +80,15 @@ def make_update(
         donate_argnames=("params", "opt_state"),
         out_shardings=(
             params_sharding,
-            sharding.tree(mesh, jax.eval_shape(optimizer.init, qwen2.shapes(config))),
+            sharding.tree(mesh, jax.eval_shape(optimizer.init, shapes)),
             NamedSharding(mesh, P()),
         ),
     )
-    def update(params: qwen2.Params, opt_state: optax.OptState, rows: Rows, extras: Any):
+    def update(params, opt_state: optax.OptState, frozen, rows: Rows, extras: Any):
         total = jnp.sum(rows.mask)
 
         def share(params, rows, extras):
-            return mapped(*logprobs_of(params, rows), rows, extras, total)
+            return mapped(*logprobs_of(frozen, params, rows), rows, extras, total)
 
         def body(number, carry):
             part = _cut((rows, extras), number)
@@ -94,8 +97,8 @@ def make_update(
             gradients = jax.lax.with_sharding_constraint(gradients, params_sharding)
             return gradients, {name: _join(name)(carry[1][name], value) for name, value in metrics.items()}
 
-        shapes = jax.eval_shape(lambda: share(params, *_cut((rows, extras), 0))[1])
-        zeros = jax.tree.map(jnp.zeros_like, params), jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+        metrics = jax.eval_shape(lambda: share(params, *_cut((rows, extras), 0))[1])
+        zeros = jax.tree.map(jnp.zeros_like, params), jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), metrics)
         gradients, metrics = jax.lax.fori_loop(0, _in_use(rows), body, zeros)
         changes, opt_state = optimizer.update(gradients, opt_state, params)
         metrics["grad_norm"] = optax.global_norm(gradients)
@@ -105,13 +108,14 @@ def make_update(
 
 
 def _scorer(config: qwen2.Qwen2Config, mesh: Mesh, temperature: float) -> Callable:
-    """Returns the function from parameters and rows [U, T] to log-probabilities and entropies, [U, T] each."""
+    """Returns the function from parameters, frozen and trained, and rows [U, T] to log-probabilities and entropies."""
     split = NamedSharding(mesh, P(sharding.ROWS))
 
-    def logprobs_of(params, rows):
+    def logprobs_of(frozen, params, rows):
         return qwen2.token_logprobs(
             config,
-            params,
+            # Matrices are cast before the compiler gathers them: half the traffic.
+            qwen2.cast(config, lora.combine(frozen, params)),
             rows.tokens,
             positions=rows.positions,
             segment_ids=rows.segment_ids,

@@ -27,16 +27,21 @@ def get_config(arg: str = "") -> ConfigDict:
     config.data.difficulty = "hard"  # hard | normal; the generator's mix of cooperation levels
 
     config.model = ConfigDict()  # Qwen2.5's architecture
-    config.model.vocab_size = 2048  # of the tokenizer trained on the first run
+    config.model.path = ""  # a directory in Hugging Face's format, or a name on the hub; "": a new model
+    config.model.vocab_size = 2048  # of the tokenizer trained on the first run; with a path, the sizes are those of
+    # its config.json, or 0
     config.model.hidden_size = 128
     config.model.intermediate_size = 384
     config.model.num_layers = 4
     config.model.num_heads = 2
     config.model.num_kv_heads = 1
+    config.model.tie_embeddings = True  # of a new model
     config.model.context_length = 2048  # tokens a dialogue may have, prompt included
-    config.model.initializer_range = 0.08  # about 1 / sqrt(hidden_size): a small model starts from scratch
+    config.model.initializer_range = 0.08  # of a new model, about 1 / sqrt(hidden_size)
     config.model.dtype = "float32"
     config.model.remat = False  # compute layers again in the backward pass: less memory, more time
+    config.model.lora_rank = 0  # train adapters of this rank beside a frozen model; 0: train the model
+    config.model.lora_alpha = 16.0
 
     config.mesh = ConfigDict()  # devices; -1: all that are left
     config.mesh.data = -1  # rows are split over data and fsdp,

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Sharding
 
 from models.config import Qwen2Config
 
@@ -26,8 +27,12 @@ class KVCache(NamedTuple):
     lengths: jax.Array
 
 
-def init(config: Qwen2Config, slots: int, capacity: int, dtype: str | None = None) -> KVCache:
+def init(
+    config: Qwen2Config, slots: int, capacity: int, dtype: str | None = None, sharding: Sharding | None = None
+) -> KVCache:
     """Returns an empty cache of S = `slots` and C = `capacity`, in `dtype` (default: `config.dtype`).
+
+    `sharding` is that of keys and values.
 
     Raises:
       ValueError: when C exceeds `config.max_positions`.
@@ -35,7 +40,7 @@ def init(config: Qwen2Config, slots: int, capacity: int, dtype: str | None = Non
     if capacity > config.max_positions:
         raise ValueError(f"capacity {capacity} exceeds the model's max_positions {config.max_positions}")
     shape = (config.num_layers, slots, capacity, config.num_kv_heads, config.head_dim)
-    k, v = (jnp.zeros(shape, dtype or config.dtype) for _ in range(2))
+    k, v = (jnp.zeros(shape, dtype or config.dtype, device=sharding) for _ in range(2))
     return KVCache(k, v, jnp.zeros(slots, jnp.int32))
 
 

@@ -57,6 +57,8 @@ class Qwen2Config:
       dtype: what matrix products and activations are in; norms, softmax and logits are always float32.
       remat: what the backward pass computes again: nothing (False), each layer (True), or what the named policy of
         `jax.checkpoint_policies` does not keep.
+      lora_rank: rank of the adapters on attention and MLP; 0: none.
+      lora_alpha: the adapters' output is scaled by lora_alpha / lora_rank.
     """
 
     vocab_size: int
@@ -77,6 +79,8 @@ class Qwen2Config:
     initializer_range: float = 0.02
     dtype: str = "float32"
     remat: bool | str = False
+    lora_rank: int = 0
+    lora_alpha: float = 16.0
 
     def __post_init__(self):
         sizes = ("vocab_size", "hidden_size", "intermediate_size", "num_layers", "num_heads", "num_kv_heads")
@@ -97,5 +101,12 @@ class Qwen2Config:
             )
         if not jnp.issubdtype(self.dtype, jnp.floating):
             raise ValueError(f"dtype must be a float type, got {self.dtype!r}")
+        if self.lora_rank < 0:
+            raise ValueError(f"lora_rank must not be negative, got {self.lora_rank}")
         if isinstance(self.remat, str) and not hasattr(jax.checkpoint_policies, self.remat):
             raise ValueError(f"remat must be a bool or the name of a jax.checkpoint_policies, got {self.remat!r}")
+
+    @property
+    def lora_scale(self) -> float:
+        """What the adapters' output is multiplied by; 0 without adapters."""
+        return self.lora_alpha / self.lora_rank if self.lora_rank else 0.0

@@ -71,6 +71,11 @@ def table(config: Qwen2Config) -> dict[str, Place]:
     return places
 
 
+def holds_weights(path: str | pathlib.Path) -> bool:
+    """Whether directory `path` holds weights in this format, sound or not."""
+    return any((pathlib.Path(path) / name).exists() for name in (INDEX, SINGLE))
+
+
 def read_config(path: str | pathlib.Path, **options: Any) -> Qwen2Config:
     """The model in directory `path`; `options` as for `hf_config.read`. Raises FileNotFoundError, ValueError."""
     file = pathlib.Path(path) / "config.json"
@@ -80,6 +85,13 @@ def read_config(path: str | pathlib.Path, **options: Any) -> Qwen2Config:
         return hf_config.read(json.loads(file.read_text(encoding="utf-8")), **options)
     except (ValueError, TypeError) as error:
         raise ValueError(f"{path}: {error}") from None
+
+
+def write_config(path: str | pathlib.Path, config: Qwen2Config, **tokens: Any) -> None:
+    """Writes `path`/config.json; `tokens` are `eos_token_id`, `pad_token_id`, …"""
+    directory = pathlib.Path(path)
+    directory.mkdir(parents=True, exist_ok=True)
+    _write_json(directory / "config.json", hf_config.write(config, **tokens))
 
 
 def load(
@@ -298,4 +310,6 @@ def _some(names: Any) -> str:
 
 
 def _write_json(path: pathlib.Path, content: Any) -> None:
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    partial.replace(path)

@@ -23,6 +23,7 @@ from models import rope as rotary
 from models.attention import cached_attention, causal_attention
 from models.cache import KVCache
 from models.config import Qwen2Config
+from models.lora import Linear
 from models.rope import Rope
 
 Params = dict[str, Any]
@@ -30,10 +31,6 @@ Params = dict[str, Any]
 
 Attend = Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, Any]]
 """Maps q [B, T, H, A], k and v [B, T, K, A] to the mixed values [B, T, H, A] and whatever has to be carried on."""
-
-
-def _normal(config: Qwen2Config) -> nnx.initializers.Initializer:
-    return nnx.initializers.normal(config.initializer_range)
 
 
 class RMSNorm(nnx.Module):
@@ -54,7 +51,7 @@ class Attention(nnx.Module):
     """Grouped-query attention with rotary positions: biases on q, k and v, none on the output."""
 
     def __init__(self, config: Qwen2Config, rngs: nnx.Rngs):
-        linear = functools.partial(nnx.Linear, dtype=config.dtype, kernel_init=_normal(config), rngs=rngs)
+        linear = functools.partial(Linear, config, rngs=rngs)
         q_size, kv_size = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
         self.q = linear(config.hidden_size, q_size, use_bias=config.attention_bias)
         self.k = linear(config.hidden_size, kv_size, use_bias=config.attention_bias)
@@ -73,9 +70,7 @@ class MLP(nnx.Module):
     """SwiGLU: down(silu(gate(x)) * up(x)), without biases."""
 
     def __init__(self, config: Qwen2Config, rngs: nnx.Rngs):
-        linear = functools.partial(
-            nnx.Linear, use_bias=False, dtype=config.dtype, kernel_init=_normal(config), rngs=rngs
-        )
+        linear = functools.partial(Linear, config, use_bias=False, rngs=rngs)
         self.gate = linear(config.hidden_size, config.intermediate_size)
         self.up = linear(config.hidden_size, config.intermediate_size)
         self.down = linear(config.intermediate_size, config.hidden_size)
@@ -105,15 +100,14 @@ class Qwen2(nnx.Module):
     """The whole decoder; `layers` is one `Block` whose arrays have a leading axis L."""
 
     def __init__(self, config: Qwen2Config, rngs: nnx.Rngs):
+        normal = nnx.initializers.normal(config.initializer_range)
         self.embed = nnx.Embed(
-            config.vocab_size, config.hidden_size, dtype=config.dtype, embedding_init=_normal(config), rngs=rngs
+            config.vocab_size, config.hidden_size, dtype=config.dtype, embedding_init=normal, rngs=rngs
         )
         self.layers = nnx.vmap(lambda rngs: Block(config, rngs))(rngs.split(config.num_layers))
         self.norm = RMSNorm(config)
         if not config.tie_embeddings:
-            self.head = nnx.Linear(
-                config.hidden_size, config.vocab_size, use_bias=False, kernel_init=_normal(config), rngs=rngs
-            )
+            self.head = nnx.Linear(config.hidden_size, config.vocab_size, use_bias=False, kernel_init=normal, rngs=rngs)
 
 
 def init(config: Qwen2Config, key: jax.Array) -> Params:
@@ -124,6 +118,15 @@ def init(config: Qwen2Config, key: jax.Array) -> Params:
 def shapes(config: Qwen2Config) -> Params:
     """Returns the parameters as `jax.ShapeDtypeStruct`s, allocating nothing."""
     return jax.eval_shape(lambda: init(config, jax.random.key(0)))
+
+
+def cast(config: Qwen2Config, params: Params) -> Params:
+    """Returns the parameters with matrices and embedding in `config.dtype`, which the model computes the same with."""
+
+    def one(path, leaf):
+        return leaf.astype(config.dtype) if path[-1].key in ("kernel", "embedding") else leaf
+
+    return jax.tree_util.tree_map_with_path(one, params)
 
 
 def hidden(

@@ -99,15 +99,24 @@ def _decode(config, params, kv, logits, seeds, active, temperature, *, stop_id, 
 
 
 class Engine:
-    """Samples for many sessions at once; use as an async context manager around a batch of dialogues."""
+    """Samples for many sessions at once; use as an async context manager around a batch of dialogues.
 
-    def __init__(self, config: qwen2.Qwen2Config, stop_id: int, sampling: Sampling):
+    `kv_sharding` says where keys and values [L, S, C, K, D] live; None: on one device.
+    """
+
+    def __init__(
+        self,
+        config: qwen2.Qwen2Config,
+        stop_id: int,
+        sampling: Sampling,
+        kv_sharding: jax.sharding.Sharding | None = None,
+    ):
         if not 0 <= stop_id < config.vocab_size:
             raise ValueError(f"the stop token {stop_id} is not in the vocabulary of {config.vocab_size}")
         self.sampling = sampling
         self._config, self._stop_id = config, stop_id
         self._params: qwen2.Params | None = None
-        self._kv = cache.init(config, sampling.slots, sampling.capacity)
+        self._kv = cache.init(config, sampling.slots, sampling.capacity, sharding=kv_sharding)
         self._logits = jnp.zeros((sampling.slots, config.vocab_size), jnp.float32)
         self._lengths = np.zeros(sampling.slots, np.int64)
         self._free = list(range(sampling.slots))

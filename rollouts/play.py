@@ -62,15 +62,18 @@ async def play_all(
     *,
     repeats: int,
     seed: int,
+    first: int = 0,
     done: Callable[[], None] = lambda: None,
 ) -> list[Dialogue]:
     """Plays every scenario `repeats` times; dialogue i is repeat ``i % repeats`` of scenario ``i // repeats``.
 
-    `done` is called as each dialogue ends. A dialogue whose endpoint failed comes back with `failure` set.
+    `first` is the number of the first dialogue among all that are played with `seed`, here and elsewhere. `done` is
+    called as each dialogue ends. A dialogue whose endpoint failed comes back with `failure` set.
     """
 
     async def one(index: int) -> Dialogue:
-        dialogue = await play(agent, table, scenarios[index // repeats], index=index % repeats, seed=fold(seed, index))
+        randomness = fold(seed, first + index)
+        dialogue = await play(agent, table, scenarios[index // repeats], index=index % repeats, seed=randomness)
         done()
         return dialogue
 

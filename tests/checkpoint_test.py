@@ -16,7 +16,7 @@ GAINS = pid.PIDGains(kp=0.1, ki=0.1, kd=0.0, target=0.3, smoothing=1.0, lambda_m
 
 def at(step, seed=0):
     """A state in which every array has values of its own."""
-    begun = state.init(CONFIG, optax.adam(0.1), pid.init(GAINS), seed=seed)
+    begun = state.init(CONFIG, qwen2.init(CONFIG, jax.random.key(seed)), optax.adam(0.1), pid.init(GAINS), seed=seed)
     return jax.tree.map(lambda x: x + jnp.asarray(step, x.dtype), begun)._replace(step=jnp.int32(step))
 
 

@@ -36,7 +36,7 @@ def streams(seed, count=10):
 
 
 def fresh_state():
-    return state.init(CONFIG, SGD, pid.init(GAINS), seed=3)
+    return state.init(CONFIG, qwen2.init(CONFIG, jax.random.key(3)), SGD, pid.init(GAINS), seed=3)
 
 
 def mesh_of(data, fsdp=1, tensor=1):
@@ -49,10 +49,11 @@ def updated(parts, share, per_stream, *, mesh, micro_rows, row_length):
     rows = batch.pack(parts, row_length=row_length, rows=16)
     extras = () if per_stream is None else (per_stream[rows.turns], rows.sampled_logprobs - 0.1)
     update = step.make_update(CONFIG, mesh, SGD, share, temperature=TEMPERATURE)
-    params = jax.device_put(fresh_state().params, sharding.parameters(mesh, CONFIG))
+    params = jax.device_put(fresh_state().params, sharding.tree(mesh, qwen2.shapes(CONFIG)))
     rows, extras = sharding.rows(mesh, (rows, extras), micro_rows)
-    params, _, metrics = update(params, fresh_state().opt_state, rows, extras)
-    jax.tree.map(lambda x, wanted: chex.assert_equal(x.sharding, wanted), params, sharding.parameters(mesh, CONFIG))
+    params, _, metrics = update(params, fresh_state().opt_state, {}, rows, extras)
+    layout = sharding.tree(mesh, qwen2.shapes(CONFIG))
+    jax.tree.map(lambda x, wanted: chex.assert_equal(x.sharding, wanted), params, layout)
     return jax.device_get(params), jax.device_get(metrics)
 
 
@@ -113,8 +114,8 @@ def test_cmpo_update_is_the_gradient_of_the_whole_batch(mesh):
 def test_score_gives_the_models_log_probabilities_in_place():
     parts, mesh = list(streams(4)), mesh_of(2, 2, 2)
     rows = batch.pack(parts, row_length=32, rows=8)
-    params = jax.device_put(fresh_state().params, sharding.parameters(mesh, CONFIG))
-    scores = step.make_score(CONFIG, mesh, temperature=TEMPERATURE)(params, sharding.rows(mesh, rows, 1))
+    params = jax.device_put(fresh_state().params, sharding.tree(mesh, qwen2.shapes(CONFIG)))
+    scores = step.make_score(CONFIG, mesh, temperature=TEMPERATURE)({}, params, sharding.rows(mesh, rows, 1))
     scores = scores.reshape(rows.tokens.shape)
     want, _ = jax.jit(functools.partial(qwen2.token_logprobs, CONFIG, temperature=TEMPERATURE))(
         params, rows.tokens, positions=rows.positions, segment_ids=rows.segment_ids
@@ -157,9 +158,9 @@ def test_sft_loss_by_hand():
 
 def test_begin_rl_freezes_the_present_parameters():
     optimizer = optax.adam(0.1)
-    before = state.init(CONFIG, optimizer, pid.init(GAINS), seed=0)
+    before = state.init(CONFIG, qwen2.init(CONFIG, jax.random.key(0)), optimizer, pid.init(GAINS), seed=0)
     moved = before._replace(params=jax.tree.map(lambda x: x + 1, before.params))
-    begun = state.begin_rl(moved, optimizer)
+    begun = state.begin_rl(CONFIG, moved, optimizer)
     chex.assert_trees_all_equal(begun.reference, moved.params)
     chex.assert_trees_all_equal(begun.opt_state, optimizer.init(moved.params))
 

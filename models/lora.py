@@ -1,0 +1,65 @@
+"""Low-rank adapters (LoRA, https://arxiv.org/abs/2106.09685) on the matrices of attention and MLP.
+
+A layer computes x W + b + (alpha / rank) (x A) B, with A [in, rank] and B [rank, out]; B starts at 0, so that the
+adapted model starts as the model. The adapters are a tree of their own, `split` from the frozen rest, and `combine`d
+with it wherever the model is run.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx, traverse_util
+
+from models.config import Qwen2Config
+
+A, B = "lora_a", "lora_b"
+
+Tree = dict[str, Any]
+
+
+class Linear(nnx.Linear):
+    """A linear layer of the decoder, in `config.dtype`; with adapters where `config.lora_rank` asks for them."""
+
+    def __init__(self, config: Qwen2Config, inputs: int, outputs: int, *, use_bias: bool, rngs: nnx.Rngs):
+        normal = nnx.initializers.normal(config.initializer_range)
+        super().__init__(inputs, outputs, use_bias=use_bias, dtype=config.dtype, kernel_init=normal, rngs=rngs)
+        self.lora_scale = config.lora_scale
+        if config.lora_rank:
+            uniform = nnx.initializers.variance_scaling(1 / 3, "fan_in", "uniform")  # as in Hugging Face's PEFT
+            self.lora_a = nnx.Param(uniform(rngs.params(), (inputs, config.lora_rank)))
+            self.lora_b = nnx.Param(jnp.zeros((config.lora_rank, outputs)))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps [..., in] to [..., out]."""
+        y = super().__call__(x)
+        if not self.lora_scale:
+            return y
+        down, up = (matrix[...].astype(self.dtype) for matrix in (self.lora_a, self.lora_b))
+        return y + self.lora_scale * ((x @ down) @ up)
+
+
+def split(config: Qwen2Config, params: Tree) -> tuple[Tree, Tree]:
+    """What stays frozen and what is trained: the model and its adapters; without adapters, nothing and the model."""
+    if not config.lora_rank:
+        return {}, params
+    flat = traverse_util.flatten_dict(params)
+    trained = {path: leaf for path, leaf in flat.items() if path[-1] in (A, B)}
+    frozen = {path: leaf for path, leaf in flat.items() if path not in trained}
+    return traverse_util.unflatten_dict(frozen), traverse_util.unflatten_dict(trained)
+
+
+def combine(frozen: Tree, trained: Tree) -> Tree:
+    """The parameters of the model again."""
+    return traverse_util.unflatten_dict(traverse_util.flatten_dict(frozen) | traverse_util.flatten_dict(trained))
+
+
+def merge(config: Qwen2Config, params: Tree) -> Tree:
+    """The parameters of the same model without adapters: W + (alpha / rank) A B in the place of W, in W's dtype."""
+    flat = traverse_util.flatten_dict(params)
+    for path in [path for path in flat if path[-1] == A]:
+        *layer, _ = path
+        product = flat.pop(path) @ flat.pop((*layer, B))  # [L, in, out]
+        kernel = flat[*layer, "kernel"]
+        flat[*layer, "kernel"] = (kernel + config.lora_scale * product).astype(kernel.dtype)
+    return traverse_util.unflatten_dict(flat)
