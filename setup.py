@@ -14,7 +14,7 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11",
-    packages=["cmpo", "cmpo.baselines", "models", "rollouts", "rollouts.embedded"],
+    packages=["cmpo", "cmpo.baselines", "models", "models.hf", "rollouts", "rollouts.embedded"],
     package_data={"rollouts": ["prompts/*.txt"]},
     install_requires=[
         "absl-py",

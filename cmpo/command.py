@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from cmpo import processes
 from cmpo.rollout import RolloutsFailed
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, e.g. configs/fds.py:smoke.", lock_config=True)
@@ -23,6 +24,7 @@ def run(work: Callable[[], None], *, required: Sequence[str]) -> None:
         if not flags.FLAGS["verbosity"].present:
             logging.set_verbosity(logging.WARNING)
         try:
+            processes.start()
             work()
         except FORESEEN as error:
             sys.exit("error: " + " ".join(str(error).split()))

@@ -10,9 +10,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from absl import flags
 from ml_collections import ConfigDict
 
-from cmpo import batch, command, demonstrations, metrics, pid, processes, report, rollout, setup, sharding, step
+from cmpo import batch, command, demonstrations, metrics, pid, plan, processes, report, rollout, setup, sharding, step
 from cmpo import data as scenario_data
 from cmpo import model as policy
 from cmpo import state as train_state
@@ -20,6 +21,11 @@ from cmpo.checkpoint import Checkpoints
 from cmpo.state import TrainState
 from rollouts.seeds import fold
 from rollouts.types import Dialogue
+
+_DRY_RUN = flags.DEFINE_bool("dry_run", False, "Only say what the run would take on each device, and whether it fits.")
+_DEVICES = flags.DEFINE_string(
+    "devices", "", "With --dry_run: COUNTxGIGABYTES; default: the accelerators that are here, else 8x80."
+)
 
 
 class Trainer:
@@ -197,9 +203,16 @@ class Interrupts:
 
 
 def run() -> None:
-    """Trains what the flags name."""
-    train(command.CONFIG.value, pathlib.Path(command.WORKDIR.value))
+    """Trains what the flags name, or says what that would take."""
+    config, workdir = command.CONFIG.value, command.WORKDIR.value
+    if _DRY_RUN.value:
+        source = policy.source(config, pathlib.Path(workdir) if workdir else None, download=False)
+        print(plan.dry_run(config, policy.architecture(config, source), plan.devices(_DEVICES.value)))
+    elif workdir:
+        train(config, pathlib.Path(workdir))
+    else:
+        raise ValueError("--workdir: expected a directory for the run")
 
 
 if __name__ == "__main__":
-    command.run(run, required=["config", "workdir"])
+    command.run(run, required=["config"])

@@ -15,7 +15,7 @@ SIZES = ("vocab_size", "hidden_size", "intermediate_size", "num_layers", "num_he
 _WANTED = ("*.json", "*.safetensors", "merges.txt")
 
 
-def source(config: ConfigDict, workdir: pathlib.Path, *, download: bool = True) -> pathlib.Path | None:
+def source(config: ConfigDict, workdir: pathlib.Path | None, *, download: bool = True) -> pathlib.Path | None:
     """The directory in Hugging Face's format that the policy comes from; None: it is a new one.
 
     What was imported into the workdir comes first, then config.model.path: a directory, or the name of a model on the
@@ -23,7 +23,7 @@ def source(config: ConfigDict, workdir: pathlib.Path, *, download: bool = True) 
 
     Raises FileNotFoundError if there is neither such a directory nor such a model.
     """
-    if hf.holds_weights(workdir / "model"):
+    if workdir and hf.holds_weights(workdir / "model"):
         return workdir / "model"
     path = config.model.path
     if not path or pathlib.Path(path).is_dir():

@@ -123,7 +123,7 @@ def engine(config: ConfigDict, model: qwen2.Qwen2Config, mesh: Mesh, tokenizer: 
     """The sampler, without weights yet; `changes` replace options of config.engine."""
     options = {"capacity": config.model.context_length, **config.engine, **changes}
     plain = dataclasses.replace(model, lora_rank=0)
-    return Engine(plain, tokenizer.im_end, Sampling(**options), kv_sharding=sharding.cache(mesh))
+    return Engine(plain, tokenizer.im_end, Sampling(**options), kv_sharding=sharding.cache(mesh, config.engine.slots))
 
 
 def controller(config: ConfigDict) -> tuple[pid.PIDGains, pid.PIDState]:
@@ -155,7 +155,7 @@ def optimizers(config: ConfigDict) -> dict[str, optax.GradientTransformation]:
 def mesh(config: ConfigDict, model: qwen2.Qwen2Config) -> Mesh:
     """The mesh that config.mesh names. Raises ValueError, naming the axis, if it fits not the devices or the model."""
     made = sharding.make_mesh(**config.mesh)
-    sharding.check(made, model, config.engine.slots)
+    sharding.check(made, model)
     return made
 
 

@@ -5,6 +5,7 @@ tensor. What the rules do not say, the compiler (GSPMD) works out.
 """
 
 import dataclasses
+import math
 import re
 from collections.abc import Callable
 from typing import Any
@@ -34,12 +35,11 @@ RULES = (  # path of a parameter, layers stacked along the first axis -> how its
 )
 
 
-def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1, *, devices: list[jax.Device] | None = None) -> Mesh:
-    """A mesh over all of `devices` (default: every device of every process); -1 for one axis: all that are left.
+def axis_sizes(data: int, fsdp: int, tensor: int, *, devices: int) -> dict[str, int]:
+    """The sizes of the axes on so many devices, with -1, for one axis, replaced by all that are left.
 
     Raises ValueError, naming the axis, where sizes and devices do not fit.
     """
-    devices = jax.devices() if devices is None else devices
     sizes = dict(zip(AXES, (data, fsdp, tensor), strict=True))
     for name, size in sizes.items():
         if size < 1 and size != -1:
@@ -47,21 +47,27 @@ def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1, *, devices: list[j
     open_axes = [name for name, size in sizes.items() if size == -1]
     if len(open_axes) > 1:
         raise ValueError(f"config.mesh.{open_axes[1]}: only one axis can be -1")
-    given = 1
-    for size in sizes.values():
-        given *= abs(size)
-    if len(devices) % given or (not open_axes and given != len(devices)):
+    given = math.prod(map(abs, sizes.values()))
+    if devices % given or (not open_axes and given != devices):
         shape = " x ".join(f"{name} {size}" for name, size in sizes.items())
-        raise ValueError(f"config.mesh: {shape} does not divide {len(devices)} devices evenly")
-    for name in open_axes:
-        sizes[name] = len(devices) // given
+        raise ValueError(f"config.mesh: {shape} does not divide {devices} devices evenly")
+    return sizes | dict.fromkeys(open_axes, devices // given)
+
+
+def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1, *, devices: list[jax.Device] | None = None) -> Mesh:
+    """A mesh over all of `devices` (default: every device of every process); see `axis_sizes`.
+
+    Raises ValueError, naming the axis, if the tensor axis would leave a process.
+    """
+    devices = jax.devices() if devices is None else devices
+    sizes = axis_sizes(data, fsdp, tensor, devices=len(devices))
     if (here := len([device for device in devices if device.process_index == jax.process_index()])) % sizes[TENSOR]:
         raise ValueError(f"config.mesh.tensor: {sizes[TENSOR]} does not divide the {here} devices of a process")
     return jax.make_mesh(tuple(sizes.values()), AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
 
 
-def check(mesh: Mesh, config: Qwen2Config, slots: int) -> None:
-    """Raises ValueError, naming axis and size, unless the mesh divides the model, and the sampler's slots, evenly."""
+def check(mesh: Mesh, config: Qwen2Config) -> None:
+    """Raises ValueError, naming axis and size, unless the mesh divides the model evenly."""
     divided = {FSDP: ("hidden_size",), TENSOR: ("num_heads", "num_kv_heads", "intermediate_size", "vocab_size")}
     for axis, names in divided.items():
         for name in names:
@@ -69,10 +75,6 @@ def check(mesh: Mesh, config: Qwen2Config, slots: int) -> None:
                 raise ValueError(
                     f"config.mesh.{axis}: {mesh.shape[axis]} does not divide the model's {name} {getattr(config, name)}"
                 )
-    if slots % (devices := rows_axis_size(mesh.local_mesh)):
-        raise ValueError(
-            f"config.engine.slots: expected a multiple of {devices}, the devices of a process that sample, got {slots}"
-        )
 
 
 def tree(mesh: Mesh, arrays: Any) -> Any:
@@ -111,8 +113,13 @@ def rows_axis_size(mesh: Mesh) -> int:
     return mesh.shape[DATA] * mesh.shape[FSDP]
 
 
-def cache(mesh: Mesh) -> NamedSharding:
-    """The sharding of the sampler's keys and values [L, S, C, K, D] on this process's devices."""
+def cache(mesh: Mesh, slots: int) -> NamedSharding:
+    """The sharding of the sampler's keys and values [L, S, C, K, D] on this process's devices; S = `slots`.
+
+    Raises ValueError if they cannot be shared out evenly.
+    """
+    if slots % (parts := rows_axis_size(mesh.local_mesh)):
+        raise ValueError(f"config.engine.slots: expected a multiple of the {parts} parts of a process, got {slots}")
     return NamedSharding(mesh.local_mesh, P(None, ROWS, None, TENSOR))
 
 

@@ -2,11 +2,14 @@
 
 Default: a language model of a million parameters against the embedded user and judge, on a laptop.
   command   python -m cmpo.main --config=configs/fds.py --workdir=runs/fds      (or: make train)
-  hardware  2 CPU cores
+  hardware  2 CPU cores, 9 minutes
+  result    satisfaction 2.89 at a voucher rate of 30 %
 Variants, joined by commas after a colon, e.g. `configs/fds.py:smoke` or `configs/fds.py:algo=grpo,difficulty=normal`:
   smoke                 the whole loop in about a minute, too short to learn
   algo=cmpo|grpo|capo   cmpo; grpo: outcome only, no price; capo: outcome and judge, no price
   difficulty=hard|normal
+  model=NAME            qwen2.5-0.5b, -1.5b, -3b, -7b, -14b, -32b or -72b with the paper's settings, on all GPUs there
+                        are; any other checkpoint by its directory or its name on the hub. --dry_run: does it fit?
 """
 
 from ml_collections import ConfigDict
@@ -15,6 +18,41 @@ ALGOS = {
     "cmpo": {},
     "capo": {"pid.enabled": False},
     "grpo": {"pid.enabled": False, "algo.process_weight": 0.0},
+}
+
+_SIZES = ("vocab_size", "hidden_size", "intermediate_size", "num_layers", "num_heads", "num_kv_heads", "tie_embeddings")
+QWEN = {
+    "qwen2.5-0.5b": (151936, 896, 4864, 24, 14, 2, True),
+    "qwen2.5-1.5b": (151936, 1536, 8960, 28, 12, 2, True),
+    "qwen2.5-3b": (151936, 2048, 11008, 36, 16, 2, True),
+    "qwen2.5-7b": (152064, 3584, 18944, 28, 28, 4, False),
+    "qwen2.5-14b": (152064, 5120, 13824, 48, 40, 8, False),
+    "qwen2.5-32b": (152064, 5120, 27648, 64, 40, 8, False),
+    "qwen2.5-72b": (152064, 8192, 29568, 80, 64, 8, False),
+}
+PAPER = {  # the authors' settings, as far as they are known
+    "model.context_length": 8192,
+    "model.dtype": "bfloat16",
+    "model.remat": True,
+    "mesh.data": 1,
+    "mesh.fsdp": -1,
+    "engine.slots": 64,
+    "engine.chunk": 512,
+    "engine.max_new_tokens": 1024,
+    "engine.temperature": 1.0,
+    "episode.format_outcome": 0.0,
+    "algo.kl_weight": 0.005,
+    "pid.kp": 0.0,
+    "pid.ki": 0.2,
+    "sft.batch_rows": 16,  # about 32 dialogues of 2,000 tokens
+    "sft.learning_rate": 1e-5,  # open
+    "train.sft_steps": 48,  # one epoch
+    "train.rl_steps": 480,  # two epochs over the 7,680 hard records
+    "train.scenarios_per_step": 32,  # 128 dialogues
+    "train.row_length": 4096,  # a dialogue's usual length; rows double where one is longer
+    "train.micro_rows": 1,
+    "train.learning_rate": 1e-6,
+    "eval.temperature": 1.0,
 }
 
 
@@ -154,8 +192,16 @@ def _apply(config: ConfigDict, variant: str) -> None:
     elif name == "algo" and value in ALGOS:
         config.algo.name = value
         config.update_from_flattened_dict(ALGOS[value])
+    elif name == "model" and value:
+        config.update_from_flattened_dict(PAPER)
+        sizes = dict(zip(_SIZES, QWEN.get(value, (0, 0, 0, 0, 0, 0, False)), strict=True))
+        config.model.update(sizes)
+        size = value.removeprefix("qwen2.5-").upper()
+        config.model.path = f"Qwen/Qwen2.5-{size}-Instruct" if value in QWEN else value
+        if value in QWEN and config.model.hidden_size >= 5120:
+            config.mesh.tensor, config.engine.slots = 2, 48  # each device holds all it samples with, but for tensor
     elif name == "difficulty" and value in ("hard", "normal"):
         config.data.difficulty = value
     else:
-        known = ["smoke", *(f"algo={name}" for name in ALGOS), "difficulty=hard|normal"]
+        known = ["smoke", *(f"algo={name}" for name in ALGOS), "difficulty=hard|normal", "model=…"]
         raise ValueError(f"unknown variant {variant!r}; expected one of {known}")

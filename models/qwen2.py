@@ -29,6 +29,9 @@ from models.rope import Rope
 Params = dict[str, Any]
 """Nested dict of float arrays; matrices are [in, out], those of the layers [L, in, out]."""
 
+CHUNK = 512
+"""Tokens whose logits exist at one time in training."""
+
 Attend = Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, Any]]
 """Maps q [B, T, H, A], k and v [B, T, K, A] to the mixed values [B, T, H, A] and whatever has to be carried on."""
 
@@ -198,7 +201,7 @@ def token_logprobs(
     segment_ids: jax.Array | None = None,
     temperature: float = 1.0,
     constrain: Callable[[jax.Array], jax.Array] = lambda x: x,
-    chunk: int = 512,
+    chunk: int = CHUNK,
 ) -> tuple[jax.Array, jax.Array]:
     """Log-probability of every token given those before it, and the entropy of the distribution it was drawn from.
 

@@ -2,7 +2,6 @@
 
 import json
 import os
-import pathlib
 import signal
 import socket
 import subprocess
@@ -17,39 +16,11 @@ import uvicorn
 
 from cmpo import evaluate, main, metrics, rollout, setup
 from cmpo.checkpoint import Checkpoints
-from configs import fds
 from models import tokenizer as tokenizers
 from rollouts.embedded.app import app
+from tests.runs import ROOT, tiny
 
-ROOT = pathlib.Path(__file__).parents[1]
 RELEASED = ROOT.parent / "shared" / "data" / "fds" / "hard" / "train.parquet"
-
-
-def tiny(**changes):
-    """Two steps of each phase with a model that knows nothing yet."""
-    config = fds.get_config("smoke")
-    config.update_from_flattened_dict(
-        {
-            "model.vocab_size": 600,
-            "model.hidden_size": 16,
-            "model.intermediate_size": 16,
-            "model.num_layers": 1,
-            "model.num_heads": 1,
-            "engine.slots": 8,
-            "engine.max_new_tokens": 8,
-            "sft.dialogues": 8,
-            "sft.batch_rows": 2,
-            "train.sft_steps": 2,
-            "train.rl_steps": 2,
-            "train.scenarios_per_step": 2,
-            "train.checkpoint_every": 1,
-            "train.micro_rows": 1,
-            "train.keep_checkpoints": 4,
-            "eval.scenarios": 8,
-            **changes,
-        }
-    )
-    return config
 
 
 def transcripts(workdir):

@@ -1,4 +1,4 @@
-"""Checkpoints in Hugging Face's format, in and out, exactly: ``python -m models.hf import|export``.
+"""Weights in Hugging Face's format, in and out, exactly.
 
 One table says which tensor of a file is which array of ours; a file with a tensor too many, too few or of another shape
 is refused before anything is read. Tensors go one by one from disk to the devices that hold them, each device getting
@@ -22,8 +22,9 @@ from jax.sharding import NamedSharding, Sharding, SingleDeviceSharding
 from jax.sharding import PartitionSpec as P
 from safetensors.numpy import save_file
 
-from models import hf_config, qwen2
+from models import qwen2
 from models.config import Qwen2Config
+from models.hf import config as hf_config
 from models.qwen2 import Params
 
 INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
@@ -137,6 +138,14 @@ def load(
             put = jax.jit(_set_layer, donate_argnums=0, out_shardings=whole)
             params[place.path] = put(params[place.path], part, place.layer)
     return config, traverse_util.unflatten_dict(params)
+
+
+def verify(path: str | pathlib.Path) -> None:
+    """Raises what `load` would, as far as names, shapes and types of the tensors tell; reads none of them."""
+    directory = pathlib.Path(path)
+    places = table(read_config(directory))
+    with _open(directory) as tensors:
+        _check(directory, tensors, places)
 
 
 def save(
@@ -257,7 +266,9 @@ def _fetch(array: jax.Array, place: Place, dtype: jnp.dtype) -> np.ndarray:
     if place.layer is not None:
         array = array[place.layer]
     array = array.astype(dtype)
-    whole = np.asarray(array if array.is_fully_addressable else multihost_utils.process_allgather(array, tiled=True))
+    if isinstance(array, jax.Array) and not array.is_fully_addressable:
+        array = multihost_utils.process_allgather(array, tiled=True)
+    whole = np.asarray(array)
     return np.ascontiguousarray(whole.T if place.transposed else whole)
 
 

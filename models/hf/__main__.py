@@ -1,0 +1,32 @@
+"""``python -m models.hf import DIR --workdir=W`` and ``python -m models.hf export --workdir=W OUT``."""
+
+import argparse
+import pathlib
+import sys
+
+from models.hf import transfer
+
+
+def main() -> None:
+    """Does what the arguments say; a foreseeable error is one line and exit status 1."""
+    parser = argparse.ArgumentParser(prog="python -m models.hf", description="Models in and out of a run.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    importing = commands.add_parser("import", help="take a checkpoint into a run, to start from")
+    importing.add_argument("directory", type=pathlib.Path, metavar="DIR", help="in Hugging Face's format")
+    exporting = commands.add_parser("export", help="write a run's policy for transformers and vLLM")
+    exporting.add_argument("directory", type=pathlib.Path, metavar="OUT", help="new or empty")
+    exporting.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="default: as it was trained")
+    for command in (importing, exporting):
+        command.add_argument("--workdir", type=pathlib.Path, required=True, help="directory of the run")
+    arguments = parser.parse_args()
+    try:
+        if arguments.command == "import":
+            print(transfer.import_model(arguments.directory, arguments.workdir))
+        else:
+            print(transfer.export_model(arguments.workdir, arguments.directory, dtype=arguments.dtype))
+    except (ValueError, OSError) as error:
+        sys.exit("error: " + " ".join(str(error).split()))
+
+
+if __name__ == "__main__":
+    main()
