@@ -42,9 +42,6 @@ class Trainer:
         train, algo, optimizer = config.train, config.algo, setup.optimizers(config)
         streams = [demonstrations.encode(self.tokenizer, conversation) for conversation in prepared.conversations]
         self.demonstrations = batch.pack(streams, row_length=train.row_length)
-        unit = train.micro_rows * sharding.rows_axis_size(self.mesh)  # R is a multiple of this
-        self.sft_rows = -(-config.sft.batch_rows // unit) * unit
-        self.rl_rows = -(-train.scenarios_per_step * algo.group_size // unit) * unit
         warmth = {"temperature": config.engine.temperature}
         share = step.cmpo_share(**{name: algo[name] for name in ("clip_low", "clip_high", "kl_weight")})
         self.publish = sharding.make_publish(self.model, self.mesh)
@@ -62,8 +59,8 @@ class Trainer:
 
     def sft_step(self, state: TrainState) -> tuple[TrainState, dict, list[Dialogue]]:
         """One update on rows of demonstrations, shuffled anew each epoch."""
-        started, count = time.perf_counter(), len(self.demonstrations.tokens)
-        draws = range(int(state.step) * self.sft_rows, (int(state.step) + 1) * self.sft_rows)
+        started, count, size = time.perf_counter(), len(self.demonstrations.tokens), self.config.sft.batch_rows
+        draws = range(int(state.step) * size, (int(state.step) + 1) * size)
         orders = {draw // count: None for draw in draws}
         orders = {
             epoch: np.random.default_rng(fold(int(state.seed), "sft", epoch)).permutation(count) for epoch in orders
@@ -92,7 +89,7 @@ class Trainer:
 
         turns = config.episode.max_turns + config.episode.farewell
         rewards = batch.rewards(dialogues, algo.group_size, turns)
-        rows = batch.pack(batch.streams(dialogues, turns), row_length=config.train.row_length, rows=self.rl_rows)
+        rows = batch.pack(batch.streams(dialogues, turns), row_length=config.train.row_length, rows=len(dialogues))
         advantages = step.token_advantages(
             rewards,
             rows.turns,

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -96,13 +97,13 @@ def tree(mesh: Mesh, arrays: Any) -> Any:
 def rows(mesh: Mesh, arrays: Any, micro_rows: int) -> Any:
     """Cuts arrays [R, ...] into micro-batches [M, U, ...] and puts them on the mesh, U split over data and fsdp.
 
-    U is `micro_rows` for each device that rows are split over, and divides R.
+    U is `micro_rows` for each device that rows are split over; zeros, which are padding, fill the last micro-batch.
     """
     unit = micro_rows * rows_axis_size(mesh)
     sharding = NamedSharding(mesh, P(None, ROWS))
 
     def one(x):
-        x = x.reshape(-1, unit, *x.shape[1:])
+        x = np.pad(x, [(0, -len(x) % unit)] + [(0, 0)] * (x.ndim - 1)).reshape(-1, unit, *x.shape[1:])
         return jax.make_array_from_callback(x.shape, sharding, lambda index: x[index])
 
     return jax.tree.map(one, arrays)

@@ -64,7 +64,7 @@ def test_what_stays_by_hand():
 @pytest.mark.parametrize("remat", [False, True])
 @pytest.mark.parametrize("mesh", [(8, 1, 1), (1, 8, 1), (2, 2, 2)], ids=str)
 def test_the_update_needs_what_is_planned(mesh, remat):
-    """XLA's own account of the compiled update's temporary memory, within a factor of two."""
+    """XLA's own account of the compiled update's temporary memory."""
     sizes = {"model.hidden_size": 256, "model.intermediate_size": 1024, "model.num_layers": 8, "model.num_heads": 4}
     config = runs.tiny(**sizes, **{"model.num_kv_heads": 2, "model.vocab_size": 4096, "model.remat": remat})
     config.train.row_length = 512
@@ -77,8 +77,7 @@ def test_the_update_needs_what_is_planned(mesh, remat):
     rows = sharding.rows(devices, empty, config.train.micro_rows)
     update = step.make_update(model, devices, setup.optimizers(config)["sft"], step.sft_share)
     memory = update.lower(state.params, state.opt_state, {}, rows, ()).compile().memory_analysis()
-    print("RATIO", mesh, remat, memory.temp_size_in_bytes / planned)
-    assert 0.5 < memory.temp_size_in_bytes / planned < 2.0
+    assert 0.7 < memory.temp_size_in_bytes / planned < 1.4
 
 
 def test_devices_are_read():

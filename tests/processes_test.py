@@ -1,0 +1,134 @@
+"""Two processes over loopback are one run: the same dialogues, parameters and files as one process makes."""
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+
+import chex
+import jax
+import pytest
+
+from cmpo import main, metrics, processes
+from tests.runs import ROOT, tiny
+
+CHANGES = {"mesh.data": 2, "mesh.fsdp": -1, "train.learning_rate": 1e-3}
+
+PROGRAM = """
+import os, signal, sys
+import jax
+jax.config.update("jax_num_cpu_devices", 2)
+from cmpo import main, processes
+from tests import processes_test, runs
+processes.start()
+assert jax.process_count() == 2 and jax.device_count() == 4
+step, stop_in = main.Trainer.rl_step, sys.argv[2]
+def rl_step(self, state):
+    if stop_in == str(jax.process_index()):
+        os.kill(os.getpid(), signal.SIGTERM)
+    return step(self, state)
+main.Trainer.rl_step = rl_step
+state = main.train(runs.tiny(**processes_test.CHANGES), __import__("pathlib").Path(sys.argv[1]))
+print("at step", int(state.step))
+"""
+
+
+def two(*arguments):
+    """Runs PROGRAM in two processes; returns what each printed."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    environment = {name: value for name, value in os.environ.items() if name not in processes.VARIABLES}
+    environment |= {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", PROGRAM, *map(str, arguments)],
+            env=environment | dict(zip(processes.VARIABLES, (address, "2", str(number)), strict=True)),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+        )
+        for number in range(2)
+    ]
+    try:
+        ended = [process.communicate(timeout=240) for process in started]
+    finally:
+        for process in started:
+            process.kill()
+    return [(process.returncode, *output) for process, output in zip(started, ended, strict=True)]
+
+
+def transcripts(workdir):
+    """What was said; the log-probabilities beside it differ by rounding."""
+    files = sorted((workdir / "transcripts").iterdir())
+    return {path.name: re.sub(r'"mean_logprob": [-.e\d]+', "", path.read_text()) for path in files}
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """The same run in this process alone, never interrupted."""
+    workdir = tmp_path_factory.mktemp("alone")
+    return workdir, main.train(tiny(**CHANGES), workdir)
+
+
+def test_two_processes_train_stop_resume_and_restore_into_one(alone, tmp_path):
+    workdir = tmp_path / "two"
+    for code, out, err in two(workdir, 1):  # only process 1 is told to stop, and both do
+        assert code == 0 and "at step 3" in out, err
+    shutil.copytree(workdir, tmp_path / "one")
+    first, second = two(workdir, "nobody")
+    assert first[0] == second[0] == 0 and "at step 4" in first[1] and "at step 4" in second[1], first[2] + second[2]
+    assert "report" not in second[1] and "4 of 4 steps done" in first[1] and "4 of 4" not in second[1]
+    resumed = main.train(tiny(**CHANGES), tmp_path / "one")
+
+    expected_dir, expected = alone
+    assert transcripts(workdir) == transcripts(tmp_path / "one") == transcripts(expected_dir)
+    assert [record["step"] for record in metrics.read(workdir)] == [1, 2, 3, 4]
+    chex.assert_trees_all_close(jax.device_get(resumed), jax.device_get(expected), rtol=1e-4, atol=1e-6)
+    restored = main.train(tiny(**CHANGES), workdir)  # is done: restores what the two processes saved
+    chex.assert_trees_all_close(jax.device_get(restored), jax.device_get(expected), rtol=1e-4, atol=1e-6)
+
+
+def test_an_error_in_one_process_ends_both(tmp_path):
+    """The endpoint fails for everybody; the error is the same, and nobody is left waiting."""
+    program = (
+        PROGRAM.replace("main.Trainer.rl_step = rl_step", "main.Trainer.rl_step = fails")
+        .replace(
+            "state = main.train",
+            """
+def fails(self, state):
+    def work():
+        if jax.process_index() == 1:
+            raise ValueError("only here")
+    processes.everywhere(work)
+main.Trainer.rl_step = fails
+state = main.train""",
+        )
+        .replace("main.Trainer.rl_step = fails\n\ndef", "\ndef")
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys.modules[__name__], "PROGRAM", program)
+        ended = two(tmp_path, "nobody")
+    assert all(code == 1 and "ValueError: only here" in err for code, _, err in ended)
+
+
+@pytest.mark.parametrize(
+    ("environment", "message"),
+    [
+        ({"JAX_NUM_PROCESSES": "2"}, "several processes need .* only JAX_NUM_PROCESSES is set"),
+        (dict(zip(processes.VARIABLES, ("x:1", "2", "2"), strict=True)), "expected JAX_PROCESS_ID below JAX_NUM_PROC"),
+        (dict(zip(processes.VARIABLES, ("x:1", "two", "0"), strict=True)), "got 0 of two"),
+    ],
+)
+def test_half_an_environment_is_refused(environment, message):
+    with pytest.raises(ValueError, match=message):
+        processes.start(environment)
+
+
+def test_alone_nothing_is_started():
+    processes.start({"SLURM_STEP_NUM_TASKS": "1"})
+    assert jax.process_count() == 1 and processes.is_first()
+    assert processes.everywhere(lambda: 7) == [7] and processes.once(lambda: 8) == 8
