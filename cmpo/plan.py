@@ -99,7 +99,6 @@ def needs(config: ConfigDict, model: Qwen2Config, sizes: Mapping[str, int]) -> d
     kept = model.num_layers * (model.hidden_size * item if model.remat else layer)
     layers = 1 if model.remat else model.num_layers
     gathered = _bytes(mesh, {"layers": {**frozen, **trained}["layers"]}, FSDP) * layers // model.num_layers
-    chunk = max(1, qwen2.CHUNK // (train.micro_rows * sharding.rows_axis_size(mesh))) * train.micro_rows
     cache = 2 * model.num_layers * config.model.context_length * model.num_kv_heads * model.head_dim * item
     return {
         "always": {
@@ -119,7 +118,7 @@ def needs(config: ConfigDict, model: Qwen2Config, sizes: Mapping[str, int]) -> d
             f"matrices in {model.dtype} and their gradients": 2 * _bytes(mesh, trained),
             "layers' matrices, gathered, and their gradients": 2 * gathered,
             "activations": tokens * (kept + 2 * layer),
-            "logits of a chunk": 3 * chunk * (model.vocab_size // tensor) * 4,
+            "logits of a chunk": 3 * train.micro_rows * qwen2.CHUNK * (model.vocab_size // tensor) * 4,
         },
     }
 

@@ -5,6 +5,7 @@ Every process runs the same program on the same data; only dialogues are shared 
 
 import os
 import pickle
+import re
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
@@ -15,14 +16,18 @@ from jax.experimental import multihost_utils
 T = TypeVar("T")
 
 VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
-_LAUNCHERS = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")  # JAX finds the rest out by itself
+_LAUNCHERS = {  # how many processes there are -> how many on this host; JAX finds the rest out by itself
+    "SLURM_STEP_NUM_TASKS": "SLURM_STEP_TASKS_PER_NODE",
+    "OMPI_COMM_WORLD_SIZE": "OMPI_COMM_WORLD_LOCAL_SIZE",
+}
 
 
 def start(environment: Mapping[str, str] = os.environ) -> None:
     """Joins the other processes of this run, before the first use of a device; alone, does nothing.
 
     Reads JAX_COORDINATOR_ADDRESS (host:port of process 0), JAX_NUM_PROCESSES and JAX_PROCESS_ID, or what Slurm's srun
-    and Open MPI's mpirun set.
+    and Open MPI's mpirun set. A process that is alone on its host takes all devices there; where launchers start
+    several, each takes one.
 
     Raises:
       ValueError: if only some of the three are set, or one is no number.
@@ -35,8 +40,13 @@ def start(environment: Mapping[str, str] = os.environ) -> None:
         if not (count.isdigit() and number.isdigit() and int(number) < int(count)):
             raise ValueError(f"expected {VARIABLES[2]} below {VARIABLES[1]}, got {number} of {count}")
         jax.distributed.initialize(address, int(count), int(number))
-    elif any(int(environment.get(name, 1)) > 1 for name in _LAUNCHERS):
-        jax.distributed.initialize()
+        return
+    for total, on_host in _LAUNCHERS.items():
+        if int(environment.get(total, 1)) > 1:
+            alone = re.fullmatch(r"1(\(x\d+\))?", environment.get(on_host, ""))
+            # JAX's own default under a launcher is one device a process, even for the only one on its host.
+            jax.distributed.initialize(local_device_ids=[] if alone else None)
+            return
 
 
 def is_first() -> bool:

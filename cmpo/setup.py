@@ -144,6 +144,7 @@ def optimizers(config: ConfigDict) -> dict[str, optax.GradientTransformation]:
             final_fraction=train.final_fraction,
             weight_decay=train.weight_decay,
             max_grad_norm=train.max_grad_norm,
+            momentum_dtype=train.momentum_dtype,
         )
         for phase, rate, steps in (
             ("sft", config.sft.learning_rate, train.sft_steps),

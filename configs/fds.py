@@ -145,6 +145,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.train.final_fraction = 0.2  # the cosine ends at this share of the learning rate
     config.train.weight_decay = 0.01
     config.train.max_grad_norm = 1.0
+    config.train.momentum_dtype = "float32"  # of AdamW's first moment; bfloat16 saves 2 of 16 bytes a parameter
     config.train.checkpoint_every = 20
     config.train.keep_checkpoints = 2
     config.train.max_failed_fraction = 0.5  # more failed dialogues in a step stop the run

@@ -29,8 +29,8 @@ from models.rope import Rope
 Params = dict[str, Any]
 """Nested dict of float arrays; matrices are [in, out], those of the layers [L, in, out]."""
 
-CHUNK = 512
-"""Tokens whose logits exist at one time in training."""
+CHUNK = 128
+"""Tokens of each row whose logits exist at one time in training."""
 
 Attend = Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, Any]]
 """Maps q [B, T, H, A], k and v [B, T, K, A] to the mixed values [B, T, H, A] and whatever has to be carried on."""
@@ -205,7 +205,7 @@ def token_logprobs(
 ) -> tuple[jax.Array, jax.Array]:
     """Log-probability of every token given those before it, and the entropy of the distribution it was drawn from.
 
-    The head is applied to about `chunk` tokens at a time and again in the backward pass, so that [B, T, V] never
+    The head is applied to `chunk` tokens of each row at a time and again in the backward pass, so that [B, T, V] never
     exists. Both results are differentiable.
 
     Args:
@@ -216,7 +216,7 @@ def token_logprobs(
       segment_ids: as for `hidden`.
       temperature: logits are divided by it, as they were where the tokens were drawn.
       constrain: as for `hidden`.
-      chunk: tokens, of all rows together, whose logits exist at one time.
+      chunk: tokens of each row whose logits exist at one time.
 
     Returns:
       logprobs [B, T] and entropy [B, T], float32, in nats; 0 for tokens with none before them in their segment, and
@@ -224,7 +224,7 @@ def token_logprobs(
     """
     batch, length = tokens.shape
     states = hidden(config, params, tokens, positions=positions, segment_ids=segment_ids, constrain=constrain)
-    size = max(1, min(chunk // batch, length))
+    size = min(chunk, length)
     padding = -length % size
 
     # Rows stay whole and chunks run along T, so that rows sharded over devices stay where they are.

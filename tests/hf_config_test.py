@@ -40,7 +40,7 @@ YARN = {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32768
 
 
 def test_the_published_config_is_read():
-    assert hf_config.read(RAW) == SMALLEST
+    assert hf_config.read(RAW) == hf_config.read(RAW | {"_name_or_path": "x"}) == SMALLEST
     assert SMALLEST.head_dim == 64 and SMALLEST.rope_theta == 1e6
     assert hf_config.read(RAW, dtype="bfloat16", remat=True) == dataclasses.replace(
         SMALLEST, dtype="bfloat16", remat=True

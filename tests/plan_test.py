@@ -3,6 +3,7 @@
 import jax
 import pytest
 
+from benchmarks import fits
 from cmpo import batch, plan, setup, sharding, step
 from cmpo import model as policy
 from configs import fds
@@ -78,6 +79,21 @@ def test_the_update_needs_what_is_planned(mesh, remat):
     update = step.make_update(model, devices, setup.optimizers(config)["sft"], step.sft_share)
     memory = update.lower(state.params, state.opt_state, {}, rows, ()).compile().memory_analysis()
     assert 0.7 < memory.temp_size_in_bytes / planned < 1.4
+
+
+@pytest.mark.parametrize("size", ["0.5b", "7b", "14b"])
+def test_the_table_in_the_documentation_is_what_is_computed(size):
+    written = (runs.ROOT / "docs" / "memory.md").read_text(encoding="utf-8").splitlines()
+    assert [line for line in written if line.startswith(f"| {size.upper()} |")] == fits.rows(size)
+
+
+def test_momentum_in_bfloat16_takes_two_bytes_less():
+    config = runs.tiny()
+    model, sizes = policy.architecture(config, None), {"data": 1, "fsdp": 1, "tensor": 1}
+    name, total = "moments of the optimizer", sum(leaf.size for leaf in jax.tree.leaves(qwen2.shapes(model)))
+    full = plan.needs(config, model, sizes)["always"][name]
+    config.train.momentum_dtype = "bfloat16"
+    assert full - plan.needs(config, model, sizes)["always"][name] == 2 * total
 
 
 def test_devices_are_read():

@@ -35,23 +35,41 @@ print("at step", int(state.step))
 """
 
 
-def two(*arguments):
-    """Runs PROGRAM in two processes; returns what each printed."""
+FAILING = """
+def work():
+    if jax.process_index() == 1:
+        raise ValueError("only here")
+main.Trainer.rl_step = lambda self, state: processes.everywhere(work)
+"""
+
+
+def free_address():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
-    environment = {name: value for name, value in os.environ.items() if name not in processes.VARIABLES}
-    environment |= {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
+        return f"127.0.0.1:{free.getsockname()[1]}"
+
+
+def two(*arguments, program=PROGRAM):
+    """Runs `program` in two processes, joined by our variables; see `together`."""
+    address = free_address()
+    named = [dict(zip(processes.VARIABLES, (address, "2", str(number)), strict=True)) for number in range(2)]
+    return together(program, [{"JAX_COORDINATOR_BIND_ADDRESS": address, **names} for names in named], *arguments)
+
+
+def together(program, environments, *arguments):
+    """Runs `program` once for each of `environments`; returns exit status, output and errors of each."""
+    inherited = {name: value for name, value in os.environ.items() if name not in processes.VARIABLES}
+    inherited |= {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
     started = [
         subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, *map(str, arguments)],
-            env=environment | dict(zip(processes.VARIABLES, (address, "2", str(number)), strict=True)),
+            [sys.executable, "-c", program, *map(str, arguments)],
+            env=inherited | environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
             cwd=ROOT,
         )
-        for number in range(2)
+        for environment in environments
     ]
     try:
         ended = [process.communicate(timeout=240) for process in started]
@@ -94,24 +112,8 @@ def test_two_processes_train_stop_resume_and_restore_into_one(alone, tmp_path):
 
 def test_an_error_in_one_process_ends_both(tmp_path):
     """The endpoint fails for everybody; the error is the same, and nobody is left waiting."""
-    program = (
-        PROGRAM.replace("main.Trainer.rl_step = rl_step", "main.Trainer.rl_step = fails")
-        .replace(
-            "state = main.train",
-            """
-def fails(self, state):
-    def work():
-        if jax.process_index() == 1:
-            raise ValueError("only here")
-    processes.everywhere(work)
-main.Trainer.rl_step = fails
-state = main.train""",
-        )
-        .replace("main.Trainer.rl_step = fails\n\ndef", "\ndef")
-    )
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys.modules[__name__], "PROGRAM", program)
-        ended = two(tmp_path, "nobody")
+    program = PROGRAM.replace("state = main.train", FAILING + "state = main.train")
+    ended = two(tmp_path, "nobody", program=program)
     assert all(code == 1 and "ValueError: only here" in err for code, _, err in ended)
 
 
@@ -126,6 +128,40 @@ state = main.train""",
 def test_half_an_environment_is_refused(environment, message):
     with pytest.raises(ValueError, match=message):
         processes.start(environment)
+
+
+SLURM = {"SLURM_JOB_ID": "7", "SLURM_STEP_NODELIST": "node[1-2]", "SLURM_NTASKS": "2", "SLURM_STEP_NUM_TASKS": "2"}
+
+
+@pytest.mark.parametrize(
+    ("environment", "devices"),
+    [
+        (SLURM | {"SLURM_STEP_TASKS_PER_NODE": "1(x2)"}, []),  # all
+        (SLURM | {"SLURM_STEP_TASKS_PER_NODE": "2"}, None),  # one each, says JAX
+        ({"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_LOCAL_SIZE": "1"}, []),
+        ({"OMPI_COMM_WORLD_SIZE": "16", "OMPI_COMM_WORLD_LOCAL_SIZE": "8"}, None),
+    ],
+)
+def test_the_only_process_of_a_host_takes_all_its_devices(environment, devices, monkeypatch):
+    calls = []
+    monkeypatch.setattr(jax.distributed, "initialize", lambda **options: calls.append(options))
+    processes.start(environment)
+    assert calls == [{"local_device_ids": devices}]
+
+
+def test_slurms_variables_join_two_processes():
+    """Through JAX's own reading of them, with the job's first node standing for loopback."""
+    program = """
+import jax
+from cmpo import processes
+processes.start()
+print(jax.process_index(), jax.process_count(), processes.everywhere(jax.process_index))
+"""
+    host, port = (address := free_address()).split(":")
+    slurm = SLURM | {"SLURM_STEP_NODELIST": host, "SLURM_STEP_TASKS_PER_NODE": "2"}
+    slurm |= {"JAX_COORDINATOR_PORT": port, "JAX_COORDINATOR_BIND_ADDRESS": address}
+    ended = together(program, [slurm | dict.fromkeys(("SLURM_PROCID", "SLURM_LOCALID"), str(n)) for n in range(2)])
+    assert [out.strip() for _, out, _ in ended] == ["0 2 [0, 1]", "1 2 [0, 1]"], ended
 
 
 def test_alone_nothing_is_started():

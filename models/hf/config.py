@@ -33,11 +33,11 @@ _FIXED = {
     "rope_interleaved": False,
     "quantization_config": None,
 }
-# Metadata, and what concerns generation or another framework only.
+# Metadata, and what concerns generation or another framework only; so are ids of tokens, and what begins with _.
 _IGNORED = {
-    *("_name_or_path", "architectures", "auto_map", "torch_dtype", "dtype", "transformers_version", "use_cache"),
-    *("bos_token_id", "eos_token_id", "pad_token_id", "pretraining_tp", "use_mrope", "is_llama_config"),
-    *("transformers.js_config", "unsloth_version", "unsloth_fixed", "_attn_implementation_autoset"),
+    *("architectures", "auto_map", "torch_dtype", "dtype", "transformers_version", "use_cache"),
+    *("pretraining_tp", "use_mrope", "is_llama_config"),
+    *("transformers.js_config", "unsloth_version", "unsloth_fixed"),
 }
 _YARN = {
     "factor": "factor",
@@ -69,7 +69,8 @@ def read(raw: Mapping[str, Any], *, dtype: str = "float32", remat: bool | str = 
     for name, value in raw.items():
         if name in _FIXED and value != _FIXED[name]:
             raise ValueError(f"config.json: {name}: only {_FIXED[name]!r} is supported, got {value!r}")
-        if name not in _READ | _FIXED.keys() | _IGNORED and value is not False:
+        known = name in _READ | _FIXED.keys() | _IGNORED or name.startswith("_") or name.endswith("_token_id")
+        if not known and value is not False:
             raise ValueError(f"config.json: {name}: unknown option ({value!r:.60}); remove it if it is metadata only")
     theta, yarn = _rope(raw)
     window, window_from = _window(raw)

@@ -1,0 +1,214 @@
+"""Peak memory of one update with Qwen2.5's vocabulary, beside torch with TRL's loss and Tunix's.
+
+    python3 -m venv .bench && .bench/bin/pip install -e . -r benchmarks/requirements.txt
+    .bench/bin/python benchmarks/memory.py [--json=FILE]
+
+Every contender updates the same model (hidden 256, 6 layers, vocabulary 151,936, float32) on the same 4 x 512 tokens,
+the second half of which is scored, with AdamW; each in a process of its own, from the same checkpoint. The figure is
+the highest resident memory of the process, less what it held after its imports. Gradient norms are compared: all must
+have computed the same thing.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import platform
+import resource
+import subprocess
+import sys
+import tempfile
+
+ROWS, LENGTH, SCORED = 4, 512, 256
+SIZES = {"vocab_size": 151936, "hidden_size": 256, "intermediate_size": 768, "num_layers": 6, "num_heads": 8}
+LEARNING_RATE = 1e-4
+
+
+def batch():
+    """tokens [ROWS, LENGTH] and advantages [ROWS]."""
+    import numpy as np
+
+    tokens = np.random.default_rng(0).integers(0, SIZES["vocab_size"], (ROWS, LENGTH)).astype(np.int32)
+    return tokens, np.array([1.0, -1.0, 0.5, -0.5], np.float32)
+
+
+def ours(path, ready):
+    """`cmpo.step.make_update`, one row at a time."""
+    import jax
+    import numpy as np
+    import optax
+
+    from cmpo import batch as batches
+    from cmpo import sharding, step
+    from models import hf
+
+    ready()
+    config, params = hf.load(path)
+    mesh = sharding.make_mesh()
+    optimizer = optax.adamw(LEARNING_RATE)
+    share = step.cmpo_share(clip_low=0.2, clip_high=0.2, kl_weight=0.0)
+    update = step.make_update(config, mesh, optimizer, share)
+    tokens, advantages = batch()
+    mask = np.broadcast_to(np.arange(LENGTH) >= LENGTH - SCORED, tokens.shape)
+    rows = batches.Rows(
+        tokens=tokens,
+        positions=np.broadcast_to(np.arange(LENGTH, dtype=np.int32), tokens.shape),
+        segment_ids=np.ones_like(tokens),
+        mask=mask,
+        sampled_logprobs=np.zeros(tokens.shape, np.float32),
+        turns=np.zeros_like(tokens),
+    )
+    extras = np.broadcast_to(advantages[:, None], tokens.shape), np.zeros(tokens.shape, np.float32)
+    score = step.make_score(config, mesh)
+    placed = sharding.rows(mesh, rows, 1)
+    sampled = np.asarray(score({}, params, placed)).reshape(tokens.shape)  # on-policy: every ratio is 1
+    placed, extras = sharding.rows(mesh, (rows.replace(sampled_logprobs=sampled), extras), 1)
+    params, _, metrics = update(params, optimizer.init(params), {}, placed, extras)
+    jax.block_until_ready(params)
+    return float(metrics["loss"]), float(metrics["grad_norm"])
+
+
+def trl(path, ready):
+    """torch and transformers, log-probabilities as TRL computes them, the whole batch at once."""
+    import torch
+    import transformers
+    from trl.trainer.utils import selective_log_softmax
+
+    ready()
+    model = transformers.AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
+    optimizer = torch.optim.AdamW(model.parameters(), LEARNING_RATE)
+    tokens, advantages = (torch.tensor(x) for x in batch())
+    tokens = tokens.long()
+    logits = model(tokens, logits_to_keep=SCORED + 1).logits[:, :-1]
+    logprobs = selective_log_softmax(logits, tokens[:, -SCORED:])
+    ratio = torch.exp(logprobs - logprobs.detach())
+    loss = -(ratio * advantages[:, None]).mean()
+    loss.backward()
+    norm = torch.nn.utils.get_total_norm([p.grad for p in model.parameters()])
+    optimizer.step()
+    return float(loss), float(norm)
+
+
+def tunix(path, ready):
+    """Tunix's Qwen2 and its log-probabilities, jitted and donated, the whole batch at once."""
+    import functools
+
+    import jax
+    import jax.numpy as jnp
+    import optax
+    from flax import nnx
+    from tunix.models.qwen2 import model as tunix_model
+    from tunix.models.qwen2 import params as tunix_params
+    from tunix.rl import common
+
+    ready()
+    config = tunix_model.ModelConfig(
+        num_layers=SIZES["num_layers"],
+        vocab_size=SIZES["vocab_size"],
+        embed_dim=SIZES["hidden_size"],
+        hidden_dim=SIZES["intermediate_size"],
+        num_heads=SIZES["num_heads"],
+        head_dim=SIZES["hidden_size"] // SIZES["num_heads"],
+        num_kv_heads=2,
+        rope_theta=1_000_000,
+        norm_eps=1e-6,
+        use_tied_embedding=True,
+    )
+    mesh = jax.make_mesh((1, 1), ("fsdp", "tp"), axis_types=(jax.sharding.AxisType.Auto,) * 2)
+    with mesh:
+        model = tunix_params.create_model_from_safe_tensors(str(path), config, mesh)
+        graph, state = nnx.split(model)
+        del model
+        optimizer = optax.adamw(LEARNING_RATE)
+        moments = optimizer.init(state)
+        tokens, advantages = batch()
+
+        @functools.partial(jax.jit, donate_argnums=(0, 1))
+        def update(state, moments):
+            def loss_of(state):
+                logprobs = common.compute_per_token_logps(
+                    graph,
+                    state,
+                    prompt_tokens=jnp.asarray(tokens[:, :-SCORED]),
+                    completion_tokens=jnp.asarray(tokens[:, -SCORED:]),
+                    pad_id=-1,
+                    eos_id=-2,
+                    stop_gradient=False,
+                )
+                ratio = jnp.exp(logprobs - jax.lax.stop_gradient(logprobs))
+                return -jnp.mean(ratio * advantages[:, None])
+
+            loss, gradients = jax.value_and_grad(loss_of)(state)
+            changes, moments = optimizer.update(gradients, moments, state)
+            return optax.apply_updates(state, changes), moments, loss, optax.global_norm(gradients)
+
+        state, _, loss, norm = jax.block_until_ready(update(state, moments))
+    return float(loss), float(norm)
+
+
+CONTENDERS = {"ours": ours, "torch/TRL": trl, "Tunix": tunix}
+
+
+def resident() -> int:
+    """Bytes that this process holds now."""
+    pages = int(pathlib.Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def measure(name: str, path: str) -> dict[str, float]:
+    """Runs one contender in this process."""
+    held = []
+    loss, norm = CONTENDERS[name](path, lambda: held.append(resident()))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return {"bytes": peak - held[0], "loss": loss, "grad_norm": norm}
+
+
+def checkpoint(path: pathlib.Path) -> None:
+    """A random model in Hugging Face's format."""
+    import jax
+
+    from models import hf, qwen2
+
+    config = qwen2.Qwen2Config(**SIZES, num_kv_heads=2, max_positions=LENGTH)
+    hf.save(path, config, qwen2.init(config, jax.random.key(0)))
+
+
+def main() -> None:
+    """Prints the table; with --json, writes it."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--json", type=pathlib.Path)
+    parser.add_argument("--only", nargs=2, metavar=("NAME", "CHECKPOINT"), help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.only:
+        print(json.dumps(measure(*arguments.only)))
+        return
+    with tempfile.TemporaryDirectory() as directory:
+        path = pathlib.Path(directory, "model")
+        checkpoint(path)
+        found = {}
+        for name in CONTENDERS:
+            command = [sys.executable, __file__, "--only", name, str(path)]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            if done.returncode:
+                sys.exit(f"{name} failed:\n{done.stderr[-2000:]}")
+            found[name] = json.loads(done.stdout.splitlines()[-1])
+    mine = found["ours"]
+    device = f"{platform.machine()}, {os.cpu_count()} cores"
+    note = f"{ROWS} x {LENGTH} tokens, vocabulary {SIZES['vocab_size']:,}, hidden 256, 6 layers, float32"
+    records = []
+    print(f"Peak memory of an update, {note}\n\n| | GB | of ours | loss | gradient norm |\n|---|---:|---:|---:|---:|")
+    for name, result in found.items():
+        ratio = result["bytes"] / mine["bytes"]
+        row = (f"{result['bytes'] / 1e9:.2f}", f"{ratio:.2f}", f"{result['loss']:.5f}", f"{result['grad_norm']:.5f}")
+        print(f"| {name} | {' | '.join(row)} |")
+        if abs(result["grad_norm"] - mine["grad_norm"]) > 1e-3 * mine["grad_norm"]:
+            sys.exit(f"{name} computed something else")
+        if name != "ours":
+            values = {"ours": mine["bytes"] / 1e9, "peer": result["bytes"] / 1e9, "peer_name": name, "ratio": ratio}
+            records.append({"what": "peak memory of an update", **values, "unit": "GB", "device": device, "note": note})
+    if arguments.json:
+        arguments.json.write_text(json.dumps(records, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
