@@ -1,7 +1,7 @@
 """Peak memory of one update with Qwen2.5's vocabulary, beside torch with TRL's loss and Tunix's.
 
     python3 -m venv .bench && .bench/bin/pip install -e . -r benchmarks/requirements.txt
-    .bench/bin/python benchmarks/memory.py [--json=FILE]
+    .bench/bin/python -m benchmarks.memory [--json=FILE]
 
 Every contender updates the same model (hidden 256, 6 layers, vocabulary 151,936, float32) on the same 4 x 512 tokens,
 the second half of which is scored, with AdamW; each in a process of its own, from the same checkpoint. The figure is
@@ -9,18 +9,15 @@ the highest resident memory of the process, less what it held after its imports.
 have computed the same thing.
 """
 
-import argparse
-import json
+import functools
 import os
 import pathlib
-import platform
 import resource
-import subprocess
 import sys
-import tempfile
 
-ROWS, LENGTH, SCORED = 4, 512, 256
-SIZES = {"vocab_size": 151936, "hidden_size": 256, "intermediate_size": 768, "num_layers": 6, "num_heads": 8}
+from benchmarks import contest
+
+ROWS, LENGTH, SCORED, VOCABULARY = 4, 512, 256, 151936
 LEARNING_RATE = 1e-4
 
 
@@ -28,7 +25,7 @@ def batch():
     """tokens [ROWS, LENGTH] and advantages [ROWS]."""
     import numpy as np
 
-    tokens = np.random.default_rng(0).integers(0, SIZES["vocab_size"], (ROWS, LENGTH)).astype(np.int32)
+    tokens = np.random.default_rng(0).integers(0, VOCABULARY, (ROWS, LENGTH)).astype(np.int32)
     return tokens, np.array([1.0, -1.0, 0.5, -0.5], np.float32)
 
 
@@ -91,32 +88,15 @@ def trl(path, ready):
 
 def tunix(path, ready):
     """Tunix's Qwen2 and its log-probabilities, jitted and donated, the whole batch at once."""
-    import functools
-
     import jax
     import jax.numpy as jnp
     import optax
     from flax import nnx
-    from tunix.models.qwen2 import model as tunix_model
-    from tunix.models.qwen2 import params as tunix_params
     from tunix.rl import common
 
     ready()
-    config = tunix_model.ModelConfig(
-        num_layers=SIZES["num_layers"],
-        vocab_size=SIZES["vocab_size"],
-        embed_dim=SIZES["hidden_size"],
-        hidden_dim=SIZES["intermediate_size"],
-        num_heads=SIZES["num_heads"],
-        head_dim=SIZES["hidden_size"] // SIZES["num_heads"],
-        num_kv_heads=2,
-        rope_theta=1_000_000,
-        norm_eps=1e-6,
-        use_tied_embedding=True,
-    )
-    mesh = jax.make_mesh((1, 1), ("fsdp", "tp"), axis_types=(jax.sharding.AxisType.Auto,) * 2)
+    model, mesh = contest.tunix_model(path, VOCABULARY)
     with mesh:
-        model = tunix_params.create_model_from_safe_tensors(str(path), config, mesh)
         graph, state = nnx.split(model)
         del model
         optimizer = optax.adamw(LEARNING_RATE)
@@ -146,7 +126,12 @@ def tunix(path, ready):
     return float(loss), float(norm)
 
 
-CONTENDERS = {"ours": ours, "torch/TRL": trl, "Tunix": tunix}
+def measure(contender, path: str) -> dict[str, float]:
+    """Runs one contender in this process."""
+    held = []
+    loss, norm = contender(path, lambda: held.append(resident()))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return {"bytes": peak - held[0], "loss": loss, "grad_norm": norm}
 
 
 def resident() -> int:
@@ -155,47 +140,18 @@ def resident() -> int:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
-def measure(name: str, path: str) -> dict[str, float]:
-    """Runs one contender in this process."""
-    held = []
-    loss, norm = CONTENDERS[name](path, lambda: held.append(resident()))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return {"bytes": peak - held[0], "loss": loss, "grad_norm": norm}
-
-
-def checkpoint(path: pathlib.Path) -> None:
-    """A random model in Hugging Face's format."""
-    import jax
-
-    from models import hf, qwen2
-
-    config = qwen2.Qwen2Config(**SIZES, num_kv_heads=2, max_positions=LENGTH)
-    hf.save(path, config, qwen2.init(config, jax.random.key(0)))
+CONTENDERS = {
+    "ours": functools.partial(measure, ours),
+    "torch/TRL": functools.partial(measure, trl),
+    "Tunix": functools.partial(measure, tunix),
+}
 
 
 def main() -> None:
     """Prints the table; with --json, writes it."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--json", type=pathlib.Path)
-    parser.add_argument("--only", nargs=2, metavar=("NAME", "CHECKPOINT"), help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.only:
-        print(json.dumps(measure(*arguments.only)))
-        return
-    with tempfile.TemporaryDirectory() as directory:
-        path = pathlib.Path(directory, "model")
-        checkpoint(path)
-        found = {}
-        for name in CONTENDERS:
-            command = [sys.executable, __file__, "--only", name, str(path)]
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
-            if done.returncode:
-                sys.exit(f"{name} failed:\n{done.stderr[-2000:]}")
-            found[name] = json.loads(done.stdout.splitlines()[-1])
-    mine = found["ours"]
-    device = f"{platform.machine()}, {os.cpu_count()} cores"
-    note = f"{ROWS} x {LENGTH} tokens, vocabulary {SIZES['vocab_size']:,}, hidden 256, 6 layers, float32"
-    records = []
+    found, hand_in = contest.run(__doc__, CONTENDERS, VOCABULARY)
+    mine, records = found["ours"], []
+    note = f"{ROWS} x {LENGTH} tokens, vocabulary {VOCABULARY:,}, hidden 256, 6 layers, float32"
     print(f"Peak memory of an update, {note}\n\n| | GB | of ours | loss | gradient norm |\n|---|---:|---:|---:|---:|")
     for name, result in found.items():
         ratio = result["bytes"] / mine["bytes"]
@@ -205,9 +161,8 @@ def main() -> None:
             sys.exit(f"{name} computed something else")
         if name != "ours":
             values = {"ours": mine["bytes"] / 1e9, "peer": result["bytes"] / 1e9, "peer_name": name, "ratio": ratio}
-            records.append({"what": "peak memory of an update", **values, "unit": "GB", "device": device, "note": note})
-    if arguments.json:
-        arguments.json.write_text(json.dumps(records, indent=2) + "\n", encoding="utf-8")
+            records.append({"what": "peak memory of an update", **values, "unit": "GB", "note": note})
+    hand_in(records)
 
 
 if __name__ == "__main__":

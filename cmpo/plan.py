@@ -92,6 +92,7 @@ def needs(config: ConfigDict, model: Qwen2Config, sizes: Mapping[str, int]) -> d
     train, item, tensor = config.train, jnp.dtype(model.dtype).itemsize, sizes[TENSOR]
     sampling = sharding.rows_axis_size(mesh) if math.prod(sizes.values()) <= HOST else HOST // tensor
     slots = -(-config.engine.slots // sampling)
+    rows = min(config.engine.rows or slots, slots)
     tokens = train.micro_rows * train.row_length  # U T
     # A token's values in one layer: q, k, v and what they are mixed to, the MLP's three, four of the residual stream.
     layer = (2 * model.num_heads + 2 * model.num_kv_heads) * model.head_dim + 3 * model.intermediate_size
@@ -110,7 +111,7 @@ def needs(config: ConfigDict, model: Qwen2Config, sizes: Mapping[str, int]) -> d
             "keys and values of the sampler": slots * cache // tensor,
         },
         "sampling": {
-            "activations of a prefill": 2 * slots * config.engine.chunk * layer,
+            "activations of a prefill": 2 * rows * config.engine.chunk * layer,
             "logits": 4 * slots * model.vocab_size * 4,
         },
         "updating": {

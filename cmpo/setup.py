@@ -21,7 +21,9 @@ from cmpo.state import TrainState
 from models import hf, lora, qwen2
 from models import tokenizer as tokenizers
 from models.tokenizer import Tokenizer
-from rollouts.engine import Engine, Sampling
+from rollouts import grammar
+from rollouts.engine import Engine
+from rollouts.sampling import Sampling
 from rollouts.seeds import fold
 
 
@@ -122,8 +124,16 @@ def _settle(
 def engine(config: ConfigDict, model: qwen2.Qwen2Config, mesh: Mesh, tokenizer: Tokenizer, **changes) -> Engine:
     """The sampler, without weights yet; `changes` replace options of config.engine."""
     options = {"capacity": config.model.context_length, **config.engine, **changes}
-    plain = dataclasses.replace(model, lora_rank=0)
-    return Engine(plain, tokenizer.im_end, Sampling(**options), kv_sharding=sharding.cache(mesh, config.engine.slots))
+    rules = grammar.turn_format(tokenizer, model.vocab_size) if options.pop("grammar") else None
+    if sharding.rows_axis_size(mesh.local_mesh) > 1:
+        options["rows"] = 0  # rows of one device each, where its slots are
+    return Engine(
+        dataclasses.replace(model, lora_rank=0),
+        tokenizer.im_end,
+        Sampling(**options),
+        kv_sharding=sharding.cache(mesh, config.engine.slots),
+        grammar=rules,
+    )
 
 
 def controller(config: ConfigDict) -> tuple[pid.PIDGains, pid.PIDState]:

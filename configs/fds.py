@@ -38,6 +38,8 @@ PAPER = {  # the authors' settings, as far as they are known
     "mesh.fsdp": -1,
     "engine.slots": 64,
     "engine.chunk": 512,
+    "engine.rows": 0,
+    "engine.steps": 16,
     "engine.max_new_tokens": 1024,
     "engine.temperature": 1.0,
     "episode.format_outcome": 0.0,
@@ -87,10 +89,15 @@ def get_config(arg: str = "") -> ConfigDict:
     config.mesh.tensor = 1  # and tensor
 
     config.engine = ConfigDict()  # the sampler
-    config.engine.slots = 48  # dialogues sampled at a time
-    config.engine.chunk = 32  # tokens of a prompt computed at a time
+    config.engine.slots = 48  # dialogues sampled at a time; if there are more, those that wait for their user make room
+    config.engine.chunk = 32  # tokens of a prompt computed at a time,
+    config.engine.rows = 8  # of so many dialogues; 0: of all slots, as on several devices
+    config.engine.steps = 8  # tokens drawn before newcomers join
     config.engine.max_new_tokens = 80  # a turn that is longer is cut: a format error
     config.engine.temperature = 0.8  # of the policy that is sampled and trained; a small model's tails are noise
+    config.engine.top_k = 0  # 0: off. With top_k or top_p the ratios of the loss are to what was drawn from
+    config.engine.top_p = 1.0
+    config.engine.grammar = False  # keep the policy from writing malformed turns; log-probabilities stay the policy's
 
     config.user = _endpoint("embedded-user", temperature=1.2)
     config.judge = _endpoint("embedded-judge", temperature=0.0)

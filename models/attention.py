@@ -3,7 +3,8 @@
 Both walk over keys in blocks, so that a block of scores stays in the processor's cache, and both skip keys that no
 query may see: `causal_attention` the future, `cached_attention` the unused end of the cache.
 
-Legend: B rows, T tokens of a row, S slots of the cache, W new tokens of a slot, C capacity of a slot, L layers,
+Legend: B rows, T tokens of a row, S slots of the cache, R rows of new tokens, W tokens of each, C capacity of a slot,
+L layers,
 H query heads, K key/value heads, G = H / K query heads of one key/value head, D head dimension.
 """
 
@@ -82,6 +83,7 @@ def cached_attention(
     positions: jax.Array,
     lengths: jax.Array,
     *,
+    slots: jax.Array | None = None,
     window: jax.Array | None = None,
     block: int = 64,
 ) -> jax.Array:
@@ -91,48 +93,52 @@ def cached_attention(
     does not need adds exactly nothing to it, so a slot's result does not depend, to the bit, on the other slots.
 
     Args:
-      q: [S, W, H, D] queries, float.
+      q: [R, W, H, D] queries, float.
       k_cache: [L, S, C, K, D] the cache of all layers, the new tokens' keys already written.
       v_cache: [L, S, C, K, D] likewise for values.
       layer: int32 scalar, the layer to read.
-      positions: [S, W] int32; a query sees the slot's positions up to and including its own.
-      lengths: [S] int32, tokens each slot holds with the new ones; 0 for a slot whose result nobody reads.
+      positions: [R, W] int32; a query sees the slot's positions up to and including its own.
+      lengths: [R] int32, tokens each row's slot holds with the new ones; 0 for a row whose result nobody reads.
+      slots: [R] int32, the slot of each row; None: row r is slot r, and R = S.
       window: int32 scalar, positions that a query sees back, its own included; None: all.
       block: positions per step; C need not be a multiple.
 
     Returns:
-      [S, W, H, D], dtype of `q`; the softmax is taken in float32.
+      [R, W, H, D], dtype of `q`; the softmax is taken in float32.
     """
     chex.assert_rank([q, k_cache, v_cache], [4, 5, 5])
-    slots, width, heads, dim = q.shape
+    rows, width, heads, dim = q.shape
     capacity, kv_heads = k_cache.shape[2:4]
     block = min(block, capacity)
-    q = (q * dim**-0.5).reshape(slots, width, kv_heads, heads // kv_heads, dim)
+    q = (q * dim**-0.5).reshape(rows, width, kv_heads, heads // kv_heads, dim)
+
+    def read(cache, start):
+        if slots is None:
+            return jax.lax.dynamic_slice(cache, (layer, 0, start, 0, 0), (1, rows, block, kv_heads, dim))[0]
+        shape = (1, 1, block, kv_heads, dim)
+        return jax.vmap(lambda slot: jax.lax.dynamic_slice(cache, (layer, slot, start, 0, 0), shape)[0, 0])(slots)
 
     def step(index, carry):
-        top, total, mixed = carry  # [S, K, G, W, 1] twice, [S, K, G, W, D]
+        top, total, mixed = carry  # [R, K, G, W, 1] twice, [R, K, G, W, D]
         # The last block of a capacity that is no multiple is moved back to fit; what it reads twice is masked.
         start = jnp.minimum(index * block, capacity - block)
-        k, v = (
-            jax.lax.dynamic_slice(cache, (layer, 0, start, 0, 0), (1, slots, block, kv_heads, dim))[0]
-            for cache in (k_cache, v_cache)
-        )
+        k, v = read(k_cache, start), read(v_cache, start)
         at = start + jnp.arange(block)
         mask = (at >= index * block) & (at <= positions[:, :, None])
         if window is not None:
             mask &= at > positions[:, :, None] - window
         mask = mask[:, None, None]
-        scores = jnp.einsum("swkgd,sckd->skgwc", q, k, preferred_element_type=jnp.float32)
+        scores = jnp.einsum("rwkgd,rckd->rkgwc", q, k, preferred_element_type=jnp.float32)
         scores = jnp.where(mask, scores, _MASKED)
         new_top = jnp.maximum(top, scores.max(-1, keepdims=True))
         weights = jnp.where(mask, jnp.exp(scores - new_top), 0.0)
         keep = jnp.exp(top - new_top)
-        new_mixed = jnp.einsum("skgwc,sckd->skgwd", weights.astype(v.dtype), v, preferred_element_type=jnp.float32)
+        new_mixed = jnp.einsum("rkgwc,rckd->rkgwd", weights.astype(v.dtype), v, preferred_element_type=jnp.float32)
         return new_top, keep * total + weights.sum(-1, keepdims=True), keep * mixed + new_mixed
 
-    shape = (slots, kv_heads, heads // kv_heads, width)
+    shape = (rows, kv_heads, heads // kv_heads, width)
     start = (jnp.full((*shape, 1), _MASKED), jnp.zeros((*shape, 1)), jnp.zeros((*shape, dim)))
     blocks = (jnp.max(lengths) + block - 1) // block
     _, total, mixed = jax.lax.fori_loop(0, blocks, step, start)
     output = mixed / jnp.maximum(total, jnp.finfo(jnp.float32).tiny)
-    return jnp.moveaxis(output, 3, 1).reshape(slots, width, heads, dim).astype(q.dtype)
+    return jnp.moveaxis(output, 3, 1).reshape(rows, width, heads, dim).astype(q.dtype)

@@ -44,6 +44,20 @@ def init(
     return KVCache(k, v, jnp.zeros(slots, jnp.int32))
 
 
-def reset(cache: KVCache, rows: jax.Array) -> KVCache:
-    """Empties the slots where `rows` ([S] bool) is true; costs no copy, as their leftovers are never read."""
-    return cache._replace(lengths=jnp.where(rows, 0, cache.lengths))
+def take(cache: KVCache, slot: jax.Array, size: int) -> tuple[jax.Array, jax.Array]:
+    """The keys and values [L, size, K, D] of a slot's first tokens; `size` is static."""
+    # A gather, which the partitioner answers from the shard that holds the slot; a slice would gather all slots first.
+    return tuple(jnp.take(x[:, :, :size], slot[None], axis=1, mode="clip")[:, 0] for x in (cache.k, cache.v))
+
+
+def put(cache: KVCache, slot: jax.Array, k: jax.Array, v: jax.Array) -> KVCache:
+    """Writes keys and values, as `take` gave them, to the beginning of a slot."""
+    size = k.shape[1]
+    k, v = (x.at[:, slot[None], :size].set(new[:, None]) for x, new in ((cache.k, k), (cache.v, v)))
+    return cache._replace(k=k, v=v)
+
+
+def grow(cache: KVCache, capacity: int) -> KVCache:
+    """The same cache with room for `capacity` tokens a slot."""
+    more = [(0, 0), (0, 0), (0, capacity - cache.k.shape[2]), (0, 0), (0, 0)]
+    return cache._replace(k=jnp.pad(cache.k, more), v=jnp.pad(cache.v, more))

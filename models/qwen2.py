@@ -255,7 +255,13 @@ def token_logprobs(
 
 
 def extend(
-    config: Qwen2Config, params: Params, cache: KVCache, tokens: jax.Array, counts: jax.Array
+    config: Qwen2Config,
+    params: Params,
+    cache: KVCache,
+    tokens: jax.Array,
+    counts: jax.Array,
+    *,
+    slots: jax.Array | None = None,
 ) -> tuple[jax.Array, KVCache]:
     """Appends tokens to slots of the cache, each at its own length. With W = 1 this is the step of a decoding loop.
 
@@ -263,25 +269,26 @@ def extend(
       config: the model's sizes.
       params: its parameters.
       cache: KVCache of S slots; donate it, or carry it through a loop, and it is written in place.
-      tokens: [S, W] int, left-aligned; what lies beyond a slot's count is ignored.
-      counts: [S] int32, new tokens of each slot, 0..W; the caller keeps `lengths + counts` within the capacity.
+      tokens: [R, W] int, left-aligned; what lies beyond a row's count is ignored.
+      counts: [R] int32, new tokens of each row, 0..W; the caller keeps `lengths + counts` within the capacity.
+      slots: [R] int32, the slot of each row; only rows with a count of 0 may share one. None: row r is slot r, R = S.
 
     Returns:
-      logits [S, V], float32, after each slot's last new token (meaningless for a count of 0), and the cache. A slot's
-      results are the same, to the bit, whatever the other slots hold; a slot with count 0 is unchanged.
+      logits [R, V], float32, after each row's last new token (meaningless for a count of 0), and the cache. A row's
+      results are the same, to the bit, whatever the others hold; a slot with count 0 is unchanged.
     """
-    chex.assert_shape(tokens, (cache.lengths.shape[0], None))
-    chex.assert_shape(counts, cache.lengths.shape)
-    slots, width = tokens.shape
+    rows, width = tokens.shape
+    chex.assert_shape(counts, (rows,))
     capacity = cache.k.shape[2]
+    at = jnp.arange(rows) if slots is None else slots
+    chex.assert_equal_shape([counts, at, *([cache.lengths] if slots is None else [])])
     model = _merge(config, params)
-    positions = cache.lengths[:, None] + jnp.arange(width)
+    before = cache.lengths[at]
+    positions = before[:, None] + jnp.arange(width)
     rope = rotary.angles(config, positions)
-    lengths = cache.lengths + counts
-    rows = jnp.arange(slots)[:, None]
     # Padding is sent beyond the capacity, where a scatter drops it.
     write = jnp.where(jnp.arange(width) < counts[:, None], positions, capacity)
-    active = jnp.where(counts > 0, lengths, 0)
+    held = jnp.where(counts > 0, before + counts, 0)
 
     # The cache is carried whole: as an input and output of the scan, all of it would be copied at each call.
     def layer(carry, xs):
@@ -289,9 +296,10 @@ def extend(
         index, block, window = xs
 
         def attend(q, k, v):
-            k_new = k_cache.at[index, rows, write].set(k.astype(k_cache.dtype), mode="drop")
-            v_new = v_cache.at[index, rows, write].set(v.astype(v_cache.dtype), mode="drop")
-            return cached_attention(q, k_new, v_new, index, positions, active, window=window), (k_new, v_new)
+            k_new = k_cache.at[index, at[:, None], write].set(k.astype(k_cache.dtype), mode="drop")
+            v_new = v_cache.at[index, at[:, None], write].set(v.astype(v_cache.dtype), mode="drop")
+            mixed = cached_attention(q, k_new, v_new, index, positions, held, slots=slots, window=window)
+            return mixed, (k_new, v_new)
 
         x, (k_cache, v_cache) = block(x, rope, attend)
         return (x, k_cache, v_cache), None
@@ -299,7 +307,7 @@ def extend(
     carry = (model.embed(tokens), cache.k, cache.v)
     (x, k, v), _ = jax.lax.scan(layer, carry, (jnp.arange(config.num_layers), model.layers, _windows(config)))
     last = jnp.take_along_axis(x, jnp.maximum(counts - 1, 0)[:, None, None], axis=1)[:, 0]
-    return head(config, params, model.norm(last)), KVCache(k, v, lengths)
+    return head(config, params, model.norm(last)), KVCache(k, v, cache.lengths.at[at].add(counts))
 
 
 @functools.cache

@@ -1,107 +1,65 @@
-"""The sampling engine: a fixed number of slots over one KV cache, batched over whatever sessions are ready.
+"""The sampling engine: any number of sessions over a fixed number of slots of one KV cache.
 
-A session keeps its slot between turns, so a turn costs its new tokens only. Shapes never change, and a slot's result
-does not depend on the others': transcripts are the same whoever happens to be batched together.
+A session is an append-only stream of tokens, of which every one goes through the model once:
 
-Legend: S slots, W tokens of one `extend` call, M most new tokens of a turn, V vocabulary.
+- it keeps its slot between turns, so a turn costs its new tokens only. When sessions outnumber slots, one that waits
+  for its user makes room: its keys and values are parked in the host's memory and put back when it goes on;
+- what a new stream has in common with one that still lies in a slot (the prompt of its group, or the part that all
+  prompts share) is copied, not computed; of several that come at once, the first computes it and the others wait;
+- batches are continuous: every `Sampling.steps` tokens, who is done leaves and who is ready joins. Nobody waits for a
+  session that waits for its user. Device work runs on a thread of its own, beside the event loop.
+
+Transcripts do not depend on any of this: see `rollouts.slots`, and randomness is folded from a turn's seed.
 """
 
 import asyncio
 import concurrent.futures
-import dataclasses
-import functools
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from models import cache, qwen2
-
-
-@dataclasses.dataclass(frozen=True)
-class Sampling:
-    """How the engine is laid out and how it draws."""
-
-    slots: int = 64  # S
-    capacity: int = 2048  # tokens a session may hold, prompt and replies together
-    chunk: int = 32  # W
-    max_new_tokens: int = 96  # M
-    temperature: float = 1.0
-    window: float = 0.01  # seconds without a newcomer after which a batch goes ahead
-
-    def __post_init__(self):
-        for name in ("slots", "capacity", "chunk", "max_new_tokens"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"config.engine.{name}: expected at least 1, got {getattr(self, name)}")
-        if not self.temperature > 0:
-            raise ValueError(f"config.engine.temperature: expected more than 0, got {self.temperature}")
+from models import qwen2
+from rollouts.grammar import Grammar
+from rollouts.sampling import Sampling
+from rollouts.slots import Counts, Slots, Stream
 
 
 class Sampled(NamedTuple):
     """The tokens of one turn, exactly as drawn."""
 
     ids: np.ndarray  # [T] int32, the stop token included where it was reached
-    logprobs: np.ndarray  # [T] float32, under the distribution drawn from: softmax(logits / temperature)
+    logprobs: np.ndarray  # [T] float32, under the distribution drawn from: tempered, cut to top-k and top-p
+    model_logprobs: np.ndarray  # [T] float32, under the model's own: neither tempered nor cut
     stop: str  # end_of_turn | length | context
 
 
-class _Request(NamedTuple):
-    slot: int
-    ids: np.ndarray
+class _Turn(NamedTuple):
+    stream: Stream
     seed: int
     future: asyncio.Future
+    parts: list[tuple[np.ndarray, ...]]  # ids and both log-probabilities, call by call
+
+    @property
+    def length(self) -> int:
+        return sum(len(ids) for ids, *_ in self.parts)
 
 
-@functools.partial(jax.jit, static_argnames="config", donate_argnames=("kv", "logits"))
-def _extend(config, params, kv, logits, tokens, counts):
-    """Appends tokens [S, W]; keeps the logits [S, V] of slots that get none."""
-    new, kv = qwen2.extend(config, params, kv, tokens, counts)
-    return jnp.where(counts[:, None] > 0, new, logits), kv
+class _Move(NamedTuple):
+    """A stream takes a seat; see `Slots.seat`."""
 
-
-@functools.partial(jax.jit, static_argnames=("config", "stop_id", "max_new_tokens"), donate_argnames=("kv", "logits"))
-def _decode(config, params, kv, logits, seeds, active, temperature, *, stop_id, max_new_tokens):
-    """Draws up to M tokens in every active slot, until all have drawn the stop token or filled the cache.
-
-    Token number n of a turn is drawn with the key folded from (the turn's seed, n), by inverting the cumulative
-    distribution at one uniform number.
-
-    Returns:
-      ids [S, M] int32, logprobs [S, M] float32, counts [S] int32, logits [S, V] and the cache.
-    """
-    slots, capacity = active.shape[0], kv.k.shape[2]
-    keys = jax.vmap(jax.random.key)(seeds)
-
-    def more(carry):
-        number, active = carry[0], carry[1]
-        return (number < max_new_tokens) & active.any()
-
-    def draw(carry):
-        number, active, counts, ids, logprobs, logits, kv = carry
-        uniform = jax.vmap(lambda key: jax.random.uniform(jax.random.fold_in(key, number)))(keys)
-        tempered = jax.nn.log_softmax(logits / temperature)
-        cumulative = jnp.cumsum(jnp.exp(tempered), axis=-1)
-        token = jnp.sum(cumulative <= uniform[:, None] * cumulative[:, -1:], axis=-1).astype(jnp.int32)
-        token = jnp.minimum(token, logits.shape[-1] - 1)
-        logprob = jnp.take_along_axis(tempered, token[:, None], axis=-1)[:, 0]
-        ids = ids.at[:, number].set(jnp.where(active, token, 0))
-        logprobs = logprobs.at[:, number].set(jnp.where(active, logprob, 0.0))
-        logits, kv = qwen2.extend(config, params, kv, token[:, None], active.astype(jnp.int32))
-        counts += active
-        active &= (token != stop_id) & (kv.lengths < capacity)
-        return number + 1, active, counts, ids, logprobs, logits, kv
-
-    ids, logprobs = jnp.zeros((slots, max_new_tokens), jnp.int32), jnp.zeros((slots, max_new_tokens))
-    start = (jnp.int32(0), active, jnp.zeros(slots, jnp.int32), ids, logprobs, logits, kv)
-    _, _, counts, ids, logprobs, logits, kv = jax.lax.while_loop(more, draw, start)
-    return ids, logprobs, counts, logits, kv
+    stream: Stream
+    slot: int
+    guest: Stream | None  # to be parked first
+    donor: Stream | None
+    shared: int
 
 
 class Engine:
     """Samples for many sessions at once; use as an async context manager around a batch of dialogues.
 
-    `kv_sharding` says where keys and values [L, S, C, K, D] live; None: on one device.
+    `kv_sharding` says where keys and values [L, S, C, K, D] live; None: on one device. With a `grammar`, nothing else
+    is written.
     """
 
     def __init__(
@@ -109,34 +67,38 @@ class Engine:
         config: qwen2.Qwen2Config,
         stop_id: int,
         sampling: Sampling,
+        *,
         kv_sharding: jax.sharding.Sharding | None = None,
+        grammar: Grammar | None = None,
     ):
         if not 0 <= stop_id < config.vocab_size:
             raise ValueError(f"the stop token {stop_id} is not in the vocabulary of {config.vocab_size}")
-        self.sampling = sampling
-        self._config, self._stop_id = config, stop_id
-        self._params: qwen2.Params | None = None
-        self._kv = cache.init(config, sampling.slots, sampling.capacity, sharding=kv_sharding)
-        self._logits = jnp.zeros((sampling.slots, config.vocab_size), jnp.float32)
-        self._lengths = np.zeros(sampling.slots, np.int64)
-        self._free = list(range(sampling.slots))
-        self._busy: set[int] = set()  # slots being written to
-        self._left: list[int] = []  # those among them whose sessions have closed
+        if sampling.capacity > config.max_positions:
+            raise ValueError(f"capacity {sampling.capacity} exceeds the model's max_positions {config.max_positions}")
+        self.sampling, self._stop_id = sampling, stop_id
+        self._slots = Slots(config, stop_id, sampling, sharding=kv_sharding, grammar=grammar)
+        self._loaded = False
+        self._open: set[Stream] = set()
+        self._pending: list[_Turn] = []  # in the order they came
+        self._running: dict[int, _Turn] = {}  # by slot
+        self._given = [0] * sampling.slots  # when each slot was last given out
         self._thread = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="engine")
+
+    @property
+    def counts(self) -> Counts:
+        """What was computed, copied and moved since the last `load`."""
+        return self._slots.counts
 
     def load(self, params: qwen2.Params) -> None:
         """Takes new weights. Raises RuntimeError while sessions are open: none may go on under other weights."""
-        if len(self._free) != self.sampling.slots:
-            raise RuntimeError(
-                f"{self.sampling.slots - len(self._free)} sessions are open: close them before new weights"
-            )
-        self._params = params
+        if self._open:
+            raise RuntimeError(f"{len(self._open)} sessions are open: close them before new weights")
+        self._slots.load(params)
+        self._loaded = True
 
     async def __aenter__(self) -> "Engine":
-        if self._params is None:
+        if not self._loaded:
             raise RuntimeError("the engine has no weights: call load first")
-        self._slots_free = asyncio.Semaphore(len(self._free))
-        self._pending: list[_Request] = []
         self._arrived = asyncio.Event()
         self._worker = asyncio.create_task(self._serve())
         return self
@@ -144,98 +106,151 @@ class Engine:
     async def __aexit__(self, *_):
         self._worker.cancel()
         await asyncio.gather(self._worker, return_exceptions=True)
+        self._pending, self._running = [], {}
 
-    async def open(self) -> "EngineSession":
-        """Waits for a free slot and opens a session in it."""
-        await self._slots_free.acquire()
-        slot = self._free.pop()
-        self._lengths[slot] = 0
-        return EngineSession(self, slot)
+    def open(self) -> "EngineSession":
+        """Opens a session; it gets a slot when it first generates."""
+        stream = Stream(np.zeros(self.sampling.capacity, np.int32))
+        self._open.add(stream)
+        return EngineSession(self, stream)
 
-    def _close(self, slot: int) -> None:
-        if slot in self._busy:  # who waited for it was cancelled
-            self._left.append(slot)
-            return
-        self._free.append(slot)
-        self._slots_free.release()
-
-    async def _request(self, slot: int, ids: np.ndarray, seed: int) -> Sampled:
-        future = asyncio.get_running_loop().create_future()
-        self._pending.append(_Request(slot, ids, seed, future))
+    async def _generate(self, stream: Stream, ids: np.ndarray, seed: int) -> Sampled:
+        stream.append(ids)
+        self._slots.counts.streamed += len(ids)
+        turn = _Turn(stream, seed, asyncio.get_running_loop().create_future(), [])
+        self._pending.append(turn)
         self._arrived.set()
-        return await future
+        return await turn.future
 
     async def _serve(self) -> None:
-        loop = asyncio.get_running_loop()
+        """Rounds, as long as there is anything to do."""
         while True:
-            await self._arrived.wait()
-            waiting = -1
-            while waiting < len(self._pending) < self.sampling.slots - len(self._free):
-                waiting = len(self._pending)
-                await asyncio.sleep(self.sampling.window)
-            batch = [request for request in self._pending if not request.future.cancelled()]
-            self._pending = []
+            if not self._running:
+                await self._arrived.wait()
+                await self._settle()
             self._arrived.clear()
-            if not batch:
+            self._forget()
+            moves, crowded = self._admit()
+            if not self._running:
                 continue
-            self._busy = {request.slot for request in batch}
+            round_ = asyncio.get_running_loop().run_in_executor(self._thread, self._round, moves, crowded)
             try:
-                results = await loop.run_in_executor(self._thread, self._generate, batch)
+                ended = await asyncio.shield(round_)
+            except asyncio.CancelledError:
+                await asyncio.wait([round_])  # the thread must not go on when the next one enters
+                raise
             except Exception as error:  # hand it to those who wait, or they wait for ever
-                for request in batch:
-                    if not request.future.done():
-                        request.future.set_exception(error)
-            else:
-                for request, result in zip(batch, results, strict=True):
-                    if not request.future.done():
-                        request.future.set_result(result)
-            self._busy, left, self._left = set(), self._left, []
-            for slot in left:
-                self._close(slot)
+                ended = dict.fromkeys(self._running, error)
+                self._slots.reset(list(self._open))
+            for slot, result in ended.items():
+                future = self._running.pop(slot).future
+                if not future.done():
+                    (future.set_exception if isinstance(result, Exception) else future.set_result)(result)
+            if self._pending:
+                self._arrived.set()
 
-    def _generate(self, batch: list[_Request]) -> list[Sampled]:
-        slots, width = self.sampling.slots, self.sampling.chunk
-        rows = np.array([request.slot for request in batch])
-        self._kv = self._kv._replace(lengths=jnp.asarray(self._lengths, jnp.int32))  # forgets what closed slots held
-        for start in range(0, max(len(request.ids) for request in batch), width):
-            tokens, counts = np.zeros((slots, width), np.int32), np.zeros(slots, np.int32)
-            for request in batch:
-                piece = request.ids[start : start + width]
-                tokens[request.slot, : len(piece)], counts[request.slot] = piece, len(piece)
-            self._logits, self._kv = _extend(self._config, self._params, self._kv, self._logits, tokens, counts)
-        seeds, active = np.zeros(slots, np.uint32), np.zeros(slots, bool)
-        seeds[rows], active[rows] = [request.seed for request in batch], True
-        ids, logprobs, counts, self._logits, self._kv = _decode(
-            self._config,
-            self._params,
-            self._kv,
-            self._logits,
-            seeds,
-            active,
-            self.sampling.temperature,
-            stop_id=self._stop_id,
-            max_new_tokens=self.sampling.max_new_tokens,
-        )
-        ids, logprobs, counts, lengths = jax.device_get((ids, logprobs, counts, self._kv.lengths))
-        self._lengths[rows] = lengths[rows]
-        return [self._sampled(ids[row, : counts[row]], logprobs[row, : counts[row]]) for row in rows]
+    async def _settle(self) -> None:
+        """Before a batch begins: waits until nobody new has come for a while, or nobody is left who could."""
+        waiting = -1
+        while waiting < len(self._pending) < min(len(self._open), self.sampling.slots):
+            waiting = len(self._pending)
+            await asyncio.sleep(self.sampling.window)
 
-    def _sampled(self, ids: np.ndarray, logprobs: np.ndarray) -> Sampled:
-        if ids[-1] == self._stop_id:
-            return Sampled(ids, logprobs, "end_of_turn")
-        return Sampled(ids, logprobs, "length" if len(ids) == self.sampling.max_new_tokens else "context")
+    def _forget(self) -> None:
+        """Drops the turns that nobody waits for any more."""
+        self._pending = [turn for turn in self._pending if not turn.future.done()]
+        self._running = {slot: turn for slot, turn in self._running.items() if not turn.future.done()}
+
+    # Who goes on where; on the event loop, while the thread is idle.
+
+    def _admit(self) -> tuple[list[_Move], bool]:
+        """Lets those who wait run, as far as there are slots.
+
+        Returns the moves that it takes, in this order, and whether somebody waits for the beginning of a stream that
+        another is about to compute.
+        """
+        moves, waiting, crowded = [], [], False
+        seated: dict[int, Stream] = dict(enumerate(self._slots.streams))  # as it will be after `moves`
+        for turn in self._pending:
+            stream = turn.stream
+            slot = stream.slot if seated.get(stream.slot) is stream else None
+            if slot is None:
+                donor, shared, more = self._shared(stream, seated)
+                crowded |= more
+                slot = None if more else self._choose(stream, donor, seated)
+                if slot is None:
+                    waiting.append(turn)
+                    continue
+                guest = seated[slot] if seated[slot] in self._open else None
+                moves.append(_Move(stream, slot, guest, donor, shared))
+                seated[slot] = stream
+                self._given[slot] = max(self._given) + 1
+            self._running[slot] = turn
+        self._pending = waiting
+        return moves, crowded
+
+    def _shared(self, stream: Stream, seated: dict[int, Stream]) -> tuple[Stream | None, int, bool]:
+        """Whose beginning to copy, how much of it, and whether it is worth waiting for somebody to compute more."""
+        if stream.computed:
+            return None, 0, False
+        # Whole chunks only: where a chunk begins must not depend on who came first. And one token has to be read.
+        chunk = self.sampling.chunk
+        most = (stream.length - 1) // chunk
+        donor, ready, coming = None, 0, 0
+        for slot, other in seated.items():
+            if other is None:
+                continue
+            chunks = min(most, _common(stream.ids[: stream.length], other.ids[: other.length]) // chunk)
+            computed = min(chunks, other.computed // chunk) if other.slot == slot else 0
+            if computed > ready or (computed == ready > 0 and other not in self._open):
+                donor, ready = other, computed
+            if slot in self._running:
+                coming = max(coming, chunks)
+        return donor, ready * chunk, coming > ready
+
+    def _choose(self, stream: Stream, donor: Stream | None, seated: dict[int, Stream]) -> int | None:
+        """The slot for a stream: its donor's if that has ended, else one that has ended, else of one that is idle."""
+        if donor and donor not in self._open:
+            return donor.slot
+        busy = {id(turn.stream) for turn in (*self._running.values(), *self._pending)} | {id(donor)}
+        ended = [slot for slot, other in seated.items() if other not in self._open and slot not in self._running]
+        idle = [slot for slot, other in seated.items() if id(other) not in busy and slot not in self._running]
+        return min(ended or idle, key=lambda slot: self._given[slot], default=None)
+
+    # The device's work; on the engine's thread.
+
+    def _round(self, moves: list[_Move], crowded: bool) -> dict[int, Sampled]:
+        """Moves streams, reads on, and, unless others would better join first, draws; returns turns that are over."""
+        for move in moves:
+            if move.guest:
+                self._slots.park(move.guest)
+            self._slots.seat(move.stream, move.slot, donor=move.donor, shared=move.shared)
+        while unread := [turn.stream for turn in self._running.values() if turn.stream.unread]:
+            self._slots.extend(unread)
+        if crowded:
+            return {}
+        drawn = self._slots.decode({slot: (turn.seed, turn.length) for slot, turn in self._running.items()})
+        for slot, turn in self._running.items():
+            turn.parts.append(tuple(part[slot, : drawn.counts[slot]] for part in drawn[:3]))
+        return {slot: self._sampled(turn) for slot, turn in self._running.items() if not drawn.active[slot]}
+
+    def _sampled(self, turn: _Turn) -> Sampled:
+        ids, logprobs, model_logprobs = (np.concatenate(parts) for parts in zip(*turn.parts, strict=True))
+        long = len(ids) == self.sampling.max_new_tokens
+        stop = "end_of_turn" if ids[-1] == self._stop_id else "length" if long else "context"
+        return Sampled(ids, logprobs, model_logprobs, stop)
 
 
 class EngineSession:
-    """A dialogue's place in the engine: one append-only stream of tokens."""
+    """A dialogue in the engine: one append-only stream of tokens."""
 
-    def __init__(self, engine: Engine, slot: int):
-        self._engine, self._slot = engine, slot
+    def __init__(self, engine: Engine, stream: Stream):
+        self._engine, self._stream = engine, stream
 
     @property
     def room(self) -> int:
         """Tokens that still fit."""
-        return self._engine.sampling.capacity - int(self._engine._lengths[self._slot])
+        return self._engine.sampling.capacity - self._stream.length
 
     async def generate(self, ids: np.ndarray, seed: int) -> Sampled:
         """Appends `ids` ([I] int32, at least one, fewer than `room`) to the stream and samples a turn after them.
@@ -244,8 +259,15 @@ class EngineSession:
         """
         if not 0 < len(ids) < self.room:
             raise ValueError(f"expected 1 to {self.room - 1} tokens to go on from, got {len(ids)}")
-        return await self._engine._request(self._slot, np.asarray(ids, np.int32), seed)
+        return await self._engine._generate(self._stream, np.asarray(ids, np.int32), seed)
 
     def close(self) -> None:
-        """Frees the slot."""
-        self._engine._close(self._slot)
+        """Ends the stream; its slot goes to another when needed."""
+        self._engine._open.discard(self._stream)
+
+
+def _common(ids: np.ndarray, other: np.ndarray) -> int:
+    """How many tokens two streams have in common at their beginning."""
+    size = min(len(ids), len(other))
+    differ = np.flatnonzero(ids[:size] != other[:size])
+    return int(differ[0]) if len(differ) else size

@@ -22,7 +22,8 @@ class Sample(NamedTuple):
     text: str
     incoming_ids: np.ndarray = _NO_IDS  # [I] int32
     ids: np.ndarray = _NO_IDS  # [T] int32
-    logprobs: np.ndarray = _NO_LOGPROBS  # [T] float32
+    logprobs: np.ndarray = _NO_LOGPROBS  # [T] float32, under the distribution drawn from
+    model_logprobs: np.ndarray = _NO_LOGPROBS  # [T] float32, under the model's own
     stop: str = "end_of_turn"  # end_of_turn | length | context
 
 
@@ -125,7 +126,7 @@ async def play(agent: Agent, table: Table, scenario: Scenario, *, index: int, se
                 if state.end and not (table.farewell and state.end == "rated"):
                     break
         finally:
-            session.close()  # frees the slot while the judge is still at work
+            session.close()  # makes room while the judge is still at work
         answers = [judge.parse(answer) for answer in await asyncio.gather(*verdicts)]
     except DialogueError as error:
         return Dialogue(
@@ -155,6 +156,7 @@ def _turn(user: str, sample: Sample, reply, cost: np.ndarray) -> Turn:
         incoming_ids=sample.incoming_ids,
         ids=sample.ids,
         logprobs=sample.logprobs,
+        model_logprobs=sample.model_logprobs,
         cost=cost,
         scores={},
         process_reward=0.0,

@@ -16,8 +16,8 @@ class PolicyAgent:
         self._engine, self._tokenizer = engine, tokenizer
 
     async def open(self, scenario: Scenario, seed: int) -> "PolicySession":
-        """Begins a dialogue as soon as a slot is free."""
-        return PolicySession(await self._engine.open(), self._tokenizer, scenario)
+        """Begins a dialogue."""
+        return PolicySession(self._engine.open(), self._tokenizer, scenario)
 
 
 class PolicySession:
@@ -49,8 +49,9 @@ class PolicySession:
             return Sample("", stop="context")
         sampled = await self._session.generate(incoming, seed)
         written = sampled.ids[:-1] if sampled.stop == "end_of_turn" else sampled.ids
-        return Sample(self._tokenizer.decode(written), incoming, sampled.ids, sampled.logprobs, sampled.stop)
+        text = self._tokenizer.decode(written)
+        return Sample(text, incoming, sampled.ids, sampled.logprobs, sampled.model_logprobs, sampled.stop)
 
     def close(self) -> None:
-        """Frees the slot."""
+        """Ends the stream."""
         self._session.close()

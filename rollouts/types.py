@@ -84,7 +84,8 @@ class Turn:
     action: str  # chat | voucher; "" where the output was malformed
     incoming_ids: np.ndarray  # [I] int32: tokens others wrote before this turn, template included
     ids: np.ndarray  # [T] int32: tokens exactly as sampled, stop token included; [0] if no policy sampled them
-    logprobs: np.ndarray  # [T] float32: their log-probabilities under the policy that sampled them, untempered
+    logprobs: np.ndarray  # [T] float32: their log-probabilities under the distribution that they were drawn from
+    model_logprobs: np.ndarray  # [T] float32: under the model's own, at temperature 1 and over the whole vocabulary
     cost: np.ndarray  # [len(COSTS)] float32, 1 where this turn took the costly action
     scores: dict[str, float]  # the judge's score by principle; {} if it was not asked
     process_reward: float  # weighted mean of the scores, 0..1; 0 for a malformed turn

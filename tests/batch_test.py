@@ -23,6 +23,7 @@ def turn(incoming, ids, *, process=0.5, cost=0.0):
         incoming_ids=np.array(incoming, np.int32),
         ids=np.array(ids, np.int32),
         logprobs=-np.array(ids, np.float32) / 10,
+        model_logprobs=-np.array(ids, np.float32) / 10,
         cost=np.array([cost], np.float32),
         scores={},
         process_reward=process,

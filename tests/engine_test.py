@@ -11,9 +11,12 @@ import numpy as np
 import pytest
 
 from models import qwen2, tokenizer
-from rollouts import chat, engine, fds, play
-from rollouts.engine import Engine, Sampling
+from rollouts import chat, fds, grammar, play
+from rollouts import sampling as device
+from rollouts import slots as slots_module
+from rollouts.engine import Engine
 from rollouts.policy import PolicyAgent
+from rollouts.sampling import Sampling
 from rollouts.types import Message
 
 CONFIG = qwen2.Qwen2Config(
@@ -31,9 +34,9 @@ def params(seed=0, scale=12):
     return weights
 
 
-def engine_of(**changes):
-    made = Engine(CONFIG, STOP, Sampling(**vars(SMALL) | changes))
-    made.load(params())
+def engine_of(weights=None, *, config=CONFIG, grammar=None, kv_sharding=None, **changes):
+    made = Engine(config, STOP, Sampling(**vars(SMALL) | changes), grammar=grammar, kv_sharding=kv_sharding)
+    made.load(params() if weights is None else weights)
     return made
 
 
@@ -57,7 +60,7 @@ def script(number):
 
 async def talk(made, number):
     """Plays dialogue `number`; returns [(incoming ids, Sampled)]."""
-    session = await made.open()
+    session = made.open()
     try:
         return [
             (ids, await session.generate(ids, seed=1000 * number + place)) for place, ids in enumerate(script(number))
@@ -76,14 +79,14 @@ def run(numbers, made=None):
 
 
 @functools.cache
-def alone(number):
-    return run([number])[number]
+def alone(number, **layout):
+    return run([number], engine_of(**layout))[number]
 
 
 def same(turns, others):
     """Bitwise."""
     return len(turns) == len(others) and all(
-        np.array_equal(a.ids, b.ids) and a.logprobs.tobytes() == b.logprobs.tobytes() and a.stop == b.stop
+        all(x.tobytes() == y.tobytes() for x, y in zip(a[:3], b[:3], strict=True)) and a.stop == b.stop
         for (_, a), (_, b) in zip(turns, others, strict=True)
     )
 
@@ -92,14 +95,15 @@ def same(turns, others):
 def test_logprobs_are_those_of_the_whole_stream_under_the_model(temperature):
     made = engine_of(temperature=temperature)
     for turns in run(range(8), made).values():
-        stream, sampled = [], []
+        stream, mine, sampled, model = [], [], [], []
         for ids, turn in turns:
-            assert turn.ids.dtype == np.int32 and turn.logprobs.dtype == np.float32
-            assert len(turn.ids) == len(turn.logprobs) >= 1
+            assert turn.ids.dtype == np.int32 and turn.logprobs.dtype == turn.model_logprobs.dtype == np.float32
+            assert len(turn.ids) == len(turn.logprobs) == len(turn.model_logprobs) >= 1
             stream += [*ids, *turn.ids]
-            sampled += [*[np.nan] * len(ids), *turn.logprobs]
-        ours = np.array(sampled)
-        np.testing.assert_allclose(ours[~np.isnan(ours)], scored(stream, temperature)[~np.isnan(ours)], atol=1e-5)
+            mine += [*[False] * len(ids), *[True] * len(turn.ids)]
+            sampled, model = [*sampled, *turn.logprobs], [*model, *turn.model_logprobs]
+        np.testing.assert_allclose(sampled, scored(stream, temperature)[np.array(mine)], atol=1e-5)
+        np.testing.assert_allclose(model, scored(stream, 1.0)[np.array(mine)], atol=1e-5)
 
 
 def test_a_dialogue_is_the_same_to_the_bit_whoever_else_is_served():
@@ -123,18 +127,145 @@ def test_the_order_of_arrival_changes_nothing():
         assert all(same(results[number], alone(number)) for number in numbers)
 
 
-def test_more_dialogues_than_slots_take_turns():
-    made = engine_of()
-    results = run(range(19), made)
-    assert all(same(results[number], alone(number)) for number in range(19))
+async def talk_slowly(made, number, latency):
+    """Like `talk`, with a user who takes `latency()` seconds to answer."""
+    session, turns = made.open(), []
+    for place, ids in enumerate(script(number)):
+        await asyncio.sleep(latency())
+        turns.append((ids, await session.generate(ids, seed=1000 * number + place)))
+    session.close()
+    return turns
+
+
+LATENCIES = {
+    "none": lambda: 0.0,
+    "constant": lambda: 0.01,
+    "random": functools.partial(np.random.default_rng(0).uniform, 0.0, 0.03),
+}
+
+
+@pytest.mark.parametrize("rows", [0, 2])
+@pytest.mark.parametrize("latency", LATENCIES)
+@pytest.mark.parametrize("slots", [4, 8, 16])
+def test_transcripts_depend_neither_on_latency_nor_on_slots(slots, latency, rows):
+    """To the bit in one layout; with fewer slots than dialogues, those that wait for their user are parked meanwhile.
+
+    In another layout the products have another shape, and XLA may add in another order: the same tokens, with
+    log-probabilities up to rounding.
+    """
+    made = engine_of(slots=slots, rows=rows, steps=3)
+
+    async def everyone():
+        async with made:
+            return await asyncio.gather(*(talk_slowly(made, number, LATENCIES[latency]) for number in range(19)))
+
+    results = asyncio.run(everyone())
+    assert all(same(results[number], alone(number, slots=slots, rows=rows)) for number in range(19))
+    assert made.counts.computed + made.counts.copied == made.counts.streamed
+    assert made.counts.parked
     again = run([18, 0], made)  # and the engine is as good as new
-    assert same(again[18], alone(18)) and same(again[0], alone(0))
+    assert all(same(again[number], results[number]) for number in (18, 0))
+    for number, turns in enumerate(results):
+        for (_, ours), (_, other) in zip(turns, alone(number), strict=True):
+            assert np.array_equal(ours.ids, other.ids)
+            np.testing.assert_allclose(ours.logprobs, other.logprobs, atol=1e-5)
+
+
+def test_every_token_of_a_dialogue_is_computed_once():
+    made = engine_of()
+    turns = run([3], made)[3]
+    assert made.counts.streamed == made.counts.computed == sum(len(ids) + len(turn.ids) for ids, turn in turns)
+    assert made.counts.copied == made.counts.parked == 0
+
+
+PROMPT, CHUNK = np.arange(20, 90), SMALL.chunk  # 70 tokens, four chunks and a bit
+
+
+@pytest.mark.parametrize("slots", [8, 16])
+def test_what_prompts_share_is_computed_once(slots):
+    """Three groups of four: all share two chunks, a group its whole prompt, and every dialogue goes on by itself."""
+    made = engine_of(slots=slots, window=0.01)
+    prompts = [np.concatenate([PROMPT[: 2 * CHUNK], 100 + 10 * group + PROMPT[2 * CHUNK :] % 7]) for group in range(3)]
+
+    async def one(made, group, number):
+        session = made.open()
+        ids = np.append(prompts[group], 290 - number)
+        return ids, await session.generate(ids, seed=10 * group + number), session
+
+    async def everyone(made, members):
+        async with made:
+            results = await asyncio.gather(*(one(made, *member) for member in members))
+            for _, _, session in results:
+                session.close()
+            return [(ids, turn) for ids, turn, _ in results]
+
+    members = [(group, number) for group in range(3) for number in range(4)]
+    together = asyncio.run(everyone(made, members))
+    assert made.counts.copied == 2 * 2 * CHUNK + 9 * 4 * CHUNK  # leaders of groups 1 and 2; the other nine
+    assert made.counts.computed + made.counts.copied == made.counts.streamed
+    for member, turn in zip(members, together, strict=True):
+        assert same([turn], asyncio.run(everyone(engine_of(slots=slots), [member])))
+    made.load(params(1))  # under other weights, nothing is left to copy
+    asyncio.run(everyone(made, members[:1]))
+    assert made.counts.copied == 0
+
+
+def test_the_beginning_of_a_dialogue_that_is_gone_is_still_there_to_copy():
+    async def twice(made):
+        async with made:
+            for _ in range(2):
+                session = made.open()
+                turn = await session.generate(PROMPT, seed=3)
+                session.close()
+            return [(PROMPT, turn)]
+
+    made = engine_of()
+    second = asyncio.run(twice(made))
+    assert made.counts.copied == 4 * CHUNK and made.counts.computed == made.counts.streamed - 4 * CHUNK
+    made.load(params())
+    assert same(second, asyncio.run(twice(engine_of(slots=3))))
+
+
+def test_one_that_begins_like_another_does_not_wait_for_one_that_was_given_up():
+    async def give_up():
+        made = engine_of(window=0.02)
+        async with made:
+            first = asyncio.create_task(made.open().generate(PROMPT, seed=0))
+            second = asyncio.create_task(made.open().generate(PROMPT, seed=1))
+            await asyncio.sleep(0.005)
+            first.cancel()
+            return await asyncio.wait_for(second, 60)
+
+    assert len(asyncio.run(give_up()).ids)
+
+
+def test_room_grows_as_streams_need_it_and_changes_nothing(monkeypatch):
+    expected = [run([number], engine_of(capacity=150))[number] for number in range(3)]
+    monkeypatch.setattr(slots_module, "SMALLEST", 64)
+    made = engine_of(capacity=150)
+    assert made._slots._kv.k.shape[2] == 64
+    assert all(same(run([number], made)[number], expected[number]) for number in range(3))
+    assert made._slots._kv.k.shape[2] == 128
+
+
+def test_slots_may_be_spread_over_devices():
+    """The same tokens; log-probabilities up to rounding."""
+    mesh = jax.make_mesh((4,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    layout = jax.sharding.NamedSharding(mesh, jax.P(None, "data"))
+    weights = jax.device_put(params(), jax.sharding.NamedSharding(mesh, jax.P()))
+    made = engine_of(weights, slots=4, kv_sharding=layout)
+    results = run(range(9), made)
+    assert made.counts.parked and made._slots._kv.k.sharding.is_equivalent_to(layout, 5)
+    for number, turns in results.items():
+        for (_, ours), (_, other) in zip(turns, alone(number), strict=True):
+            assert np.array_equal(ours.ids, other.ids)
+            np.testing.assert_allclose(ours.logprobs, other.logprobs, atol=1e-5)
 
 
 def test_another_seed_draws_other_tokens():
     async def draw():
         async with engine_of() as made:
-            sessions = [await made.open() for _ in range(3)]
+            sessions = [made.open() for _ in range(3)]
             return await asyncio.gather(
                 *(session.generate(np.arange(9), seed) for session, seed in zip(sessions, (1, 2, 1), strict=True))
             )
@@ -153,7 +284,7 @@ def test_why_a_turn_stops():
 
     async def fill():
         async with engine_of() as made:
-            session = await made.open()
+            session = made.open()
             assert session.room == 160
             sampled = await session.generate(np.arange(158), seed=5)
             assert session.room == 0
@@ -170,7 +301,7 @@ def test_why_a_turn_stops():
 def test_what_does_not_fit_is_refused_and_changes_nothing():
     async def misuse():
         async with engine_of() as made:
-            session = await made.open()
+            session = made.open()
             for count in (0, 160, 200):
                 with pytest.raises(ValueError, match=f"1 to 159 tokens.*got {count}"):
                     await session.generate(np.ones(count, np.int32), seed=0)
@@ -185,7 +316,7 @@ def test_new_weights_come_between_sessions_only():
     async def change():
         made = engine_of()
         async with made:
-            session = await made.open()
+            session = made.open()
             with pytest.raises(RuntimeError, match="1 sessions are open"):
                 made.load(params(1))
             session.close()
@@ -205,7 +336,12 @@ def test_an_engine_without_weights_says_so():
 
 
 @pytest.mark.parametrize(
-    "options", [{"slots": 0}, {"capacity": 0}, {"chunk": 0}, {"max_new_tokens": 0}, {"temperature": 0.0}]
+    "options",
+    [
+        *({name: 0} for name in ("slots", "capacity", "chunk", "steps", "max_new_tokens", "temperature", "top_p")),
+        *({"rows": 65}, {"rows": -1}, {"top_k": -1}, {"top_p": 1.5}),
+    ],
+    ids=str,
 )
 def test_a_layout_that_cannot_be_is_refused(options):
     with pytest.raises(ValueError, match=f"config.engine.{next(iter(options))}"):
@@ -220,104 +356,156 @@ def test_a_stop_token_outside_the_vocabulary_is_refused():
 def test_a_fault_reaches_all_who_wait_and_the_engine_goes_on():
     async def break_it():
         made = engine_of()
-        generate = made._generate
+        round_ = made._round
 
-        def broken(batch):
+        def broken(*_):
             raise MemoryError("too big")
 
         async with made:
-            made._generate = broken
+            kept = made.open()
+            before = await kept.generate(script(0)[0], seed=0)
+            made._round = broken
             waiting = [asyncio.create_task(talk(made, number)) for number in range(3)]
             await asyncio.sleep(0)
             waiting[1].cancel()  # its waiting ends, that of the others must not be forgotten
             failures = await asyncio.wait_for(asyncio.gather(*waiting, return_exceptions=True), 10)
-            made._generate = generate
-            return failures, await asyncio.wait_for(talk(made, 0), 60)
+            made._round = round_
+            after = await kept.generate(script(0)[1], seed=1)  # its keys and values are gone, and computed again
+            return failures, [before, after], await asyncio.wait_for(talk(made, 2), 60)
 
-    (first, second, third), turns = asyncio.run(break_it())
+    (first, second, third), kept, turns = asyncio.run(break_it())
     assert str(first) == str(third) == "too big" and isinstance(second, asyncio.CancelledError)
-    assert same(turns, alone(0))
+    assert same(turns, alone(2))
+    assert same([(None, kept[0])], alone(0)[:1]) and np.array_equal(kept[1].ids, alone(0)[1][1].ids)
 
 
 @pytest.mark.parametrize("fault", [False, True])
-def test_a_slot_whose_session_is_cancelled_is_given_on_only_when_its_batch_is_done(fault):
+def test_a_slot_whose_session_is_cancelled_is_given_on_only_when_its_round_is_done(fault):
     async def cancel():
-        made = engine_of()
-        generate, started, go_on = made._generate, threading.Event(), threading.Event()
+        made = engine_of(slots=1)
+        round_, started, go_on = made._round, threading.Event(), threading.Event()
 
-        def slow(batch):
+        def slow(*arguments):
             started.set()
             go_on.wait(10)
             if fault:
                 raise MemoryError
-            return generate(batch)
+            return round_(*arguments)
 
         async with made:
-            for _ in range(SMALL.slots - 1):  # leaves one slot
-                await made.open()
-            made._generate = slow
+            made._round = slow
             first = asyncio.create_task(talk(made, 1))
             await asyncio.to_thread(started.wait)
             first.cancel()
             second = asyncio.create_task(talk(made, 0))
             await asyncio.sleep(0.05)
-            made._generate = generate
+            made._round = round_
             go_on.set()
             return await asyncio.wait_for(second, 60)
 
-    assert same(asyncio.run(cancel()), alone(0))
+    assert same(asyncio.run(cancel()), alone(0, slots=1))
 
 
 def test_a_caller_cancelled_before_its_batch_is_forgotten():
     async def cancel():
         async with engine_of(window=0.03) as made:
-            for _ in range(SMALL.slots - 2):  # leaves two slots, and has the engine wait for more requests
-                await made.open()
+            idle = [made.open() for _ in range(2)]  # has the engine wait for more requests
             first = asyncio.create_task(talk(made, 1))
             await asyncio.sleep(0.01)
             first.cancel()
             await asyncio.gather(first, return_exceptions=True)
-            session = await made.open()  # in the slot that `first` had
-            other = await talk(made, 2)
-            return other, await session.generate(script(0)[0], seed=0)
+            return await talk(made, 2), await idle[0].generate(script(0)[0], seed=0)
 
     other, turn = asyncio.run(cancel())
     assert same(other, alone(2)) and same([(None, turn)], alone(0)[:1])
 
 
-def test_draws_follow_the_softmax_at_the_given_temperature():
-    prompt, draws = np.array([100, 200, 300, 40]) % 300, 1536
+def test_leaving_in_the_middle_waits_for_the_thread():
+    made, inside = engine_of(), threading.Semaphore(0)
+    round_, rounds = made._round, []
+
+    def counted(*arguments):
+        inside.release()
+        result = round_(*arguments)
+        rounds.append(result)
+        return result
+
+    async def leave():
+        made._round = counted
+        async with made:
+            task = asyncio.create_task(talk(made, 0))
+            await asyncio.to_thread(inside.acquire)
+        ended = len(rounds)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        return ended
+
+    assert asyncio.run(leave()) == 1
+    assert same(run([0], made)[0], alone(0))
+
+
+# How tokens are drawn
+
+
+def misfit(tokens, chances, *, by_rarity=True):
+    """Chi-square of tokens against chances in units of its deviation, tokens next to each other put together."""
+    order, draws = np.argsort(chances) if by_rarity else np.arange(len(chances)), len(tokens)
+    bins = (np.cumsum(chances[order]) * 30).astype(int)
+    expected = np.bincount(bins, chances[order]) * draws
+    counts = np.bincount(bins, np.bincount(tokens, minlength=len(chances))[order])
+    full = expected > 5
+    assert full.sum() > 5
+    statistic, freedom = np.sum((counts - expected)[full] ** 2 / expected[full]), full.sum() - 1
+    return (statistic - freedom) / np.sqrt(2 * freedom)
+
+
+def cut(logits, temperature, top_k, top_p):
+    """What is drawn from, in NumPy and float64, token by token."""
+    chances = np.exp(logits / temperature - np.max(logits / temperature))
+    order = np.argsort(-chances)[: top_k or None]
+    kept, mass, total = [], 0.0, chances[order].sum()
+    for token in order:
+        if mass < top_p * total:
+            kept.append(token)
+        mass += chances[token]
+    return np.where(np.isin(np.arange(len(logits)), kept), chances, 0) / chances[kept].sum()
+
+
+@pytest.mark.parametrize(
+    ("temperature", "top_k", "top_p"), [(1.0, 0, 1.0), (0.7, 0, 1.0), (1.0, 40, 1.0), (1.0, 0, 0.8), (1.3, 60, 0.9)]
+)
+def test_draws_follow_the_cut_softmax(temperature, top_k, top_p):
+    """10^5 draws from known logits."""
+    logits = np.random.default_rng(0).normal(size=300) * 1.5
+    options = Sampling(temperature=temperature, top_k=top_k, top_p=top_p)
+    uniform = jax.random.uniform(jax.random.key(1), (100_000,))
+    draw = jax.jit(jax.vmap(lambda u: device.draw(jnp.asarray(logits[None], jnp.float32), u[None], options)))
+    tokens, logprobs, model_logprobs = (np.asarray(x)[:, 0] for x in draw(uniform))
+    chances = cut(logits, temperature, top_k, top_p)
+    assert (chances == 0).any() == options.cuts and (chances[tokens] > 0).all()
+    assert misfit(tokens, chances) < 4 and misfit(tokens, chances, by_rarity=False) < 4
+    assert misfit(tokens, cut(logits, temperature * 1.1, top_k, top_p)) > 10
+    np.testing.assert_allclose(logprobs, np.log(chances[tokens]), atol=1e-5)
+    np.testing.assert_allclose(model_logprobs, np.log(cut(logits, 1.0, 0, 1.0)[tokens]), atol=1e-5)
+
+
+def test_the_engine_draws_from_the_models_logits():
+    prompt, draws = np.array([100, 200, 300, 40]) % 300, 1024
     weights = params(scale=6)
     logits = np.asarray(jax.jit(qwen2.forward, static_argnums=0)(CONFIG, weights, jnp.asarray(prompt[None])))[0, -1]
 
-    async def draw(temperature):
-        async def one(made, seed):
-            session = await made.open()
+    async def everyone():
+        async def one(seed):
+            session = made.open()
             sampled = await session.generate(prompt, seed)
             session.close()
             return sampled.ids[0]
 
-        made = engine_of(temperature=temperature)
-        made.load(weights)
-        async with made:
-            return await asyncio.gather(*(one(made, seed) for seed in range(draws)))
+        async with (made := engine_of(weights, slots=16, temperature=0.7, max_new_tokens=1)):
+            return await asyncio.gather(*(one(seed) for seed in range(draws)))
 
-    def misfit(tokens, temperature, *, by_rarity=True):
-        """Chi-square against the softmax in units of its deviation, tokens next to each other put together."""
-        chances = np.asarray(jax.nn.softmax(logits / temperature))
-        order = np.argsort(chances) if by_rarity else np.arange(300)
-        bins = (np.cumsum(chances[order]) * 30).astype(int)
-        expected = np.bincount(bins, chances[order]) * draws
-        counts = np.bincount(bins, np.bincount(tokens, minlength=300)[order])
-        full = expected > 5
-        assert full.sum() > 15
-        statistic, freedom = np.sum((counts - expected)[full] ** 2 / expected[full]), full.sum() - 1
-        return (statistic - freedom) / np.sqrt(2 * freedom)
-
-    for temperature, other in ((1.0, 0.7), (0.7, 1.0)):
-        tokens = asyncio.run(draw(temperature))
-        assert misfit(tokens, temperature) < 4 and misfit(tokens, temperature, by_rarity=False) < 4
-        assert misfit(tokens, other) > 10
+    tokens = np.array(asyncio.run(everyone()))
+    assert misfit(tokens, cut(logits, 0.7, 0, 1.0)) < 4 and misfit(tokens, cut(logits, 1.0, 0, 1.0)) > 10
 
 
 # The policy on top of it
@@ -421,8 +609,46 @@ def test_a_whole_dialogue_with_random_weights_ends_as_a_breach_of_the_format(tra
     assert all(len(dialogue.turns[0].incoming_ids) and len(dialogue.turns) == 1 for dialogue in dialogues)
 
 
-def test_the_decoder_is_compiled_once_for_a_layout():
-    before = engine._decode._cache_size()
-    run([0])
-    run([1, 2])
-    assert engine._decode._cache_size() - before <= 1
+@pytest.mark.parametrize("temperature", [0.8, 3.0])
+def test_a_grammar_lets_the_policy_write_well_formed_turns_only(trained, temperature):
+    """Random weights, which would hardly ever; log-probabilities are the policy's all the same."""
+    rules, weights = grammar.turn_format(trained, CONFIG.vocab_size), params()
+    closing = [trained.encode(tag)[0] for tag in ("</think>", "</response>")]  # make it likely that they come
+    table = weights["embed"]["embedding"].at[jnp.array(closing)].multiply(5)
+    weights = weights | {"embed": {"embedding": table}}
+    made = engine_of(weights, grammar=rules, temperature=temperature, max_new_tokens=150, capacity=500)
+
+    async def one(number):
+        session = made.open()
+        turns = [(ids, await session.generate(ids, seed=number)) for ids in script(number)[:2]]
+        session.close()
+        return turns
+
+    async def everyone():
+        async with made:
+            return await asyncio.gather(*(one(number) for number in range(12)))
+
+    ended = 0
+    for turns in asyncio.run(everyone()):
+        stream, mine, sampled = [], [], []
+        for ids, turn in turns:
+            stream, sampled = [*stream, *ids, *turn.ids], [*sampled, *turn.logprobs]
+            mine += [*[False] * len(ids), *[True] * len(turn.ids)]
+            if turn.stop == "end_of_turn":
+                ended += 1
+                assert chat.parse(trained.decode(turn.ids[:-1])).response
+            else:  # long-winded, but not malformed
+                assert trained.decode(turn.ids).startswith("<think>")
+        row = np.zeros((1, 512), np.int32)
+        row[0, : len(stream)] = stream
+        expected = qwen2.token_logprobs(CONFIG, weights, row, temperature=temperature)[0][0, : len(stream)]
+        np.testing.assert_allclose(sampled, expected[np.array(mine)], atol=1e-4)
+    assert ended > 3
+
+
+def test_a_layout_is_compiled_once():
+    before = device.decode._cache_size(), device.extend._cache_size()
+    options = {"slots": 3, "chunk": 7}  # as no other test has it
+    run([0], engine_of(**options))
+    run([1, 2, 3, 4], engine_of(**options))
+    assert (device.decode._cache_size(), device.extend._cache_size()) == (before[0] + 1, before[1] + 1)

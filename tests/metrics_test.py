@@ -28,6 +28,7 @@ def turn(reward=0.0, voucher=False, tokens=0, **fields):
         incoming_ids=np.arange(5, dtype=np.int32),
         ids=np.arange(tokens, dtype=np.int32),
         logprobs=np.full(tokens, -0.5, np.float32),
+        model_logprobs=np.full(tokens, -0.5, np.float32),
         cost=np.array([voucher], np.float32),
         scores={"persona": 1.0, "rules": 0.5},
         process_reward=reward,

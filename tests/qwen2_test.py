@@ -300,16 +300,31 @@ class ExtendTest(chex.TestCase):
         for seed, others in ((6, 300), (7, 0), (8, 150)):
             chex.assert_trees_all_equal(play(seed, others), first)
 
-    def test_reset_slots_start_anew(self):
-        params, tokens = new_params(CONFIG), new_tokens(1, 2, 5)
-        counts = jnp.array([5, 3])
-        _, cache = extend(CONFIG, params, kv_cache.init(CONFIG, 2, 20), new_tokens(2, 2, 5), jnp.array([5, 5]))
-        cache = kv_cache.reset(cache, jnp.array([True, False]))
-        np.testing.assert_array_equal(cache.lengths, [0, 5])
-        actual, _ = extend(CONFIG, params, cache, tokens, counts)
-        expected, _ = extend(CONFIG, params, kv_cache.init(CONFIG, 2, 20), tokens, counts)
-        np.testing.assert_array_equal(actual[0], expected[0])
-        self.assertGreater(np.abs(actual[1] - expected[1]).max(), 1e-3)
+    def test_rows_may_be_any_slots(self):
+        """To the bit what the same rows give in a cache that holds only them."""
+        params, tokens = new_params(CONFIG), new_tokens(1, 5, 9)
+        _, cache = extend(CONFIG, params, kv_cache.init(CONFIG, 5, 40), tokens, jnp.array([9, 4, 7, 1, 0]))
+        slots, piece, counts = jnp.array([3, 0, 0]), new_tokens(2, 3, 6), jnp.array([6, 2, 0])
+        chosen = kv_cache.KVCache(cache.k[:, slots], cache.v[:, slots], cache.lengths[slots])
+        expected, alone = extend(CONFIG, params, chosen, piece, counts)
+        actual, after = jax.jit(qwen2.extend, static_argnums=0)(CONFIG, params, cache, piece, counts, slots=slots)
+        np.testing.assert_array_equal(actual[:2], expected[:2])
+        np.testing.assert_array_equal(after.lengths, [11, 4, 7, 7, 0])
+        for row, slot in ((0, 3), (1, 0)):
+            size = after.lengths[slot]
+            np.testing.assert_array_equal(after.k[:, slot, :size], alone.k[:, row, :size])
+        np.testing.assert_array_equal(after.v[:, 1:3], cache.v[:, 1:3])
+
+    def test_a_slot_moves_to_another_in_a_cache_that_grew(self):
+        params, tokens = new_params(CONFIG), new_tokens(1, 2, 9)
+        logits, cache = extend(CONFIG, params, kv_cache.init(CONFIG, 2, 12), tokens, jnp.array([9, 5]))
+        moved = kv_cache.take(cache, jnp.int32(0), 10)
+        grown = kv_cache.put(kv_cache.grow(cache, 20), jnp.int32(1), *moved)._replace(lengths=jnp.array([9, 9]))
+        after, _ = extend(
+            CONFIG, params, grown, new_tokens(2, 2, 3).at[1].set(new_tokens(2, 2, 3)[0]), jnp.array([3, 3])
+        )
+        np.testing.assert_array_equal(after[0], after[1])
+        self.assertGreater(np.abs(after[0] - logits[0]).max(), 1e-3)
 
     def test_sampling_and_training_agree(self):
         """Log-probabilities from the cache are those of `token_logprobs`."""

@@ -1,0 +1,82 @@
+"""Contenders at the same work, each in a process of its own: what the benchmarks against peers have in common."""
+
+import argparse
+import json
+import os
+import pathlib
+import platform
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from typing import Any
+
+SHAPE = {"hidden_size": 256, "intermediate_size": 768, "num_layers": 6, "num_heads": 8, "num_kv_heads": 2}
+"""The model of all of them, float32, with tied embeddings; the vocabulary differs."""
+
+
+def checkpoint(path: pathlib.Path, vocab_size: int) -> None:
+    """Writes random weights in Hugging Face's format."""
+    import jax
+
+    from models import hf, qwen2
+
+    config = qwen2.Qwen2Config(vocab_size=vocab_size, max_positions=4096, **SHAPE)
+    hf.save(path, config, qwen2.init(config, jax.random.key(0)))
+
+
+def tunix_model(path: str, vocab_size: int) -> Any:
+    """The checkpoint as Tunix loads it; returns the model and its mesh."""
+    import jax
+    from tunix.models.qwen2 import model, params
+
+    config = model.ModelConfig(
+        num_layers=SHAPE["num_layers"],
+        vocab_size=vocab_size,
+        embed_dim=SHAPE["hidden_size"],
+        hidden_dim=SHAPE["intermediate_size"],
+        num_heads=SHAPE["num_heads"],
+        head_dim=SHAPE["hidden_size"] // SHAPE["num_heads"],
+        num_kv_heads=SHAPE["num_kv_heads"],
+        rope_theta=1_000_000,
+        norm_eps=1e-6,
+        use_tied_embedding=True,
+    )
+    mesh = jax.make_mesh((1, 1), ("fsdp", "tp"), axis_types=(jax.sharding.AxisType.Auto,) * 2)
+    with mesh:
+        return params.create_model_from_safe_tensors(str(path), config, mesh), mesh
+
+
+def run(
+    doc: str, contenders: Mapping[str, Callable[[str], dict]], vocab_size: int
+) -> tuple[dict[str, dict], Callable[[list[dict]], None]]:
+    """What each contender returns for the path of the checkpoint, by name, and where to hand the records for --json.
+
+    The process that plays a single contender prints what it returns, and ends here.
+    """
+    parser = argparse.ArgumentParser(description=doc.splitlines()[0])
+    parser.add_argument("--json", type=pathlib.Path, help="also write the figures there")
+    parser.add_argument("--only", nargs=2, metavar=("NAME", "CHECKPOINT"), help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.only:
+        name, path = arguments.only
+        print(json.dumps(contenders[name](path)))
+        sys.exit()
+    found = {}
+    with tempfile.TemporaryDirectory() as directory:
+        path = pathlib.Path(directory, "model")
+        checkpoint(path, vocab_size)
+        for name in contenders:
+            command = [sys.executable, *sys.orig_argv[1:3], "--only", name, str(path)]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            if done.returncode:
+                sys.exit(f"{name} failed:\n{done.stderr[-2000:]}")
+            found[name] = json.loads(done.stdout.splitlines()[-1])
+
+    def hand_in(records: list[dict]) -> None:
+        device = {"device": f"{platform.machine()}, {os.cpu_count()} cores"}
+        if arguments.json:
+            text = json.dumps([device | record for record in records], indent=2)
+            arguments.json.write_text(text + "\n", encoding="utf-8")
+
+    return found, hand_in
