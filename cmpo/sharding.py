@@ -115,13 +115,13 @@ def rows_axis_size(mesh: Mesh) -> int:
 
 
 def cache(mesh: Mesh, slots: int) -> NamedSharding:
-    """The sharding of the sampler's keys and values [L, S, C, K, D] on this process's devices; S = `slots`.
+    """The sharding of the sampler's keys [L, S, K, D, C] and values [L, S, K, C, D] on this process's devices.
 
-    Raises ValueError if they cannot be shared out evenly.
+    Raises ValueError if S = `slots` cannot be shared out evenly.
     """
     if slots % (parts := rows_axis_size(mesh.local_mesh)):
         raise ValueError(f"config.engine.slots: expected a multiple of the {parts} parts of a process, got {slots}")
-    return NamedSharding(mesh.local_mesh, P(None, ROWS, None, TENSOR))
+    return NamedSharding(mesh.local_mesh, P(None, ROWS, TENSOR))
 
 
 def make_publish(config: Qwen2Config, mesh: Mesh) -> Callable[[Any, Any], Any]:

@@ -85,7 +85,7 @@ def cached_attention(
     *,
     slots: jax.Array | None = None,
     window: jax.Array | None = None,
-    block: int = 64,
+    block: int = 128,
 ) -> jax.Array:
     """Attention of new tokens over the keys and values of their own slot, themselves included.
 
@@ -94,8 +94,8 @@ def cached_attention(
 
     Args:
       q: [R, W, H, D] queries, float.
-      k_cache: [L, S, C, K, D] the cache of all layers, the new tokens' keys already written.
-      v_cache: [L, S, C, K, D] likewise for values.
+      k_cache: [L, S, K, D, C] the cache of all layers, the new tokens' keys already written.
+      v_cache: [L, S, K, C, D] likewise for values.
       layer: int32 scalar, the layer to read.
       positions: [R, W] int32; a query sees the slot's positions up to and including its own.
       lengths: [R] int32, tokens each row's slot holds with the new ones; 0 for a row whose result nobody reads.
@@ -108,37 +108,39 @@ def cached_attention(
     """
     chex.assert_rank([q, k_cache, v_cache], [4, 5, 5])
     rows, width, heads, dim = q.shape
-    capacity, kv_heads = k_cache.shape[2:4]
+    kv_heads, capacity = k_cache.shape[2], k_cache.shape[4]
     block = min(block, capacity)
-    q = (q * dim**-0.5).reshape(rows, width, kv_heads, heads // kv_heads, dim)
-
-    def read(cache, start):
-        if slots is None:
-            return jax.lax.dynamic_slice(cache, (layer, 0, start, 0, 0), (1, rows, block, kv_heads, dim))[0]
-        shape = (1, 1, block, kv_heads, dim)
-        return jax.vmap(lambda slot: jax.lax.dynamic_slice(cache, (layer, slot, start, 0, 0), shape)[0, 0])(slots)
+    q = (q * dim**-0.5).reshape(rows, width, kv_heads, heads // kv_heads, dim).transpose(0, 2, 3, 1, 4)
 
     def step(index, carry):
         top, total, mixed = carry  # [R, K, G, W, 1] twice, [R, K, G, W, D]
         # The last block of a capacity that is no multiple is moved back to fit; what it reads twice is masked.
         start = jnp.minimum(index * block, capacity - block)
-        k, v = read(k_cache, start), read(v_cache, start)
+        k = read(k_cache, (0, 0, start), (kv_heads, dim, block))
+        v = read(v_cache, (0, start, 0), (kv_heads, block, dim))
         at = start + jnp.arange(block)
         mask = (at >= index * block) & (at <= positions[:, :, None])
         if window is not None:
             mask &= at > positions[:, :, None] - window
         mask = mask[:, None, None]
-        scores = jnp.einsum("rwkgd,rckd->rkgwc", q, k, preferred_element_type=jnp.float32)
+        scores = jnp.einsum("rkgwd,rkdc->rkgwc", q, k, preferred_element_type=jnp.float32)
         scores = jnp.where(mask, scores, _MASKED)
         new_top = jnp.maximum(top, scores.max(-1, keepdims=True))
         weights = jnp.where(mask, jnp.exp(scores - new_top), 0.0)
         keep = jnp.exp(top - new_top)
-        new_mixed = jnp.einsum("rkgwc,rckd->rkgwd", weights.astype(v.dtype), v, preferred_element_type=jnp.float32)
+        new_mixed = jnp.einsum("rkgwc,rkcd->rkgwd", weights.astype(v.dtype), v, preferred_element_type=jnp.float32)
         return new_top, keep * total + weights.sum(-1, keepdims=True), keep * mixed + new_mixed
 
+    def read(cache, start, shape):
+        """A part of each row's slot, [R, *shape]."""
+        if slots is None:
+            return jax.lax.dynamic_slice(cache, (layer, 0, *start), (1, rows, *shape))[0]
+        of_slot = jax.vmap(lambda slot: jax.lax.dynamic_slice(cache, (layer, slot, *start), (1, 1, *shape)))
+        return of_slot(slots)[:, 0, 0]
+
     shape = (rows, kv_heads, heads // kv_heads, width)
-    start = (jnp.full((*shape, 1), _MASKED), jnp.zeros((*shape, 1)), jnp.zeros((*shape, dim)))
+    first = (jnp.full((*shape, 1), _MASKED), jnp.zeros((*shape, 1)), jnp.zeros((*shape, dim)))
     blocks = (jnp.max(lengths) + block - 1) // block
-    _, total, mixed = jax.lax.fori_loop(0, blocks, step, start)
+    _, total, mixed = jax.lax.fori_loop(0, blocks, step, first)
     output = mixed / jnp.maximum(total, jnp.finfo(jnp.float32).tiny)
     return jnp.moveaxis(output, 3, 1).reshape(rows, width, heads, dim).astype(q.dtype)

@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from models import cache as kv_cache
 from models import rope as rotary
 from models.attention import cached_attention, causal_attention
 from models.cache import KVCache
@@ -279,7 +280,7 @@ def extend(
     """
     rows, width = tokens.shape
     chex.assert_shape(counts, (rows,))
-    capacity = cache.k.shape[2]
+    capacity = kv_cache.room(cache)
     at = jnp.arange(rows) if slots is None else slots
     chex.assert_equal_shape([counts, at, *([cache.lengths] if slots is None else [])])
     model = _merge(config, params)
@@ -296,8 +297,9 @@ def extend(
         index, block, window = xs
 
         def attend(q, k, v):
-            k_new = k_cache.at[index, at[:, None], write].set(k.astype(k_cache.dtype), mode="drop")
-            v_new = v_cache.at[index, at[:, None], write].set(v.astype(v_cache.dtype), mode="drop")
+            place = index, at[:, None], slice(None)
+            k_new = k_cache.at[*place, :, write].set(k.astype(k_cache.dtype), mode="drop")
+            v_new = v_cache.at[*place, write].set(v.astype(v_cache.dtype), mode="drop")
             mixed = cached_attention(q, k_new, v_new, index, positions, held, slots=slots, window=window)
             return mixed, (k_new, v_new)
 

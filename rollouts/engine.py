@@ -58,7 +58,7 @@ class _Move(NamedTuple):
 class Engine:
     """Samples for many sessions at once; use as an async context manager around a batch of dialogues.
 
-    `kv_sharding` says where keys and values [L, S, C, K, D] live; None: on one device. With a `grammar`, nothing else
+    `kv_sharding` says where keys and values [L, S, K, …] live; None: on one device. With a `grammar`, nothing else
     is written.
     """
 

@@ -46,7 +46,7 @@ class Stream:
     length: int = 0
     computed: int = 0
     slot: int | None = None
-    parked: tuple[np.ndarray, np.ndarray] | None = None  # [L, at least computed, K, D]
+    parked: tuple[np.ndarray, np.ndarray] | None = None  # keys [L, K, D, P], values [L, K, P, D], P at least `computed`
 
     @property
     def unread(self) -> int:
@@ -104,7 +104,7 @@ class Slots:
         Whoever was in the slot must have been parked, or have ended.
         """
         if stream.parked:
-            self._make_room(stream.parked[0].shape[1])
+            self._make_room(stream.parked[1].shape[2])
             self._kv, stream.parked = _put(self._kv, np.int32(slot), *stream.parked), None
         elif donor:
             if donor.slot != slot:
@@ -182,10 +182,10 @@ class Slots:
         rounded = _UNIT
         while rounded < size:
             rounded *= 2
-        return min(rounded, self._kv.k.shape[2])
+        return min(rounded, cache.room(self._kv))
 
     def _make_room(self, size: int) -> None:
-        before = room = self._kv.k.shape[2]
+        before = room = cache.room(self._kv)
         while room < min(size, self._sampling.capacity):
             room = min(2 * room, self._sampling.capacity)
         if room > before:

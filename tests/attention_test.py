@@ -81,7 +81,8 @@ class CachedAttentionTest(chex.TestCase):
         q = normal(0, 4, width, 4, 8)
         positions = jnp.maximum(lengths[:, None] - width, 0) + jnp.arange(width)
         k, v = self.k if k is None else k, self.v if v is None else v
-        return q, positions, attend(q, k, v, 1, positions, lengths, block=block)
+        k_cache, v_cache = k.transpose(0, 1, 3, 4, 2), v.transpose(0, 1, 3, 2, 4)  # [L, S, K, D, C], [L, S, K, C, D]
+        return q, positions, attend(q, k_cache, v_cache, 1, positions, lengths, block=block)
 
     @chex.variants(with_jit=True, without_jit=True)
     @parameterized.parameters((1, 8), (3, 4), (3, 64))

@@ -86,6 +86,11 @@ def numpy_forward(config, params, tokens):
     return x @ (params["embed"]["embedding"].T if config.tie_embeddings else params["head"]["kernel"])
 
 
+def by_token(cache):
+    """Keys and values of a cache, both [L, S, C, K, D]."""
+    return jnp.moveaxis(cache.k, 4, 2), jnp.moveaxis(cache.v, 3, 2)
+
+
 class ConfigTest(parameterized.TestCase):
     @parameterized.parameters(
         ({"num_kv_heads": 3}, "num_heads 4 is no multiple of num_kv_heads 3"),
@@ -249,7 +254,7 @@ class ExtendTest(chex.TestCase):
                 if count:
                     np.testing.assert_allclose(logits[slot], expected[slot, done[slot] - 1], atol=2e-4)
                 # Nothing but the new tokens' places was written.
-                for new, old in ((cache.k, before.k), (cache.v, before.v)):
+                for new, old in zip(by_token(cache), by_token(before), strict=True):
                     np.testing.assert_array_equal(new[:, slot, done[slot] :], old[:, slot, done[slot] :])
                     kept = slice(0, done[slot] - count)
                     np.testing.assert_array_equal(new[:, slot, kept], old[:, slot, kept])
@@ -294,7 +299,7 @@ class ExtendTest(chex.TestCase):
             piece = new_tokens(seed + 1, 3, width).at[1].set(own[20 : 20 + width])
             counts = jnp.array([width, width, seed % 2])
             logits, cache = extend(config, params, cache, piece, counts)
-            return logits[1], cache.k[:, 1, : 20 + width], cache.v[:, 1, : 20 + width]
+            return logits[1], [x[:, 1, : 20 + width] for x in by_token(cache)]
 
         first = play(5, 30)
         for seed, others in ((6, 300), (7, 0), (8, 150)):
@@ -312,7 +317,8 @@ class ExtendTest(chex.TestCase):
         np.testing.assert_array_equal(after.lengths, [11, 4, 7, 7, 0])
         for row, slot in ((0, 3), (1, 0)):
             size = after.lengths[slot]
-            np.testing.assert_array_equal(after.k[:, slot, :size], alone.k[:, row, :size])
+            for ours, other in zip(by_token(after), by_token(alone), strict=True):
+                np.testing.assert_array_equal(ours[:, slot, :size], other[:, row, :size])
         np.testing.assert_array_equal(after.v[:, 1:3], cache.v[:, 1:3])
 
     def test_a_slot_moves_to_another_in_a_cache_that_grew(self):
