@@ -119,7 +119,7 @@ def needs(config: ConfigDict, model: Qwen2Config, sizes: Mapping[str, int]) -> d
             f"matrices in {model.dtype} and their gradients": 2 * _bytes(mesh, trained),
             "layers' matrices, gathered, and their gradients": 2 * gathered,
             "activations": tokens * (kept + 2 * layer),
-            "logits of a chunk": 3 * train.micro_rows * qwen2.CHUNK * (model.vocab_size // tensor) * 4,
+            "logits of a part of the words": 2 * tokens * (min(qwen2.CHUNK, model.vocab_size) // tensor) * 4,
         },
     }
 

@@ -121,6 +121,7 @@ def _scorer(config: qwen2.Qwen2Config, mesh: Mesh, temperature: float) -> Callab
             segment_ids=rows.segment_ids,
             temperature=temperature,
             constrain=lambda x: jax.lax.with_sharding_constraint(x, split),
+            vocab_shards=mesh.shape[sharding.TENSOR],
         )
 
     return logprobs_of

@@ -21,6 +21,7 @@ from flax import nnx
 
 from models import cache as kv_cache
 from models import rope as rotary
+from models import scoring
 from models.attention import cached_attention, causal_attention
 from models.cache import KVCache
 from models.config import Qwen2Config
@@ -30,8 +31,8 @@ from models.rope import Rope
 Params = dict[str, Any]
 """Nested dict of float arrays; matrices are [in, out], those of the layers [L, in, out]."""
 
-CHUNK = 128
-"""Tokens of each row whose logits exist at one time in training."""
+CHUNK = 8192
+"""Words whose logits exist at one time in training."""
 
 Attend = Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, Any]]
 """Maps q [B, T, H, A], k and v [B, T, K, A] to the mixed values [B, T, H, A] and whatever has to be carried on."""
@@ -203,10 +204,11 @@ def token_logprobs(
     temperature: float = 1.0,
     constrain: Callable[[jax.Array], jax.Array] = lambda x: x,
     chunk: int = CHUNK,
+    vocab_shards: int = 1,
 ) -> tuple[jax.Array, jax.Array]:
     """Log-probability of every token given those before it, and the entropy of the distribution it was drawn from.
 
-    The head is applied to `chunk` tokens of each row at a time and again in the backward pass, so that [B, T, V] never
+    The head is applied for about `chunk` words at a time, and again in the backward pass, so that [B, T, V] never
     exists. Both results are differentiable.
 
     Args:
@@ -217,42 +219,23 @@ def token_logprobs(
       segment_ids: as for `hidden`.
       temperature: logits are divided by it, as they were where the tokens were drawn.
       constrain: as for `hidden`.
-      chunk: tokens of each row whose logits exist at one time.
+      chunk: words whose logits exist at one time.
+      vocab_shards: into how many parts, on different devices, the vocabulary is split.
 
     Returns:
       logprobs [B, T] and entropy [B, T], float32, in nats; 0 for tokens with none before them in their segment, and
       for padding.
     """
-    batch, length = tokens.shape
     states = hidden(config, params, tokens, positions=positions, segment_ids=segment_ids, constrain=constrain)
-    size = min(chunk, length)
-    padding = -length % size
+    weights = params["embed"]["embedding"] if config.tie_embeddings else params["head"]["kernel"]
+    layout = scoring.Layout(config.tie_embeddings, config.vocab_size, vocab_shards, chunk, temperature)
+    scores = scoring.score(layout, weights.astype(config.dtype), states, jnp.roll(tokens, -1, axis=1))
 
-    # Rows stay whole and chunks run along T, so that rows sharded over devices stay where they are.
-    def split(x):
-        x = jnp.pad(x, [(0, 0), (0, padding)] + [(0, 0)] * (x.ndim - 2))
-        return jnp.moveaxis(x.reshape(batch, -1, size, *x.shape[2:]), 1, 0)
-
-    @functools.partial(jax.checkpoint, prevent_cse=False)
-    def score(params, states, targets):
-        logits = head(config, params, states) / temperature
-        total = jax.nn.logsumexp(logits, axis=-1)
-        chosen = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
-        entropy = total - jnp.sum(jnp.exp(logits - total[..., None]) * logits, axis=-1)
-        return chosen - total, entropy
-
-    chunks = split(states), split(jnp.roll(tokens, -1, axis=1))
-    _, scores = jax.lax.scan(lambda _, x: (None, score(params, *x)), None, chunks)
-
-    follows = jnp.arange(length) > 0
+    follows = jnp.arange(tokens.shape[1]) > 0
     if segment_ids is not None:
         follows &= (segment_ids == jnp.roll(segment_ids, 1, axis=1)) & (segment_ids != 0)
-
-    def join(x):
-        x = jnp.moveaxis(x, 0, 1).reshape(batch, -1)[:, :length]
-        return jnp.where(follows, jnp.roll(x, 1, axis=1), 0.0)
-
-    return join(scores[0]), join(scores[1])
+    logprobs, entropy = (jnp.where(follows, jnp.roll(x, 1, axis=1), 0.0) for x in scores)
+    return logprobs, entropy
 
 
 def extend(

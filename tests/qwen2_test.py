@@ -16,7 +16,7 @@ from absl.testing import absltest, parameterized
 from hypothesis import strategies as st
 
 from models import cache as kv_cache
-from models import qwen2, tokenizer
+from models import qwen2, scoring, tokenizer
 
 CONFIG = qwen2.Qwen2Config(
     vocab_size=61,
@@ -32,7 +32,7 @@ CONFIG = qwen2.Qwen2Config(
 
 forward = jax.jit(qwen2.forward, static_argnums=0)
 extend = jax.jit(qwen2.extend, static_argnums=0)
-token_logprobs = jax.jit(qwen2.token_logprobs, static_argnums=0, static_argnames="chunk")
+token_logprobs = jax.jit(qwen2.token_logprobs, static_argnums=0, static_argnames=("chunk", "vocab_shards"))
 
 
 @functools.cache
@@ -195,41 +195,62 @@ class ForwardTest(chex.TestCase):
 
 
 class TokenLogprobsTest(chex.TestCase):
-    def test_equals_log_softmax_of_forward(self):
-        """Values and gradients at a temperature, with chunks that do not divide a row, and with one for all."""
-        params, tokens = new_params(CONFIG), new_tokens(1, 2, 11)
+    @parameterized.product(
+        tied=(True, False),
+        # words, words at a time, shards: parts that fit, that do not, one part for all
+        layout=((61, 10, 1), (61, 1000, 1), (60, 12, 1), (60, 20, 2), (62, 20, 2)),
+    )
+    def test_equals_log_softmax_of_forward(self, tied, layout):
+        """Values and gradients at a temperature."""
+        words, chunk, shards = layout
+        config = dataclasses.replace(CONFIG, vocab_size=words, tie_embeddings=tied)
+        params, tokens = new_params(config), new_tokens(1, 2, 11) % words
         weights = jax.random.normal(jax.random.key(2), (2, 2, 11))
 
         def whole(params):
-            logprobs = jax.nn.log_softmax(qwen2.forward(CONFIG, params, tokens)[:, :-1] / 0.7)
+            logprobs = jax.nn.log_softmax(qwen2.forward(config, params, tokens)[:, :-1] / 0.7)
             chosen = jnp.take_along_axis(logprobs, tokens[:, 1:, None], axis=-1)[..., 0]
             entropy = -jnp.sum(jnp.exp(logprobs) * logprobs, axis=-1)
             scores = jnp.pad(jnp.stack([chosen, entropy]), [(0, 0), (0, 0), (1, 0)])
             return jnp.sum(weights * scores), scores
 
-        def chunked(params, chunk):
-            scores = jnp.stack(qwen2.token_logprobs(CONFIG, params, tokens, temperature=0.7, chunk=chunk))
+        def in_parts(params):
+            options = {"temperature": 0.7, "chunk": chunk, "vocab_shards": shards}
+            scores = jnp.stack(qwen2.token_logprobs(config, params, tokens, **options))
             return jnp.sum(weights * scores), scores
 
-        expected = jax.jit(jax.grad(whole, has_aux=True))(params)
-        gradient = jax.jit(jax.grad(chunked, has_aux=True), static_argnums=1)
-        for chunk in (10, 1000):
-            chex.assert_trees_all_close(gradient(params, chunk), expected, rtol=1e-4, atol=2e-4)
+        expected, actual = (jax.jit(jax.grad(f, has_aux=True))(params) for f in (whole, in_parts))
+        chex.assert_trees_all_close(actual, expected, rtol=1e-4, atol=2e-4)
 
-    def test_logits_of_all_tokens_never_exist(self):
-        """No array of the program, forward or backward, has more than one chunk's worth of vocabulary in it."""
+    def test_parts_are_of_the_size_that_wastes_least(self):
+        for words, shards, size in ((151936, 1, 4748), (152064, 1, 6912), (152064, 2, 3456), (49152, 1, 8192)):
+            layout = scoring.Layout(True, words, shards)
+            self.assertEqual((layout.size, layout.parts * size * shards), (size, words))
+        self.assertEqual(scoring.Layout(True, 100_003).size, 8192)  # a prime: the last part is padded
+
+    def test_extreme_logits_are_exact(self):
+        """Words that have no chance at all, and differences far beyond the range of the exponential."""
+        layout = scoring.Layout(True, 4, part=2)
+        weights = jnp.array([[0.0], [1e4], [-1e4], [1e4]])
+        (chosen, entropy), back = jax.vjp(
+            lambda w, x: scoring.score(layout, w, x, jnp.array([[3, 0]])), weights, jnp.array([[[1.0], [0.0]]])
+        )
+        np.testing.assert_allclose(chosen, [[-np.log(2), -np.log(4)]], rtol=1e-6)
+        np.testing.assert_allclose(entropy, [[np.log(2), np.log(4)]], rtol=1e-6)
+        of_weights, of_states = back((jnp.ones((1, 2)), jnp.ones((1, 2))))
+        np.testing.assert_allclose(of_weights[:, 0], [0, -0.5, 0, 0.5], atol=1e-6)
+        chex.assert_tree_all_finite(of_states)
+
+    def test_logits_of_all_words_never_exist(self):
+        """No array of the program, forward or backward, has more than one part's worth of vocabulary in it."""
         config = dataclasses.replace(CONFIG, vocab_size=4999)
         params = jax.eval_shape(lambda: qwen2.init(config, jax.random.key(0)))
         tokens = jax.ShapeDtypeStruct((2, 32), jnp.int32)
-        compiled = (
-            jax.jit(jax.grad(lambda p, t: qwen2.token_logprobs(config, p, t, chunk=4)[0].sum()))
-            .lower(params, tokens)
-            .compile()
-        )
-        self.assertNotIn("2,32,4999]", compiled.as_text())
-        self.assertNotIn("2,31,4999]", compiled.as_text())
-        self.assertNotIn("64,4999]", compiled.as_text())
-        self.assertIn("2,4,4999]", compiled.as_text())
+        total = jax.jit(jax.grad(lambda p, t: qwen2.token_logprobs(config, p, t, chunk=1000)[0].sum()))
+        program = total.lower(params, tokens).compile().as_text()
+        for shape in ("2,32,4999]", "2,31,4999]", "64,4999]", "4999,64]", "64,5000]", "5000,64]"):
+            self.assertNotIn(shape, program)
+        self.assertRegex(program, r"2,32,1,1000\]|64,1000\]")
 
 
 class ExtendTest(chex.TestCase):
