@@ -29,7 +29,7 @@ class Habits:
 
 HABITS = {
     "generous": Habits(
-        listens=0.9, asks=0.9, explains=0.6, offers=0.8, hesitates=0.35, presses=0.55, notes=0.7, slips=0.02
+        listens=0.8, asks=0.9, explains=0.5, offers=0.8, hesitates=0.35, presses=0.55, notes=0.7, slips=0.02
     ),
     "never": Habits(listens=1.0, asks=1.0, explains=1.0, offers=0.0, hesitates=0.0, presses=0.0, notes=1.0, slips=0.0),
     "always": Habits(listens=1.0, asks=1.0, explains=0.0, offers=1.0, hesitates=0.0, presses=1.0, notes=0.0, slips=0.0),

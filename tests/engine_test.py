@@ -146,7 +146,7 @@ LATENCIES = {
 
 @pytest.mark.parametrize("rows", [0, 2])
 @pytest.mark.parametrize("latency", LATENCIES)
-@pytest.mark.parametrize("slots", [4, 8, 16])
+@pytest.mark.parametrize("slots", [4, 16, 64])
 def test_transcripts_depend_neither_on_latency_nor_on_slots(slots, latency, rows):
     """To the bit in one layout; with fewer slots than dialogues, those that wait for their user are parked meanwhile.
 
@@ -162,7 +162,7 @@ def test_transcripts_depend_neither_on_latency_nor_on_slots(slots, latency, rows
     results = asyncio.run(everyone())
     assert all(same(results[number], alone(number, slots=slots, rows=rows)) for number in range(19))
     assert made.counts.computed + made.counts.copied == made.counts.streamed
-    assert made.counts.parked
+    assert bool(made.counts.parked) == (slots < 19)
     again = run([18, 0], made)  # and the engine is as good as new
     assert all(same(again[number], results[number]) for number in (18, 0))
     for number, turns in enumerate(results):
