@@ -4,8 +4,7 @@ Both walk over keys in blocks, so that a block of scores stays in the processor'
 query may see: `causal_attention` the future, `cached_attention` the unused end of the cache.
 
 Legend: B rows, T tokens of a row, S slots of the cache, R rows of new tokens, W tokens of each, C capacity of a slot,
-L layers,
-H query heads, K key/value heads, G = H / K query heads of one key/value head, D head dimension.
+L layers, H query heads, K key/value heads, G = H / K query heads of one key/value head, D head dimension.
 """
 
 import functools

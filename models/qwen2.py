@@ -178,7 +178,8 @@ def hidden(
 
 def head(config: Qwen2Config, params: Params, hidden: jax.Array) -> jax.Array:
     """Maps hidden states [..., D] to logits [..., V], float32."""
-    kernel = params["embed"]["embedding"].T if config.tie_embeddings else params["head"]["kernel"]
+    weights = _output(config, params)
+    kernel = weights.T if config.tie_embeddings else weights
     return jnp.dot(hidden, kernel.astype(config.dtype), preferred_element_type=jnp.float32)
 
 
@@ -227,7 +228,7 @@ def token_logprobs(
       for padding.
     """
     states = hidden(config, params, tokens, positions=positions, segment_ids=segment_ids, constrain=constrain)
-    weights = params["embed"]["embedding"] if config.tie_embeddings else params["head"]["kernel"]
+    weights = _output(config, params)
     layout = scoring.Layout(config.tie_embeddings, config.vocab_size, vocab_shards, chunk, temperature)
     scores = scoring.score(layout, weights.astype(config.dtype), states, jnp.roll(tokens, -1, axis=1))
 
@@ -293,6 +294,11 @@ def extend(
     (x, k, v), _ = jax.lax.scan(layer, carry, (jnp.arange(config.num_layers), model.layers, _windows(config)))
     last = jnp.take_along_axis(x, jnp.maximum(counts - 1, 0)[:, None, None], axis=1)[:, 0]
     return head(config, params, model.norm(last)), KVCache(k, v, cache.lengths.at[at].add(counts))
+
+
+def _output(config: Qwen2Config, params: Params) -> jax.Array:
+    """The weights of the output head: the embedding [V, D] where they are tied, else a matrix [D, V]."""
+    return params["embed"]["embedding"] if config.tie_embeddings else params["head"]["kernel"]
 
 
 @functools.cache

@@ -79,6 +79,7 @@ class Slots:
         self._config, self._stop_id, self._sampling, self._sharding = config, stop_id, sampling, sharding
         self._grammar, self._tables = grammar, jax.tree.map(jnp.asarray, grammar)
         self._params: qwen2.Params | None = None
+        self.counts = Counts()
         self._allocate()
 
     def _allocate(self) -> None:
