@@ -12,13 +12,13 @@ causal = jax.jit(causal_attention, static_argnames="block")
 cached = jax.jit(cached_attention, static_argnames="block")
 
 
-def full_attention(q, k, v, segment_ids):
-    """Every query against every key, key/value heads repeated: [B, T, H, D] in, [B, T, H, D] out."""
+def full_attention(q, k, v, segment_ids, near=True):
+    """Every query against every key that is `near`, key/value heads repeated: [B, T, H, D] in, [B, T, H, D] out."""
     repeats = q.shape[2] // k.shape[2]
     k, v = jnp.repeat(k, repeats, axis=2), jnp.repeat(v, repeats, axis=2)
     scores = jnp.einsum("bthd,bshd->bhts", q, k) / np.sqrt(q.shape[-1])
     steps = jnp.arange(q.shape[1])
-    mask = (steps[:, None] >= steps) & (segment_ids[:, :, None] == segment_ids[:, None, :])
+    mask = near & (steps[:, None] >= steps) & (segment_ids[:, :, None] == segment_ids[:, None, :])
     return jnp.einsum("bhts,bshd->bthd", jax.nn.softmax(jnp.where(mask[:, None], scores, -jnp.inf)), v)
 
 
@@ -62,6 +62,38 @@ class CausalAttentionTest(chex.TestCase):
             chex.assert_tree_all_finite((output, gradients))
             for leaf in gradients:
                 chex.assert_trees_all_equal(jnp.where(real, 0, leaf), jnp.zeros_like(leaf))
+
+    @parameterized.parameters((True, None, 8), (False, 5, 16), (True, 9, 16))
+    def test_blocks_of_other_segments_and_beyond_the_window_are_not_even_read(self, cut, window, begin):
+        """NaN before token 8, which no query from `begin` on may see, would show in outputs and in gradients."""
+        x = normal(0, 1, 24, 2, 4), normal(1, 1, 24, 1, 4), normal(2, 1, 24, 1, 4)
+        broken = x[0], *(y.at[:, :8].set(jnp.nan) for y in x[1:])
+        segments = jnp.array([[1] * 8 + [2] * 16]) if cut else None
+        window = window and jnp.int32(window)
+
+        def total(x):
+            return jnp.sum(causal_attention(*x, segments, window=window, block=4)[:, begin:])
+
+        of_total = jax.jit(jax.value_and_grad(total))
+        (value, (of_q, *_)), (expected, (of_q_expected, *_)) = of_total(broken), of_total(x)
+        chex.assert_trees_all_equal((value, of_q[:, begin:]), (expected, of_q_expected[:, begin:]))
+
+    @parameterized.parameters(None, 6)
+    def test_segments_in_any_order_and_a_window(self, window):
+        x = normal(0, 2, 21, 4, 8), normal(1, 2, 21, 2, 8), normal(2, 2, 21, 2, 8)
+        segments = jnp.array([[3] * 5 + [1] * 9 + [3] * 7, [2] * 10 + [0] * 11])
+        weights = jnp.where((segments > 0)[..., None, None], normal(3, 2, 21, 4, 8), 0)
+        near = jnp.arange(21)[:, None] - jnp.arange(21) < (window or 21)
+
+        def ours(x):
+            attended = causal_attention(*x, segments, window=window and jnp.int32(window), block=4)
+            return jnp.sum(weights * attended)
+
+        def plain(x):
+            return jnp.sum(weights * full_attention(*x, segments, near))
+
+        actual, expected = (jax.jit(jax.value_and_grad(loss))(x) for loss in (ours, plain))
+        chex.assert_trees_all_close(actual, expected, atol=1e-5)
 
     def test_bfloat16_keeps_its_dtype_and_is_near_float32(self):
         x = normal(0, 1, 20, 4, 8), normal(1, 1, 20, 2, 8), normal(2, 1, 20, 2, 8)
