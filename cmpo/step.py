@@ -28,7 +28,7 @@ Metrics = dict[str, jax.Array]
 
 
 def make_score(config: qwen2.Qwen2Config, mesh: Mesh, *, temperature: float = 1.0) -> Callable:
-    """Returns ``score(frozen, params, rows) -> logprobs [M, U, T]``: every token's log-probability.
+    """Returns ``score(frozen, params, rows) -> logprobs [M, U, T]``: every masked token's log-probability.
 
     `temperature` is that of the sampler: the policy is what is drawn from.
     """
@@ -117,6 +117,7 @@ def _scorer(config: qwen2.Qwen2Config, mesh: Mesh, temperature: float) -> Callab
             # Matrices are cast before the compiler gathers them: half the traffic.
             qwen2.cast(config, lora.combine(frozen, params)),
             rows.tokens,
+            mask=rows.mask,
             positions=rows.positions,
             segment_ids=rows.segment_ids,
             temperature=temperature,

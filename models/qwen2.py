@@ -200,6 +200,7 @@ def token_logprobs(
     params: Params,
     tokens: jax.Array,
     *,
+    mask: jax.Array | None = None,
     positions: jax.Array | None = None,
     segment_ids: jax.Array | None = None,
     temperature: float = 1.0,
@@ -216,6 +217,7 @@ def token_logprobs(
       config: the model's sizes.
       params: its parameters.
       tokens: [B, T] int.
+      mask: [B, T] bool, the tokens that are asked for; only what comes before them goes through the head. None: all.
       positions: as for `hidden`.
       segment_ids: as for `hidden`.
       temperature: logits are divided by it, as they were where the tokens were drawn.
@@ -224,18 +226,22 @@ def token_logprobs(
       vocab_shards: into how many parts, on different devices, the vocabulary is split.
 
     Returns:
-      logprobs [B, T] and entropy [B, T], float32, in nats; 0 for tokens with none before them in their segment, and
-      for padding.
+      logprobs [B, T] and entropy [B, T], float32, in nats; 0 for tokens with none before them in their segment, for
+      padding, and outside the mask.
     """
+    wanted = jnp.broadcast_to(jnp.arange(tokens.shape[1]) > 0, tokens.shape)
+    if segment_ids is not None:
+        wanted &= (segment_ids == jnp.roll(segment_ids, 1, axis=1)) & (segment_ids != 0)
+    if mask is not None:
+        wanted &= mask
     states = hidden(config, params, tokens, positions=positions, segment_ids=segment_ids, constrain=constrain)
     weights = _output(config, params)
-    layout = scoring.Layout(config.tie_embeddings, config.vocab_size, vocab_shards, chunk, temperature)
-    scores = scoring.score(layout, weights.astype(config.dtype), states, jnp.roll(tokens, -1, axis=1))
-
-    follows = jnp.arange(tokens.shape[1]) > 0
-    if segment_ids is not None:
-        follows &= (segment_ids == jnp.roll(segment_ids, 1, axis=1)) & (segment_ids != 0)
-    logprobs, entropy = (jnp.where(follows, jnp.roll(x, 1, axis=1), 0.0) for x in scores)
+    layout = scoring.Layout(
+        config.tie_embeddings, config.vocab_size, shards=vocab_shards, part=chunk, temperature=temperature
+    )
+    next_one = functools.partial(jnp.roll, shift=-1, axis=1)
+    scores = scoring.score(layout, weights.astype(config.dtype), states, next_one(tokens), next_one(wanted))
+    logprobs, entropy = (jnp.roll(x, 1, axis=1) for x in scores)
     return logprobs, entropy
 
 

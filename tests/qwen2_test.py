@@ -232,14 +232,47 @@ class TokenLogprobsTest(chex.TestCase):
         """Words that have no chance at all, and differences far beyond the range of the exponential."""
         layout = scoring.Layout(True, 4, part=2)
         weights = jnp.array([[0.0], [1e4], [-1e4], [1e4]])
-        (chosen, entropy), back = jax.vjp(
-            lambda w, x: scoring.score(layout, w, x, jnp.array([[3, 0]])), weights, jnp.array([[[1.0], [0.0]]])
-        )
+        targets, states, wanted = jnp.array([[3, 0]]), jnp.array([[[1.0], [0.0]]]), jnp.ones((1, 2), bool)
+        (chosen, entropy), back = jax.vjp(lambda w, x: scoring.score(layout, w, x, targets, wanted), weights, states)
         np.testing.assert_allclose(chosen, [[-np.log(2), -np.log(4)]], rtol=1e-6)
         np.testing.assert_allclose(entropy, [[np.log(2), np.log(4)]], rtol=1e-6)
         of_weights, of_states = back((jnp.ones((1, 2)), jnp.ones((1, 2))))
         np.testing.assert_allclose(of_weights[:, 0], [0, -0.5, 0, 0.5], atol=1e-6)
         chex.assert_tree_all_finite(of_states)
+
+    @parameterized.parameters(True, False)
+    def test_only_what_is_wanted_goes_through_the_head(self, words_first):
+        """Blocks of 4: row 0 wants 3 positions, row 1 wants 7; NaN beyond their two blocks would show."""
+        layout = scoring.Layout(words_first, 10, part=4, block=4, temperature=0.7)
+        weights = jax.random.normal(jax.random.key(0), (10, 5) if words_first else (5, 10))
+        states, targets = jax.random.normal(jax.random.key(1), (2, 21, 5)), new_tokens(2, 2, 21) % 10
+        wanted = jnp.zeros((2, 21), bool).at[0, jnp.array([4, 11, 20])].set(True).at[1, 9:16].set(True)
+        spread = jax.random.normal(jax.random.key(3), (2, 2, 21))  # weights of the results, wanted or not
+
+        def whole(weights, states):
+            logits = jnp.where(wanted[..., None], states, 0) @ (weights.T if words_first else weights) / 0.7
+            logprobs = jax.nn.log_softmax(logits)
+            chosen = jnp.take_along_axis(logprobs, targets[..., None], axis=-1)[..., 0]
+            scores = jnp.stack([chosen, -jnp.sum(jnp.exp(logprobs) * logprobs, axis=-1)])
+            return jnp.sum(spread * scores, where=wanted), jnp.where(wanted, scores, 0)
+
+        def in_blocks(weights, states):
+            scores = jnp.stack(scoring.score(layout, weights, states, targets, wanted))
+            return jnp.sum(spread * scores), scores
+
+        late = jnp.cumsum(~wanted, axis=1) > 21 - 8  # the unwanted of row 0 and 1 that no second block reaches
+        broken = jnp.where(late[..., None] & ~wanted[..., None], jnp.nan, states)
+        expected, actual = (
+            jax.jit(jax.grad(f, argnums=(0, 1), has_aux=True))(weights, x)
+            for f, x in ((whole, states), (in_blocks, broken))
+        )
+        chex.assert_trees_all_close(actual, expected, atol=1e-5)
+
+    def test_a_mask_leaves_the_rest_out(self):
+        params, tokens = new_params(CONFIG), new_tokens(1, 2, 11)
+        mask = jnp.arange(11) % 3 == jnp.array([[0], [1]])
+        everything, masked = (qwen2.token_logprobs(CONFIG, params, tokens, mask=m) for m in (None, mask))
+        chex.assert_trees_all_close(masked, jax.tree.map(lambda x: jnp.where(mask, x, 0), everything), atol=1e-6)
 
     def test_logits_of_all_words_never_exist(self):
         """No array of the program, forward or backward, has more than one part's worth of vocabulary in it."""
