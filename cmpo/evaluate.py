@@ -76,14 +76,20 @@ def load_policy(config: ConfigDict, workdir: pathlib.Path, *, start: bool = Fals
 def evaluate(config: ConfigDict, agents: rollout.Agents, seeds: int) -> list[Played]:
     """Plays `seeds` sets of held-out scenarios, one dialogue each; evaluated, too, under config.eval.evaluators."""
     source = data.source(config.data.path, config.data.difficulty, config.train.seed)
-    played = []
-    for seed in range(config.eval.seed, config.eval.seed + seeds):
-        scenarios = source.held_out(config.eval.scenarios, seed)
-        dialogues = rollout.collect(config, agents, scenarios, repeats=1, seed=fold(seed, "evaluate"))
-        evaluations: Sequence[Mapping[str, Evaluation]] = [{}] * len(dialogues)
-        if config.eval.evaluators:
-            evaluations = rollout.evaluate(config, dialogues, seed=fold(seed, "evaluators"))
-        played += [Played(seed, *pair) for pair in zip(dialogues, evaluations, strict=True)]
+    played, rounds = [], 1 + bool(config.eval.evaluators)
+    total = seeds * config.eval.scenarios * rounds
+    with metrics.progress(total, description="evaluation", every=max(1, total // 10)) as bar:
+
+        def done() -> None:
+            bar.update({})
+
+        for seed in range(config.eval.seed, config.eval.seed + seeds):
+            scenarios = source.held_out(config.eval.scenarios, seed)
+            dialogues = rollout.collect(config, agents, scenarios, repeats=1, seed=fold(seed, "evaluate"), done=done)
+            evaluations: Sequence[Mapping[str, Evaluation]] = [{}] * len(dialogues)
+            if config.eval.evaluators:
+                evaluations = rollout.evaluate(config, dialogues, seed=fold(seed, "evaluators"), done=done)
+            played += [Played(seed, *pair) for pair in zip(dialogues, evaluations, strict=True)]
     return played
 
 

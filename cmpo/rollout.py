@@ -119,9 +119,9 @@ def evaluate(
     """
 
     async def one(client: ChatClient, number: int) -> Mapping[str, Evaluation]:
-        dialogue, randomness = dialogues[number], fold(seed, number)
-        asked = dialogue.ok
-        found = await judge.evaluate(client, dialogue, seed=randomness, votes=config.judge.votes) if asked else {}
+        dialogue, found = dialogues[number], {}
+        if dialogue.ok:
+            found = await judge.evaluate(client, dialogue, seed=fold(seed, number), votes=config.judge.votes)
         done()
         return found
 
@@ -133,9 +133,11 @@ def evaluate(
 
 
 def check_endpoints(config: ConfigDict, *, agent: bool = False) -> None:
-    """Raises ValueError, naming the field, if config.user, .judge (or .agent) cannot be an endpoint. Asks nobody."""
+    """Raises ValueError, naming the field, if config.user, .judge or, if asked for, .agent cannot be asked."""
     for name in ("user", "judge", "agent") if agent else ("user", "judge"):
         check(name, endpoint(config[name]))
+    if config.judge.votes < 1:
+        raise ValueError(f"config.judge.votes: expected 1 or more, got {config.judge.votes}")
 
 
 def endpoint(config: ConfigDict) -> Endpoint:

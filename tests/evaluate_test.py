@@ -116,6 +116,11 @@ def test_evaluators_are_asked_in_evaluation_only_where_the_config_says_so():
     assert all(set(one.evaluations) == {"communication", "logic"} for one in evaluate.evaluate(tiny(), agent, seeds=1))
 
 
+def test_no_votes_are_refused():
+    with pytest.raises(ValueError, match="config.judge.votes: expected 1 or more, got 0"):
+        rollout.check_endpoints(tiny(**{"judge.votes": 0}))
+
+
 def test_the_result_says_with_what_it_was_measured_and_recomputes():
     config = tiny(**{"user.model": "embedded-user"})
     played = evaluate.evaluate(config, rollout.scripted_agents("generous"), seeds=2)

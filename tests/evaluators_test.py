@@ -57,7 +57,7 @@ CLOSE = ("Is there anything else I can do?", "no")
 ASK = ("Could you send me a photo?", "no")
 WINDING = (
     "I am sorry that your soup was cold and that the courier who was meant to come at once took so many detours "
-    "through the town with it before he rang at your door at last, so could you send me a photo of it as soon as you can?"
+    "through the town before he rang at your door at last, so could you send me a photo of it as soon as you can?"
 )
 LEARNED = "Regrettably, temperature irregularities necessitate photographic documentation."
 CHATTY = " ".join(
