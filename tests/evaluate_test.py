@@ -10,6 +10,7 @@ import pytest
 
 from cmpo import evaluate, measures, metrics, rollout
 from rollouts import chat, fds
+from rollouts.embedded import app as embedded
 from tests.runs import ROOT, tiny
 
 TURN = chat.render(chat.Reply("hm", "Could you send me a photo of it?", "chat"))
@@ -114,6 +115,16 @@ def test_evaluators_are_asked_in_evaluation_only_where_the_config_says_so():
     played = evaluate.evaluate(tiny(**{"eval.evaluators": False}), agent, seeds=1)
     assert all(one.evaluations == {} for one in played)
     assert all(set(one.evaluations) == {"communication", "logic"} for one in evaluate.evaluate(tiny(), agent, seeds=1))
+
+
+def test_the_judge_votes_as_often_as_the_config_says():
+    with Server(embedded.judge) as server:
+        config = tiny(**{"judge.url": server.url, "judge.votes": 3, "eval.scenarios": 2})
+        played = evaluate.evaluate(config, rollout.scripted_agents("never"), seeds=1)
+    turns = sum(len(one.dialogue.turns) for one in played)
+    assert turns and len(server.requests) == 3 * (turns + 2 * 2)
+    assert {body["response_format"]["type"] for _, body in server.requests} == {"json_schema"}
+    assert len({body["seed"] for _, body in server.requests}) == len(server.requests)
 
 
 def test_no_votes_are_refused():
