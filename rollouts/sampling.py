@@ -5,6 +5,7 @@ Legend: S slots, R rows of one `extend` call, W tokens of each, N steps of one `
 
 import dataclasses
 import functools
+import math
 from typing import NamedTuple
 
 import jax
@@ -156,13 +157,28 @@ def draw(
     model, tempered = jax.nn.log_softmax(logits), jax.nn.log_softmax(logits / sampling.temperature)
     chances = tempered if allowed is None else jax.nn.log_softmax(jnp.where(allowed, tempered, -jnp.inf))
     chances = _cut(chances, sampling)
-    cumulative = jnp.cumsum(jnp.exp(chances), axis=-1)
-    token = jnp.sum(cumulative <= uniform[:, None] * cumulative[:, -1:], axis=-1)
-    token = jnp.minimum(token, logits.shape[-1] - 1).astype(jnp.int32)
+    token = _invert(jnp.exp(chances), uniform)
     if sampling.cuts or allowed is not None:
         # Rounding in the running sum may, once in ten million draws, point at a token that cannot be.
         token = jnp.where(_at(chances, token) > -jnp.inf, token, jnp.argmax(chances, axis=-1).astype(jnp.int32))
     return token, _at(chances if allowed is None else tempered, token), _at(model, token)
+
+
+def _invert(chances: jax.Array, uniform: jax.Array) -> jax.Array:
+    """Where the running sum of `chances` [S, V] passes the share `uniform` [S] of their sum; [S] int32.
+
+    First among parts of about the square root of V, then within one: a running sum over all takes four times as long.
+    """
+    vocabulary = chances.shape[-1]
+    size = math.isqrt(vocabulary - 1) + 1
+    parts = jnp.pad(chances, ((0, 0), (0, -vocabulary % size))).reshape(len(chances), -1, size)
+    ends = jnp.cumsum(parts.sum(-1), axis=-1)
+    sought = uniform[:, None] * ends[:, -1:]
+    part = jnp.minimum(jnp.sum(ends <= sought, axis=-1, dtype=jnp.int32), ends.shape[-1] - 1)
+    before = jnp.where(part > 0, _at(ends, part - 1), 0.0)
+    within = jnp.take_along_axis(parts, part[:, None, None], axis=1)[:, 0]
+    place = jnp.sum(jnp.cumsum(within, axis=-1) <= sought - before[:, None], axis=-1, dtype=jnp.int32)
+    return jnp.minimum(part * size + jnp.minimum(place, size - 1), vocabulary - 1)
 
 
 def _at(x: jax.Array, token: jax.Array) -> jax.Array:
