@@ -39,9 +39,13 @@ def load(path: str) -> dict[str, Any]:
 
 def caveats(result: Mapping[str, Any], against: Mapping[str, Any]) -> list[str]:
     """What differs between two evaluations besides the agent, one line each."""
-    return [
-        f"not the same {name}: {result[name]} and {against[name]}" for name in SAME if result[name] != against[name]
-    ]
+    lines = []
+    for name in SAME:
+        ours, theirs = result[name], against[name]
+        differ = [key for key in sorted(ours.keys() | theirs.keys()) if ours.get(key) != theirs.get(key)]
+        told = (f"{key} {ours.get(key)!s:.40} and {theirs.get(key)!s:.40}" for key in differ)
+        lines += [f"not the same {name}: {', '.join(told)}"] if differ else []
+    return lines
 
 
 def run() -> None:
