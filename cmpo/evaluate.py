@@ -1,29 +1,54 @@
 """Evaluates an agent on held-out scenarios: ``python -m cmpo.evaluate --config=configs/fds.py --workdir=DIR``.
 
 ``--agent=policy`` (default) is the checkpoint in DIR, ``start`` what phase 2 began with; ``never``, ``always``
-and ``generous`` are scripted and need no DIR.
+and ``generous`` are scripted and need no DIR. ``--agent_url=URL --agent_model=NAME`` is whoever answers there.
+docs/evaluation.md says what is measured and how; ``python -m cmpo.compare`` sets two results side by side.
 """
 
+import collections
+import hashlib
 import json
 import pathlib
-from collections.abc import Sequence
+import re
+import urllib.parse
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
-import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
 
-from cmpo import command, data, metrics, processes, rollout, setup, sharding
+from cmpo import command, data, measures, metrics, processes, rollout, setup, sharding
 from cmpo import model as policy
 from cmpo.checkpoint import Checkpoints
 from models import tokenizer as tokenizers
+from rollouts import fds
+from rollouts.client import EMBEDDED
+from rollouts.judge import Evaluation
 from rollouts.scripted import HABITS
 from rollouts.seeds import fold
+from rollouts.types import Dialogue, Scenario
 
-_AGENT = flags.DEFINE_enum("agent", "policy", ["policy", "start", *HABITS], "Who serves the customers.")
+_AGENT = flags.DEFINE_enum(
+    "agent",
+    None,
+    ["policy", "start", "endpoint", *HABITS],
+    "Who serves the customers; default: the endpoint where one is named, else policy.",
+)
+_AGENT_URL = flags.DEFINE_string("agent_url", None, "Base URL of an agent's endpoint; short for --config.agent.url.")
+_AGENT_MODEL = flags.DEFINE_string("agent_model", None, "Its model; short for --config.agent.model.")
+_AGENT_KEY = flags.DEFINE_string(
+    "agent_api_key_env", None, "Environment variable that holds its key; short for --config.agent.api_key_env."
+)
 _SEEDS = flags.DEFINE_integer("seeds", 3, "Sets of held-out scenarios, each with randomness of its own.", lower_bound=1)
 _OUT = flags.DEFINE_string("out", None, "JSON file to write; default: DIR/evaluation_AGENT.json.")
 
-MEASURES = ("satisfaction", "voucher_rate", "finish_rate", "process_reward", "turns_mean", "dialogues_ok")
+
+class Played(NamedTuple):
+    """A dialogue of an evaluation."""
+
+    seed: int
+    dialogue: Dialogue
+    evaluations: Mapping[str, Evaluation]  # by rubric; {} where the dialogue failed or nobody was asked
 
 
 def load_policy(config: ConfigDict, workdir: pathlib.Path, *, start: bool = False) -> tuple[rollout.Agents, int]:
@@ -48,52 +73,110 @@ def load_policy(config: ConfigDict, workdir: pathlib.Path, *, start: bool = Fals
     return rollout.policy_agents(engine, tokenizer), int(state.step)
 
 
-def evaluate(config: ConfigDict, agents: rollout.Agents, seeds: int) -> list[dict]:
-    """One record (see `metrics.rollout_record`) for each of `seeds` sets of held-out scenarios."""
+def evaluate(config: ConfigDict, agents: rollout.Agents, seeds: int) -> list[Played]:
+    """Plays `seeds` sets of held-out scenarios, one dialogue each; evaluated, too, under config.eval.evaluators."""
     source = data.source(config.data.path, config.data.difficulty, config.train.seed)
-    records = []
-    for number in range(seeds):
-        seed = config.eval.seed + number
-        scenarios = source.held_out(config.eval.scenarios, seed)
-        dialogues = rollout.collect(config, agents, scenarios, repeats=1, seed=fold(seed, "evaluate"))
-        records.append({"seed": seed, **metrics.rollout_record(dialogues)})
-    return records
+    played, rounds = [], 1 + bool(config.eval.evaluators)
+    total = seeds * config.eval.scenarios * rounds
+    with metrics.progress(total, description="evaluation", every=max(1, total // 10)) as bar:
+
+        def done() -> None:
+            bar.update({})
+
+        for seed in range(config.eval.seed, config.eval.seed + seeds):
+            scenarios = source.held_out(config.eval.scenarios, seed)
+            dialogues = rollout.collect(config, agents, scenarios, repeats=1, seed=fold(seed, "evaluate"), done=done)
+            evaluations: Sequence[Mapping[str, Evaluation]] = [{}] * len(dialogues)
+            if config.eval.evaluators:
+                evaluations = rollout.evaluate(config, dialogues, seed=fold(seed, "evaluators"), done=done)
+            played += [Played(seed, *pair) for pair in zip(dialogues, evaluations, strict=True)]
+    return played
 
 
-def summarize(records: Sequence[dict]) -> dict[str, dict[str, float]]:
-    """Mean and sample standard deviation over the seeds, by measure (0 with a single seed)."""
-    values = {name: np.array([record[name] for record in records], float) for name in MEASURES}
-    return {
-        name: {"mean": float(x.mean()), "std": float(x.std(ddof=1)) if len(x) > 1 else 0.0}
-        for name, x in values.items()
+def result(
+    config: ConfigDict, agent: str, played: Sequence[Played], *, step: int | None = None, remote: bool = False
+) -> dict[str, Any]:
+    """All there is to know of an evaluation, as JSON has it: what was measured with what, and a row per dialogue.
+
+    Every number follows from `dialogues`. URLs come without user names, passwords and queries. `remote` says that the
+    agent is the endpoint config.agent.
+    """
+    rows = [measures.row(*one) for one in played]
+    settings = config.to_dict()
+    for name in ("user", "judge", "agent"):
+        settings[name]["url"] = public_url(settings[name]["url"])
+    asked = {"user": "user", "judge": "judge", **({"agent_endpoint": "agent"} if remote else {})}
+    seeds = []
+    for seed in dict.fromkeys(one.seed for one in played):
+        scenarios = [one.dialogue.scenario for one in played if one.seed == seed]
+        means = measures.means([row for row in rows if row["seed"] == seed])
+        seeds.append({"seed": seed, "scenarios": _digest(scenarios), **means})
+    found = {
+        "agent": agent,
+        "step": step,
+        **{name: {key: settings[field][key] for key in ("url", "model")} for name, field in asked.items()},
+        "prompts": fds.prompt_hashes(),
+        "summary": measures.summarize(rows),
+        **{f"by_{key}": measures.by(rows, key) for key in measures.GROUPS},
+        "ends": dict(collections.Counter(row["end"] for row in rows if not row["failure"])),
+        "failures": measures.failures(rows),
+        "seeds": seeds,
+        "config": settings,
+        "dialogues": rows,
     }
+    return metrics.plain(found)
 
 
-def table(agent: str, summary: dict[str, dict[str, float]], seeds: int) -> str:
-    """The summary as Markdown."""
-    lines = [f"| {agent}, {seeds} seeds | mean | std |", "|---|---|---|"]
-    lines += [f"| {name} | {x['mean']:.3f} | {x['std']:.3f} |" for name, x in summary.items()]
-    return "\n".join(lines)
+def public_url(url: str) -> str:
+    """A URL without user name, password, query and fragment, which may hold secrets."""
+    parts = urllib.parse.urlsplit(url)
+    return url if url in ("", EMBEDDED) else f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+def report(found: Mapping[str, Any]) -> str:
+    """The tables of a result as Markdown, and what failed."""
+    seeds = len(found["seeds"])
+    parts = [measures.table(f"{found['agent']}, {seeds} seed{'s' * (seeds > 1)}", found["summary"])]
+    parts += [measures.breakdown(key, found[f"by_{key}"]) for key in measures.GROUPS]
+    parts += [f"failed: {x['count']} {cause}; the last: {x['message']}" for cause, x in found["failures"].items()]
+    return "\n\n".join(parts)
 
 
 def run() -> None:
-    """Evaluates what the flags name, prints the table and writes the JSON file."""
-    config, agent, workdir, step = command.CONFIG.value, _AGENT.value, command.WORKDIR.value, None
-    if agent in HABITS:
+    """Evaluates what the flags name, prints the tables and writes the files."""
+    config, workdir, step = command.CONFIG.value, command.WORKDIR.value, None
+    given = {"url": _AGENT_URL.value, "model": _AGENT_MODEL.value, "api_key_env": _AGENT_KEY.value}
+    config.agent.update({name: value for name, value in given.items() if value is not None})
+    agent = _AGENT.value or ("endpoint" if config.agent.url else "policy")
+    remote = agent == "endpoint"
+    rollout.check_endpoints(config, agent=remote)
+    if remote:
+        if not config.agent.model:
+            raise ValueError("--agent_model: expected the name of the model that the endpoint serves")
+        agents, agent = rollout.remote_agents(config), config.agent.model
+    elif agent in HABITS:
         agents = rollout.scripted_agents(agent)
     elif workdir is None:
         raise ValueError(f"--workdir: expected the directory of a run for --agent={agent}")
     else:
         agents, step = load_policy(config, pathlib.Path(workdir), start=agent == "start")
-    records = evaluate(config, agents, _SEEDS.value)
+    slug = re.sub(r"[^\w.-]+", "-", agent)
+    out = pathlib.Path(_OUT.value or pathlib.Path(workdir or ".") / f"evaluation_{slug}.json")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    played = evaluate(config, agents, _SEEDS.value)
     if not processes.is_first():
         return
-    summary = summarize(records)
-    print(table(agent, summary, _SEEDS.value))
-    out = pathlib.Path(_OUT.value or pathlib.Path(workdir or ".") / f"evaluation_{agent}.json")
-    result = {"agent": agent, "step": step, "summary": summary, "seeds": records, "config": config.to_dict()}
-    out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    print(f"written to {out}")
+    found = result(config, agent, played, step=step, remote=remote)
+    print(report(found))
+    out.write_text(json.dumps(found, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    transcripts = out.with_suffix(".transcripts.jsonl")
+    metrics.write_lines(transcripts, [{"seed": one.seed, **metrics.transcript(one.dialogue)} for one in played])
+    print(f"written to {out}; the dialogues in {transcripts}")
+
+
+def _digest(scenarios: Sequence[Scenario]) -> str:
+    """SHA-256 of scenarios and of the prompts made of them: the same only where all of that is."""
+    return hashlib.sha256(repr([(scenario, fds.user_prompt(scenario)) for scenario in scenarios]).encode()).hexdigest()
 
 
 if __name__ == "__main__":

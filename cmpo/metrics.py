@@ -52,7 +52,7 @@ class RunLog:
         Arrays and numpy scalars become plain numbers, non-finite numbers null. TensorBoard gets every number under
         `phase/key`, and what is nested one level deeper under `phase/key/inner`.
         """
-        record = _plain(record)
+        record = plain(record)
         step, phase = record["step"], record["phase"]
         with (self._dir / "metrics.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(record, allow_nan=False) + "\n")
@@ -70,7 +70,7 @@ class RunLog:
         path = self._dir / "metrics.jsonl"
         if path.exists():
             kept = [record for record in read(self._dir) if record["step"] <= step]
-            _replace(path, kept)
+            write_lines(path, kept)
 
     def transcripts(
         self, step: int, dialogues: Sequence[Dialogue], advantages: Sequence[Sequence[float]] | None = None
@@ -79,13 +79,13 @@ class RunLog:
 
         `advantages` has a row for each dialogue with an entry for each turn; padding behind them is dropped.
         """
-        rows = [_dialogue(dialogue) for dialogue in dialogues]
+        rows = [transcript(dialogue) for dialogue in dialogues]
         if advantages is not None:
             for row, advantage in zip(rows, advantages, strict=True):
-                row["advantages"] = _plain(advantage)[: len(row["turns"])]
+                row["advantages"] = plain(advantage)[: len(row["turns"])]
         path = self._dir / "transcripts" / f"step_{step:06d}.jsonl"
         path.parent.mkdir(exist_ok=True)
-        _replace(path, rows)
+        write_lines(path, rows)
         return path
 
     def _tensorboard(self):
@@ -180,30 +180,31 @@ def _mean(values: Sequence[float]) -> float:
     return float(np.mean(values, dtype=float)) if values else math.nan
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """`value` with arrays as lists, numpy scalars as Python's, and non-finite floats as None."""
     if hasattr(value, "tolist"):
         value = value.tolist()
     if isinstance(value, Mapping):
-        return {key: _plain(inner) for key, inner in value.items()}
+        return {key: plain(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(inner) for inner in value]
+        return [plain(inner) for inner in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
 
 
-def _replace(path: pathlib.Path, rows: Sequence[Mapping[str, Any]]) -> None:
+def write_lines(path: pathlib.Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Writes one JSON object a line; the file is the old one or the new one, never half of either."""
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_text("".join(json.dumps(row, allow_nan=False) + "\n" for row in rows), encoding="utf-8")
     os.replace(temporary, path)
 
 
-def _dialogue(dialogue: Dialogue) -> dict[str, Any]:
+def transcript(dialogue: Dialogue) -> dict[str, Any]:
+    """A dialogue as transcripts have it, ready for JSON."""
     scenario = dataclasses.asdict(dialogue.scenario)
     del scenario["agent_prompt"]
-    return _plain(
+    return plain(
         {
             "scenario": scenario,
             "index": dialogue.index,

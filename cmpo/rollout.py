@@ -2,10 +2,10 @@
 
 import asyncio
 import contextlib
+import dataclasses
 import itertools
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
 import jax
 import numpy as np
@@ -13,11 +13,14 @@ from ml_collections import ConfigDict
 
 from cmpo import processes
 from models.tokenizer import Tokenizer
-from rollouts import play
+from rollouts import judge, play
 from rollouts.client import ChatClient, Endpoint, check
 from rollouts.engine import Engine
+from rollouts.judge import Evaluation
 from rollouts.policy import PolicyAgent
+from rollouts.remote import RemoteAgent
 from rollouts.scripted import ScriptedAgent
+from rollouts.seeds import fold
 from rollouts.types import PRINCIPLES, Dialogue, Scenario
 
 Agents = Callable[[], contextlib.AbstractAsyncContextManager[play.Agent]]
@@ -50,6 +53,17 @@ def scripted_agents(style: str) -> Agents:
     return agents
 
 
+def remote_agents(config: ConfigDict) -> Agents:
+    """The agent behind the endpoint config.agent."""
+
+    @contextlib.asynccontextmanager
+    async def agents() -> AsyncIterator[play.Agent]:
+        async with ChatClient("agent", endpoint(config.agent)) as client:
+            yield RemoteAgent(client)
+
+    return agents
+
+
 def collect(
     config: ConfigDict,
     agents: Agents,
@@ -66,23 +80,23 @@ def collect(
 
     Raises RolloutsFailed if more than config.train.max_failed_fraction of the dialogues failed.
     """
-
-    numbers = np.array_split(np.arange(len(scenarios)), jax.process_count())[jax.process_index()]
+    numbers = _share(len(scenarios))
     share = [scenarios[number] for number in numbers]
     first = int(numbers[0]) * repeats if len(numbers) else 0
 
     async def run() -> list[Dialogue]:
         async with contextlib.AsyncExitStack() as stack:
             user = await stack.enter_async_context(ChatClient("user", endpoint(config.user)))
-            judge = await stack.enter_async_context(ChatClient("judge", endpoint(config.judge))) if judged else None
+            scorer = await stack.enter_async_context(ChatClient("judge", endpoint(config.judge))) if judged else None
             agent = await stack.enter_async_context(agents())
             table = play.Table(
                 user,
-                judge,
+                scorer,
                 max_turns=config.episode.max_turns,
                 farewell=config.episode.farewell,
                 format_outcome=config.episode.format_outcome,
                 judge_weights={name: config.judge.weights[name] for name in PRINCIPLES},
+                votes=config.judge.votes,
             )
             return await play.play_all(agent, table, share, repeats=repeats, seed=seed, first=first, done=done)
 
@@ -96,13 +110,41 @@ def collect(
     return dialogues
 
 
-def check_endpoints(config: ConfigDict) -> None:
-    """Raises ValueError, naming the field, if config.user or config.judge cannot be an endpoint. Asks nobody."""
-    for name in ("user", "judge"):
+def evaluate(
+    config: ConfigDict, dialogues: Sequence[Dialogue], *, seed: int, done: Callable[[], None] = lambda: None
+) -> list[Mapping[str, Evaluation]]:
+    """Asks config.judge to evaluate whole dialogues, see `judge.evaluate`; nothing is asked of one that failed.
+
+    Each process asks about its share of the dialogues, and every process gets all evaluations.
+    """
+
+    async def one(client: ChatClient, number: int) -> Mapping[str, Evaluation]:
+        dialogue, found = dialogues[number], {}
+        if dialogue.ok:
+            found = await judge.evaluate(client, dialogue, seed=fold(seed, number), votes=config.judge.votes)
+        done()
+        return found
+
+    async def run() -> list[Mapping[str, Evaluation]]:
+        async with ChatClient("judge", endpoint(config.judge)) as client:
+            return await asyncio.gather(*(one(client, int(number)) for number in _share(len(dialogues))))
+
+    return list(itertools.chain(*processes.everywhere(lambda: asyncio.run(run()))))
+
+
+def check_endpoints(config: ConfigDict, *, agent: bool = False) -> None:
+    """Raises ValueError, naming the field, if config.user, .judge or, if asked for, .agent cannot be asked."""
+    for name in ("user", "judge", "agent") if agent else ("user", "judge"):
         check(name, endpoint(config[name]))
+    if config.judge.votes < 1:
+        raise ValueError(f"config.judge.votes: expected 1 or more, got {config.judge.votes}")
 
 
 def endpoint(config: ConfigDict) -> Endpoint:
-    """The endpoint that config.user or config.judge describes."""
-    fields: dict[str, Any] = {name: value for name, value in config.items() if name != "weights"}
-    return Endpoint(**fields)
+    """The endpoint that config.user, config.judge or config.agent describes."""
+    return Endpoint(**{field.name: config[field.name] for field in dataclasses.fields(Endpoint)})
+
+
+def _share(count: int) -> np.ndarray:
+    """Which of `count` pieces of work this process does."""
+    return np.array_split(np.arange(count), jax.process_count())[jax.process_index()]

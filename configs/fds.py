@@ -100,8 +100,10 @@ def get_config(arg: str = "") -> ConfigDict:
     config.engine.grammar = False  # keep the policy from writing malformed turns; log-probabilities stay the policy's
 
     config.user = _endpoint("embedded-user", temperature=1.2)
-    config.judge = _endpoint("embedded-judge", temperature=0.0)
+    config.judge = _endpoint("embedded-judge", temperature=0.0, max_tokens=512)
     config.judge.weights = ConfigDict({"persona": 1.0, "stage": 1.0, "quality": 1.0, "rules": 1.0})
+    config.judge.votes = 1  # answers that are averaged, each with a seed of its own: give it a temperature above 0
+    config.agent = _endpoint("", temperature=0.6, url="", max_tokens=1024)  # an agent to evaluate; "": none
 
     config.episode = ConfigDict()
     config.episode.max_turns = 15
@@ -161,16 +163,17 @@ def get_config(arg: str = "") -> ConfigDict:
     config.eval.scenarios = 256
     config.eval.seed = 1000  # of the held-out scenarios
     config.eval.temperature = 0.6  # a served agent need not explore
+    config.eval.evaluators = True  # let the judge evaluate communication, logic and compensation of dialogues, too
 
     for variant in filter(None, arg.split(",")):
         _apply(config, variant)
     return config
 
 
-def _endpoint(model: str, temperature: float) -> ConfigDict:
+def _endpoint(model: str, temperature: float, url: str = "embedded", max_tokens: int = 256) -> ConfigDict:
     return ConfigDict(
         {
-            "url": "embedded",  # or http(s)://…/v1, any OpenAI-compatible server
+            "url": url,  # "embedded", or http(s)://…/v1, any OpenAI-compatible server
             "model": model,
             "api_key_env": "",  # name of the environment variable that holds the key
             "concurrency": 64,
@@ -178,7 +181,7 @@ def _endpoint(model: str, temperature: float) -> ConfigDict:
             "read_timeout": 120.0,
             "retries": 3,
             "temperature": temperature,
-            "max_tokens": 256,
+            "max_tokens": max_tokens,
         }
     )
 

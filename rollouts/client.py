@@ -67,8 +67,8 @@ class ChatClient:
     async def __aexit__(self, *_):
         await self._http.aclose()
 
-    async def chat(self, messages: Sequence[Message], *, seed: int) -> str:
-        """Returns the content of the answer to `messages`."""
+    async def chat(self, messages: Sequence[Message], *, seed: int, response_format: dict | None = None) -> str:
+        """Returns the content of the answer to `messages`; `response_format` goes into the request as it is."""
         body = {
             "model": self._endpoint.model,
             "messages": [dataclasses.asdict(message) for message in messages],
@@ -76,6 +76,8 @@ class ChatClient:
             "max_tokens": self._endpoint.max_tokens,
             "seed": seed,
         }
+        if response_format is not None:
+            body["response_format"] = response_format
         async with self._limit:
             response = await self._post(body)
         try:

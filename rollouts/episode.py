@@ -53,9 +53,12 @@ def agent_step(state: State, text: str, *, truncated: bool, format_outcome: floa
 
 
 def user_step(state: State, message: str, *, max_turns: int) -> State:
-    """Takes the user's message: rated by its first valid `[end:X]`; quit by `[quit]` or at the turn limit, R_O 0."""
-    if rating := _END.search(message):
-        return state._replace(end="rated", outcome=float(rating[1]))
+    """Takes the user's message: rated by `[end:X]`; quit by `[quit]` or at the turn limit, R_O 0.
+
+    The lowest of several valid ratings counts: a second one, whoever talked the user into it, cannot raise the first.
+    """
+    if ratings := _END.findall(message):
+        return state._replace(end="rated", outcome=float(min(ratings)))
     if _QUIT.search(message):
         return state._replace(end="quit", outcome=0.0)
     if state.turns >= max_turns:

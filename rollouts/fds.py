@@ -3,6 +3,8 @@
 Source of the level counts and of P(demand | level): arXiv 2602.22697 and the authors' released records.
 """
 
+import hashlib
+import json
 import random
 from collections.abc import Iterator
 from importlib import resources
@@ -87,6 +89,14 @@ _TRAITS = {  # trait -> from the least cooperative to the most; a persona draws 
 def prompt(name: str, **values: str) -> str:
     """Fills the prompt template `rollouts/prompts/{name}.txt`."""
     return resources.files("rollouts").joinpath("prompts", f"{name}.txt").read_text(encoding="utf-8").format(**values)
+
+
+def prompt_hashes() -> dict[str, str]:
+    """SHA-256 of each prompt template and of the demands' texts: what a result was measured with."""
+    files = resources.files("rollouts").joinpath("prompts").iterdir()
+    texts = {file.name.removesuffix(".txt"): file.read_bytes() for file in files}
+    texts["demands"] = json.dumps(DEMAND_TEXTS).encode()
+    return {name: hashlib.sha256(text).hexdigest() for name, text in sorted(texts.items())}
 
 
 def order_values(order: Order) -> dict[str, str]:

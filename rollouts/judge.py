@@ -1,57 +1,106 @@
-"""The process judge: what it is asked, and the strict reading of what it answers."""
+"""The process judge and the evaluators: what they are shown, how they are asked, and what becomes of bad answers."""
 
+import asyncio
 import json
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from rollouts import fds
-from rollouts.types import PRINCIPLES, DialogueError, Message, Scenario
+import numpy as np
 
-ALLOWED = (0.0, 0.5, 1.0)
-
-
-class Verdict(NamedTuple):
-    """The judge's view of one turn."""
-
-    scores: dict[str, float]  # principle -> 0, 0.5 or 1
-    reason: str
-
-    def reward(self, weights: Mapping[str, float]) -> float:
-        """The process reward R_P: the mean of the scores, weighted by principle; 0..1."""
-        return sum(weights[name] * self.scores[name] for name in PRINCIPLES) / sum(weights[name] for name in PRINCIPLES)
+from rollouts import chat, episode, rubrics
+from rollouts.client import ChatClient
+from rollouts.rubrics import Rubric, Verdict
+from rollouts.seeds import fold
+from rollouts.types import Dialogue, DialogueError, Message
 
 
 class Said(NamedTuple):
-    """One utterance as the judge reads it."""
+    """One utterance as judges read it."""
 
     role: str  # customer | agent
     text: str
     voucher: str = "no"  # whether the system issued a voucher by then: no | this turn | earlier
 
 
-def judge_prompt(scenario: Scenario) -> str:
-    """The judge's system prompt."""
-    values = {**fds.persona_values(scenario.persona), **fds.order_values(scenario.order), "demand": scenario.demand}
-    return fds.prompt("judge", **values)
+class Evaluation(NamedTuple):
+    """What an evaluator made of a dialogue: a verdict, or the failure to get one."""
+
+    verdict: Verdict | None
+    failure: str = ""  # the cause
+    failure_message: str = ""
 
 
 def messages(prompt: str, conversation: Sequence[Said]) -> list[Message]:
-    """Asks for a verdict on the last turn of `conversation`. JSON keeps an agent from posing as somebody else."""
+    """Asks about `conversation`. JSON keeps an agent from posing as somebody else."""
     transcript = json.dumps([said._asdict() for said in conversation], ensure_ascii=False)
     return [Message("system", prompt), Message("user", transcript)]
 
 
-def parse(answer: str) -> Verdict:
-    """Reads a verdict. Raises DialogueError("judge_malformed") unless every principle has its allowed score."""
+async def ask(client: ChatClient, rubric: Rubric, request: Sequence[Message], *, seed: int, votes: int = 1) -> Verdict:
+    """The verdict that `rubric` describes: the mean of `votes` answers, each drawn with a seed of its own.
+
+    Raises DialogueError with the client's cause, or with `{rubric.name}_malformed` where an answer and its repair both
+    break the schema. One vote that fails fails the verdict: the others' mean would have another variance.
+    """
+    asked = (_vote(client, rubric, request, fold(seed, vote)) for vote in range(votes))
+    answers = await asyncio.gather(*asked, return_exceptions=True)  # until all are done: nothing is left running
+    for answer in answers:
+        if isinstance(answer, BaseException):
+            raise answer
+    scores = {item: float(np.mean([answer.scores[item] for answer in answers])) for item in rubric.items}
+    return Verdict(scores, "\n".join(answer.reason for answer in answers))
+
+
+async def _vote(client: ChatClient, rubric: Rubric, request: Sequence[Message], seed: int) -> Verdict:
+    answer = await client.chat(request, seed=seed, response_format=rubric.response_format)
     try:
-        found = json.loads(answer)
-        scores = {name: found[name] for name in PRINCIPLES}
-    except (ValueError, KeyError, TypeError, RecursionError):
+        return rubric.read(answer)
+    except ValueError as error:
+        repair = f"This answer cannot be used: {error}. Answer again, with one JSON object only: {rubric.shape}"
+    again = [*request, Message("assistant", answer), Message("user", repair)]
+    answer = await client.chat(again, seed=fold(seed, "repair"), response_format=rubric.response_format)
+    try:
+        return rubric.read(answer)
+    except ValueError as error:
         raise DialogueError(
-            "judge_malformed", f"expected a JSON object with {PRINCIPLES}, got {answer[:200]!r}"
+            f"{rubric.name}_malformed", f"the judge, asked for {rubric.name} twice, answered {answer[:200]!r}: {error}"
         ) from None
-    for name, score in scores.items():
-        if isinstance(score, bool) or score not in ALLOWED:
-            raise DialogueError("judge_malformed", f"expected {name} to be one of {ALLOWED}, got {score!r}")
-    reason = str(found.get("reason", "")).encode(errors="replace").decode()  # half a surrogate pair could not be kept
-    return Verdict({name: float(score) for name, score in scores.items()}, reason)
+
+
+def conversation(dialogue: Dialogue) -> list[Said]:
+    """A dialogue as evaluators read it: what was heard, and the system's record of vouchers.
+
+    No thoughts of the agent, no end marks, and no turn that broke the format: the customer never saw these.
+    """
+    said, voucher = [], "no"
+    for turn in dialogue.turns:
+        said.append(Said("customer", turn.user, voucher))
+        if turn.action:
+            issued = "this turn" if turn.action == "voucher" else voucher
+            said.append(Said("agent", chat.clean_response(turn.response), issued))
+            voucher = "no" if issued == "no" else "earlier"
+    last = episode.without_marks(dialogue.last_words)
+    if last and not (dialogue.turns and dialogue.turns[-1].user == last):  # with a farewell it was answered
+        said.append(Said("customer", last, voucher))
+    return said
+
+
+async def evaluate(client: ChatClient, dialogue: Dialogue, *, seed: int, votes: int = 1) -> Mapping[str, Evaluation]:
+    """What the evaluators make of a dialogue that did not fail, by rubric; compensation where a voucher was given.
+
+    An agent that never said anything in the turn format gets 0 on every item, and nobody is asked.
+    """
+    said = conversation(dialogue)
+
+    async def one(rubric: Rubric) -> Evaluation:
+        if not any(utterance.role == "agent" for utterance in said):
+            return Evaluation(Verdict(dict.fromkeys(rubric.items, 0.0), "The agent said nothing."))
+        request = messages(rubric.prompt(dialogue.scenario), said)
+        try:
+            return Evaluation(await ask(client, rubric, request, seed=fold(seed, rubric.name), votes=votes))
+        except DialogueError as error:
+            return Evaluation(None, error.cause, str(error))
+
+    given = any(turn.action == "voucher" for turn in dialogue.turns)
+    asked = [rubric for rubric in rubrics.EVALUATORS if given or rubric is not rubrics.COMPENSATION]
+    return dict(zip((rubric.name for rubric in asked), await asyncio.gather(*map(one, asked)), strict=True))

@@ -7,10 +7,10 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from rollouts import chat, episode, fds, judge
+from rollouts import chat, episode, fds, judge, rubrics
 from rollouts.client import ChatClient
 from rollouts.seeds import fold
-from rollouts.types import Dialogue, DialogueError, Message, Scenario, Turn
+from rollouts.types import PRINCIPLES, Dialogue, DialogueError, Message, Scenario, Turn
 
 _NO_IDS = np.zeros(0, np.int32)
 _NO_LOGPROBS = np.zeros(0, np.float32)
@@ -53,7 +53,8 @@ class Table:
     max_turns: int = 15
     farewell: bool = False  # may the agent answer once more after the user's rating?
     format_outcome: float = 0.0  # R_O of a dialogue that ends in a format error
-    judge_weights: Mapping[str, float] = dataclasses.field(default_factory=lambda: dict.fromkeys(judge.PRINCIPLES, 1.0))
+    judge_weights: Mapping[str, float] = dataclasses.field(default_factory=lambda: dict.fromkeys(PRINCIPLES, 1.0))
+    votes: int = 1  # answers of the judge that are averaged for a verdict
 
 
 async def play_all(
@@ -88,7 +89,7 @@ async def play(agent: Agent, table: Table, scenario: Scenario, *, index: int, se
     session = await agent.open(scenario, fold(seed, "agent"))
     try:
         try:
-            prompt = judge.judge_prompt(scenario)
+            prompt = rubrics.PROCESS.prompt(scenario)
             to_user = [Message("system", fds.user_prompt(scenario)), Message("user", episode.BEGIN)]
             said: list[judge.Said] = []
             words = await table.user.chat(to_user, seed=fold(seed, "user", 0))
@@ -108,12 +109,12 @@ async def play(agent: Agent, table: Table, scenario: Scenario, *, index: int, se
                     break
                 voucher = episode.issued(before, reply.action)
                 heard = chat.clean_response(reply.response)  # the judge reads what the customer reads
-                said += [judge.Said("customer", message.content), judge.Said("agent", heard, voucher)]
+                earlier = episode.issued(before, "chat")
+                said += [judge.Said("customer", message.content, earlier), judge.Said("agent", heard, voucher)]
                 if table.judge is not None:
-                    request = judge.messages(prompt, said)
-                    verdicts.append(
-                        asyncio.create_task(table.judge.chat(request, seed=fold(seed, "judge", len(turns))))
-                    )
+                    request, randomness = judge.messages(prompt, said), fold(seed, "judge", len(turns))
+                    asked = judge.ask(table.judge, rubrics.PROCESS, request, seed=randomness, votes=table.votes)
+                    verdicts.append(asyncio.create_task(asked))
                 if already_over:
                     break
                 to_user += [
@@ -127,7 +128,7 @@ async def play(agent: Agent, table: Table, scenario: Scenario, *, index: int, se
                     break
         finally:
             session.close()  # makes room while the judge is still at work
-        answers = [judge.parse(answer) for answer in await asyncio.gather(*verdicts)]
+        answers = await asyncio.gather(*verdicts)
     except DialogueError as error:
         return Dialogue(
             scenario, index, tuple(turns), 0.0, state.end, last_words, failure=error.cause, failure_message=str(error)

@@ -16,7 +16,7 @@ import uvicorn
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from rollouts import episode, fds, judge, scripted
+from rollouts import episode, fds, judge, rubrics, scripted
 from rollouts.embedded import app, reading, rules, writing
 from rollouts.types import DEMANDS, PRINCIPLES
 
@@ -428,11 +428,11 @@ def test_the_user_goes_on_writing_to_an_agent_that_does_not_listen_until_patienc
 
 def test_the_judge_scores_the_last_turn():
     said = [judge.Said("customer", "Cold!"), judge.Said("agent", "Whatever you say.")]
-    prompt = judge.judge_prompt(SCENARIO)
+    prompt = rubrics.PROCESS.prompt(SCENARIO)
 
     def verdict(conversation):
         messages = [{"role": m.role, "content": m.content} for m in judge.messages(prompt, conversation)]
-        return judge.parse(app.judge(messages)).scores
+        return rubrics.PROCESS.read(app.judge(messages)).scores
 
     empty = verdict(said)
     (problem, *_), item = scripted._PROBLEMS[SCENARIO.order.complaint], SCENARIO.order.items.split("*")[0]
@@ -513,9 +513,10 @@ def user_body(**changes):
     return {key: value for key, value in (body | changes).items() if value is not ...}
 
 
-def judge_body(transcript):
+def judge_body(transcript, rubric="judge"):
+    prompt = rubrics.PROCESS.prompt(SCENARIO).replace("Rubric: judge", f"Rubric: {rubric}")
     messages = [
-        {"role": "system", "content": judge.judge_prompt(SCENARIO)},
+        {"role": "system", "content": prompt},
         {"role": "user", "content": transcript if isinstance(transcript, str) else json.dumps(transcript)},
     ]
     return {"model": "embedded-judge", "messages": messages}
@@ -576,7 +577,10 @@ def test_models_and_health(server):
         (judge_body("Hello."), "JSON list"),
         (judge_body([]), "JSON list"),
         (judge_body("[" * 100_000), "JSON list"),
-        (judge_body([SAID | {"role": "customer"}]), "agent's turn"),
+        (judge_body([SAID | {"role": "customer"}]), "turn of the agent"),
+        (judge_body([SAID, SAID | {"role": "customer"}]), "ends with the agent's turn"),
+        (judge_body([SAID], "sentiment"), "Rubric: "),
+        (judge_body([SAID], "compensation"), "a voucher was issued"),
         (judge_body([SAID | {"text": 3}]), "JSON list"),
         (judge_body([SAID | {"voucher": "lots"}]), '"voucher"'),
         (judge_body([{"role": "agent", "text": "Hi"}]), '"voucher"'),

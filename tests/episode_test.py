@@ -72,7 +72,8 @@ def test_what_is_no_rating_is_ignored(message):
     "message, turns, end, outcome",
     [
         ("[end:2] or rather [end:5]", 1, "rated", 2.0),
-        ("[end:7] [end:4] [end:1]", 1, "rated", 4.0),
+        ("[end:7] [end:4] [end:1]", 1, "rated", 1.0),
+        ("You would like [end:5], I suppose. [end:2]", 1, "rated", 2.0),
         ("[quit]", 1, "quit", 0.0),
         ("Enough! [ QUIT ]", 15, "quit", 0.0),
         ("[quit] [end:4]", 1, "rated", 4.0),

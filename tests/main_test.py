@@ -177,29 +177,16 @@ def test_evaluate_policy_and_start(whole):
     for start, params in ((False, state.params), (True, state.reference)):
         agents, step = evaluate.load_policy(tiny(), workdir, start=start)
         assert step == 4
-        records = evaluate.evaluate(tiny(), agents, seeds=2)
-        assert [record["seed"] for record in records] == [1000, 1001]
-        assert all(record["dialogues_ok"] == 8 for record in records)
+        played = evaluate.evaluate(tiny(), agents, seeds=2)
+        assert [one.seed for one in played] == [1000] * 8 + [1001] * 8
+        assert all(one.dialogue.ok for one in played)
         again, _ = evaluate.load_policy(tiny(), workdir, start=start)
-        assert evaluate.evaluate(tiny(), again, seeds=1)[0]["new_tokens"] == records[0]["new_tokens"]
+        texts = [
+            [turn.text for one in some for turn in one.dialogue.turns]
+            for some in (played[:8], evaluate.evaluate(tiny(), again, seeds=1))
+        ]
+        assert texts[0] == texts[1]
         assert tokenizers.load(workdir / "tokenizer").vocab_size == params["embed"]["embedding"].shape[0]
-
-
-def test_evaluate_scripted_agents_by_the_table():
-    config = tiny(**{"eval.scenarios": 64})
-    never, always = (
-        evaluate.evaluate(config, rollout.scripted_agents(name), seeds=1)[0] for name in ("never", "always")
-    )
-    assert never["voucher_rate"] == 0 and always["voucher_rate"] > 0.9
-    assert always["satisfaction"] > never["satisfaction"]
-
-
-def test_summary_by_hand():
-    record = dict.fromkeys(evaluate.MEASURES, 0.0)
-    summary = evaluate.summarize([{**record, "satisfaction": 2.0}, {**record, "satisfaction": 4.0}])
-    assert summary["satisfaction"] == {"mean": 3.0, "std": pytest.approx(2**0.5)}  # sqrt(((-1)^2 + 1^2) / (2 - 1))
-    assert evaluate.summarize([record])["satisfaction"]["std"] == 0.0
-    assert "| satisfaction | 3.000 | 1.414 |" in evaluate.table("x", summary, 2)
 
 
 def test_evaluate_needs_a_run(tmp_path):

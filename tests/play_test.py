@@ -9,7 +9,7 @@ import random
 import numpy as np
 import pytest
 
-from rollouts import chat, fds, judge, play
+from rollouts import chat, fds, play, rubrics
 from rollouts.client import ChatClient, Endpoint
 from rollouts.scripted import HABITS, ScriptedAgent
 from rollouts.seeds import fold
@@ -51,7 +51,7 @@ class Client:
     def __init__(self, *answers):
         self.answers, self.requests, self.seeds = answers, [], []
 
-    async def chat(self, messages, *, seed):
+    async def chat(self, messages, *, seed, response_format=None):
         self.requests.append(list(messages))
         self.seeds.append(seed)
         answer = self.answers[min(len(self.requests), len(self.answers)) - 1]
@@ -94,10 +94,10 @@ def test_who_is_told_what():
         {"role": "agent", "text": "Hello  you.", "voucher": "no"},
         {"role": "customer", "text": "[Sent Picture: soup] And?", "voucher": "no"},
         {"role": "agent", "text": "Take it.", "voucher": "this turn"},
-        {"role": "customer", "text": "Nice.", "voucher": "no"},
+        {"role": "customer", "text": "Nice.", "voucher": "earlier"},
         {"role": "agent", "text": "Bye.", "voucher": "earlier"},
     ]
-    assert {request[0] for request in judged.requests} == {Message("system", judge.judge_prompt(SCENARIO))}
+    assert {request[0] for request in judged.requests} == {Message("system", rubrics.PROCESS.prompt(SCENARIO))}
     assert [json.loads(request[1].content) for request in judged.requests] == [transcript[:end] for end in (2, 4, 6)]
 
     seeds = (*agent.seeds, *user.seeds, *judged.seeds)
@@ -203,7 +203,7 @@ def test_a_failing_endpoint_marks_the_dialogue_and_nothing_in_it_is_data(user, j
 
 def test_one_failure_does_not_touch_the_others():
     class Moody(Client):
-        async def chat(self, messages, *, seed):
+        async def chat(self, messages, *, seed, response_format=None):
             if "Hello 1." in messages[-1].content:
                 raise DOWN
             return "[end:3]" if len(messages) > 2 else "Cold!"
@@ -227,19 +227,20 @@ def test_one_failure_does_not_touch_the_others():
 
 def test_a_fault_of_our_own_is_raised_and_leaves_nothing_running():
     class Slow(Client):
-        cancelled = 0
+        asked = cancelled = 0
 
-        async def chat(self, messages, *, seed):
+        async def chat(self, messages, *, seed, response_format=None):
+            self.asked += 1
             try:
                 await asyncio.sleep(60)
             except asyncio.CancelledError:
                 self.cancelled += 1
                 raise
 
-    judged, agent = Slow(), Agent(turn("Hello."), RuntimeError("no weights"))
+    judged, agent = Slow(), Agent(turn("Hello."), turn("Well."), RuntimeError("no weights"))
     with pytest.raises(RuntimeError, match="no weights"):
         asyncio.run(alone(agent, judged))
-    assert judged.cancelled == agent.closed == 1
+    assert judged.cancelled == judged.asked >= agent.closed == 1
 
 
 async def alone(agent, judged):
@@ -258,9 +259,9 @@ class Delayed:
     def __init__(self, inner, rng):
         self.inner, self.rng = inner, rng
 
-    async def chat(self, messages, *, seed):
+    async def chat(self, messages, *, seed, response_format=None):
         await asyncio.sleep(self.rng.random() * 0.01)
-        return await self.inner.chat(messages, seed=seed)
+        return await self.inner.chat(messages, seed=seed, response_format=response_format)
 
     async def open(self, scenario, seed):
         await asyncio.sleep(self.rng.random() * 0.01)

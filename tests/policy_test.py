@@ -97,7 +97,7 @@ def test_a_prompt_that_does_not_fit_is_an_error_and_a_dialogue_that_outgrows_the
 
 def test_a_whole_dialogue_with_random_weights_ends_as_a_breach_of_the_format(trained):
     class User:
-        async def chat(self, messages, *, seed):
+        async def chat(self, messages, *, seed, response_format=None):
             return "My soup arrived cold!"
 
     async def serve():

@@ -7,7 +7,7 @@ import pathlib
 import pyarrow.parquet
 import pytest
 
-from rollouts import fds, judge, released
+from rollouts import fds, released, rubrics
 from rollouts.embedded import reading
 
 DATA = pathlib.Path(__file__).parents[2] / "shared/data/fds"
@@ -113,7 +113,7 @@ def test_all_released_records_load_with_the_methods_counts(difficulty, levels):
         for demand, weights in fds.DEMAND_WEIGHTS.items():
             assert demands[demand] / counts[level] == pytest.approx(weights[level - 1], abs=0.05)
     for scenario in scenarios[::50]:  # and the embedded endpoint can play them
-        for prompt in (fds.user_prompt(scenario), judge.judge_prompt(scenario)):
+        for prompt in (fds.user_prompt(scenario), rubrics.PROCESS.prompt(scenario)):
             case = reading.read_case(prompt)
             assert case.customer == (scenario.persona.level, scenario.demand, None)
             assert all(case.items) and case.merchant == scenario.order.merchant

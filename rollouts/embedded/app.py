@@ -1,4 +1,4 @@
-"""The embedded endpoint: a rule-based user and a rule-based judge behind the OpenAI chat-completions protocol.
+"""The embedded endpoint: a rule-based user and rule-based judges behind the OpenAI chat-completions protocol.
 
 Stateless, as a model server is: every answer follows from the request's messages and `seed` alone, which is why the
 same run gives the same transcripts in process and over HTTP.
@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from rollouts.embedded import reading, rules, writing
+from rollouts.embedded import evaluators, reading, rules, writing
 
 MODELS = ("embedded-user", "embedded-judge")
 
@@ -47,17 +47,17 @@ def user(messages: Sequence[dict[str, str]], seed: int) -> str:
 
 
 def judge(messages: Sequence[dict[str, str]]) -> str:
-    """Scores the last turn of the conversation on the four principles, as one JSON object."""
-    case = reading.read_case(messages[0]["content"])
-    mood, replies, events = rules.start(case.customer), [], frozenset()
-    before = mood
-    for turn in reading.read_transcript(messages[-1]["content"]):
-        if turn["role"] != "agent":
-            continue
-        events = reading.read_reply(turn["text"], replies, case, turn["voucher"])
-        replies.append(turn["text"])
-        before, mood = mood, rules.transition(case.customer, mood, events)
-    return json.dumps(score(case.customer, before, events))
+    """Scores the conversation by the rubric that the prompt names, as one JSON object."""
+    prompt = messages[0]["content"]
+    case, rubric = reading.read_case(prompt), reading.read_rubric(prompt, ("judge", *evaluators.EVALUATORS))
+    turns = reading.read_transcript(messages[-1]["content"])
+    steps = evaluators.trace(case, turns)
+    if rubric != "judge":
+        happened = "; ".join(", ".join(sorted(step.events)) for step in steps)
+        return json.dumps({"reason": f"turns: {happened}", **evaluators.EVALUATORS[rubric](case, steps)})
+    if turns[-1]["role"] != "agent":
+        raise reading.UnreadablePrompt("expected a conversation that ends with the agent's turn")
+    return json.dumps(score(case.customer, steps[-1].before, steps[-1].events))
 
 
 def score(customer: rules.Customer, mood: rules.Mood, events: frozenset[str]) -> dict[str, float | str]:
@@ -91,11 +91,11 @@ def score(customer: rules.Customer, mood: rules.Mood, events: frozenset[str]) ->
         conduct = 0.5 if doubtful or pressed else 1.0
     turn = ", ".join(sorted(events))
     return {
+        "reason": f"evidence {mood.evidence}, heard {mood.heard}, anger {mood.anger}; turn: {turn}",
         "persona": persona,
         "stage": stage,
         "quality": quality,
         "rules": conduct,
-        "reason": f"evidence {mood.evidence}, heard {mood.heard}, anger {mood.anger}; turn: {turn}",
     }
 
 

@@ -53,6 +53,14 @@ def read_case(prompt: str) -> Case:
     return Case(customer, items, line("Merchant"), complaint, line("Platform record"), style[1] if style else "")
 
 
+def read_rubric(prompt: str, known: Sequence[str]) -> str:
+    """Which of the rubrics `known` a judge's system prompt asks for. Raises UnreadablePrompt if it is none."""
+    match = re.search(rf"^Rubric: ({'|'.join(known)})$", prompt, re.MULTILINE)
+    if match is None:
+        raise UnreadablePrompt(f"expected a line 'Rubric: …' with one of {tuple(known)} in the system prompt")
+    return match[1]
+
+
 _STATE = re.compile(r"\n\(System state: refunded (?:no|yes); voucher issued (no|this turn|earlier)\)\s*$")
 
 
@@ -172,10 +180,10 @@ def read_transcript(content: str) -> list[dict[str, str]]:
             known = turn["role"] in ("customer", "agent") and turn["voucher"] in ("no", "this turn", "earlier")
             if not (known and isinstance(turn["text"], str)):
                 raise TypeError
-        if turns[-1]["role"] != "agent":
+        if not any(turn["role"] == "agent" for turn in turns):
             raise TypeError
     except (ValueError, TypeError, KeyError, IndexError, RecursionError):
         raise UnreadablePrompt(
-            'expected the conversation as a JSON list of {"role", "text", "voucher"} that ends with the agent\'s turn'
+            'expected the conversation as a JSON list of {"role", "text", "voucher"} with a turn of the agent'
         ) from None
     return turns

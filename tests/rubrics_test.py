@@ -1,0 +1,150 @@
+"""Rubrics: the prompt, the schema and the reading of answers say the same; only exact answers are read."""
+
+import json
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rollouts import fds
+from rollouts.rubrics import COMMUNICATION, COMPENSATION, EVALUATORS, LOGIC, PROCESS, Verdict
+from rollouts.types import PRINCIPLES
+
+RUBRICS = (PROCESS, *EVALUATORS)
+SCENARIO = next(fds.scenarios(2))
+GOOD = {"reason": "fine", "persona": 1, "stage": 0.5, "quality": 0, "rules": 1.0}
+
+
+def best(rubric):
+    return {"reason": "Well done.", **{item: scores[-1] for item, scores in rubric.items.items()}}
+
+
+def without(answer, key):
+    return {name: value for name, value in answer.items() if name != key}
+
+
+def test_the_points_are_the_methods():
+    assert [rubric.maximum for rubric in (COMMUNICATION, LOGIC, COMPENSATION)] == [28, 12, 6]
+    assert len(COMMUNICATION.items) == 14 and set(COMMUNICATION.items.values()) == {(0, 1, 2)}
+    assert sorted(LOGIC.items.values()) == [(0, 1)] * 6 + [(0, 1, 2)] * 3
+    assert tuple(PROCESS.items) == PRINCIPLES and set(PROCESS.items.values()) == {(0, 0.5, 1)}
+
+
+@pytest.mark.parametrize("rubric", RUBRICS, ids=lambda rubric: rubric.name)
+def test_the_prompt_names_every_item_with_its_scores_and_nothing_else(rubric):
+    prompt, order = rubric.prompt(SCENARIO), SCENARIO.order
+    for item, scores in rubric.items.items():
+        text = {(0, 1, 2): "0, 1 or 2", (0, 1): "0 or 1", (0, 0.5, 1): "0, 0.5 or 1"}[scores]
+        assert prompt.count(f"\n{item} ({text}): ") == 1
+    assert len(re.findall(r"^\w+ \([\d., ]+ or \d\): ", prompt, re.MULTILINE)) == len(rubric.items)
+    for line in (
+        f"Rubric: {rubric.name}\n",
+        f"Cooperation: {SCENARIO.persona.level} (",
+        f"Demand: {SCENARIO.demand}\n",
+        f"Items: {order.items}\n",
+        f"Platform record: {order.record}\n",
+        *(f"{name}: {value}\n" for name, value in order.signals),
+        f": {rubric.shape}\n",
+    ):
+        assert line in prompt
+    assert "{" not in prompt.replace(rubric.shape, "")
+
+
+def test_the_process_judge_is_guided_by_level():
+    prompt = PROCESS.prompt(SCENARIO)
+    for level, name in enumerate(fds.LEVELS, start=1):
+        assert prompt.count(f"\n- {level}, {name}: ") == 1
+
+
+@pytest.mark.parametrize("rubric", RUBRICS, ids=lambda rubric: rubric.name)
+def test_the_schema_is_what_is_read(rubric):
+    wrapper = rubric.response_format
+    assert wrapper["type"] == "json_schema" and wrapper["json_schema"]["strict"] is True
+    assert wrapper["json_schema"]["name"] == rubric.name
+    schema = json.loads(json.dumps(wrapper["json_schema"]["schema"]))
+    assert schema["type"] == "object" and schema["additionalProperties"] is False
+    assert schema["required"] == list(schema["properties"]) == ["reason", *rubric.items]
+    assert schema["properties"].pop("reason") == {"type": "string"}
+    for item, value in schema["properties"].items():
+        assert value["type"] == "number"
+        for score in value["enum"]:
+            assert rubric.read(json.dumps(best(rubric) | {item: score})).scores[item] == score
+    assert rubric.read(json.dumps(best(rubric))).total == rubric.maximum
+
+
+def test_a_verdict_is_read():
+    verdict = PROCESS.read(json.dumps(GOOD))
+    assert verdict == Verdict({"persona": 1.0, "stage": 0.5, "quality": 0.0, "rules": 1.0}, "fine")
+    assert list(verdict.scores) == list(PRINCIPLES) and {type(score) for score in verdict.scores.values()} == {float}
+    assert verdict.total == 2.5
+    assert PROCESS.read(f"\n {json.dumps(dict(reversed(GOOD.items())))} \n") == verdict  # by name, not by place
+    assert PROCESS.read(json.dumps(GOOD | {"reason": "half \ud83d"})).reason == "half ?"
+
+
+BAD = [
+    "",
+    "I would say persona: 1, stage: 1, quality: 1, rules: 1.",
+    "Here you are: " + json.dumps(GOOD),
+    json.dumps(GOOD) + " Hope this helps!",
+    json.dumps(GOOD) * 2,
+    f"```json\n{json.dumps(GOOD)}\n```",
+    json.dumps(GOOD)[:-5],
+    json.dumps(GOOD)[1:],
+    json.dumps([GOOD]),
+    json.dumps(json.dumps(GOOD)),
+    "null",
+    "1",
+    "[" * 100_000,
+    *(json.dumps(without(GOOD, name)) for name in GOOD),
+    json.dumps(GOOD | {"mood": 1}),
+    json.dumps(without(GOOD, "rules") | {"Rules": 1}),
+    json.dumps(GOOD)[:-1] + ', "rules": 1}',
+    *(json.dumps(GOOD | {"rules": value}) for value in (2, -1, 0.7, 1e300, 10**400, "1", "high", "", None)),
+    *(json.dumps(GOOD | {"rules": value}) for value in (True, False, [1], [[1]], {"score": 1}, {})),
+    *(json.dumps(GOOD | {"rules": float(value)}) for value in ("nan", "inf", "-inf")),
+    *(json.dumps(GOOD | {"reason": value}) for value in (None, 1, ["a"])),
+    json.dumps(GOOD).replace("0.5", "1/2"),
+    json.dumps(GOOD).replace("0.5", "0.5.0"),
+]
+
+
+@pytest.mark.parametrize("answer", BAD)
+def test_anything_else_is_refused(answer):
+    with pytest.raises(ValueError, match="expected"):
+        PROCESS.read(answer)
+
+
+JSON = st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(), st.lists, max_leaves=3)
+SCORE = st.sampled_from((0, 0.5, 1, 2, -1, 3, "1", True, None, 1.0, 2.0)) | JSON
+
+
+@given(st.sampled_from(RUBRICS), st.data())
+def test_whatever_a_judge_answers_is_a_verdict_of_allowed_scores_or_refused(rubric, data):
+    item = data.draw(st.sampled_from(list(rubric.items)))
+    answer = best(rubric) | {item: data.draw(SCORE)}
+    if data.draw(st.booleans()):
+        answer |= {data.draw(st.text(max_size=3)): data.draw(JSON)}
+    text = json.dumps(answer)
+    cut = data.draw(st.integers(0, len(text)))
+    for candidate in (text, text[:cut], text[cut:], text + text, data.draw(st.text()), json.dumps(data.draw(JSON))):
+        try:
+            verdict = rubric.read(candidate)
+        except ValueError as error:
+            assert "expected" in str(error)
+        else:
+            assert candidate.strip() == text and answer.keys() == {"reason", *rubric.items}
+            assert verdict.scores.keys() == rubric.items.keys()
+            assert all(score in rubric.items[name] for name, score in verdict.scores.items())
+            assert verdict.scores[item] == answer[item] and type(answer[item]) in (int, float)
+
+
+def test_the_reward_is_the_weighted_mean():
+    verdict = PROCESS.read(json.dumps(GOOD))  # 1, .5, 0, 1
+    assert verdict.reward(dict.fromkeys(PRINCIPLES, 1.0)) == 2.5 / 4
+    assert verdict.reward({"persona": 1.0, "stage": 1.0, "quality": 1.0, "rules": 2.0}) == 3.5 / 5
+    assert verdict.reward({"persona": 0.0, "stage": 3.0, "quality": 1.0, "rules": 0.0}) == 1.5 / 4
+
+
+def test_every_prompt_of_a_judge_has_a_rubric_and_every_rubric_a_prompt():
+    assert fds.prompt_hashes().keys() - {rubric.name for rubric in RUBRICS} == {"agent", "case", "demands", "user"}
