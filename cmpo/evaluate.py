@@ -50,7 +50,7 @@ def load_policy(config: ConfigDict, workdir: pathlib.Path, *, start: bool = Fals
 
 def evaluate(config: ConfigDict, agents: rollout.Agents, seeds: int) -> list[dict]:
     """One record (see `metrics.rollout_record`) for each of `seeds` sets of held-out scenarios."""
-    source = data.source(config.data.path, config.data.difficulty, config.train.seed)
+    source = data.source(config.data, config.train.seed)
     records = []
     for number in range(seeds):
         seed = config.eval.seed + number

@@ -68,10 +68,10 @@ def collect(
     """
 
     numbers = np.array_split(np.arange(len(scenarios)), jax.process_count())[jax.process_index()]
-    share = [scenarios[number] for number in numbers]
     first = int(numbers[0]) * repeats if len(numbers) else 0
 
     async def run() -> list[Dialogue]:
+        share = [scenarios[number] for number in numbers]
         async with contextlib.AsyncExitStack() as stack:
             user = await stack.enter_async_context(ChatClient("user", endpoint(config.user)))
             judge = await stack.enter_async_context(ChatClient("judge", endpoint(config.judge))) if judged else None
