@@ -54,6 +54,10 @@ class Fds(tfds.core.GeneratorBasedBuilder):
         FdsConfig(name=name, difficulty=name, description=f"Generated, the method's mix `{name}`.") for name in SIZES
     ]
 
+    def __init__(self, *, file_format: str | None = None, **options):
+        # The default of tensorflow-datasets, tfrecord, needs TensorFlow.
+        super().__init__(file_format=file_format or "array_record", **options)
+
     def _info(self) -> tfds.core.DatasetInfo:
         text = tfds.features.Text()
         features = tfds.features.FeaturesDict(
@@ -101,7 +105,7 @@ def prepare(difficulty: str, path: str = "", directory: str = "") -> pathlib.Pat
         raise ValueError(f"config.data.difficulty: expected one of {sorted(SIZES)}, got {difficulty!r}")
     options = {"config": released_config(path) if path else difficulty, "data_dir": directory or None}
     with _quiet():
-        builder = Fds(**options, file_format="array_record")
+        builder = Fds(**options)
         place = pathlib.Path(builder.data_dir)
         found = place.exists()  # it gets its name when it is complete
         if not found:

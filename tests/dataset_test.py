@@ -1,4 +1,4 @@
-"""The tensorflow-datasets builder: what goes in comes out, without TensorFlow; files that are stale, lost or damaged."""
+"""The builder of tensorflow-datasets: what goes in comes out, without TensorFlow; files stale, lost or damaged."""
 
 import dataclasses
 import itertools
@@ -78,19 +78,14 @@ def test_every_field_comes_back(supported, tmp_path):
 def test_tensorflow_is_needed_neither_to_write_nor_to_read(tmp_path):
     program = f"""
 import sys
-class Nowhere:
-    def find_spec(name, path, target=None):
-        if name.split(".")[0] == "tensorflow":
-            raise ModuleNotFoundError(name)
-sys.meta_path.insert(0, Nowhere)
 import tensorflow_datasets as tfds
 from cmpo import dataset
 dataset.SIZES["hard"] = {SMALL["hard"]}
 source = tfds.data_source("fds/hard", split="train", data_dir={str(tmp_path)!r})
-print(len(source), source[0]["id"])
+print(len(source), source[0]["id"], "tensorflow" in sys.modules)
 """
     ended = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=120)
-    assert ended.stdout.splitlines()[-1] == "30 b'hard-train-0-0'", ended.stderr
+    assert ended.stdout.splitlines()[-1] == "30 b'hard-train-0-0' False", ended.stderr
 
 
 @pytest.mark.parametrize(
@@ -99,7 +94,7 @@ print(len(source), source[0]["id"])
         (lambda file: file.unlink(), "record 0 cannot be read .*No such file"),
         (lambda file: file.write_bytes(b""), "record 0 cannot be read"),
         (lambda file: file.write_bytes(file.read_bytes()[:40000]), "record 0 cannot be read"),
-        (lambda file: file.write_bytes(file.read_bytes().replace(b"hard", b"hart")), "record 0 cannot be read"),
+        (lambda file: file.write_bytes(file.read_bytes()[:500] + bytes(file.stat().st_size - 500)), "record 0 cannot"),
         (lambda file: file.with_name("features.json").unlink(), "cannot be opened"),
         (lambda file: file.with_name("dataset_info.json").unlink(), "cannot be opened"),
         (lambda file: file.with_name("dataset_info.json").write_text("{"), "cannot be opened .*JSON"),
@@ -135,9 +130,9 @@ def test_a_run_that_was_faster_is_no_error(small, tmp_path, monkeypatch):
     prepare = dataset.Fds.download_and_prepare
 
     def late(self):
-        prepare(dataset.Fds(config="hard", data_dir=tmp_path, file_format="array_record"))
+        prepare(dataset.Fds(config="hard", data_dir=tmp_path))
         pathlib.Path(self.data_dir, "mark").touch()
-        prepare(dataset.Fds(config="hard", data_dir=tmp_path / "elsewhere", file_format="array_record"))
+        prepare(dataset.Fds(config="hard", data_dir=tmp_path / "elsewhere"))
         pathlib.Path(tmp_path / "elsewhere" / "fds" / "hard" / "1.0.0").rename(self.data_dir)  # as the builder does
 
     monkeypatch.setattr(dataset.Fds, "download_and_prepare", late)
