@@ -45,7 +45,7 @@ def source(data: ConfigDict, seed: int) -> Source:
     """
     if data.endless and not data.path:
         return Generated(data.difficulty, seed)
-    from cmpo import dataset  # takes most of a second, and few runs need it
+    from cmpo import dataset  # takes half a second, and few runs need it
 
     directory = processes.once(lambda: dataset.prepare(data.difficulty, data.path, data.dir))
     opened = []
