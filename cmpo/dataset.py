@@ -98,8 +98,8 @@ def prepare(difficulty: str, path: str = "", directory: str = "") -> pathlib.Pat
       directory: of all datasets; "": tensorflow-datasets' own, $TFDS_DATA_DIR or ~/tensorflow_datasets.
 
     Raises:
-      FileNotFoundError, ValueError: no or unknown source, named by its config field; or files left by another version
-        of the generator.
+      FileNotFoundError, ValueError: no or unknown source, named by its config field; or files that another version of
+        this program left.
     """
     if not path and difficulty not in SIZES:
         raise ValueError(f"config.data.difficulty: expected one of {sorted(SIZES)}, got {difficulty!r}")
@@ -116,8 +116,10 @@ def prepare(difficulty: str, path: str = "", directory: str = "") -> pathlib.Pat
                     raise
     if not found:
         print(f"{place}: prepared")
-    elif not path and Records(place, "train")[0] != next(_generated(difficulty)["train"]):
-        raise ValueError(f"{place} was prepared by another version of the generator; remove it to have it made anew")
+        return place
+    first = next(released.read(path) if path else fds.scenarios(0, difficulty=difficulty))
+    if Records(place, fds.split_of(first.order))[0] != first:
+        raise ValueError(f"{place} was prepared by another version of this program; remove it to have it made anew")
     return place
 
 

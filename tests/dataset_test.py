@@ -119,11 +119,15 @@ def test_what_does_not_exist_is_refused(small, tmp_path):
         tfds.builder("fds/easy", data_dir=tmp_path)
 
 
-def test_records_of_another_generator_are_refused(small, tmp_path, monkeypatch):
-    place = dataset.prepare("hard", directory=str(tmp_path))
+def test_records_of_another_version_are_refused(small, tmp_path, monkeypatch):
+    path = str(write(tmp_path / "x.parquet", 60))
     monkeypatch.setattr(fds, "_MERCHANTS", ("Somebody Else",))
-    with pytest.raises(ValueError, match=rf"{place} was prepared by another version of the generator; remove it"):
-        dataset.prepare("hard", directory=str(tmp_path))
+    monkeypatch.setitem(released._COMPLAINTS, "Food temperature issue", "late delivery")
+    places = [dataset.prepare("hard", name, str(tmp_path)) for name in ("", path)]
+    monkeypatch.undo()
+    for place, name in zip(places, ("", path), strict=True):
+        with pytest.raises(ValueError, match=rf"{place} was prepared by another version of this program; remove it"):
+            dataset.prepare("hard", name, str(tmp_path))
 
 
 def test_a_run_that_was_faster_is_no_error(small, tmp_path, monkeypatch):
