@@ -18,10 +18,13 @@ setup(
     package_data={"rollouts": ["prompts/*.txt"]},
     install_requires=[
         "absl-py",
+        "array-record>=0.8",  # the files of tensorflow-datasets that need no TensorFlow
         "chex>=0.1.90",
         "flax>=0.12",
+        "grain>=0.2.10",
         "httpx>=0.27",
         "huggingface-hub>=0.30",
+        "importlib-resources",  # tensorflow-datasets imports it, and does not say so
         "jax>=0.10",
         "matplotlib>=3.8",
         "ml-collections>=1.0",
@@ -33,6 +36,7 @@ setup(
         "sniffio",  # httpx looks for it at every in-process request, slowly where it is absent
         "starlette>=0.40",
         "tensorboardX>=2.6",
+        "tensorflow-datasets>=4.9.9",
         "tokenizers>=0.20",
         "tqdm>=4.66",
         "transformers>=4.51",

@@ -1,28 +1,24 @@
-"""Where scenarios come from: the generator, endless, or a released parquet file, epoch after epoch."""
+"""Where scenarios come from: the generator, endless, or fixed records, epoch after epoch."""
 
 import itertools
-import pathlib
-import random
+from collections.abc import Sequence
 from typing import Protocol
 
-import pyarrow
-import pyarrow.parquet
+from ml_collections import ConfigDict
 
-from rollouts import fds, released
-from rollouts.seeds import fold
+from cmpo import processes
+from rollouts import fds
 from rollouts.types import Scenario
-
-COLUMNS = ("prompt", "extra_info")
 
 
 class Source(Protocol):
     """Deals scenarios; a cursor is all there is to remember."""
 
-    def train(self, cursor: int, count: int) -> list[Scenario]:
+    def train(self, cursor: int, count: int) -> Sequence[Scenario]:
         """Scenarios number cursor .. cursor + count - 1 of the training stream."""
 
-    def held_out(self, count: int, seed: int) -> list[Scenario]:
-        """`count` scenarios that `train` never deals."""
+    def held_out(self, count: int, seed: int) -> Sequence[Scenario]:
+        """`count` scenarios, about orders that `train` never deals."""
 
 
 class Generated:
@@ -42,50 +38,16 @@ class Generated:
         return list(itertools.islice(fds.scenarios(seed, difficulty=self._difficulty, split="test"), count))
 
 
-class Released:
-    """The authors' records, shuffled anew each epoch; every tenth is held out.
+def source(data: ConfigDict, seed: int) -> Source:
+    """The source that `data`, a run's config.data, names; what it needs on disk is prepared by the first process.
 
-    Raises FileNotFoundError or ValueError, naming config.data.path, for a missing file, other columns or a bad row.
+    Raises FileNotFoundError or ValueError, naming the field, for a file that is missing, damaged or something else.
     """
+    if data.endless and not data.path:
+        return Generated(data.difficulty, seed)
+    from cmpo import dataset  # takes half a second, and few runs need it
 
-    def __init__(self, path: str, seed: int):
-        if not pathlib.Path(path).is_file():
-            raise FileNotFoundError(f"config.data.path: expected a parquet file, found none at {path!r}")
-        try:
-            columns = pyarrow.parquet.read_schema(path).names
-        except (pyarrow.ArrowException, OSError) as error:
-            raise ValueError(f"config.data.path: {path!r} is not a parquet file: {error}") from None
-        if missing := sorted(set(COLUMNS) - set(columns)):
-            raise ValueError(f"config.data.path: {path!r} lacks the columns {missing}; it has {columns}")
-        self._seed, self._scenarios = seed, []
-        for number, row in enumerate(pyarrow.parquet.read_table(path, columns=list(COLUMNS)).to_pylist()):
-            try:
-                self._scenarios.append(released.from_record(row))
-            except (KeyError, TypeError, ValueError, IndexError) as error:
-                reason = f"{type(error).__name__}: {error}"
-                raise ValueError(f"config.data.path: row {number} of {path!r} is no FDS record: {reason}") from None
-        if len(self._scenarios) < 10:
-            raise ValueError(f"config.data.path: expected at least 10 records, got {len(self._scenarios)} in {path!r}")
-        self._held_out = self._scenarios[9::10]
-        del self._scenarios[9::10]
-
-    def train(self, cursor: int, count: int) -> list[Scenario]:
-        """See Source."""
-        dealt, size = [], len(self._scenarios)
-        for number in range(cursor, cursor + count):
-            if not dealt or number % size == 0:
-                order = list(range(size))
-                random.Random(fold(self._seed, "epoch", number // size)).shuffle(order)
-            dealt.append(self._scenarios[order[number % size]])
-        return dealt
-
-    def held_out(self, count: int, seed: int) -> list[Scenario]:
-        """See Source. Raises ValueError if the file holds fewer."""
-        if count > len(self._held_out):
-            raise ValueError(f"config.eval.scenarios: expected at most {len(self._held_out)} of this file, got {count}")
-        return random.Random(fold(seed, "held out")).sample(self._held_out, count)
-
-
-def source(path: str, difficulty: str, seed: int) -> Source:
-    """The source that config.data names."""
-    return Released(path, seed) if path else Generated(difficulty, seed)
+    directory = processes.once(lambda: dataset.prepare(data.difficulty, data.path, data.dir))
+    opened = []
+    processes.everywhere(lambda: opened.append(dataset.Recorded(directory, seed)))  # where one cannot, none goes on
+    return opened[0]

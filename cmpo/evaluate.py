@@ -75,7 +75,7 @@ def load_policy(config: ConfigDict, workdir: pathlib.Path, *, start: bool = Fals
 
 def evaluate(config: ConfigDict, agents: rollout.Agents, seeds: int) -> list[Played]:
     """Plays `seeds` sets of held-out scenarios, one dialogue each; evaluated, too, under config.eval.evaluators."""
-    source = data.source(config.data.path, config.data.difficulty, config.train.seed)
+    source = data.source(config.data, config.train.seed)
     played, rounds = [], 1 + bool(config.eval.evaluators)
     total = seeds * config.eval.scenarios * rounds
     with metrics.progress(total, description="evaluation", every=max(1, total // 10)) as bar:

@@ -142,7 +142,7 @@ class Clock:
 
 def train(config: ConfigDict, workdir: pathlib.Path) -> TrainState:
     """Runs both phases to their end, or on from the last checkpoint; returns the final state."""
-    source = scenario_data.source(config.data.path, config.data.difficulty, config.train.seed)
+    source = scenario_data.source(config.data, config.train.seed)
     rollout.check_endpoints(config)
     processes.once(lambda: setup.claim(workdir, config))
     trainer = Trainer(config, source, setup.prepare(config, workdir, source))

@@ -81,10 +81,10 @@ def collect(
     Raises RolloutsFailed if more than config.train.max_failed_fraction of the dialogues failed.
     """
     numbers = _share(len(scenarios))
-    share = [scenarios[number] for number in numbers]
     first = int(numbers[0]) * repeats if len(numbers) else 0
 
     async def run() -> list[Dialogue]:
+        share = [scenarios[number] for number in numbers]
         async with contextlib.AsyncExitStack() as stack:
             user = await stack.enter_async_context(ChatClient("user", endpoint(config.user)))
             scorer = await stack.enter_async_context(ChatClient("judge", endpoint(config.judge))) if judged else None

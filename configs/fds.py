@@ -65,6 +65,8 @@ def get_config(arg: str = "") -> ConfigDict:
     config.data = ConfigDict()
     config.data.path = ""  # a released parquet file; "": the generator
     config.data.difficulty = "hard"  # hard | normal; the generator's mix of cooperation levels
+    config.data.endless = True  # the generator deals new scenarios for ever; False: the paper's number, epoch by epoch
+    config.data.dir = ""  # of prepared records; "": tensorflow-datasets' own, $TFDS_DATA_DIR or ~/tensorflow_datasets
 
     config.model = ConfigDict()  # Qwen2.5's architecture
     config.model.path = ""  # a directory in Hugging Face's format, or a name on the hub; "": a new model

@@ -4,6 +4,7 @@ Source of the level counts and of P(demand | level): arXiv 2602.22697 and the au
 """
 
 import hashlib
+import itertools
 import json
 import random
 from collections.abc import Iterator
@@ -134,6 +135,7 @@ def scenarios(seed: int, *, difficulty: str = "hard", split: str = "train", star
     They come in blocks (128 in `train`, 256 in `test`) that hold exactly the method's counts of cooperation levels,
     and demands as near to P(demand | level) as whole numbers allow. Within a block they are spread evenly, so that
     small batches see about the same mix and the observed voucher rate is not noise about who happened to call.
+    An order that is dealt in one split is never dealt in the other, whatever the seeds (`split_of`).
     """
     if (difficulty, split) not in LEVEL_COUNTS:
         known = sorted({name for name, _ in LEVEL_COUNTS})
@@ -145,16 +147,26 @@ def scenarios(seed: int, *, difficulty: str = "hard", split: str = "train", star
         cells = _deal(counts, random.Random(fold(seed, "block", split, difficulty, block)))
         for level, demand in cells[number - block * size :]:
             rng = random.Random(fold(seed, "scenario", split, difficulty, number))
-            yield scenario(rng, f"{difficulty}-{split}-{seed}-{number}", level, demand)
+            yield scenario(rng, f"{difficulty}-{split}-{seed}-{number}", level, demand, split)
             number += 1
 
 
-def scenario(rng: random.Random, name: str, level: int, demand: str) -> Scenario:
-    """Draws the persona's other traits and the order for one cooperation level (1..5) and demand."""
+def split_of(order: Order) -> str:
+    """The split that an order belongs to, whoever complains about it: "test" for a tenth of them, else "train".
+
+    It follows from what the agent is shown of the order, so that no prompt of a test scenario is ever trained on.
+    """
+    return "train" if fold(0, "split", *itertools.chain(*order.signals)) % 10 else "test"
+
+
+def scenario(rng: random.Random, name: str, level: int, demand: str, split: str) -> Scenario:
+    """Draws the persona's other traits and an order of `split` for one cooperation level (1..5) and demand."""
     traits = {
         trait: styles[min(4, max(0, level - 1 + rng.choice((-1, 0, 0, 0, 1))))] for trait, styles in _TRAITS.items()
     }
     order = _order(rng)
+    while split_of(order) != split:
+        order = _order(rng)
     signals = "\n".join(f"{key}: {value}" for key, value in order.signals)
     return Scenario(name, Persona(level=level, **traits), demand, order, prompt("agent", signals=signals).strip())
 

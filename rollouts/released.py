@@ -1,7 +1,11 @@
 """The authors' released FDS records (Apache-2.0 parquet files), read into the same Scenario as the generator's."""
 
-from collections.abc import Mapping
+import pathlib
+from collections.abc import Iterator, Mapping
 from typing import Any
+
+import pyarrow
+import pyarrow.parquet
 
 from rollouts.types import DEMANDS, Order, Persona, Scenario
 
@@ -10,6 +14,36 @@ _COMPLAINTS = {
     "Food taste below expectations": "taste below expectations",
     "Food not fresh/undercooked": "not fresh or undercooked",
 }
+
+_COLUMNS = ("prompt", "extra_info")
+
+
+def read(path: str) -> Iterator[Scenario]:
+    """The records of a parquet file, in its order.
+
+    Raises FileNotFoundError or ValueError, naming config.data.path, for a missing or damaged file, other columns or a
+    bad row.
+    """
+    if not pathlib.Path(path).is_file():
+        raise FileNotFoundError(f"config.data.path: expected a parquet file, found none at {path!r}")
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            columns = file.schema_arrow.names
+            if missing := sorted(set(_COLUMNS) - set(columns)):
+                raise ValueError(f"config.data.path: {path!r} lacks the columns {missing}; it has {columns}")
+            batches = file.iter_batches(256, columns=list(_COLUMNS))
+            for number, row in enumerate(row for batch in batches for row in batch.to_pylist()):
+                yield _checked(row, number, path)
+    except (pyarrow.ArrowException, OSError) as error:
+        raise ValueError(f"config.data.path: {path!r} is not a parquet file, or a damaged one: {error}") from None
+
+
+def _checked(row: Mapping[str, Any], number: int, path: str) -> Scenario:
+    try:
+        return from_record(row)
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise ValueError(f"config.data.path: row {number} of {path!r} is no FDS record: {reason}") from None
 
 
 def from_record(record: Mapping[str, Any]) -> Scenario:

@@ -136,9 +136,10 @@ def test_a_prompt_beyond_the_context_is_named(tmp_path):
 
 @pytest.mark.skipif(not RELEASED.exists(), reason=f"the authors' data is not at {RELEASED}")
 def test_the_released_prompts_and_personas_train(tmp_path):
-    state = main.train(tiny(**{"data.path": str(RELEASED), "model.vocab_size": 1200}), tmp_path)
+    changes = {"data.path": str(RELEASED), "data.dir": str(tmp_path / "data"), "model.vocab_size": 1200}
+    state = main.train(tiny(**changes), tmp_path / "run")
     assert int(state.step) == 4
-    dialogue = json.loads(transcripts(tmp_path)["step_000004.jsonl"].splitlines()[0])
+    dialogue = json.loads(transcripts(tmp_path / "run")["step_000004.jsonl"].splitlines()[0])
     assert dialogue["scenario"]["id"].startswith("train-")
 
 

@@ -1,0 +1,201 @@
+"""The card of a dataset: ``python -m cmpo.card --config=configs/fds.py[:difficulty=normal] [--png=PATH]``.
+
+Prints Markdown, beside the method's tables: levels of cooperation, demands, complaints, lengths. Prepares the records
+of config.data where they are not on disk yet.
+"""
+
+import itertools
+import math
+import statistics
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from absl import flags
+from matplotlib import ticker
+from matplotlib.figure import Figure
+
+from cmpo import command, dataset
+from rollouts import fds, rubrics
+from rollouts.embedded import app
+from rollouts.seeds import fold
+from rollouts.types import DEMANDS, LEVELS, Persona, Scenario
+
+_PNG = flags.DEFINE_string("png", None, "Also draw the card, here.")
+
+_COLORS = ("#3d7de0", "#e07b2e", "#2f9e68", "#8a63d2")  # as in `cmpo.report`
+_INK = "#23272f"
+_SUPPORT = {True: "supports the claim", False: "contradicts it", None: "is silent"}
+
+
+class Card(NamedTuple):
+    """What a set of scenarios is made of."""
+
+    records: int
+    scenarios: set[tuple]  # different ones, whatever their ids
+    personas: set[Persona]
+    orders: set[tuple]  # as the agent is shown them
+    cells: Counter[tuple[int, str]]  # (level 1..5, demand) -> records
+    complaints: Counter[str]
+    support: Counter[bool | None]  # does the platform's record support the complaint?
+
+    def level(self, level: int) -> int:
+        """Records at one level of cooperation."""
+        return sum(self.cells[level, demand] for demand in DEMANDS)
+
+    def share(self, demand: str, level: int) -> float:
+        """P(demand | level) as counted; NaN where there is nobody."""
+        return self.cells[level, demand] / self.level(level) if self.level(level) else math.nan
+
+
+def card(scenarios: Sequence[Scenario]) -> Card:
+    """Counts."""
+    return Card(
+        records=len(scenarios),
+        scenarios={(each.persona, each.demand, each.order) for each in scenarios},
+        personas={each.persona for each in scenarios},
+        orders={each.order.signals for each in scenarios},
+        cells=Counter((each.persona.level, each.demand) for each in scenarios),
+        complaints=Counter(each.order.complaint for each in scenarios),
+        support=Counter(each.order.supported for each in scenarios),
+    )
+
+
+def lengths(scenarios: Sequence[Scenario]) -> dict[str, list[int]]:
+    """Characters of the prompts and of the embedded customer's opening, by record."""
+    customers = [fds.user_prompt(each) for each in scenarios]
+    openings = [
+        app.user([{"role": "system", "content": customer}], fold(0, each.id))
+        for customer, each in zip(customers, scenarios, strict=True)
+    ]
+    texts = {
+        "agent's prompt": [each.agent_prompt for each in scenarios],
+        "customer's prompt": customers,
+        "judge's prompt": map(rubrics.PROCESS.prompt, scenarios),
+        "customer's opening": openings,
+    }
+    return {name: list(map(len, written)) for name, written in texts.items()}
+
+
+def markdown(title: str, splits: Mapping[str, Sequence[Scenario]], difficulty: str) -> str:
+    """The card as Markdown; `difficulty` says which of the method's mixes it is held against."""
+    everything = list(itertools.chain(*splits.values()))
+    both = card(everything)
+    shown = {**{split: card(scenarios) for split, scenarios in splits.items()}, "both": both}
+
+    def counts(heading: str, names: Iterable[str], count: Callable[[Card, int], int]) -> str:
+        rows = [
+            [name, *(f"{count(each, at):,} ({count(each, at) / each.records:.1%})" for each in shown.values())]
+            for at, name in enumerate(names)
+        ]
+        return _table([heading, *shown], rows)
+
+    mixes = {split: fds.LEVEL_COUNTS[difficulty, split] for split in splits}
+    levels = [f"{level} {name}" for level, name in enumerate(LEVELS, start=1)]
+    wanted = [[name, *(f"{mix[at] / sum(mix):.1%}" for mix in mixes.values())] for at, name in enumerate(levels)]
+    demands = [
+        [demand, *(f"{both.share(demand, level):.1%} ({weights[level - 1]:.0%})" for level in range(1, 6))]
+        for demand, weights in fds.DEMAND_WEIGHTS.items()
+    ]
+    complaints = sorted(both.complaints, key=both.complaints.get, reverse=True)
+    texts = [
+        [text, f"{statistics.mean(values):,.0f}", f"{statistics.median(values):,.0f}", f"{max(values):,}"]
+        for text, values in lengths(everything).items()
+    ]
+    overlap = len(set.intersection(*(shown[split].orders for split in splits)))
+    sizes = [
+        ["records", *(f"{each.records:,}" for each in shown.values())],
+        *(
+            [f"different {name}", *(f"{len(getattr(each, name)):,}" for each in shown.values())]
+            for name in ("scenarios", "orders", "personas")
+        ),
+    ]
+    parts = [
+        f"# {title}",
+        _table(["", *shown], sizes) + f"\n\nOrders that both splits have: {overlap}.",
+        counts("level of cooperation", levels, lambda each, at: each.level(at + 1)),
+        _table([f"the method's levels, {difficulty}", *mixes], wanted),
+        _table(["demand, by level (the method's)", *map(str, range(1, 6))], demands),
+        counts("complaint", complaints, lambda each, at: each.complaints[complaints[at]]),
+        counts("the platform's record", _SUPPORT.values(), lambda each, at: each.support[tuple(_SUPPORT)[at]]),
+        _table(["characters", "mean", "median", "longest"], texts),
+    ]
+    return "\n\n".join(parts)
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    rule = ["---", *["---:"] * (len(head) - 1)]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, rule, *rows))
+
+
+def draw(title: str, splits: Mapping[str, Sequence[Scenario]], difficulty: str) -> Figure:
+    """The card as a picture. Save with `figure.savefig(path, dpi=150)`."""
+    everything = list(itertools.chain(*splits.values()))
+    both = card(everything)
+    figure = Figure(figsize=(13, 8), layout="constrained")
+    figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold", color=_INK)
+    levels, demands, complaints, texts = figure.subplots(2, 2).flat
+
+    for (split, scenarios), color, shift in zip(splits.items(), _COLORS, (-0.2, 0.2), strict=False):
+        each = card(scenarios)
+        places = [level + shift for level in range(1, 6)]
+        shares = [each.level(level) / each.records for level in range(1, 6)]
+        levels.bar(places, shares, 0.38, color=color, label=f"{split}, {each.records:,} records")
+        mix = fds.LEVEL_COUNTS[difficulty, split]
+        wanted = [count / sum(mix) for count in mix]
+        label = "the method" if split == "train" else None
+        levels.plot(places, wanted, "D", color=_INK, markersize=5, label=label, linestyle="none")
+    levels.set_xticks(range(1, 6), [name.replace(" ", "\n", 1) for name in LEVELS])
+    levels.set_title("Levels of cooperation, share of records")
+
+    width = 0.8 / len(DEMANDS)
+    for number, demand in enumerate(DEMANDS):
+        places = [level + (number - (len(DEMANDS) - 1) / 2) * width for level in range(1, 6)]
+        shares = [both.share(demand, level) for level in range(1, 6)]
+        demands.bar(places, shares, 0.9 * width, color=_COLORS[number], label=demand.replace("_", " "))
+        label = "the method" if number == 0 else None
+        demands.plot(places, fds.DEMAND_WEIGHTS[demand], "D", color=_INK, markersize=4, label=label)
+    demands.set_xticks(range(1, 6), [f"level {level}" for level in range(1, 6)])
+    demands.set_title("Demands, given the level")
+
+    ranked = sorted(both.complaints.items(), key=lambda pair: pair[1])
+    complaints.barh([name for name, _ in ranked], [count / both.records for _, count in ranked], color=_COLORS[0])
+    complaints.set_title("Complaints, share of records")
+
+    measured = lengths(everything)
+    bins = np.geomspace(min(map(min, measured.values())), max(map(max, measured.values())), 80)
+    for (text, values), color in zip(measured.items(), _COLORS, strict=True):
+        texts.hist(values, bins, histtype="stepfilled", color=color, alpha=0.7, label=f"{text}, up to {max(values):,}")
+    texts.set_xscale("log")
+    texts.xaxis.set_major_formatter(ticker.StrMethodFormatter("{x:,.0f}"))
+    texts.set_title("Records by length in characters")
+    for axes in (levels, demands, complaints, texts):
+        axes.title.set(ha="left", x=0, fontsize=10, fontweight="bold", color=_INK)
+        axes.spines[["top", "right", "left"]].set_visible(False)
+        axes.tick_params(colors=_INK, labelsize=8, length=0)
+        axes.grid(axis="x" if axes is complaints else "y", alpha=0.25)
+        axes.set_axisbelow(True)
+        if axes is not complaints:
+            axes.legend(fontsize=8, frameon=False, labelcolor=_INK)
+        if axes is not texts:
+            share = axes.xaxis if axes is complaints else axes.yaxis
+            share.set_major_locator(ticker.MaxNLocator(8, steps=[1, 2, 5, 10]))
+            share.set_major_formatter(ticker.PercentFormatter(1, decimals=0))
+    return figure
+
+
+def run() -> None:
+    """Prints the card of the records that the flags name, and draws it if asked."""
+    data = command.CONFIG.value.data
+    directory = dataset.prepare(data.difficulty, data.path, data.dir)
+    splits = {split: list(dataset.Records(directory, split)) for split in ("train", "test")}
+    title = f"fds/{directory.parent.name}: " + (data.path or f"generated, {data.difficulty}")
+    print(markdown(title, splits, data.difficulty))
+    if _PNG.value:
+        draw(title, splits, data.difficulty).savefig(_PNG.value, dpi=150)
+        print(f"\ndrawn in {_PNG.value}")
+
+
+if __name__ == "__main__":
+    command.run(run, required=["config"])
