@@ -1,8 +1,11 @@
 """What every command has in common: the flags that name a run, and foreseeable errors told in one line."""
 
+import os
+import pathlib
 import sys
 from collections.abc import Callable, Sequence
 
+import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
@@ -25,11 +28,20 @@ def run(work: Callable[[], None], *, required: Sequence[str]) -> None:
             logging.set_verbosity(logging.WARNING)
         try:
             processes.start()
+            keep_programs()
             work()
         except FORESEEN as error:
             sys.exit("error: " + " ".join(str(error).split()))
 
     app.run(main, flags_parser=_parse)
+
+
+def keep_programs() -> None:
+    """Has JAX keep what it compiles in ~/.cache, or where its own settings say: a second start compiles nothing."""
+    if not jax.config.jax_compilation_cache_dir:
+        home = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
+        jax.config.update("jax_compilation_cache_dir", str(pathlib.Path(home, "cmpo")))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
 def _parse(arguments: Sequence[str]) -> list[str]:

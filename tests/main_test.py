@@ -14,7 +14,7 @@ import jax
 import pytest
 import uvicorn
 
-from cmpo import evaluate, main, metrics, rollout, setup
+from cmpo import command, evaluate, main, metrics, rollout, setup
 from cmpo.checkpoint import Checkpoints
 from models import tokenizer as tokenizers
 from rollouts.embedded.app import app
@@ -193,3 +193,17 @@ def test_evaluate_policy_and_start(whole):
 def test_evaluate_needs_a_run(tmp_path):
     with pytest.raises(FileNotFoundError, match="--workdir"):
         evaluate.load_policy(tiny(), tmp_path)
+
+
+@pytest.mark.parametrize("chosen", [None, "/elsewhere"])
+def test_compiled_programs_are_kept_where_the_environment_says(chosen, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
+    before = {name: getattr(jax.config, name) for name in names}
+    try:
+        jax.config.update("jax_compilation_cache_dir", chosen)
+        command.keep_programs()
+        assert jax.config.jax_compilation_cache_dir == (chosen or str(tmp_path / "cmpo"))
+    finally:
+        for name, value in before.items():
+            jax.config.update(name, value)
