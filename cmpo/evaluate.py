@@ -1,7 +1,6 @@
 """Evaluates an agent on held-out scenarios: ``python -m cmpo.evaluate --config=configs/fds.py --workdir=DIR``.
 
-``--agent=policy`` (default) is the checkpoint in DIR, ``start`` what phase 2 began with; ``never``, ``always``
-and ``generous`` are scripted and need no DIR.
+``--agent`` says who serves the customers, see `cmpo.agents`; by default the checkpoint in DIR.
 """
 
 import json
@@ -12,50 +11,23 @@ import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
 
-from cmpo import command, data, metrics, processes, rollout, setup, sharding
-from cmpo import model as policy
-from cmpo.checkpoint import Checkpoints
-from models import tokenizer as tokenizers
-from rollouts.scripted import HABITS
+from cmpo import agents, command, data, metrics, processes, rollout
 from rollouts.seeds import fold
 
-_AGENT = flags.DEFINE_enum("agent", "policy", ["policy", "start", *HABITS], "Who serves the customers.")
 _SEEDS = flags.DEFINE_integer("seeds", 3, "Sets of held-out scenarios, each with randomness of its own.", lower_bound=1)
 _OUT = flags.DEFINE_string("out", None, "JSON file to write; default: DIR/evaluation_AGENT.json.")
 
 MEASURES = ("satisfaction", "voucher_rate", "finish_rate", "process_reward", "turns_mean", "dialogues_ok")
 
 
-def load_policy(config: ConfigDict, workdir: pathlib.Path, *, start: bool = False) -> tuple[rollout.Agents, int]:
-    """The policy in `workdir`'s newest checkpoint, or the reference model it started from, and the step it is at.
-
-    Raises FileNotFoundError or ValueError if there is no such checkpoint.
-    """
-    setup.check(workdir, config, prefix="model.")
-    tokenizer = tokenizers.load(workdir / "tokenizer")
-    model = policy.settled(config, workdir)
-    mesh = setup.mesh(config, model)
-    layout = setup.abstract_state(config, model, mesh)
-    with Checkpoints(workdir, keep=config.train.keep_checkpoints) as checkpoints:
-        state = checkpoints.restore(layout)
-    if state is None:
-        raise FileNotFoundError(f"--workdir: no checkpoint in {str(workdir)!r} yet")
-    if start and int(state.step) <= config.train.sft_steps:
-        raise ValueError(f"--agent=start: phase 2 has not begun in {str(workdir)!r}; --agent=policy is that model")
-    engine = setup.engine(config, model, mesh, tokenizer, temperature=config.eval.temperature)
-    frozen = policy.frozen(model, mesh, policy.source(config, workdir), config.train.seed)
-    engine.load(sharding.make_publish(model, mesh)(frozen, state.reference if start else state.params))
-    return rollout.policy_agents(engine, tokenizer), int(state.step)
-
-
-def evaluate(config: ConfigDict, agents: rollout.Agents, seeds: int) -> list[dict]:
+def evaluate(config: ConfigDict, served_by: rollout.Agents, seeds: int) -> list[dict]:
     """One record (see `metrics.rollout_record`) for each of `seeds` sets of held-out scenarios."""
     source = data.source(config.data.path, config.data.difficulty, config.train.seed)
     records = []
     for number in range(seeds):
         seed = config.eval.seed + number
         scenarios = source.held_out(config.eval.scenarios, seed)
-        dialogues = rollout.collect(config, agents, scenarios, repeats=1, seed=fold(seed, "evaluate"))
+        dialogues = rollout.collect(config, served_by, scenarios, repeats=1, seed=fold(seed, "evaluate"))
         records.append({"seed": seed, **metrics.rollout_record(dialogues)})
     return records
 
@@ -78,14 +50,9 @@ def table(agent: str, summary: dict[str, dict[str, float]], seeds: int) -> str:
 
 def run() -> None:
     """Evaluates what the flags name, prints the table and writes the JSON file."""
-    config, agent, workdir, step = command.CONFIG.value, _AGENT.value, command.WORKDIR.value, None
-    if agent in HABITS:
-        agents = rollout.scripted_agents(agent)
-    elif workdir is None:
-        raise ValueError(f"--workdir: expected the directory of a run for --agent={agent}")
-    else:
-        agents, step = load_policy(config, pathlib.Path(workdir), start=agent == "start")
-    records = evaluate(config, agents, _SEEDS.value)
+    config, agent, workdir = command.CONFIG.value, agents.AGENT.value, command.WORKDIR.value
+    served_by, step = agents.load(config, agent, workdir)
+    records = evaluate(config, served_by, _SEEDS.value)
     if not processes.is_first():
         return
     summary = summarize(records)

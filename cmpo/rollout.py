@@ -39,15 +39,19 @@ def policy_agents(engine: Engine, tokenizer: Tokenizer) -> Agents:
     return agents
 
 
-def scripted_agents(style: str) -> Agents:
-    """A scripted agent, see `rollouts.scripted.HABITS`."""
-    agent = ScriptedAgent(style)
+def serving(agent: play.Agent) -> Agents:
+    """An agent that needs nothing opened."""
 
     @contextlib.asynccontextmanager
     async def agents() -> AsyncIterator[play.Agent]:
         yield agent
 
     return agents
+
+
+def scripted_agents(style: str) -> Agents:
+    """A scripted agent, see `rollouts.scripted.HABITS`."""
+    return serving(ScriptedAgent(style))
 
 
 def collect(

@@ -14,7 +14,7 @@ import jax
 import pytest
 import uvicorn
 
-from cmpo import evaluate, main, metrics, rollout, setup
+from cmpo import agents, evaluate, main, metrics, rollout, setup
 from cmpo.checkpoint import Checkpoints
 from models import tokenizer as tokenizers
 from rollouts.embedded.app import app
@@ -175,12 +175,12 @@ def test_bad_input_on_the_command_line(tmp_path, arguments, message):
 def test_evaluate_policy_and_start(whole):
     workdir, state = whole
     for start, params in ((False, state.params), (True, state.reference)):
-        agents, step = evaluate.load_policy(tiny(), workdir, start=start)
+        served_by, step = agents.load_policy(tiny(), workdir, start=start)
         assert step == 4
-        records = evaluate.evaluate(tiny(), agents, seeds=2)
+        records = evaluate.evaluate(tiny(), served_by, seeds=2)
         assert [record["seed"] for record in records] == [1000, 1001]
         assert all(record["dialogues_ok"] == 8 for record in records)
-        again, _ = evaluate.load_policy(tiny(), workdir, start=start)
+        again, _ = agents.load_policy(tiny(), workdir, start=start)
         assert evaluate.evaluate(tiny(), again, seeds=1)[0]["new_tokens"] == records[0]["new_tokens"]
         assert tokenizers.load(workdir / "tokenizer").vocab_size == params["embed"]["embedding"].shape[0]
 
@@ -204,4 +204,4 @@ def test_summary_by_hand():
 
 def test_evaluate_needs_a_run(tmp_path):
     with pytest.raises(FileNotFoundError, match="--workdir"):
-        evaluate.load_policy(tiny(), tmp_path)
+        agents.load_policy(tiny(), tmp_path)
