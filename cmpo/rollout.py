@@ -76,19 +76,8 @@ def collect(
     first = int(numbers[0]) * repeats if len(numbers) else 0
 
     async def run() -> list[Dialogue]:
-        async with contextlib.AsyncExitStack() as stack:
-            user = await stack.enter_async_context(ChatClient("user", endpoint(config.user)))
-            judge = await stack.enter_async_context(ChatClient("judge", endpoint(config.judge))) if judged else None
-            agent = await stack.enter_async_context(agents())
-            table = play.Table(
-                user,
-                judge,
-                max_turns=config.episode.max_turns,
-                farewell=config.episode.farewell,
-                format_outcome=config.episode.format_outcome,
-                judge_weights={name: config.judge.weights[name] for name in PRINCIPLES},
-            )
-            return await play.play_all(agent, table, share, repeats=repeats, seed=seed, first=first, done=done)
+        async with table(config, judged=judged) as everybody, agents() as agent:
+            return await play.play_all(agent, everybody, share, repeats=repeats, seed=seed, first=first, done=done)
 
     dialogues = list(itertools.chain(*processes.everywhere(lambda: asyncio.run(run()))))
     failed = [dialogue for dialogue in dialogues if not dialogue.ok]
@@ -98,6 +87,22 @@ def collect(
             f"{len(failed)} of {len(dialogues)} dialogues failed ({causes}); the last: {failed[-1].failure_message}"
         )
     return dialogues
+
+
+@contextlib.asynccontextmanager
+async def table(config: ConfigDict, *, judged: bool = True) -> AsyncIterator[play.Table]:
+    """The config's user and judge and the rules of its episodes."""
+    async with contextlib.AsyncExitStack() as stack:
+        user = await stack.enter_async_context(ChatClient("user", endpoint(config.user)))
+        judge = await stack.enter_async_context(ChatClient("judge", endpoint(config.judge))) if judged else None
+        yield play.Table(
+            user,
+            judge,
+            max_turns=config.episode.max_turns,
+            farewell=config.episode.farewell,
+            format_outcome=config.episode.format_outcome,
+            judge_weights={name: config.judge.weights[name] for name in PRINCIPLES},
+        )
 
 
 def check_endpoints(config: ConfigDict) -> None:
