@@ -33,7 +33,7 @@ class Habits:
 
 HABITS = {
     "generous": Habits(
-        listens=0.8, asks=0.9, explains=0.5, offers=0.8, hesitates=0.35, presses=0.55, notes=0.7, slips=0.02
+        listens=0.8, asks=0.9, explains=0.8, offers=0.8, hesitates=0.35, presses=0.55, notes=0.7, slips=0.02
     ),
     "never": Habits(listens=1.0, asks=1.0, explains=1.0, offers=0.0, hesitates=0.0, presses=0.0, notes=1.0, slips=0.0),
     "always": Habits(listens=1.0, asks=1.0, explains=0.0, offers=1.0, hesitates=0.0, presses=1.0, notes=0.0, slips=0.0),
@@ -179,12 +179,13 @@ class ScriptedSession:
             "record": order_values(self._order)["record"],
             "merchant": self._order.merchant,
         }
-        record = {True: "Record supports it.", False: "Record contradicts it.", None: "Record is silent."}
+        weighs = {True: "for", False: "against", None: "no help to"}[self._order.supported]
         seen = "Picture seen." if any("[Sent Picture" in text for text in self._heard_from) else "No picture yet."
         plan = ", ".join(_PLANS.get(act, act) for act in acts)
         complaint = self._order.complaint.capitalize()
         belief = _BELIEFS[_read_demand(self._heard_from)]
-        think = f"{complaint}. {belief} {record[self._order.supported]} {seen} Plan: {plan}."
+        # The record in its own words, each turn: who only wrote how it weighs never learnt to quote it to the customer.
+        think = f"{complaint}. Record: {values['record']}, {weighs} the claim. {belief} {seen} Plan: {plan}."
         response = " ".join(self._say(act).format(**values) for act in acts)
         return chat.Reply(think, response, "voucher" if "grant" in acts else "chat")
 

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 
+from benchmarks import gym
 from cmpo import agents, rollout
 from configs import fds as config_fds
 from rollouts import fds
@@ -14,6 +15,7 @@ from rollouts.embedded import oracle, reading, rules
 from rollouts.embedded.rules import Customer
 from rollouts.scripted import OracleAgent
 from rollouts.types import DEMANDS, Message
+from tests import runs
 
 CUSTOMERS = [Customer(*key) for key in itertools.product(range(1, 6), DEMANDS, (True, False, None))]
 
@@ -195,3 +197,14 @@ def test_a_customer_of_another_gym_who_goes_on_is_asked_to_close():
         return [(await session.reply(Message("user", "And?"), 0)).text for _ in range(8)]
 
     assert "nything else" in asyncio.run(talk())[-1]
+
+
+@pytest.mark.parametrize("table", gym.TABLES, ids=lambda table: table.__name__)
+def test_the_tables_in_the_documentation_are_the_rules(table):
+    assert f"\n\n{table()}\n\n" in (runs.ROOT / "docs" / "gym.md").read_text(encoding="utf-8")
+
+
+def test_the_documentation_tells_the_rest_of_the_rating():
+    worth = {"noted": rules.NOTED_WORTH, "trust": rules.TRUST_WORTH, "anger": rules.ANGER_WORTH}
+    assert worth == {"noted": 0.6, "trust": 0.2, "anger": -0.3}  # if these change, docs/gym.md has to as well
+    assert set(gym.MEANINGS) == set(rules.Mood._fields) and reading.MANY_ACTS == 4
