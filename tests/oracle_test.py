@@ -100,6 +100,12 @@ def test_nothing_is_lost_by_seeing_the_words_alone():
             assert rules.expected_rating(customer, mood) == pytest.approx(want)
 
 
+def test_whom_the_rules_cannot_tell_apart():
+    """`oracle.plan` takes customers for one whom no rule names; a voucherless rating names contradicted claims alone."""
+    assert oracle._LEVELS == {1}
+    assert {value for rule in rules.RULES for value in rule.when.get("supported", ())} == {False}
+
+
 def test_ratings_by_hand():
     flexible = Customer(3, "compensation_flexible", True)
     # heard once, evidence and facts for trust; and an agreed voucher: 1.3 + 0.3 + 2 x 0.2, and 2.7
