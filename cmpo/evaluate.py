@@ -1,8 +1,7 @@
 """Evaluates an agent on held-out scenarios: ``python -m cmpo.evaluate --config=configs/fds.py --workdir=DIR``.
 
-``--agent=policy`` (default) is the checkpoint in DIR, ``start`` what phase 2 began with; ``never``, ``always``
-and ``generous`` are scripted and need no DIR. ``--agent_url=URL --agent_model=NAME`` is whoever answers there.
-docs/evaluation.md says what is measured and how; ``python -m cmpo.compare`` sets two results side by side.
+``--agent`` says who serves the customers, see `cmpo.agents`; by default the checkpoint in DIR. docs/evaluation.md says
+what is measured and how; ``python -m cmpo.compare`` sets two results side by side.
 """
 
 import collections
@@ -17,28 +16,13 @@ from typing import Any, NamedTuple
 from absl import flags
 from ml_collections import ConfigDict
 
-from cmpo import command, data, measures, metrics, processes, rollout, setup, sharding
-from cmpo import model as policy
-from cmpo.checkpoint import Checkpoints
-from models import tokenizer as tokenizers
+from cmpo import agents, command, data, measures, metrics, processes, rollout
 from rollouts import fds
 from rollouts.client import EMBEDDED
 from rollouts.judge import Evaluation
-from rollouts.scripted import HABITS
 from rollouts.seeds import fold
 from rollouts.types import Dialogue, Scenario
 
-_AGENT = flags.DEFINE_enum(
-    "agent",
-    None,
-    ["policy", "start", "endpoint", *HABITS],
-    "Who serves the customers; default: the endpoint where one is named, else policy.",
-)
-_AGENT_URL = flags.DEFINE_string("agent_url", None, "Base URL of an agent's endpoint; short for --config.agent.url.")
-_AGENT_MODEL = flags.DEFINE_string("agent_model", None, "Its model; short for --config.agent.model.")
-_AGENT_KEY = flags.DEFINE_string(
-    "agent_api_key_env", None, "Environment variable that holds its key; short for --config.agent.api_key_env."
-)
 _SEEDS = flags.DEFINE_integer("seeds", 3, "Sets of held-out scenarios, each with randomness of its own.", lower_bound=1)
 _OUT = flags.DEFINE_string("out", None, "JSON file to write; default: DIR/evaluation_AGENT.json.")
 
@@ -51,29 +35,7 @@ class Played(NamedTuple):
     evaluations: Mapping[str, Evaluation]  # by rubric; {} where the dialogue failed or nobody was asked
 
 
-def load_policy(config: ConfigDict, workdir: pathlib.Path, *, start: bool = False) -> tuple[rollout.Agents, int]:
-    """The policy in `workdir`'s newest checkpoint, or the reference model it started from, and the step it is at.
-
-    Raises FileNotFoundError or ValueError if there is no such checkpoint.
-    """
-    setup.check(workdir, config, prefix="model.")
-    tokenizer = tokenizers.load(workdir / "tokenizer")
-    model = policy.settled(config, workdir)
-    mesh = setup.mesh(config, model)
-    layout = setup.abstract_state(config, model, mesh)
-    with Checkpoints(workdir, keep=config.train.keep_checkpoints) as checkpoints:
-        state = checkpoints.restore(layout)
-    if state is None:
-        raise FileNotFoundError(f"--workdir: no checkpoint in {str(workdir)!r} yet")
-    if start and int(state.step) <= config.train.sft_steps:
-        raise ValueError(f"--agent=start: phase 2 has not begun in {str(workdir)!r}; --agent=policy is that model")
-    engine = setup.engine(config, model, mesh, tokenizer, temperature=config.eval.temperature)
-    frozen = policy.frozen(model, mesh, policy.source(config, workdir), config.train.seed)
-    engine.load(sharding.make_publish(model, mesh)(frozen, state.reference if start else state.params))
-    return rollout.policy_agents(engine, tokenizer), int(state.step)
-
-
-def evaluate(config: ConfigDict, agents: rollout.Agents, seeds: int) -> list[Played]:
+def evaluate(config: ConfigDict, served_by: rollout.Agents, seeds: int) -> list[Played]:
     """Plays `seeds` sets of held-out scenarios, one dialogue each; evaluated, too, under config.eval.evaluators."""
     source = data.source(config.data, config.train.seed)
     played, rounds = [], 1 + bool(config.eval.evaluators)
@@ -85,7 +47,7 @@ def evaluate(config: ConfigDict, agents: rollout.Agents, seeds: int) -> list[Pla
 
         for seed in range(config.eval.seed, config.eval.seed + seeds):
             scenarios = source.held_out(config.eval.scenarios, seed)
-            dialogues = rollout.collect(config, agents, scenarios, repeats=1, seed=fold(seed, "evaluate"), done=done)
+            dialogues = rollout.collect(config, served_by, scenarios, repeats=1, seed=fold(seed, "evaluate"), done=done)
             evaluations: Sequence[Mapping[str, Evaluation]] = [{}] * len(dialogues)
             if config.eval.evaluators:
                 evaluations = rollout.evaluate(config, dialogues, seed=fold(seed, "evaluators"), done=done)
@@ -144,29 +106,15 @@ def report(found: Mapping[str, Any]) -> str:
 
 def run() -> None:
     """Evaluates what the flags name, prints the tables and writes the files."""
-    config, workdir, step = command.CONFIG.value, command.WORKDIR.value, None
-    given = {"url": _AGENT_URL.value, "model": _AGENT_MODEL.value, "api_key_env": _AGENT_KEY.value}
-    config.agent.update({name: value for name, value in given.items() if value is not None})
-    agent = _AGENT.value or ("endpoint" if config.agent.url else "policy")
-    remote = agent == "endpoint"
-    rollout.check_endpoints(config, agent=remote)
-    if remote:
-        if not config.agent.model:
-            raise ValueError("--agent_model: expected the name of the model that the endpoint serves")
-        agents, agent = rollout.remote_agents(config), config.agent.model
-    elif agent in HABITS:
-        agents = rollout.scripted_agents(agent)
-    elif workdir is None:
-        raise ValueError(f"--workdir: expected the directory of a run for --agent={agent}")
-    else:
-        agents, step = load_policy(config, pathlib.Path(workdir), start=agent == "start")
-    slug = re.sub(r"[^\w.-]+", "-", agent)
+    config, workdir = command.CONFIG.value, command.WORKDIR.value
+    agent = agents.load(config, workdir)
+    slug = re.sub(r"[^\w.-]+", "-", agent.name)
     out = pathlib.Path(_OUT.value or pathlib.Path(workdir or ".") / f"evaluation_{slug}.json")
     out.parent.mkdir(parents=True, exist_ok=True)
-    played = evaluate(config, agents, _SEEDS.value)
+    played = evaluate(config, agent.opened, _SEEDS.value)
     if not processes.is_first():
         return
-    found = result(config, agent, played, step=step, remote=remote)
+    found = result(config, agent.name, played, step=agent.step, remote=agent.remote)
     print(report(found))
     out.write_text(json.dumps(found, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     transcripts = out.with_suffix(".transcripts.jsonl")

@@ -42,15 +42,19 @@ def policy_agents(engine: Engine, tokenizer: Tokenizer) -> Agents:
     return agents
 
 
-def scripted_agents(style: str) -> Agents:
-    """A scripted agent, see `rollouts.scripted.HABITS`."""
-    agent = ScriptedAgent(style)
+def serving(agent: play.Agent) -> Agents:
+    """An agent that needs nothing opened."""
 
     @contextlib.asynccontextmanager
     async def agents() -> AsyncIterator[play.Agent]:
         yield agent
 
     return agents
+
+
+def scripted_agents(style: str) -> Agents:
+    """A scripted agent, see `rollouts.scripted.HABITS`."""
+    return serving(ScriptedAgent(style))
 
 
 def remote_agents(config: ConfigDict) -> Agents:
@@ -85,20 +89,8 @@ def collect(
 
     async def run() -> list[Dialogue]:
         share = [scenarios[number] for number in numbers]
-        async with contextlib.AsyncExitStack() as stack:
-            user = await stack.enter_async_context(ChatClient("user", endpoint(config.user)))
-            scorer = await stack.enter_async_context(ChatClient("judge", endpoint(config.judge))) if judged else None
-            agent = await stack.enter_async_context(agents())
-            table = play.Table(
-                user,
-                scorer,
-                max_turns=config.episode.max_turns,
-                farewell=config.episode.farewell,
-                format_outcome=config.episode.format_outcome,
-                judge_weights={name: config.judge.weights[name] for name in PRINCIPLES},
-                votes=config.judge.votes,
-            )
-            return await play.play_all(agent, table, share, repeats=repeats, seed=seed, first=first, done=done)
+        async with table(config, judged=judged) as everybody, agents() as agent:
+            return await play.play_all(agent, everybody, share, repeats=repeats, seed=seed, first=first, done=done)
 
     dialogues = list(itertools.chain(*processes.everywhere(lambda: asyncio.run(run()))))
     failed = [dialogue for dialogue in dialogues if not dialogue.ok]
@@ -108,6 +100,23 @@ def collect(
             f"{len(failed)} of {len(dialogues)} dialogues failed ({causes}); the last: {failed[-1].failure_message}"
         )
     return dialogues
+
+
+@contextlib.asynccontextmanager
+async def table(config: ConfigDict, *, judged: bool = True) -> AsyncIterator[play.Table]:
+    """The config's user and judge and the rules of its episodes."""
+    async with contextlib.AsyncExitStack() as stack:
+        user = await stack.enter_async_context(ChatClient("user", endpoint(config.user)))
+        scorer = await stack.enter_async_context(ChatClient("judge", endpoint(config.judge))) if judged else None
+        yield play.Table(
+            user,
+            scorer,
+            max_turns=config.episode.max_turns,
+            farewell=config.episode.farewell,
+            format_outcome=config.episode.format_outcome,
+            judge_weights={name: config.judge.weights[name] for name in PRINCIPLES},
+            votes=config.judge.votes,
+        )
 
 
 def evaluate(

@@ -59,7 +59,8 @@ COMPLAINTS = {  # what went wrong: (as the customer means it, a record that supp
     ),
 }
 
-_SILENT = ("no abnormal report", None)
+SUPPORT_WEIGHTS = {True: 5, False: 3, None: 2}  # how often the record supports, contradicts or ignores a complaint
+_SILENT = "no abnormal report"
 
 _DISHES = (
     "Chicken Biryani", "Beef Burger", "Margherita Pizza", "Pad Thai", "Falafel Wrap", "Caesar Salad", "Sushi Set",
@@ -174,7 +175,8 @@ def scenario(rng: random.Random, name: str, level: int, demand: str, split: str)
 def _order(rng: random.Random) -> Order:
     complaint = rng.choice(tuple(COMPLAINTS))
     _, supporting, contradicting = COMPLAINTS[complaint]
-    record, supported = rng.choices(((supporting, True), (contradicting, False), _SILENT), weights=(5, 3, 2))[0]
+    supported = rng.choices(tuple(SUPPORT_WEIGHTS), weights=tuple(SUPPORT_WEIGHTS.values()))[0]
+    record = {True: supporting, False: contradicting, None: _SILENT}[supported]
     items = [f"{rng.choice(_DISHES)}*1"]
     if rng.random() < 0.6:
         items.append(f"{rng.choice(_SIDES)}*{rng.choice((1, 2))}")

@@ -8,7 +8,6 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from rollouts import chat, episode, fds, judge, rubrics
-from rollouts.client import ChatClient
 from rollouts.seeds import fold
 from rollouts.types import PRINCIPLES, Dialogue, DialogueError, Message, Scenario, Turn
 
@@ -37,6 +36,13 @@ class Session(Protocol):
         """Gives back what the session holds; no `reply` follows."""
 
 
+class Chat(Protocol):
+    """Whoever plays the user or the judge: an endpoint's client, or a person."""
+
+    async def chat(self, messages: Sequence[Message], *, seed: int, response_format: Mapping | None = None) -> str:
+        """Answers a conversation, a judge in `response_format`. Raises DialogueError if there is no answer."""
+
+
 class Agent(Protocol):
     """Whoever serves the customers: the policy, a script, an endpoint."""
 
@@ -48,8 +54,8 @@ class Agent(Protocol):
 class Table:
     """Everybody and everything a dialogue needs besides its agent."""
 
-    user: ChatClient
-    judge: ChatClient | None  # None: turns are not scored
+    user: Chat
+    judge: Chat | None  # None: turns are not scored
     max_turns: int = 15
     farewell: bool = False  # may the agent answer once more after the user's rating?
     format_outcome: float = 0.0  # R_O of a dialogue that ends in a format error

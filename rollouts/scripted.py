@@ -1,14 +1,18 @@
-"""Scripted agents: the deliberately generous one that writes the default demonstrations, and two yardsticks.
+"""Scripted agents: the deliberately generous one that writes the default demonstrations, and yardsticks.
 
-They see what any agent sees, the order's signals and the customer's words, and nothing of the persona.
+They see what any agent sees, the order's signals and the customer's words, and nothing of the persona; all but the
+oracle, which knows the customer and the embedded gym's rules.
 """
 
 import dataclasses
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rollouts import chat
+from rollouts.embedded import oracle
+from rollouts.embedded.rules import Customer
+from rollouts.fds import order_values
 from rollouts.play import Sample
 from rollouts.types import Message, Scenario
 
@@ -29,7 +33,7 @@ class Habits:
 
 HABITS = {
     "generous": Habits(
-        listens=0.8, asks=0.9, explains=0.5, offers=0.8, hesitates=0.35, presses=0.55, notes=0.7, slips=0.02
+        listens=0.8, asks=0.9, explains=0.8, offers=0.8, hesitates=0.35, presses=0.55, notes=0.7, slips=0.02
     ),
     "never": Habits(listens=1.0, asks=1.0, explains=1.0, offers=0.0, hesitates=0.0, presses=0.0, notes=1.0, slips=0.0),
     "always": Habits(listens=1.0, asks=1.0, explains=0.0, offers=1.0, hesitates=0.0, presses=1.0, notes=0.0, slips=0.0),
@@ -110,6 +114,15 @@ _BELIEFS = {
     "compensation_flexible": "Waits for a proposal.",
 }
 _PLANS = {"grant": "voucher", "invent": "explain", "apology": "apologize"}
+_ORACLE_ACTS = {
+    "listen": "listen",
+    "explain_true": "explain",
+    "note": "note",
+    "ask": "ask",
+    "offer": "offer",
+    "voucher": "grant",
+    "close": "close",
+}  # event -> act that brings it about, in the order of speaking
 
 
 class ScriptedAgent:
@@ -120,17 +133,68 @@ class ScriptedAgent:
             raise ValueError(f"expected a scripted agent among {sorted(HABITS)}, got {style!r}")
         self._habits = HABITS[style]
 
-    async def open(self, scenario: Scenario, seed: int) -> "ScriptedSession":
+    async def open(self, scenario: Scenario, seed: int) -> "HabitSession":
         """Begins a dialogue."""
-        return ScriptedSession(self._habits, scenario, random.Random(seed))
+        return HabitSession(self._habits, scenario, random.Random(seed))
+
+
+class OracleAgent:
+    """Serves each customer by the best plan there is; `chances` says with what probability it includes a voucher."""
+
+    def __init__(self, chances: Mapping[Customer, float]):
+        self._chances = chances
+
+    async def open(self, scenario: Scenario, seed: int) -> "OracleSession":
+        """Begins a dialogue."""
+        customer, rng = oracle.customer(scenario), random.Random(seed)
+        voucher = rng.random() < self._chances[customer]
+        return OracleSession(oracle.plan(customer, voucher=voucher), scenario, rng)
 
 
 class ScriptedSession:
-    """One dialogue of a scripted agent."""
+    """One dialogue of a scripted agent: turns acts into words. What it does is for `_plan` to say."""
 
-    def __init__(self, habits: Habits, scenario: Scenario, rng: random.Random):
+    def __init__(self, scenario: Scenario, rng: random.Random):
         self._rng, self._order = rng, scenario.order
         self._heard_from: list[str] = []
+
+    async def reply(self, message: Message, seed: int) -> Sample:
+        """Answers the user's message."""
+        self._heard_from.append(message.content)
+        return Sample(chat.render(self._write(self._plan(message.content))))
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    def _plan(self, latest: str) -> Sequence[str]:
+        raise NotImplementedError
+
+    def _say(self, act: str) -> str:
+        return self._rng.choice(_SAYS[act])
+
+    def _write(self, acts: Sequence[str]) -> chat.Reply:
+        values = {
+            "problem": self._rng.choice(_PROBLEMS[self._order.complaint]),
+            "item": self._rng.choice(self._order.items.split(",")).split("*")[0],
+            "record": order_values(self._order)["record"],
+            "merchant": self._order.merchant,
+        }
+        weighs = {True: "for", False: "against", None: "no help to"}[self._order.supported]
+        seen = "Picture seen." if any("[Sent Picture" in text for text in self._heard_from) else "No picture yet."
+        plan = ", ".join(_PLANS.get(act, act) for act in acts)
+        complaint = self._order.complaint.capitalize()
+        belief = _BELIEFS[_read_demand(self._heard_from)]
+        # The record in its own words, each turn: who only wrote how it weighs never learnt to quote it to the customer.
+        think = f"{complaint}. Record: {values['record']}, {weighs} the claim. {belief} {seen} Plan: {plan}."
+        response = " ".join(self._say(act).format(**values) for act in acts)
+        return chat.Reply(think, response, "voucher" if "grant" in acts else "chat")
+
+
+class HabitSession(ScriptedSession):
+    """One dialogue by rote."""
+
+    def __init__(self, habits: Habits, scenario: Scenario, rng: random.Random):
+        super().__init__(scenario, rng)
         self._slips, self._hesitates = habits.slips, habits.hesitates
         self._does = {
             name: rng.random() < getattr(habits, name)
@@ -138,17 +202,12 @@ class ScriptedSession:
         }
         self._done: set[str] = set()
 
-    async def reply(self, message: Message, seed: int) -> Sample:
-        """Answers the user's message."""
-        self._heard_from.append(message.content)
-        acts = self._plan(_read_demand(self._heard_from), message.content)
+    def _plan(self, latest: str) -> list[str]:
+        acts = self._choose(_read_demand(self._heard_from), latest)
         self._done.update(acts)
-        return Sample(chat.render(self._write(acts)))
+        return acts
 
-    def close(self) -> None:
-        """Nothing is held."""
-
-    def _plan(self, demand: str, latest: str) -> list[str]:
+    def _choose(self, demand: str, latest: str) -> list[str]:
         """At most three acts for this turn: one for the customer, one for the case, one towards an end."""
         does, done, first = self._does, self._done, not self._done
         evidence = any("[Sent Picture" in text for text in self._heard_from)
@@ -180,21 +239,22 @@ class ScriptedSession:
             acts.append("close")
         return acts[-3:] or ["apology"]
 
-    def _write(self, acts: Sequence[str]) -> chat.Reply:
-        values = {
-            "problem": self._rng.choice(_PROBLEMS[self._order.complaint]),
-            "item": self._rng.choice(self._order.items.split(",")).split("*")[0],
-            "record": self._order.record,
-            "merchant": self._order.merchant,
-        }
-        record = {True: "Record supports it.", False: "Record contradicts it.", None: "Record is silent."}
-        seen = "Picture seen." if any("[Sent Picture" in text for text in self._heard_from) else "No picture yet."
-        plan = ", ".join(_PLANS.get(act, act) for act in acts)
-        complaint = self._order.complaint.capitalize()
-        belief = _BELIEFS[_read_demand(self._heard_from)]
-        think = f"{complaint}. {belief} {record[self._order.supported]} {seen} Plan: {plan}."
-        response = " ".join(self._rng.choice(_SAYS[act]).format(**values) for act in acts)
-        return chat.Reply(think, response, "voucher" if "grant" in acts else "chat")
+
+class OracleSession(ScriptedSession):
+    """One dialogue by plan. A customer who goes on beyond it, as only one of another gym does, is asked to close."""
+
+    def __init__(self, plan: oracle.Plan, scenario: Scenario, rng: random.Random):
+        super().__init__(scenario, rng)
+        self._turns = iter(plan.turns)
+        self._unsaid = {act: rng.sample(texts, len(texts)) for act, texts in _SAYS.items()}
+
+    def _plan(self, latest: str) -> list[str]:
+        events = next(self._turns, {"close"})
+        return [act for event, act in _ORACLE_ACTS.items() if event in events]
+
+    def _say(self, act: str) -> str:
+        texts = self._unsaid[act]
+        return texts.pop() if len(texts) > 1 else texts[0]
 
 
 def _read_demand(texts: Sequence[str]) -> str:

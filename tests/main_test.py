@@ -14,7 +14,7 @@ import jax
 import pytest
 import uvicorn
 
-from cmpo import command, evaluate, main, metrics, rollout, setup
+from cmpo import agents, command, evaluate, main, metrics, rollout, setup
 from cmpo.checkpoint import Checkpoints
 from models import tokenizer as tokenizers
 from rollouts.embedded.app import app
@@ -176,12 +176,12 @@ def test_bad_input_on_the_command_line(tmp_path, arguments, message):
 def test_evaluate_policy_and_start(whole):
     workdir, state = whole
     for start, params in ((False, state.params), (True, state.reference)):
-        agents, step = evaluate.load_policy(tiny(), workdir, start=start)
+        served_by, step = agents.load_policy(tiny(), workdir, start=start)
         assert step == 4
-        played = evaluate.evaluate(tiny(), agents, seeds=2)
+        played = evaluate.evaluate(tiny(), served_by, seeds=2)
         assert [one.seed for one in played] == [1000] * 8 + [1001] * 8
         assert all(one.dialogue.ok for one in played)
-        again, _ = evaluate.load_policy(tiny(), workdir, start=start)
+        again, _ = agents.load_policy(tiny(), workdir, start=start)
         texts = [
             [turn.text for one in some for turn in one.dialogue.turns]
             for some in (played[:8], evaluate.evaluate(tiny(), again, seeds=1))
@@ -192,7 +192,7 @@ def test_evaluate_policy_and_start(whole):
 
 def test_evaluate_needs_a_run(tmp_path):
     with pytest.raises(FileNotFoundError, match="--workdir"):
-        evaluate.load_policy(tiny(), tmp_path)
+        agents.load_policy(tiny(), tmp_path)
 
 
 @pytest.mark.parametrize("chosen", [None, "/elsewhere"])

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 import pytest
 
-from cmpo import evaluate, main
+from cmpo import agents, evaluate, main
 from cmpo.checkpoint import Checkpoints
 from models import hf, lora, qwen2
 from models import tokenizer as tokenizers
@@ -74,8 +74,8 @@ def test_a_run_starts_from_a_checkpoint_and_what_it_learns_is_exported(checkpoin
     chex.assert_trees_all_close(jax.device_get(after), trained, rtol=1e-6)
     change = jax.tree.map(lambda a, b: np.abs(a - b).max(), after, before)
     assert 0 < change["layers"]["mlp"]["up"]["kernel"] < 0.1
-    agents, step = evaluate.load_policy(config, tmp_path)
-    assert step == int(state.step) and len(evaluate.evaluate(config, agents, seeds=1)) == 8
+    served_by, step = agents.load_policy(config, tmp_path)
+    assert step == int(state.step) and len(evaluate.evaluate(config, served_by, seeds=1)) == 8
 
 
 def test_the_first_state_is_the_checkpoint(checkpoint, tmp_path):

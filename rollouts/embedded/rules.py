@@ -131,6 +131,8 @@ RULES = (
     Rule("nothing", {}, {"patience": -1}, "an answer that says nothing"),
 )
 
+_RULES_FOR = {event: tuple(rule for rule in RULES if rule.event == event) for event in EVENTS}
+
 RATING = {  # demand: starting rating, worth of being heard (each time), of a voucher pressed on / agreed, of facts (*)
     _REFUND: (1.3, 0.3, 0.7, 0.8, 0.4),
     _PRIORITY: (1.3, 0.3, 1.0, 2.5, 0.7),
@@ -158,7 +160,7 @@ def transition(customer: Customer, mood: Mood, events: frozenset[str]) -> Mood:
     after = mood._asdict()
     after["patience"] -= 1
     for event in events:
-        rule = next((rule for rule in RULES if rule.event == event and _applies(rule, before)), None)
+        rule = next((rule for rule in _RULES_FOR[event] if _applies(rule, before)), None)
         for field, change in rule.effect.items() if rule else ():
             after[field] += change
     return Mood(**{field: min(max(value, 0), getattr(LIMITS, field)) for field, value in after.items()})

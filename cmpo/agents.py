@@ -1,0 +1,95 @@
+"""Who serves the customers, by name: what every command with an ``--agent`` flag has in common.
+
+``policy`` is the checkpoint in --workdir, ``start`` what phase 2 began with. The others are scripted and need no
+--workdir: ``never``, ``always`` and ``generous`` see what any agent sees; ``oracle`` is the best there is in the
+embedded gym with vouchers for --voucher_rate of the customers, see `rollouts.embedded.oracle`. ``endpoint`` is whoever
+answers at --agent_url.
+"""
+
+import pathlib
+from typing import NamedTuple
+
+from absl import flags
+from ml_collections import ConfigDict
+
+from cmpo import model as policy
+from cmpo import rollout, setup, sharding
+from cmpo.checkpoint import Checkpoints
+from cmpo.rollout import Agents
+from models import tokenizer as tokenizers
+from rollouts.embedded import oracle
+from rollouts.scripted import HABITS, OracleAgent
+
+_AGENT = flags.DEFINE_enum(
+    "agent",
+    None,
+    ["policy", "start", "endpoint", "oracle", *HABITS],
+    "Who serves the customers, see cmpo/agents.py; default: the endpoint where one is named, else policy.",
+)
+_VOUCHER_RATE = flags.DEFINE_float(
+    "voucher_rate", None, "The oracle's voucher rate; default: config.pid.target.", lower_bound=0.0, upper_bound=1.0
+)
+_URL = flags.DEFINE_string("agent_url", None, "Base URL of an agent's endpoint; short for --config.agent.url.")
+_MODEL = flags.DEFINE_string("agent_model", None, "Its model; short for --config.agent.model.")
+_KEY = flags.DEFINE_string(
+    "agent_api_key_env", None, "Environment variable that holds its key; short for --config.agent.api_key_env."
+)
+
+
+class Named(NamedTuple):
+    """An agent, and what is known of it."""
+
+    name: str
+    opened: Agents
+    step: int | None = None  # of training
+    remote: bool = False  # is it the endpoint config.agent?
+
+
+def load(config: ConfigDict, workdir: str | None) -> Named:
+    """The agent that the flags name; --agent_url and its like are put into config.agent.
+
+    Raises FileNotFoundError or ValueError if it needs a run and there is none in `workdir`, or cannot be an endpoint.
+    """
+    given = {"url": _URL.value, "model": _MODEL.value, "api_key_env": _KEY.value}
+    config.agent.update({name: value for name, value in given.items() if value is not None})
+    name = _AGENT.value or ("endpoint" if config.agent.url else "policy")
+    rollout.check_endpoints(config, agent=name == "endpoint")
+    if name == "endpoint":
+        if not config.agent.model:
+            raise ValueError("--agent_model: expected the name of the model that the endpoint serves")
+        return Named(config.agent.model, rollout.remote_agents(config), remote=True)
+    if name in ("policy", "start"):
+        if workdir is None:
+            raise ValueError(f"--workdir: expected the directory of a run for --agent={name}")
+        return Named(name, *load_policy(config, pathlib.Path(workdir), start=name == "start"))
+    return Named(name, scripted(config, name, _VOUCHER_RATE.value))
+
+
+def scripted(config: ConfigDict, name: str, voucher_rate: float | None = None) -> Agents:
+    """A scripted agent; `voucher_rate` is the oracle's, None for the config's target."""
+    if name != "oracle":
+        return rollout.scripted_agents(name)
+    rate = config.pid.target if voucher_rate is None else voucher_rate
+    return rollout.serving(OracleAgent(oracle.allocation(oracle.distribution(config.data.difficulty), rate)))
+
+
+def load_policy(config: ConfigDict, workdir: pathlib.Path, *, start: bool = False) -> tuple[Agents, int]:
+    """The policy in `workdir`'s newest checkpoint, or the reference model it started from, and the step it is at.
+
+    Raises FileNotFoundError or ValueError if there is no such checkpoint.
+    """
+    setup.check(workdir, config, prefix="model.")
+    tokenizer = tokenizers.load(workdir / "tokenizer")
+    model = policy.settled(config, workdir)
+    mesh = setup.mesh(config, model)
+    layout = setup.abstract_state(config, model, mesh)
+    with Checkpoints(workdir, keep=config.train.keep_checkpoints) as checkpoints:
+        state = checkpoints.restore(layout)
+    if state is None:
+        raise FileNotFoundError(f"--workdir: no checkpoint in {str(workdir)!r} yet")
+    if start and int(state.step) <= config.train.sft_steps:
+        raise ValueError(f"--agent=start: phase 2 has not begun in {str(workdir)!r}; --agent=policy is that model")
+    engine = setup.engine(config, model, mesh, tokenizer, temperature=config.eval.temperature)
+    frozen = policy.frozen(model, mesh, policy.source(config, workdir), config.train.seed)
+    engine.load(sharding.make_publish(model, mesh)(frozen, state.reference if start else state.params))
+    return rollout.policy_agents(engine, tokenizer), int(state.step)

@@ -1,0 +1,83 @@
+"""Writes demonstrations: ``python -m cmpo.demonstrate --config=configs/fds.py --agent=oracle --out=demos.jsonl``.
+
+The agent that --agent names (see `cmpo.agents`) plays --scenarios training scenarios --repeats times each. The reward
+of a dialogue is the method's without its price: config.algo.outcome_weight times the satisfaction plus
+config.algo.process_weight times the mean of the judge's scores. `select` says which are kept: at most one dialogue of
+each scenario, the best by reward that keep the vouchers among them within config.pid.target. To train on them:
+``python -m cmpo.main --config.sft.path=demos.jsonl …``.
+"""
+
+import pathlib
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from absl import flags
+from ml_collections import ConfigDict
+
+from cmpo import agents, command, data, demonstrations, metrics, processes, rollout
+from rollouts.seeds import fold
+from rollouts.types import COSTS, Dialogue
+
+_OUT = flags.DEFINE_string("out", None, "JSONL file to write.")
+_SCENARIOS = flags.DEFINE_integer("scenarios", None, "How many to play; default: config.sft.dialogues.", lower_bound=1)
+_REPEATS = flags.DEFINE_integer("repeats", 4, "How often each is played.", lower_bound=1)
+
+_VOUCHER = COSTS.index("voucher")
+
+
+def reward(config: ConfigDict, dialogue: Dialogue) -> float:
+    """What `dialogue` is worth, vouchers left aside."""
+    process = np.mean([turn.process_reward for turn in dialogue.turns])
+    return float(config.algo.outcome_weight * dialogue.outcome + config.algo.process_weight * process)
+
+
+def select(dialogues: Sequence[Dialogue], worth: Callable[[Dialogue], float], budget: float) -> list[Dialogue]:
+    """The best dialogues, at most one of each scenario and at most a share of `budget` of them with a voucher.
+
+    Only finished dialogues count. First, of each scenario that has any, the best dialogue without a voucher is kept.
+    Then vouchers go where they add most: the best dialogue with one of each scenario is ranked by what it is worth
+    beyond the one kept of that scenario (where there is none, beyond the mean of those kept, or beyond 0 if none are).
+    From the top down it takes its place wherever that adds something and the share of vouchers stays in the budget.
+    That is the greedy answer to a knapsack: one price per voucher separates who gets one from who does not.
+
+    In the order of `dialogues`.
+    """
+    best: dict[bool, dict[str, Dialogue]] = {False: {}, True: {}}
+    for dialogue in filter(lambda dialogue: dialogue.finished, dialogues):
+        ones = best[bool(dialogue.cost[_VOUCHER])]
+        one = ones.setdefault(dialogue.scenario.id, dialogue)
+        if worth(dialogue) > worth(one):
+            ones[dialogue.scenario.id] = dialogue
+    kept, vouchers = dict(best[False]), 0
+    usual = float(np.mean([worth(dialogue) for dialogue in kept.values()])) if kept else 0.0
+    gains = {name: worth(one) - (worth(kept[name]) if name in kept else usual) for name, one in best[True].items()}
+    for name in sorted(gains, key=gains.get, reverse=True):
+        if gains[name] > 0 and vouchers + 1 <= budget * len(kept | {name: None}):
+            kept[name], vouchers = best[True][name], vouchers + 1
+    chosen = {id(dialogue) for dialogue in kept.values()}
+    return [dialogue for dialogue in dialogues if id(dialogue) in chosen]
+
+
+def run() -> None:
+    """Plays, selects, writes the file and says what is in it."""
+    config, out = command.CONFIG.value, pathlib.Path(_OUT.value)
+    served_by = agents.load(config, command.WORKDIR.value).opened
+    source = data.source(config.data, config.train.seed)
+    scenarios = source.train(0, _SCENARIOS.value or config.sft.dialogues)
+    seed = fold(config.train.seed, "demonstrations")
+    dialogues = rollout.collect(config, served_by, scenarios, repeats=_REPEATS.value, seed=seed)
+    kept = select(dialogues, lambda dialogue: reward(config, dialogue), config.pid.target)
+    if not kept:
+        budget = f"{config.pid.target:.0%} vouchers"
+        raise ValueError(f"config.pid.target: none of {len(dialogues)} dialogues is finished and within {budget}")
+    if not processes.is_first():
+        return
+    demonstrations.write(out, map(demonstrations.from_dialogue, kept))
+    for name, some in (("played", dialogues), ("kept", kept)):
+        form = "{satisfaction:.2f} satisfaction, {voucher_rate:.1%} vouchers, {process_reward:.2f} process reward"
+        print(f"{name}: {len(some)} dialogues, " + form.format(**metrics.rollout_record(some)))
+    print(f"written to {out}")
+
+
+if __name__ == "__main__":
+    command.run(run, required=["config", "out"])

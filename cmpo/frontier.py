@@ -1,0 +1,163 @@
+"""Evaluated agents beside the best there is: ``python -m cmpo.frontier EVALUATION.json … --out=frontier.svg``.
+
+Draws satisfaction over voucher rate, the embedded gym's exact frontier (`rollouts.embedded.oracle`) and every agent
+whose evaluation (`python -m cmpo.evaluate`) is named, and prints how far each is from it. The format of the picture is
+its file's ending: svg, png, pdf.
+"""
+
+import argparse
+import itertools
+import json
+import pathlib
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib import ticker
+from matplotlib.figure import Figure
+
+from rollouts.embedded import oracle
+from rollouts.embedded.oracle import Frontier
+
+WORST = (1.0, 1.0)
+"""The reference point of hypervolumes: a voucher for everybody, and the lowest satisfaction."""
+
+Point = tuple[float, float]
+"""(voucher rate 0..1, mean satisfaction 0..5)"""
+
+
+def distance(frontier: Frontier, point: Point) -> float:
+    """What `point` lacks of the best satisfaction at its own voucher rate; negative only by chance."""
+    rate, satisfaction = point
+    return frontier.at(rate) - satisfaction
+
+
+def gain_share(frontier: Frontier, point: Point) -> float:
+    """The share that `point` has of what its voucher rate can add to the best satisfaction without any voucher.
+
+    1 on the frontier, 0 where it pleases no more than the best agent that never gives one; NaN at a voucher rate of 0.
+    """
+    rate, satisfaction = point
+    never, best = frontier.at(0.0), frontier.at(rate)
+    return (satisfaction - never) / (best - never) if best > never else float("nan")
+
+
+def hypervolume(points: Sequence[Point], worst: Point = WORST) -> float:
+    """The area of what `points` dominate: fewer vouchers than `worst`, more satisfaction.
+
+    The union of rectangles between each point and `worst`, as is usual for Pareto fronts (Zitzler & Thiele, 1998), in
+    units of satisfaction; points beyond `worst` add nothing.
+    """
+    area, height = 0.0, worst[1]
+    steps = sorted(point for point in points if point[0] < worst[0])
+    for (rate, satisfaction), (following, _) in itertools.pairwise([*steps, worst]):
+        height = max(height, satisfaction)
+        area += (following - rate) * (height - worst[1])
+    return area
+
+
+def frontier_hypervolume(frontier: Frontier, worst: Point = WORST) -> float:
+    """The area between the frontier and `worst`: the most that any set of agents can have."""
+    rates = np.append(frontier.rates, worst[0])  # the frontier is level behind its last point
+    heights = np.append(frontier.satisfaction, frontier.satisfaction[-1]) - worst[1]
+    return float(np.trapezoid(heights, rates))
+
+
+def measures(frontier: Frontier, point: Point) -> dict[str, float]:
+    """All of the above for one agent."""
+    return {
+        "frontier": frontier.at(point[0]),
+        "distance": distance(frontier, point),
+        "gain_share": gain_share(frontier, point),
+        "hypervolume": hypervolume([point]),
+    }
+
+
+def read(path: str | pathlib.Path) -> dict[str, Any]:
+    """What `cmpo.evaluate` wrote. Raises FileNotFoundError, or ValueError if it is something else."""
+    text = pathlib.Path(path).read_text(encoding="utf-8")
+    try:
+        found = json.loads(text)
+        config, summary = found["config"], found["summary"]
+        found["point"] = tuple(summary[name]["mean"] for name in ("voucher_rate", "satisfaction"))
+        if config["user"]["url"] != "embedded" or config["data"]["path"]:
+            raise ValueError("the frontier is known for the embedded user and the generator's scenarios alone")
+        oracle.distribution(config["data"]["difficulty"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path}: expected an evaluation by cmpo.evaluate: {type(error).__name__}: {error}") from None
+    return found
+
+
+def draw(frontier: Frontier, evaluations: Mapping[str, Mapping[str, Any]], title: str) -> Figure:
+    """The frontier and the agents by name, with a standard deviation over seeds each way."""
+    figure = Figure(figsize=(7.5, 5), layout="constrained")
+    axes = figure.subplots()
+    rates = np.append(frontier.rates, 1.0)
+    axes.plot(rates, [frontier.at(rate) for rate in rates], color="#23272f", linewidth=1.6, label="frontier (oracle)")
+    axes.fill_between(rates, [frontier.at(rate) for rate in rates], 5, color="#8b94a3", alpha=0.12, linewidth=0)
+    for number, (name, evaluation) in enumerate(evaluations.items()):
+        (rate, satisfaction), summary = evaluation["point"], evaluation["summary"]
+        deviations = {f"{axis}err": summary[key]["std"] for axis, key in (("x", "voucher_rate"), ("y", "satisfaction"))}
+        axes.errorbar(rate, satisfaction, **deviations, fmt="o", color=f"C{number % 10}", capsize=2, label=name)
+    axes.set_title(title, loc="left", fontsize=10, fontweight="bold")
+    axes.set_xlabel("voucher rate")
+    axes.set_ylabel("user satisfaction (1 to 5)")
+    axes.xaxis.set_major_formatter(ticker.PercentFormatter(1, decimals=0))
+    axes.set_xlim(-0.03, 1.03)
+    lowest = min([frontier.satisfaction[0], *(evaluation["point"][1] for evaluation in evaluations.values())])
+    axes.set_ylim(lowest - 0.2, frontier.satisfaction[-1] + 0.2)
+    axes.grid(color="#8b94a3", alpha=0.25, linewidth=0.7)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(fontsize=8, frameon=False, loc="lower right")
+    return figure
+
+
+def table(frontier: Frontier, evaluations: Mapping[str, Mapping[str, Any]]) -> str:
+    """The measures of every agent as Markdown, and those of the frontier itself."""
+    lines = [
+        "| agent | vouchers | satisfaction | frontier there | distance | share of the gain | hypervolume |",
+        "|---|---:|---:|---:|---:|---:|---:|",
+    ]
+    for name, evaluation in evaluations.items():
+        rate, satisfaction = evaluation["point"]
+        found = measures(frontier, (rate, satisfaction))
+        share = "-" if np.isnan(found["gain_share"]) else f"{found['gain_share']:.0%}"
+        lines.append(
+            f"| {name} | {rate:.1%} | {satisfaction:.3f} | {found['frontier']:.3f} | {found['distance']:.3f} | {share} "
+            f"| {found['hypervolume']:.3f} |"
+        )
+    return "\n".join([*lines, f"| the whole frontier | | | | 0 | 100% | {frontier_hypervolume(frontier):.3f} |"])
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Prints the table and draws; the exit status is 2 where an evaluation cannot be read."""
+    parser = argparse.ArgumentParser(prog="python -m cmpo.frontier", description=__doc__.splitlines()[0])
+    parser.add_argument("evaluations", nargs="*", help="JSON files of cmpo.evaluate, as PATH or NAME=PATH.")
+    parser.add_argument("--difficulty", default="hard", choices=("hard", "normal"), help="Of the customers.")
+    parser.add_argument("--out", help="Picture to draw: .svg, .png or .pdf.")
+    arguments = parser.parse_args(argv)
+    evaluations = {}
+    try:
+        for named in arguments.evaluations:
+            name, _, path = named.rpartition("=")
+            found = read(path)
+            if found["config"]["data"]["difficulty"] != arguments.difficulty:
+                raise ValueError(f"{path}: expected customers of --difficulty={arguments.difficulty}")
+            evaluations[name or found["agent"]] = found
+        frontier = oracle.frontier(oracle.distribution(arguments.difficulty))
+        print(table(frontier, evaluations))
+        if arguments.out:
+            with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "cmpo"}):
+                title = f"The embedded gym, difficulty {arguments.difficulty}"
+                draw(frontier, evaluations, title).savefig(arguments.out, dpi=150)
+            print(arguments.out)
+    except (OSError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

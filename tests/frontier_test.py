@@ -1,0 +1,92 @@
+"""Measures beside the frontier, by hand, and the command that draws it."""
+
+import json
+import math
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from cmpo import frontier
+from configs import fds
+from rollouts.embedded import oracle
+from rollouts.embedded.oracle import Frontier
+
+LINE = Frontier(rates=np.array([0.0, 0.2, 0.6]), satisfaction=np.array([2.0, 3.0, 3.4]))
+
+
+def evaluation(agent, rate, satisfaction, **changes):
+    config = fds.get_config()
+    config.update_from_flattened_dict(changes)
+    summary = {
+        "voucher_rate": {"mean": rate, "std": 0.01},
+        "satisfaction": {"mean": satisfaction, "std": 0.02},
+    }
+    return {"agent": agent, "summary": summary, "config": config.to_dict()}
+
+
+def test_distance_and_share_of_the_gain_by_hand():
+    assert frontier.distance(LINE, (0.1, 2.25)) == pytest.approx(0.25)  # 2.5 is to be had there
+    assert frontier.gain_share(LINE, (0.1, 2.25)) == pytest.approx(0.5)
+    assert frontier.distance(LINE, (0.9, 3.0)) == pytest.approx(0.4)  # level behind the last point
+    assert frontier.gain_share(LINE, (0.4, 1.4)) == pytest.approx(-0.5)  # (1.4 - 2) / (3.2 - 2)
+    assert math.isnan(frontier.gain_share(LINE, (0.0, 2.0)))
+
+
+def test_hypervolume_by_hand():
+    assert frontier.hypervolume([(0.25, 3.0)]) == pytest.approx(0.75 * 2.0)
+    two = [(0.5, 4.0), (0.25, 3.0)]
+    assert frontier.hypervolume(two) == pytest.approx(0.25 * 2.0 + 0.5 * 3.0)
+    dominated = [(0.75, 3.5), (0.5, 2.0), (0.3, 3.0)]
+    assert frontier.hypervolume(two + dominated) == frontier.hypervolume(two)
+    assert frontier.hypervolume([(1.0, 5.0), (0.2, 0.9)]) == 0.0
+    assert frontier.hypervolume([]) == 0.0
+    # trapezoids of heights 1..2 over 0.2 and 2..2.4 over 0.4, and 2.4 over the rest
+    assert frontier.frontier_hypervolume(LINE) == pytest.approx(0.2 * 1.5 + 0.4 * 2.2 + 0.4 * 2.4)
+
+
+def test_many_agents_on_the_frontier_fill_its_hypervolume():
+    points = [(rate, LINE.at(rate)) for rate in np.linspace(0, 1, 2001)]
+    filled = frontier.hypervolume(points)
+    assert filled < frontier.frontier_hypervolume(LINE)
+    assert filled == pytest.approx(frontier.frontier_hypervolume(LINE), abs=1e-3)
+
+
+@pytest.mark.parametrize("ending", ["svg", "png"])
+def test_the_command_draws_every_agent(tmp_path, capsys, ending):
+    for name, rate, satisfaction in (("never", 0.0, 2.43), ("policy", 0.316, 2.915)):
+        (tmp_path / f"{name}.json").write_text(json.dumps(evaluation(name, rate, satisfaction)))
+    out = tmp_path / f"frontier.{ending}"
+    assert frontier.main([str(tmp_path / "never.json"), f"CMPO={tmp_path / 'policy.json'}", f"--out={out}"]) == 0
+    printed = capsys.readouterr().out
+    best = oracle.frontier(oracle.distribution()).at(0.316)
+    assert f"| CMPO | 31.6% | 2.915 | {best:.3f} | {best - 2.915:.3f} |" in printed and "| never | 0.0% |" in printed
+    if ending == "svg":
+        text = out.read_text()
+        assert text.lstrip().startswith("<?xml") and all(f">{name}<" in text for name in ("never", "CMPO"))
+    else:
+        assert out.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("[]", "TypeError"),
+        ("{}", "KeyError: 'config'"),
+        (json.dumps(evaluation("x", 0.1, 2.0, **{"user.url": "http://127.0.0.1:1/v1"})), "the embedded user"),
+        (json.dumps(evaluation("x", 0.1, 2.0, **{"data.difficulty": "normal"})), "--difficulty=hard"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(tmp_path, capsys, content, reason):
+    path = tmp_path / "e.json"
+    path.write_text(content)
+    assert frontier.main([str(path)]) == 2
+    assert reason in capsys.readouterr().err
+
+
+def test_a_missing_file_is_one_line(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "cmpo.frontier", str(tmp_path / "none.json")], capture_output=True, text=True
+    )
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and "none.json" in done.stderr
