@@ -1,54 +1,122 @@
-"""Checkpoints of the whole train state, by orbax. A checkpoint that cannot be read makes room for the one before."""
+"""Checkpoints of the whole train state, by orbax: written beside the training, appearing whole or not at all.
 
+Each carries a checksum of every array as it was on the devices. One that cannot be read, or whose arrays are not what
+was saved, makes room for the one before.
+"""
+
+import contextlib
 import pathlib
+from collections.abc import Iterator
 
+import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
+from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
-from cmpo.state import TrainState
+from cmpo.state import TrainState, checksums
+
+_checksums = jax.jit(checksums)
 
 
 class Checkpoints:
-    """The checkpoints in DIR/checkpoints; use as a context manager."""
+    """The checkpoints in DIR/checkpoints; a context manager, which on leaving waits for what is being written.
 
-    def __init__(self, workdir: str | pathlib.Path, *, keep: int):
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=False)
+    The last `keep` stay, and the one with the highest score. With `keep` None, nothing there is ever changed.
+    """
+
+    def __init__(self, workdir: str | pathlib.Path, *, keep: int | None = None):
+        def score(scores: dict[str, float]) -> float:
+            return scores["score"]
+
+        best = BestN(get_metric_fn=score, n=1, keep_checkpoints_without_metrics=False)
+        self._writes = keep is not None
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=AnyPreservationPolicy([LatestN(keep), best]),
+            best_fn=score,
+            read_only=not self._writes,
+            create=self._writes,
+            cleanup_tmp_directories=self._writes,
+            save_interval_steps=int(self._writes),
+        )
         self._directory = pathlib.Path(workdir).absolute() / "checkpoints"
-        self._manager = ocp.CheckpointManager(self._directory, options=options)
+        with self._told():
+            self._manager = ocp.CheckpointManager(self._directory, options=options)
 
     def __enter__(self) -> "Checkpoints":
         return self
 
     def __exit__(self, *_):
-        self._manager.close()
+        try:
+            self.wait()
+        finally:
+            self._manager.close()
 
-    def save(self, state: TrainState) -> None:
-        """Saves `state` under its step, unless that step is saved already."""
-        step = int(state.step)
+    def save(self, state: TrainState, score: float | None = None) -> int:
+        """Begins to save `state` under its step, unless that step is saved already; the state may then be donated.
+
+        Returns the newest step that is on disk by now. Raises OSError if this or the checkpoint before could not be
+        written; older ones are as they were.
+        """
+        newest, step = self.wait(), int(state.step)
         if step not in self._manager.all_steps():
-            self._manager.save(step, args=ocp.args.StandardSave(state._asdict()))
+            arrays = state._asdict() | {"checksums": _checksums(state)}
+            with self._told():
+                self._manager.save(
+                    step,
+                    args=ocp.args.StandardSave(arrays),
+                    metrics=None if score is None else {"score": score},
+                )
+        return newest
 
-    def restore(self, like: TrainState) -> TrainState | None:
-        """The newest readable state, with the shapes and shardings of `like`; None if nothing was ever saved.
+    def wait(self) -> int:
+        """Waits until all is on disk, and returns the newest step there; -1: none. Raises OSError like `save`."""
+        with self._told():
+            self._manager.wait_until_finished()
+            self._manager.check_for_errors()
+        return max(self._manager.all_steps(), default=-1)
 
-        A checkpoint that cannot be read is reported, removed and passed over. Raises ValueError if none can be read.
+    def restore(self, like: TrainState, *, best: bool = False) -> TrainState | None:
+        """The newest sound state, or the one with the best score, with the shapes and shardings of `like`.
+
+        None if nothing was ever saved. A checkpoint that cannot be read, or is not what was saved, is reported, removed
+        and passed over. Raises ValueError if none is sound.
         """
         steps = sorted(self._manager.all_steps(), reverse=True)
-        abstract = like._asdict()
+        if best and (step := self._manager.best_step()) is not None:
+            steps = [step]
         for step in steps:
             try:
-                restored = self._manager.restore(step, args=ocp.args.StandardRestore(abstract))
+                state = self._read(step, like)
             except Exception as error:  # orbax and tensorstore raise many kinds for damaged files
                 reason = (str(error).splitlines() or [type(error).__name__])[0]
                 logging.warning(
-                    "checkpoint %d in %s cannot be read (%s); trying the one before", step, self._directory, reason
+                    "checkpoint %d in %s is damaged (%s); trying the one before", step, self._directory, reason
                 )
                 continue
-            for newer in (other for other in steps if other > step):
+            for newer in (other for other in steps if other > step and self._writes):
                 self._manager.delete(newer)  # or saving that step again would be refused
-            return TrainState(**restored)
+            return state
         if steps:
             raise ValueError(
                 f"none of the checkpoints {steps[::-1]} in {self._directory} can be read; remove them to start anew"
             )
         return None
+
+    def _read(self, step: int, like: TrainState) -> TrainState:
+        placed = jax.ShapeDtypeStruct((len(jax.tree.leaves(like)),), np.uint32, sharding=like.step.sharding)
+        arrays = self._manager.restore(step, args=ocp.args.StandardRestore(like._asdict() | {"checksums": placed}))
+        saved, state = np.asarray(arrays.pop("checksums")), TrainState(**arrays)
+        names = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(state)]
+        same = saved == np.asarray(_checksums(state))
+        if wrong := [name for name, fine in zip(names, same, strict=True) if not fine]:
+            raise ValueError(f"{', '.join(wrong[:3])} in {self._directory / str(step)} fail their checksums")
+        return state
+
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # as above, with the reason somewhere in it
+            reason = " ".join(str(error).split())
+            raise OSError(f"cannot write a checkpoint in {self._directory}: {reason}; the last one is sound") from error

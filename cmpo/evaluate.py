@@ -1,7 +1,7 @@
 """Evaluates an agent on held-out scenarios: ``python -m cmpo.evaluate --config=configs/fds.py --workdir=DIR``.
 
-``--agent=policy`` (default) is the checkpoint in DIR, ``start`` what phase 2 began with; ``never``, ``always``
-and ``generous`` are scripted and need no DIR.
+``--agent=policy`` (default) is the newest checkpoint in DIR, ``best`` the one with the best score in training,
+``start`` what phase 2 began with; ``never``, ``always`` and ``generous`` are scripted and need no DIR.
 """
 
 import json
@@ -19,15 +19,17 @@ from models import tokenizer as tokenizers
 from rollouts.scripted import HABITS
 from rollouts.seeds import fold
 
-_AGENT = flags.DEFINE_enum("agent", "policy", ["policy", "start", *HABITS], "Who serves the customers.")
+_AGENT = flags.DEFINE_enum("agent", "policy", ["policy", "best", "start", *HABITS], "Who serves the customers.")
 _SEEDS = flags.DEFINE_integer("seeds", 3, "Sets of held-out scenarios, each with randomness of its own.", lower_bound=1)
 _OUT = flags.DEFINE_string("out", None, "JSON file to write; default: DIR/evaluation_AGENT.json.")
 
 MEASURES = ("satisfaction", "voucher_rate", "finish_rate", "process_reward", "turns_mean", "dialogues_ok")
 
 
-def load_policy(config: ConfigDict, workdir: pathlib.Path, *, start: bool = False) -> tuple[rollout.Agents, int]:
-    """The policy in `workdir`'s newest checkpoint, or the reference model it started from, and the step it is at.
+def load_policy(
+    config: ConfigDict, workdir: pathlib.Path, *, start: bool = False, best: bool = False
+) -> tuple[rollout.Agents, int]:
+    """The policy in `workdir`'s newest or best checkpoint, or the reference it started from, and the step it is at.
 
     Raises FileNotFoundError or ValueError if there is no such checkpoint.
     """
@@ -36,8 +38,8 @@ def load_policy(config: ConfigDict, workdir: pathlib.Path, *, start: bool = Fals
     model = policy.settled(config, workdir)
     mesh = setup.mesh(config, model)
     layout = setup.abstract_state(config, model, mesh)
-    with Checkpoints(workdir, keep=config.train.keep_checkpoints) as checkpoints:
-        state = checkpoints.restore(layout)
+    with Checkpoints(workdir) as checkpoints:
+        state = checkpoints.restore(layout, best=best)
     if state is None:
         raise FileNotFoundError(f"--workdir: no checkpoint in {str(workdir)!r} yet")
     if start and int(state.step) <= config.train.sft_steps:
@@ -84,7 +86,7 @@ def run() -> None:
     elif workdir is None:
         raise ValueError(f"--workdir: expected the directory of a run for --agent={agent}")
     else:
-        agents, step = load_policy(config, pathlib.Path(workdir), start=agent == "start")
+        agents, step = load_policy(config, pathlib.Path(workdir), start=agent == "start", best=agent == "best")
     records = evaluate(config, agents, _SEEDS.value)
     if not processes.is_first():
         return

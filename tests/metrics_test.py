@@ -201,12 +201,12 @@ def test_rollout_record_by_hand():
     batch = [
         dialogue(turn(1.0, tokens=4), turn(0.5, voucher=True, tokens=6), outcome=5.0),
         dialogue(turn(0.75, tokens=3), outcome=2.0),
-        dialogue(turn(0.25, tokens=2), outcome=-10.0, end="malformed"),
+        dialogue(turn(0.25, tokens=2), outcome=-10.0, end="malformed", replaced=("judge_timeout", "user_timeout")),
         dialogue(turn(0.0, tokens=1), turn(0.0), turn(0.0), outcome=1.0, end="quit"),
         # Excluded, save for the tokens it cost: it would have changed every mean.
         dialogue(turn(1.0, voucher=True, tokens=10), outcome=5.0, failure="judge_timeout"),
         dialogue(failure="user_http_500"),
-        dialogue(failure="judge_timeout"),
+        dialogue(failure="judge_timeout", replaced=("judge_timeout",)),
     ]
     assert metrics.rollout_record(batch) == {
         "satisfaction": 2.0,  # (5 + 2 + 0 + 1) / 4
@@ -217,6 +217,7 @@ def test_rollout_record_by_hand():
         "ends": {"rated": 2, "malformed": 1, "quit": 1},
         "dialogues_ok": 4,
         "dialogues_failed": {"judge_timeout": 2, "user_http_500": 1},
+        "dialogues_replaced": {"judge_timeout": 2, "user_timeout": 1},
         "new_tokens": 26,
     }
 
