@@ -5,15 +5,17 @@ was saved, makes room for the one before.
 """
 
 import contextlib
+import math
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
-from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
+from cmpo import processes
 from cmpo.state import TrainState, checksums
 
 _checksums = jax.jit(checksums)
@@ -22,18 +24,20 @@ _checksums = jax.jit(checksums)
 class Checkpoints:
     """The checkpoints in DIR/checkpoints; a context manager, which on leaving waits for what is being written.
 
-    The last `keep` stay, and the one with the highest score. With `keep` None, nothing there is ever changed.
+    The last `keep` stay, and of all that there were the one whose step has the highest `score`, if any is above -inf.
+    With `keep` None, nothing there is ever changed.
     """
 
-    def __init__(self, workdir: str | pathlib.Path, *, keep: int | None = None):
-        def score(scores: dict[str, float]) -> float:
-            return scores["score"]
-
-        best = BestN(get_metric_fn=score, n=1, keep_checkpoints_without_metrics=False)
-        self._writes = keep is not None
+    def __init__(
+        self,
+        workdir: str | pathlib.Path,
+        *,
+        keep: int | None = None,
+        score: Callable[[int], float] = lambda step: -math.inf,
+    ):
+        self._writes, self._keep, self._score = keep is not None, keep, score
         options = ocp.CheckpointManagerOptions(
-            preservation_policy=AnyPreservationPolicy([LatestN(keep), best]),
-            best_fn=score,
+            preservation_policy=self,
             read_only=not self._writes,
             create=self._writes,
             cleanup_tmp_directories=self._writes,
@@ -43,16 +47,27 @@ class Checkpoints:
         with self._told():
             self._manager = ocp.CheckpointManager(self._directory, options=options)
 
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+        """Which of `checkpoints`, oldest first, orbax is to keep."""
+        steps = [checkpoint.step for checkpoint in checkpoints]
+        kept = {*steps[-self._keep :], processes.once(lambda: self._best(steps))}
+        return [step in kept for step in steps]
+
+    def _best(self, steps: Sequence[int]) -> int | None:
+        score, step = max(((self._score(step), step) for step in steps), default=(-math.inf, None))
+        return step if score > -math.inf else None
+
     def __enter__(self) -> "Checkpoints":
         return self
 
     def __exit__(self, *_):
-        try:
-            self.wait()
-        finally:
-            self._manager.close()
+        with self._told():  # closing may fail for the same reason as writing
+            try:
+                self.wait()
+            finally:
+                self._manager.close()
 
-    def save(self, state: TrainState, score: float | None = None) -> int:
+    def save(self, state: TrainState) -> int:
         """Begins to save `state` under its step, unless that step is saved already; the state may then be donated.
 
         Returns the newest step that is on disk by now. Raises OSError if this or the checkpoint before could not be
@@ -62,11 +77,7 @@ class Checkpoints:
         if step not in self._manager.all_steps():
             arrays = state._asdict() | {"checksums": _checksums(state)}
             with self._told():
-                self._manager.save(
-                    step,
-                    args=ocp.args.StandardSave(arrays),
-                    metrics=None if score is None else {"score": score},
-                )
+                self._manager.save(step, args=ocp.args.StandardSave(arrays))
         return newest
 
     def wait(self) -> int:
@@ -83,7 +94,7 @@ class Checkpoints:
         and passed over. Raises ValueError if none is sound.
         """
         steps = sorted(self._manager.all_steps(), reverse=True)
-        if best and (step := self._manager.best_step()) is not None:
+        if best and (step := self._best(steps)) is not None:
             steps = [step]
         for step in steps:
             try:
@@ -117,6 +128,8 @@ class Checkpoints:
     def _told(self) -> Iterator[None]:
         try:
             yield
-        except Exception as error:  # as above, with the reason somewhere in it
-            reason = " ".join(str(error).split())
-            raise OSError(f"cannot write a checkpoint in {self._directory}: {reason}; the last one is sound") from error
+        except Exception as error:  # as above; tensorstore puts a page of its own settings behind the reason
+            reason = " ".join(str(error).partition("[tensorstore_spec")[0].split())
+            raise OSError(
+                f"cannot write a checkpoint in {self._directory}: {reason}; what was there before is as it was"
+            ) from error

@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 from cmpo import command, data, metrics, processes, rollout, setup, sharding
 from cmpo import model as policy
 from cmpo.checkpoint import Checkpoints
+from cmpo.records import scores
 from models import tokenizer as tokenizers
 from rollouts.scripted import HABITS
 from rollouts.seeds import fold
@@ -38,7 +39,7 @@ def load_policy(
     model = policy.settled(config, workdir)
     mesh = setup.mesh(config, model)
     layout = setup.abstract_state(config, model, mesh)
-    with Checkpoints(workdir) as checkpoints:
+    with Checkpoints(workdir, score=scores(config, workdir)) as checkpoints:
         state = checkpoints.restore(layout, best=best)
     if state is None:
         raise FileNotFoundError(f"--workdir: no checkpoint in {str(workdir)!r} yet")

@@ -75,18 +75,6 @@ class RunLog:
             if int(path.stem.removeprefix("step_")) > step:
                 path.unlink()
 
-    def score(self, every: int, *, target: float, price: float) -> float | None:
-        """How good the policy of the last `every` steps was: satisfaction, less `price` for vouchers beyond `target`.
-
-        That is the mean satisfaction less `price` times what the mean voucher rate is above `target`. None where none
-        of these steps was of phase 2.
-        """
-        records = [record for record in read(self._dir)[-every:] if record.get("satisfaction") is not None]
-        if not records:
-            return None
-        satisfaction, rate = (_mean([record[key] for record in records]) for key in ("satisfaction", "voucher_rate"))
-        return satisfaction - price * max(0.0, rate - target)
-
     def transcripts(
         self, step: int, dialogues: Sequence[Dialogue], advantages: Sequence[Sequence[float]] | None = None
     ) -> pathlib.Path:
@@ -154,6 +142,18 @@ def rollout_record(dialogues: Sequence[Dialogue]) -> dict[str, Any]:
         "dialogues_replaced": dict(collections.Counter(cause for d in dialogues for cause in d.replaced)),
         "new_tokens": sum(len(turn.ids) for dialogue in dialogues for turn in dialogue.turns),
     }
+
+
+def score(records: Sequence[Mapping[str, Any]], *, target: float, price: float) -> float:
+    """How good a policy was: mean satisfaction less `price` times what the mean voucher rate is above `target`.
+
+    Records without dialogues, as of phase 1, do not count; -inf where there are no others.
+    """
+    seen = [record for record in records if record.get("satisfaction") is not None]
+    if not seen:
+        return -math.inf
+    satisfaction, rate = (_mean([record[key] for record in seen]) for key in ("satisfaction", "voucher_rate"))
+    return satisfaction - price * max(0.0, rate - target)
 
 
 class Progress:

@@ -19,7 +19,7 @@ class Records:
 
     def __init__(self, config: ConfigDict, workdir: pathlib.Path):
         self._config, self._name = config, workdir.name
-        self._checkpoints = Checkpoints(workdir, keep=config.train.keep_checkpoints)
+        self._checkpoints = Checkpoints(workdir, keep=config.train.keep_checkpoints, score=scores(config, workdir))
         self._log = metrics.RunLog(workdir)
         self.journal = Journal(workdir)
 
@@ -51,11 +51,23 @@ class Records:
 
     def save(self, state: TrainState) -> None:
         """Begins to save `state`; see `Checkpoints.save`."""
-        pid, every = self._config.pid, self._config.train.checkpoint_every
-        price = pid.lambda_max if pid.enabled else 0.0
-        score = processes.once(lambda: self._log.score(every, target=pid.target, price=price))
-        self.journal.forget(self._checkpoints.save(state, score))
+        self.journal.forget(self._checkpoints.save(state))
 
     def wait(self) -> None:
         """Waits until all is on disk. Raises OSError if it cannot be."""
         self.journal.forget(self._checkpoints.wait())
+
+
+def scores(config: ConfigDict, workdir: pathlib.Path) -> Callable[[int], float]:
+    """The score of a checkpoint by its step: see `metrics.score`, over the steps since the checkpoint before.
+
+    A voucher beyond the budget costs config.pid.lambda_max, the most that the controller may charge; nothing where
+    there is no controller.
+    """
+    every, pid = config.train.checkpoint_every, config.pid
+
+    def score(step: int) -> float:
+        records = [record for record in metrics.read(workdir) if step - every < record["step"] <= step]
+        return metrics.score(records, target=pid.target, price=pid.lambda_max if pid.enabled else 0.0)
+
+    return score

@@ -10,6 +10,7 @@ import pytest
 from cmpo.lock import WorkdirInUse, sole_use
 from tests.runs import ROOT
 
+
 def test_a_second_one_is_refused_and_told_who_is_first(tmp_path):
     with sole_use(tmp_path):
         told = pytest.raises(WorkdirInUse, match=f"is in use by process {os.getpid()} on .*another --workdir")
