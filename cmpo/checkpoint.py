@@ -61,11 +61,8 @@ class Checkpoints:
         return self
 
     def __exit__(self, *_):
-        with self._told():  # closing may fail for the same reason as writing
-            try:
-                self.wait()
-            finally:
-                self._manager.close()
+        with self._told():
+            self._manager.close()
 
     def save(self, state: TrainState) -> int:
         """Begins to save `state` under its step, unless that step is saved already; the state may then be donated.
