@@ -1,7 +1,9 @@
 """The whole loop, small: it trains, resumes to the bit, refuses what it should, and loses nothing."""
 
 import json
+import math
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -11,13 +13,17 @@ import time
 
 import chex
 import jax
+import numpy as np
 import pytest
 import uvicorn
 
-from cmpo import evaluate, main, metrics, rollout, setup
+import rollouts.play
+from cmpo import evaluate, journal, lock, main, metrics, rollout, setup
 from cmpo.checkpoint import Checkpoints
 from models import tokenizer as tokenizers
+from rollouts.client import ChatClient
 from rollouts.embedded.app import app
+from rollouts.types import DialogueError
 from tests.runs import ROOT, tiny
 
 RELEASED = ROOT.parent / "shared" / "data" / "fds" / "hard" / "train.parquet"
@@ -64,24 +70,127 @@ def test_the_reference_is_the_end_of_phase_1_and_stays(whole):
     assert any(jax.tree.leaves(changed))
 
 
-@pytest.mark.parametrize("at", [1, 3])
-def test_interrupted_and_resumed_equals_uninterrupted(whole, tmp_path, monkeypatch, at):
-    before, state = whole
-    step = main.Trainer.sft_step if at <= 2 else main.Trainer.rl_step
+def test_interrupted_between_steps_and_resumed_equals_uninterrupted(whole, tmp_path, monkeypatch):
+    step = main.Trainer.sft_step
 
     def interrupted(self, now):
-        if int(now.step) == at - 1:
-            os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
         return step(self, now)
 
     with monkeypatch.context() as patch:
-        patch.setattr(main.Trainer, step.__name__, interrupted)
-        assert int(main.train(tiny(), tmp_path).step) == at
-    assert [record["step"] for record in metrics.read(tmp_path)] == list(range(1, at + 1))
+        patch.setattr(main.Trainer, "sft_step", interrupted)
+        assert int(main.train(tiny(), tmp_path).step) == 1
+    assert [record["step"] for record in metrics.read(tmp_path)] == [1]
     resumed = main.train(tiny(), tmp_path)
-    chex.assert_trees_all_equal(resumed, state)
-    assert transcripts(tmp_path) == transcripts(before)
-    assert [record["step"] for record in metrics.read(tmp_path)] == [1, 2, 3, 4]
+    assert_same_run(tmp_path, resumed, *whole)
+
+
+def test_interrupted_amid_dialogues_keeps_those_that_ended(whole, tmp_path, monkeypatch):
+    """No checkpoint of phase 2 but the one that the interrupt makes, in its second step."""
+    ended, add, played = [], journal.Page.add, []
+
+    def interrupting(page, number, dialogue):
+        add(page, number, dialogue)
+        ended.append(number)
+        if len(ended) == 8 + 3:  # of 8 a step
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    async def noted(*arguments, index, **options):
+        played.append(index)
+        return await play(*arguments, index=index, **options)
+
+    play = rollouts.play.play
+    config = tiny(**{"train.checkpoint_every": 9})
+    with monkeypatch.context() as patch:
+        patch.setattr(journal.Page, "add", interrupting)
+        state = main.train(config, tmp_path)
+    assert int(state.step) == 3 and int(state.cursor) == 2
+    monkeypatch.setattr(rollouts.play, "play", noted)
+    resumed = main.train(config, tmp_path)
+    assert len(ended) == 8 + 3 and len(played) == 8 - 3
+    assert_same_run(tmp_path, resumed, *whole)
+    assert list((tmp_path / "dialogues").iterdir()) == []
+
+
+def test_killed_at_random_and_resumed_equals_uninterrupted(whole, tmp_path):
+    """SIGKILL, with no checkpoint of phase 2 before its end; the process holds the workdir as long as it lives."""
+    moments, command = random.Random(7), [sys.executable, "-c", KILLED, tmp_path / "run"]
+    caches = {
+        "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "compiled"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
+    for lines in (moments.randint(0, 1), moments.randint(2, 3), None):
+        process = subprocess.Popen(command, cwd=ROOT, env=os.environ | caches, stderr=subprocess.PIPE, text=True)
+        try:
+            while lines is not None and steps_done(tmp_path / "run") < lines and process.poll() is None:
+                time.sleep(0.01)
+            if lines is None:
+                assert process.wait(240) == 0, process.stderr.read()
+            else:
+                time.sleep(moments.random())
+                with pytest.raises(lock.WorkdirInUse, match=f"is in use by process {process.pid} "):
+                    main.train(tiny(**KILLED_CHANGES), tmp_path / "run")
+        finally:
+            process.kill()
+            process.communicate()
+    resumed = main.train(tiny(**KILLED_CHANGES), tmp_path / "run")  # is done: restores the end
+    assert_same_run(tmp_path / "run", resumed, *whole)
+
+
+KILLED_CHANGES = {"train.checkpoint_every": 9}
+KILLED = """
+import pathlib, sys
+from tests import conftest, main_test, runs
+from cmpo import main
+main.train(runs.tiny(**main_test.KILLED_CHANGES), pathlib.Path(sys.argv[1]))
+"""
+
+
+def steps_done(workdir):
+    path = workdir / "metrics.jsonl"
+    return path.read_text().count("\n") if path.exists() else 0
+
+
+def assert_same_run(workdir, state, expected_workdir, expected_state):
+    """Bitwise: the state, and all that was written but for what was timed."""
+    chex.assert_trees_all_equal(state, expected_state)
+    assert transcripts(workdir) == transcripts(expected_workdir)
+    timed = {"seconds": None, "tokens_per_second": None}
+    records, expected = ([record | timed for record in metrics.read(path)] for path in (workdir, expected_workdir))
+    assert records == expected and len(records) == 4
+
+
+def test_updates_that_are_never_finite_stop_the_run_and_leave_the_model(tmp_path):
+    config = tiny(
+        **{"train.sft_steps": 0, "train.max_skipped": 2, "train.rl_steps": 9, "algo.outcome_weight": math.nan}
+    )
+    with pytest.raises(FloatingPointError, match="the updates of 2 steps in a row, up to 2, were skipped"):
+        main.train(config, tmp_path)
+    records = metrics.read(tmp_path)
+    assert [record["updates_skipped"] for record in records] == [1, 1] and records[0]["loss"] is None
+    with Checkpoints(tmp_path) as checkpoints:
+        saved = checkpoints._manager.restore(2)
+    chex.assert_trees_all_equal(saved["params"], saved["reference"])
+    assert saved["pid"]["smoothed_cost"] == np.float32(0.3) and saved["skipped"] == 2 and saved["cursor"] == 4
+
+
+def test_failing_dialogues_save_and_stop_the_run_with_the_last_error(whole, tmp_path, monkeypatch):
+    """The user's endpoint goes down amid step 4 and comes back: what was played before is kept, and nothing shows."""
+    chat, asked = ChatClient.chat, []
+
+    async def failing(client, messages, *, seed):
+        asked.append(seed)
+        if (tmp_path / "metrics.jsonl").exists() and len(metrics.read(tmp_path)) == 3 and client._name == "user":
+            raise DialogueError("user_http_503", "config.user.url answered 503: overloaded")
+        return await chat(client, messages, seed=seed)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ChatClient, "chat", failing)
+        with pytest.raises(rollout.RolloutsFailed, match=r"8 of 8 .*\(8 user_http_503\).* answered 503") as stopped:
+            main.train(tiny(**KILLED_CHANGES), tmp_path)
+    assert stopped.value.__notes__ == ["(3 of 4 steps are saved; the same command goes on from there)"]
+    resumed = main.train(tiny(**KILLED_CHANGES), tmp_path)
+    assert_same_run(tmp_path, resumed, *whole)
 
 
 def test_a_finished_run_says_so_and_changes_nothing(whole, capsys):
