@@ -190,9 +190,7 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> TrainState:
                     records.save(state)
                     if isinstance(reason, Interrupted):
                         break
-                    reason.add_note(
-                        f"({number} of {last} steps are done and saved; the same command goes on from there)"
-                    )
+                    reason.add_note(f"({number} of {last} steps are saved; the same command goes on from there)")
                     raise
                 records.write(number + 1, record, dialogues)
                 stop = any(processes.everywhere(lambda: interrupts.received))

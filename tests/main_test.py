@@ -115,12 +115,9 @@ def test_interrupted_amid_dialogues_keeps_those_that_ended(whole, tmp_path, monk
 def test_killed_at_random_and_resumed_equals_uninterrupted(whole, tmp_path):
     """SIGKILL, with no checkpoint of phase 2 before its end; the process holds the workdir as long as it lives."""
     moments, command = random.Random(7), [sys.executable, "-c", KILLED, tmp_path / "run"]
-    caches = {
-        "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "compiled"),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-    }
+    cache = {"JAX_COMPILATION_CACHE_DIR": f"{tmp_path}/compiled", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
     for lines in (moments.randint(0, 1), moments.randint(2, 3), None):
-        process = subprocess.Popen(command, cwd=ROOT, env=os.environ | caches, stderr=subprocess.PIPE, text=True)
+        process = subprocess.Popen(command, cwd=ROOT, env=os.environ | cache, stderr=subprocess.PIPE, text=True)
         try:
             while lines is not None and steps_done(tmp_path / "run") < lines and process.poll() is None:
                 time.sleep(0.01)
@@ -128,8 +125,10 @@ def test_killed_at_random_and_resumed_equals_uninterrupted(whole, tmp_path):
                 assert process.wait(240) == 0, process.stderr.read()
             else:
                 time.sleep(moments.random())
-                with pytest.raises(lock.WorkdirInUse, match=f"is in use by process {process.pid} "):
-                    main.train(tiny(**KILLED_CHANGES), tmp_path / "run")
+                process.send_signal(signal.SIGSTOP)
+                if process.poll() is None:
+                    with pytest.raises(lock.WorkdirInUse, match=f"is in use by process {process.pid} "):
+                        main.train(tiny(**KILLED_CHANGES), tmp_path / "run")
         finally:
             process.kill()
             process.communicate()
@@ -161,9 +160,8 @@ def assert_same_run(workdir, state, expected_workdir, expected_state):
 
 
 def test_updates_that_are_never_finite_stop_the_run_and_leave_the_model(tmp_path):
-    config = tiny(
-        **{"train.sft_steps": 0, "train.max_skipped": 2, "train.rl_steps": 9, "algo.outcome_weight": math.nan}
-    )
+    steps = {"train.sft_steps": 0, "train.rl_steps": 9, "train.max_skipped": 2}
+    config = tiny(**steps, **{"algo.outcome_weight": math.nan})
     with pytest.raises(FloatingPointError, match="the updates of 2 steps in a row, up to 2, were skipped"):
         main.train(config, tmp_path)
     records = metrics.read(tmp_path)
