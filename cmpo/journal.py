@@ -64,7 +64,8 @@ class Page:
         return self
 
     def __exit__(self, *_):
-        self._file.close()
+        with files.naming(self._path):  # a full disk is found out here, too
+            self._file.close()
 
     def kept(self, scenarios: Sequence[Scenario], repeats: int) -> dict[int, Dialogue]:
         """The dialogues that are there already, by their number; number i is of scenario ``i // repeats``."""

@@ -8,6 +8,7 @@ import pytest
 
 from cmpo.journal import Journal
 from tests.metrics_test import SCENARIO, dialogue, turn
+from tests.runs import full_disk
 
 WEIGHTS = jnp.array([7, 2**32 - 1], jnp.uint32)
 OTHER = dataclasses.replace(SCENARIO, id="hard-train-1")
@@ -105,3 +106,13 @@ def test_a_page_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "dialogues").write_text("in the way")
     with pytest.raises(OSError, match="cannot write .*/dialogues"), Journal(tmp_path).page(3, WEIGHTS):
         pass
+
+
+def test_a_full_disk_is_named_and_what_was_kept_stays(tmp_path):
+    journal = Journal(tmp_path)
+    write(journal, 0)
+    told = pytest.raises(OSError, match="cannot write .*/dialogues/step_000003_0.frames: File too large")
+    with told, full_disk(1024), journal.page(3, WEIGHTS) as page:
+        for number in range(1, 4):
+            page.add(number, played(number))
+    assert 0 in kept(journal) and 3 not in kept(journal)
