@@ -17,7 +17,6 @@ import numpy as np
 import pytest
 import uvicorn
 
-import rollouts.play
 from cmpo import evaluate, journal, lock, main, metrics, rollout, setup
 from cmpo.checkpoint import Checkpoints
 from models import tokenizer as tokenizers
@@ -85,9 +84,9 @@ def test_interrupted_between_steps_and_resumed_equals_uninterrupted(whole, tmp_p
     assert_same_run(tmp_path, resumed, *whole)
 
 
-def test_interrupted_amid_dialogues_keeps_those_that_ended(whole, tmp_path, monkeypatch):
-    """No checkpoint of phase 2 but the one that the interrupt makes, in its second step."""
-    ended, add, played = [], journal.Page.add, []
+def test_stopped_amid_dialogues_by_a_signal_then_by_an_endpoint_keeps_those_that_ended(whole, tmp_path, monkeypatch):
+    """No checkpoint of phase 2 but those that the stops make, in its second step."""
+    add, ended, failing = journal.Page.add, [], []
 
     def interrupting(page, number, dialogue):
         add(page, number, dialogue)
@@ -95,20 +94,25 @@ def test_interrupted_amid_dialogues_keeps_those_that_ended(whole, tmp_path, monk
         if len(ended) == 8 + 3:  # of 8 a step
             os.kill(os.getpid(), signal.SIGTERM)
 
-    async def noted(*arguments, index, **options):
-        played.append(index)
-        return await play(*arguments, index=index, **options)
+    async def unanswered(client, messages, *, seed):
+        failing.append(seed)
+        raise DialogueError("user_http_503", "config.user.url answered 503: overloaded")
 
-    play = rollouts.play.play
-    config = tiny(**{"train.checkpoint_every": 9})
+    config = tiny(**LATE)
     with monkeypatch.context() as patch:
         patch.setattr(journal.Page, "add", interrupting)
         state = main.train(config, tmp_path)
-    assert int(state.step) == 3 and int(state.cursor) == 2
-    monkeypatch.setattr(rollouts.play, "play", noted)
-    resumed = main.train(config, tmp_path)
-    assert len(ended) == 8 + 3 and len(played) == 8 - 3
-    assert_same_run(tmp_path, resumed, *whole)
+    assert int(state.step) == 3 and int(state.cursor) == 2 and len(ended) == 8 + 3
+    with monkeypatch.context() as patch:
+        patch.setattr(ChatClient, "chat", unanswered)
+        last_words = r"5 of 8 dialogues failed \(5 user_http_503\); the last: .* answered 503: overloaded"
+        with pytest.raises(rollout.RolloutsFailed, match=last_words) as stopped:
+            main.train(config, tmp_path)
+    assert stopped.value.__notes__ == ["(3 of 4 steps are saved; the same command goes on from there)"]
+    assert len(failing) == 2 * 5 and len(set(failing)) == 5  # each was played again, once
+    monkeypatch.setattr(journal.Page, "add", lambda page, number, dialogue: ended.append(number))
+    assert_same_run(tmp_path, main.train(config, tmp_path), *whole)
+    assert sorted(ended[8:]) == list(range(8))
     assert list((tmp_path / "dialogues").iterdir()) == []
 
 
@@ -116,32 +120,31 @@ def test_killed_at_random_and_resumed_equals_uninterrupted(whole, tmp_path):
     """SIGKILL, with no checkpoint of phase 2 before its end; the process holds the workdir as long as it lives."""
     moments, command = random.Random(7), [sys.executable, "-c", KILLED, tmp_path / "run"]
     cache = {"JAX_COMPILATION_CACHE_DIR": f"{tmp_path}/compiled", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
-    for lines in (moments.randint(0, 1), moments.randint(2, 3), None):
+    for lines in (moments.randint(1, 2), moments.randint(2, 3), None):
         process = subprocess.Popen(command, cwd=ROOT, env=os.environ | cache, stderr=subprocess.PIPE, text=True)
         try:
-            while lines is not None and steps_done(tmp_path / "run") < lines and process.poll() is None:
+            while lines and steps_done(tmp_path / "run") < lines and process.poll() is None:
                 time.sleep(0.01)
-            if lines is None:
-                assert process.wait(240) == 0, process.stderr.read()
-            else:
-                time.sleep(moments.random())
-                process.send_signal(signal.SIGSTOP)
-                if process.poll() is None:
-                    with pytest.raises(lock.WorkdirInUse, match=f"is in use by process {process.pid} "):
-                        main.train(tiny(**KILLED_CHANGES), tmp_path / "run")
+            time.sleep(moments.random() if lines else 0)
+            process.send_signal(signal.SIGSTOP if lines else signal.SIGCONT)
+            if lines and process.poll() is None:
+                with pytest.raises(lock.WorkdirInUse, match=f"is in use by process {process.pid} "):
+                    main.train(tiny(**LATE), tmp_path / "run")
+                process.kill()
+            _, errors = process.communicate(timeout=240)
+            assert process.returncode in (0, -signal.SIGKILL), errors
         finally:
             process.kill()
-            process.communicate()
-    resumed = main.train(tiny(**KILLED_CHANGES), tmp_path / "run")  # is done: restores the end
+    resumed = main.train(tiny(**LATE), tmp_path / "run")  # is done: restores the end
     assert_same_run(tmp_path / "run", resumed, *whole)
 
 
-KILLED_CHANGES = {"train.checkpoint_every": 9}
+LATE = {"train.checkpoint_every": 9}
 KILLED = """
 import pathlib, sys
 from tests import conftest, main_test, runs
 from cmpo import main
-main.train(runs.tiny(**main_test.KILLED_CHANGES), pathlib.Path(sys.argv[1]))
+main.train(runs.tiny(**main_test.LATE), pathlib.Path(sys.argv[1]))
 """
 
 
@@ -170,25 +173,6 @@ def test_updates_that_are_never_finite_stop_the_run_and_leave_the_model(tmp_path
         saved = checkpoints._manager.restore(2)
     chex.assert_trees_all_equal(saved["params"], saved["reference"])
     assert saved["pid"]["smoothed_cost"] == np.float32(0.3) and saved["skipped"] == 2 and saved["cursor"] == 4
-
-
-def test_failing_dialogues_save_and_stop_the_run_with_the_last_error(whole, tmp_path, monkeypatch):
-    """The user's endpoint goes down amid step 4 and comes back: what was played before is kept, and nothing shows."""
-    chat, asked = ChatClient.chat, []
-
-    async def failing(client, messages, *, seed):
-        asked.append(seed)
-        if (tmp_path / "metrics.jsonl").exists() and len(metrics.read(tmp_path)) == 3 and client._name == "user":
-            raise DialogueError("user_http_503", "config.user.url answered 503: overloaded")
-        return await chat(client, messages, seed=seed)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(ChatClient, "chat", failing)
-        with pytest.raises(rollout.RolloutsFailed, match=r"8 of 8 .*\(8 user_http_503\).* answered 503") as stopped:
-            main.train(tiny(**KILLED_CHANGES), tmp_path)
-    assert stopped.value.__notes__ == ["(3 of 4 steps are saved; the same command goes on from there)"]
-    resumed = main.train(tiny(**KILLED_CHANGES), tmp_path)
-    assert_same_run(tmp_path, resumed, *whole)
 
 
 def test_a_finished_run_says_so_and_changes_nothing(whole, capsys):
