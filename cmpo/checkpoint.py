@@ -38,10 +38,8 @@ class Checkpoints:
         self._writes, self._keep, self._score = keep is not None, keep, score
         options = ocp.CheckpointManagerOptions(
             preservation_policy=self,
-            read_only=not self._writes,
             create=self._writes,
             cleanup_tmp_directories=self._writes,
-            save_interval_steps=int(self._writes),
         )
         self._directory = pathlib.Path(workdir).absolute() / "checkpoints"
         with self._told():

@@ -1,5 +1,6 @@
 """The whole loop, small: it trains, resumes to the bit, refuses what it should, and loses nothing."""
 
+import asyncio
 import json
 import math
 import os
@@ -86,12 +87,20 @@ def test_interrupted_between_steps_and_resumed_equals_uninterrupted(whole, tmp_p
 
 def test_stopped_amid_dialogues_by_a_signal_then_by_an_endpoint_keeps_those_that_ended(whole, tmp_path, monkeypatch):
     """No checkpoint of phase 2 but those that the stops make, in its second step."""
-    add, ended, failing = journal.Page.add, [], []
+    add, chat, begun, ended, failing = journal.Page.add, ChatClient.chat, [], [], []
+
+    async def answering(client, messages, *, seed):
+        """Of the second step, after 8 demonstrations and 8 dialogues of the first, three dialogues get to an end."""
+        if client._name == "user" and len(messages) == 2:
+            begun.append(seed)
+            if len(begun) > 8 + 8 + 3:
+                await asyncio.sleep(3600)
+        return await chat(client, messages, seed=seed)
 
     def interrupting(page, number, dialogue):
         add(page, number, dialogue)
         ended.append(number)
-        if len(ended) == 8 + 3:  # of 8 a step
+        if len(ended) == 8 + 3:
             os.kill(os.getpid(), signal.SIGTERM)
 
     async def unanswered(client, messages, *, seed):
@@ -101,6 +110,7 @@ def test_stopped_amid_dialogues_by_a_signal_then_by_an_endpoint_keeps_those_that
     config = tiny(**LATE)
     with monkeypatch.context() as patch:
         patch.setattr(journal.Page, "add", interrupting)
+        patch.setattr(ChatClient, "chat", answering)
         state = main.train(config, tmp_path)
     assert int(state.step) == 3 and int(state.cursor) == 2 and len(ended) == 8 + 3
     with monkeypatch.context() as patch:
@@ -123,7 +133,7 @@ def test_killed_at_random_and_resumed_equals_uninterrupted(whole, tmp_path):
     for lines in (moments.randint(1, 2), moments.randint(2, 3), None):
         process = subprocess.Popen(command, cwd=ROOT, env=os.environ | cache, stderr=subprocess.PIPE, text=True)
         try:
-            while lines and steps_done(tmp_path / "run") < lines and process.poll() is None:
+            while lines and process.poll() is None and not underway(tmp_path / "run", process.pid, lines):
                 time.sleep(0.01)
             time.sleep(moments.random() if lines else 0)
             process.send_signal(signal.SIGSTOP if lines else signal.SIGCONT)
@@ -148,9 +158,10 @@ main.train(runs.tiny(**main_test.LATE), pathlib.Path(sys.argv[1]))
 """
 
 
-def steps_done(workdir):
-    path = workdir / "metrics.jsonl"
-    return path.read_text().count("\n") if path.exists() else 0
+def underway(workdir, pid, lines):
+    """Whether the process is in charge of the run and so many steps are booked."""
+    held, booked = workdir / "lock", workdir / "metrics.jsonl"
+    return booked.exists() and f"process {pid} " in held.read_text() and booked.read_text().count("\n") >= lines
 
 
 def assert_same_run(workdir, state, expected_workdir, expected_state):
