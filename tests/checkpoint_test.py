@@ -124,13 +124,12 @@ def test_the_best_stays_and_is_found(tmp_path):
 def test_a_full_disk_leaves_the_last_checkpoint(tmp_path):
     with Checkpoints(tmp_path, keep=1) as checkpoints:
         checkpoints.save(at(1))
-    failing = pytest.raises(OSError, match="cannot write a checkpoint in .*checkpoints.*File too large.*is as it was")
-    with failing, full_disk(128), Checkpoints(tmp_path, keep=1) as checkpoints:
-        checkpoints.save(at(2))
-    with Checkpoints(tmp_path, keep=1) as checkpoints:
-        chex.assert_trees_all_equal(checkpoints.restore(at(0)), at(1))
-        checkpoints.save(at(2))
-    assert kept(tmp_path) == ["2"]
+    failing = pytest.raises(OSError, match="cannot write a checkpoint in .*checkpoints.*is as it was")
+    with full_disk(128):
+        with failing, Checkpoints(tmp_path, keep=1) as checkpoints:
+            checkpoints.save(at(2))
+        with Checkpoints(tmp_path) as checkpoints:
+            chex.assert_trees_all_equal(checkpoints.restore(at(0)), at(1))
 
 
 def test_an_unwritable_directory_is_named(tmp_path):
