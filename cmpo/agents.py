@@ -1,9 +1,9 @@
 """Who serves the customers, by name: what every command with an ``--agent`` flag has in common.
 
-``policy`` is the checkpoint in --workdir, ``start`` what phase 2 began with. The others are scripted and need no
---workdir: ``never``, ``always`` and ``generous`` see what any agent sees; ``oracle`` is the best there is in the
-embedded gym with vouchers for --voucher_rate of the customers, see `rollouts.embedded.oracle`. ``endpoint`` is whoever
-answers at --agent_url.
+``policy`` is the newest checkpoint in --workdir, ``best`` the one with the best score in training, ``start`` what
+phase 2 began with. The others are scripted and need no --workdir: ``never``, ``always`` and ``generous`` see what any
+agent sees; ``oracle`` is the best there is in the embedded gym with vouchers for --voucher_rate of the customers, see
+`rollouts.embedded.oracle`. ``endpoint`` is whoever answers at --agent_url.
 """
 
 import pathlib
@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 from cmpo import model as policy
 from cmpo import rollout, setup, sharding
 from cmpo.checkpoint import Checkpoints
+from cmpo.records import scores
 from cmpo.rollout import Agents
 from models import tokenizer as tokenizers
 from rollouts.embedded import oracle
@@ -23,7 +24,7 @@ from rollouts.scripted import HABITS, OracleAgent
 _AGENT = flags.DEFINE_enum(
     "agent",
     None,
-    ["policy", "start", "endpoint", "oracle", *HABITS],
+    ["policy", "best", "start", "endpoint", "oracle", *HABITS],
     "Who serves the customers, see cmpo/agents.py; default: the endpoint where one is named, else policy.",
 )
 _VOUCHER_RATE = flags.DEFINE_float(
@@ -58,10 +59,10 @@ def load(config: ConfigDict, workdir: str | None) -> Named:
         if not config.agent.model:
             raise ValueError("--agent_model: expected the name of the model that the endpoint serves")
         return Named(config.agent.model, rollout.remote_agents(config), remote=True)
-    if name in ("policy", "start"):
+    if name in ("policy", "best", "start"):
         if workdir is None:
             raise ValueError(f"--workdir: expected the directory of a run for --agent={name}")
-        return Named(name, *load_policy(config, pathlib.Path(workdir), start=name == "start"))
+        return Named(name, *load_policy(config, pathlib.Path(workdir), start=name == "start", best=name == "best"))
     return Named(name, scripted(config, name, _VOUCHER_RATE.value))
 
 
@@ -73,8 +74,10 @@ def scripted(config: ConfigDict, name: str, voucher_rate: float | None = None) -
     return rollout.serving(OracleAgent(oracle.allocation(oracle.distribution(config.data.difficulty), rate)))
 
 
-def load_policy(config: ConfigDict, workdir: pathlib.Path, *, start: bool = False) -> tuple[Agents, int]:
-    """The policy in `workdir`'s newest checkpoint, or the reference model it started from, and the step it is at.
+def load_policy(
+    config: ConfigDict, workdir: pathlib.Path, *, start: bool = False, best: bool = False
+) -> tuple[Agents, int]:
+    """The policy in `workdir`'s newest or best checkpoint, or the reference it started from, and the step it is at.
 
     Raises FileNotFoundError or ValueError if there is no such checkpoint.
     """
@@ -83,8 +86,8 @@ def load_policy(config: ConfigDict, workdir: pathlib.Path, *, start: bool = Fals
     model = policy.settled(config, workdir)
     mesh = setup.mesh(config, model)
     layout = setup.abstract_state(config, model, mesh)
-    with Checkpoints(workdir, keep=config.train.keep_checkpoints) as checkpoints:
-        state = checkpoints.restore(layout)
+    with Checkpoints(workdir, score=scores(config, workdir)) as checkpoints:
+        state = checkpoints.restore(layout, best=best)
     if state is None:
         raise FileNotFoundError(f"--workdir: no checkpoint in {str(workdir)!r} yet")
     if start and int(state.step) <= config.train.sft_steps:

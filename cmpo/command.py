@@ -31,7 +31,8 @@ def run(work: Callable[[], None], *, required: Sequence[str]) -> None:
             keep_programs()
             work()
         except FORESEEN as error:
-            sys.exit("error: " + " ".join(str(error).split()))
+            notes = getattr(error, "__notes__", [])
+            sys.exit("error: " + " ".join(" ".join([str(error), *notes]).split()))
 
     app.run(main, flags_parser=_parse)
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from cmpo import files
 from cmpo.batch import Stream
 from models.tokenizer import Tokenizer
 from rollouts import chat, episode
@@ -24,11 +25,8 @@ def from_dialogue(dialogue: Dialogue) -> Conversation:
 
 def write(path: pathlib.Path, conversations: Iterable[Conversation]) -> None:
     """Writes one ``{"messages": [{"role": …, "content": …}, …]}`` a line; the file appears whole or not at all."""
-    partial = path.with_suffix(".partial")
-    with partial.open("w", encoding="utf-8") as file:
-        for conversation in conversations:
-            file.write(json.dumps({"messages": [vars(message) for message in conversation]}, ensure_ascii=False) + "\n")
-    partial.replace(path)
+    lines = ({"messages": [vars(message) for message in conversation]} for conversation in conversations)
+    files.replace(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
 
 
 def read(path: str | pathlib.Path) -> list[Conversation]:

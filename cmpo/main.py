@@ -1,9 +1,8 @@
 """Trains an agent: ``python -m cmpo.main --config=configs/fds.py[:variant] --workdir=DIR``; run again, it resumes."""
 
 import functools
+import math
 import pathlib
-import signal
-import sys
 import time
 from typing import Any
 
@@ -17,7 +16,10 @@ from cmpo import batch, command, demonstrations, metrics, pid, plan, processes, 
 from cmpo import data as scenario_data
 from cmpo import model as policy
 from cmpo import state as train_state
-from cmpo.checkpoint import Checkpoints
+from cmpo.interrupt import Interrupted, Interrupts
+from cmpo.journal import Journal
+from cmpo.lock import sole_use
+from cmpo.records import Records
 from cmpo.state import TrainState
 from rollouts.seeds import fold
 from rollouts.types import Dialogue
@@ -31,7 +33,15 @@ _DEVICES = flags.DEFINE_string(
 class Trainer:
     """The two kinds of step, over everything they share."""
 
-    def __init__(self, config: ConfigDict, source: scenario_data.Source, prepared: setup.Prepared):
+    def __init__(
+        self,
+        config: ConfigDict,
+        source: scenario_data.Source,
+        prepared: setup.Prepared,
+        journal: Journal,
+        interrupts: Interrupts,
+    ):
+        self.journal, self.interrupts = journal, interrupts
         self.config, self.source, self.tokenizer, self.model = config, source, prepared.tokenizer, prepared.model
         self.mesh = setup.mesh(config, self.model)
         self.layout = setup.abstract_state(config, self.model, self.mesh)
@@ -50,6 +60,7 @@ class Trainer:
         self.rl_update = step.make_update(self.model, self.mesh, optimizer["rl"], share, **warmth)
         begin = functools.partial(train_state.begin_rl, self.model, optimizer=optimizer["rl"])
         self.begin_rl = jax.jit(begin, out_shardings=jax.tree.map(lambda x: x.sharding, self.layout))
+        self.checksums = jax.jit(train_state.checksums)
 
     def first_state(self) -> TrainState:
         """The state before the first step."""
@@ -71,7 +82,7 @@ class Trainer:
         values, seconds = jax.device_get(values), time.perf_counter() - started
         tokens = int(np.sum(rows.segment_ids > 0))
         record = {"phase": "sft", **values, "tokens_per_second": tokens / seconds, "seconds": {"update": seconds}}
-        return state._replace(step=state.step + 1, params=params, opt_state=opt_state), record, []
+        return _moved(state, values["updates_skipped"], params=params, opt_state=opt_state), record, []
 
     def spread(self, rows: Any) -> Any:
         """Rows [R, ...] as micro-batches on the mesh."""
@@ -79,12 +90,20 @@ class Trainer:
 
     def rl_step(self, state: TrainState) -> tuple[TrainState, dict, list[Dialogue]]:
         """Dialogues, advantages at the present lambda, update, controller."""
-        config, algo, clock = self.config, self.config.algo, Clock()
+        config, algo, clock, number = self.config, self.config.algo, Clock(), int(state.step) + 1
         scenarios = self.source.train(int(state.cursor), config.train.scenarios_per_step)
-        self.engine.load(self.publish(self.frozen, state.params))
-        agents = rollout.policy_agents(self.engine, self.tokenizer)
-        seed = fold(int(state.seed), "rl", int(state.step))
-        dialogues = rollout.collect(config, agents, scenarios, repeats=algo.group_size, seed=seed)
+        self.engine.load(self.publish(self.frozen, state.params), version=number)
+        agents = rollout.policy_agents(self.engine, self.tokenizer, version=number)
+        with self.journal.page(number, weights=self.checksums(state.params)) as page:
+            dialogues = rollout.collect(
+                config,
+                agents,
+                scenarios,
+                repeats=algo.group_size,
+                seed=fold(int(state.seed), "rl", int(state.step)),
+                page=page,
+                stopping=lambda: self.interrupts.received,
+            )
         clock.lap("sample")
 
         turns = config.episode.max_turns + config.episode.farewell
@@ -101,15 +120,17 @@ class Trainer:
         jax.block_until_ready(reference)
         clock.lap("reference")
 
-        params, opt_state = state.params, state.opt_state
+        params, opt_state, skipped = state.params, state.opt_state, 0
         for _ in range(config.train.epochs):
             params, opt_state, values = self.rl_update(params, opt_state, self.frozen, rows, (advantages, reference))
-        values = jax.device_get(values)
+            skipped += values["updates_skipped"]
+        values = jax.device_get(values | {"updates_skipped": skipped})
         clock.lap("update")
 
         controller, record = state.pid, metrics.rollout_record(dialogues)
         if config.pid.enabled:
-            controller = pid.update(self.gains, controller, jnp.array([record["voucher_rate"]], jnp.float32))
+            cost = math.nan if values["updates_skipped"] else record["voucher_rate"]  # NaN: the controller stays
+            controller = pid.update(self.gains, controller, jnp.array([cost], jnp.float32))
         record |= values | {
             "phase": "rl",
             "lambda": float(state.pid.lambdas[0]),
@@ -117,14 +138,21 @@ class Trainer:
             "tokens_per_second": record["new_tokens"] / clock.seconds["sample"],
             "seconds": clock.seconds,
         }
-        state = state._replace(
-            step=state.step + 1,
+        state = _moved(
+            state,
+            values["updates_skipped"],
             cursor=state.cursor + len(scenarios),
             params=params,
             opt_state=opt_state,
             pid=controller,
         )
         return state, record, dialogues
+
+
+def _moved(state: TrainState, skipped: int, **changes) -> TrainState:
+    """The state one step on, of whose updates so many were skipped."""
+    in_a_row = state.skipped + 1 if skipped else jnp.zeros_like(state.skipped)
+    return state._replace(step=state.step + 1, skipped=in_a_row, **changes)
 
 
 class Clock:
@@ -141,62 +169,48 @@ class Clock:
 
 
 def train(config: ConfigDict, workdir: pathlib.Path) -> TrainState:
-    """Runs both phases to their end, or on from the last checkpoint; returns the final state."""
+    """Runs both phases to their end, or on from the last checkpoint; returns the final state. See docs/runs.md."""
     source = scenario_data.source(config.data, config.train.seed)
     rollout.check_endpoints(config)
-    processes.once(lambda: setup.claim(workdir, config))
-    trainer = Trainer(config, source, setup.prepare(config, workdir, source))
     sft_steps, last = config.train.sft_steps, config.train.sft_steps + config.train.rl_steps
-    writes = processes.is_first()
-    with Checkpoints(workdir, keep=config.train.keep_checkpoints) as checkpoints, metrics.RunLog(workdir) as log:
-        state = checkpoints.restore(trainer.layout) or trainer.first_state()
-        first = int(state.step)
-        processes.once(lambda: log.resume(first))
-        if first == last:
-            print(f"{workdir}: all {last} steps are done")
-            return state
-        with metrics.progress(last, first, workdir.name) as bar, Interrupts() as interrupts:
+    with sole_use(workdir):
+        processes.once(lambda: setup.claim(workdir, config))
+        prepared = setup.prepare(config, workdir, source)
+        with Records(config, workdir) as records, Interrupts() as interrupts:
+            trainer = Trainer(config, source, prepared, records.journal, interrupts)
+            state = records.resume(trainer.layout, trainer.first_state)
+            first = int(state.step)
             for number in range(first, last):
                 if number == sft_steps:
                     state = trainer.begin_rl(state)
                 one_step = trainer.sft_step if number < sft_steps else trainer.rl_step
-                state, record, dialogues = one_step(state)
-                if not np.isfinite(record["loss"] + record["grad_norm"]):
-                    raise FloatingPointError(
-                        f"step {number + 1}: the loss or its gradient is not finite; nothing was saved"
-                    )
-                if writes:
-                    log.write({"step": number + 1, **record})
-                    bar.update(record)
-                    if dialogues:
-                        log.transcripts(number + 1, dialogues)
+                try:
+                    state, record, dialogues = one_step(state)
+                except rollout.STOPS as reason:  # the state is that before the step; what was played is in the journal
+                    records.save(state)
+                    if isinstance(reason, Interrupted):
+                        break
+                    reason.add_note(f"({number} of {last} steps are saved; the same command goes on from there)")
+                    raise
+                records.write(number + 1, record, dialogues)
                 stop = any(processes.everywhere(lambda: interrupts.received))
-                if stop or number + 1 in (sft_steps, last) or (number + 1) % config.train.checkpoint_every == 0:
-                    checkpoints.save(state)
+                lost = int(state.skipped) >= config.train.max_skipped
+                if stop or lost or number + 1 in (sft_steps, last) or (number + 1) % config.train.checkpoint_every == 0:
+                    records.save(state)
+                if lost:
+                    raise FloatingPointError(
+                        f"the updates of {config.train.max_skipped} steps in a row, up to {number + 1}, were skipped: "
+                        "the loss or its gradient was not finite. The last sound model is saved; a new run may want a "
+                        "lower config.train.learning_rate"
+                    )
                 if stop:
                     break
-    if writes:
+            records.wait()
+    if processes.is_first():
         report.write_report(workdir)
-        print(f"{workdir}: {int(state.step)} of {last} steps done and saved")
+        done = f"all {last} steps are done" if first == last else f"{int(state.step)} of {last} steps done and saved"
+        print(f"{workdir}: {done}")
     return state
-
-
-class Interrupts:
-    """Turns the first Ctrl-C or SIGTERM into a request to save and stop after the step; the second acts at once."""
-
-    def __enter__(self) -> "Interrupts":
-        self.received = False
-        self._before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
-        return self
-
-    def __exit__(self, *_):
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _note(self, number, frame):
-        self.received = True
-        signal.signal(number, self._before[number])
-        print("\nfinishing this step, then saving; once more to stop without saving", file=sys.stderr)
 
 
 def run() -> None:

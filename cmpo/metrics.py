@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from cmpo import files
 from rollouts.types import COSTS, Dialogue, Turn
 
 _VOUCHER = COSTS.index("voucher")
@@ -54,8 +55,7 @@ class RunLog:
         """
         record = plain(record)
         step, phase = record["step"], record["phase"]
-        with (self._dir / "metrics.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record, allow_nan=False) + "\n")
+        files.append(self._dir / "metrics.jsonl", json.dumps(record, allow_nan=False) + "\n")
         writer = self._tensorboard()
         for key, value in record.items():
             inner = {f"{key}/{name}": number for name, number in value.items()} if isinstance(value, dict) else {}
@@ -65,12 +65,15 @@ class RunLog:
         writer.flush()
 
     def resume(self, step: int) -> None:
-        """Forgets everything after the checkpoint of `step`, and a last line that a crash left half-written."""
+        """Forgets all lines and transcripts after `step`, and a last line that a crash left half-written."""
         self._purge_step = step + 1
         path = self._dir / "metrics.jsonl"
         if path.exists():
             kept = [record for record in read(self._dir) if record["step"] <= step]
             write_lines(path, kept)
+        for path in (self._dir / "transcripts").glob("step_*.jsonl"):
+            if int(path.stem.removeprefix("step_")) > step:
+                path.unlink()
 
     def transcripts(
         self, step: int, dialogues: Sequence[Dialogue], advantages: Sequence[Sequence[float]] | None = None
@@ -121,9 +124,10 @@ def read(workdir: str | os.PathLike) -> list[dict[str, Any]]:
 def rollout_record(dialogues: Sequence[Dialogue]) -> dict[str, Any]:
     """What a batch of dialogues amounts to. Failed dialogues are counted by cause and enter nothing else.
 
+    `dialogues_replaced` counts, by cause too, the failed attempts that were played again; they are not dialogues.
     Satisfaction is 1..5, and 0 where it was forfeited, whatever the outcome that training charges for a format error.
     Rates are fractions of the dialogues that did not fail; NaN where there are none. `new_tokens` counts whatever was
-    sampled, in failed dialogues too: it measures work, not behaviour.
+    sampled, in failed dialogues too (not in attempts that were replaced): it measures work, not behaviour.
     """
     ok = [dialogue for dialogue in dialogues if dialogue.ok]
     return {
@@ -135,8 +139,21 @@ def rollout_record(dialogues: Sequence[Dialogue]) -> dict[str, Any]:
         "ends": dict(collections.Counter(dialogue.end for dialogue in ok)),
         "dialogues_ok": len(ok),
         "dialogues_failed": dict(collections.Counter(dialogue.failure for dialogue in dialogues if not dialogue.ok)),
+        "dialogues_replaced": dict(collections.Counter(cause for d in dialogues for cause in d.replaced)),
         "new_tokens": sum(len(turn.ids) for dialogue in dialogues for turn in dialogue.turns),
     }
+
+
+def score(records: Sequence[Mapping[str, Any]], *, target: float, price: float) -> float:
+    """How good a policy was: mean satisfaction less `price` times what the mean voucher rate is above `target`.
+
+    Records without dialogues, as of phase 1, do not count; -inf where there are no others.
+    """
+    seen = [record for record in records if record.get("satisfaction") is not None]
+    if not seen:
+        return -math.inf
+    satisfaction, rate = (_mean([record[key] for record in seen]) for key in ("satisfaction", "voucher_rate"))
+    return satisfaction - price * max(0.0, rate - target)
 
 
 class Progress:
@@ -195,9 +212,7 @@ def plain(value: Any) -> Any:
 
 def write_lines(path: pathlib.Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Writes one JSON object a line; the file is the old one or the new one, never half of either."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text("".join(json.dumps(row, allow_nan=False) + "\n" for row in rows), encoding="utf-8")
-    os.replace(temporary, path)
+    files.replace(path, "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows))
 
 
 def transcript(dialogue: Dialogue) -> dict[str, Any]:

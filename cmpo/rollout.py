@@ -12,6 +12,8 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from cmpo import processes
+from cmpo.interrupt import Interrupted
+from cmpo.journal import Page
 from models.tokenizer import Tokenizer
 from rollouts import judge, play
 from rollouts.client import ChatClient, Endpoint, check
@@ -23,6 +25,8 @@ from rollouts.scripted import ScriptedAgent
 from rollouts.seeds import fold
 from rollouts.types import PRINCIPLES, Dialogue, Scenario
 
+_POLL = 0.1  # seconds between looks at whether to stop
+
 Agents = Callable[[], contextlib.AbstractAsyncContextManager[play.Agent]]
 """Opens an agent for one collection of dialogues."""
 
@@ -31,13 +35,17 @@ class RolloutsFailed(RuntimeError):
     """Too many dialogues failed for the run to go on; the message says which endpoint did what."""
 
 
-def policy_agents(engine: Engine, tokenizer: Tokenizer) -> Agents:
-    """The policy with the weights that the engine holds."""
+STOPS = (Interrupted, RolloutsFailed)
+"""Ends of `collect` that are no faults of ours: the run saves and stops."""
+
+
+def policy_agents(engine: Engine, tokenizer: Tokenizer, version: int | None = None) -> Agents:
+    """The policy with the weights that the engine holds; with a `version`, with no others (see `Engine.open`)."""
 
     @contextlib.asynccontextmanager
     async def agents() -> AsyncIterator[play.Agent]:
         async with engine:
-            yield PolicyAgent(engine, tokenizer)
+            yield PolicyAgent(engine, tokenizer, version)
 
     return agents
 
@@ -77,20 +85,49 @@ def collect(
     seed: int,
     judged: bool = True,
     done: Callable[[], None] = lambda: None,
+    page: Page | None = None,
+    stopping: Callable[[], bool] = lambda: False,
 ) -> list[Dialogue]:
     """Plays every scenario `repeats` times against the config's endpoints; see `play.play_all`.
 
-    Each process plays its share of the scenarios, and every process gets all dialogues.
+    Each process plays its share of the scenarios, and every process gets all dialogues. Those that `page` holds are
+    not played again, and those that end are added to it.
 
-    Raises RolloutsFailed if more than config.train.max_failed_fraction of the dialogues failed.
+    Raises:
+      RolloutsFailed: if more than config.train.max_failed_fraction of the dialogues failed, in spite of
+        config.train.replacements.
+      Interrupted: on every process, if `stopping` came true before all dialogues of this one had ended.
     """
     numbers = _share(len(scenarios))
     first = int(numbers[0]) * repeats if len(numbers) else 0
 
+    def ended(number: int, dialogue: Dialogue) -> None:
+        if page:
+            page.add(number, dialogue)
+        done()
+
     async def run() -> list[Dialogue]:
         share = [scenarios[number] for number in numbers]
         async with table(config, judged=judged) as everybody, agents() as agent:
-            return await play.play_all(agent, everybody, share, repeats=repeats, seed=seed, first=first, done=done)
+            playing = asyncio.create_task(
+                play.play_all(
+                    agent,
+                    everybody,
+                    share,
+                    repeats=repeats,
+                    seed=seed,
+                    first=first,
+                    replacements=config.train.replacements,
+                    kept=page.kept(scenarios, repeats) if page else {},
+                    done=ended,
+                )
+            )
+            while not (playing.done() or stopping()):
+                await asyncio.wait([playing], timeout=_POLL)
+            if playing.cancel():  # unless it is done
+                await asyncio.gather(playing, return_exceptions=True)
+                raise Interrupted("stopped while dialogues were being played")
+            return playing.result()
 
     dialogues = list(itertools.chain(*processes.everywhere(lambda: asyncio.run(run()))))
     failed = [dialogue for dialogue in dialogues if not dialogue.ok]

@@ -12,7 +12,7 @@ import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from cmpo import demonstrations, pid, processes, rollout, sharding
+from cmpo import demonstrations, files, lock, pid, processes, rollout, sharding
 from cmpo import model as policy
 from cmpo import state as train_state
 from cmpo.data import Source
@@ -32,18 +32,16 @@ class ConfigConflict(ValueError):
 
 
 def claim(workdir: pathlib.Path, config: ConfigDict) -> None:
-    """Makes `workdir` this run's, or checks that it already is. Raises ConfigConflict naming the fields that differ.
+    """Makes `workdir`, which exists, this run's, or checks that it already is.
 
-    A workdir with nothing but a config in it, left by a run that failed at once, may be taken by another.
+    Raises ConfigConflict naming the fields that differ, or OSError if nothing can be written there. A workdir with
+    nothing but a config in it, left by a run that failed at once, may be taken by another.
     """
     path = workdir / "config.json"
-    if path.exists() and [other for other in workdir.iterdir() if other != path]:
+    if path.exists() and [other for other in workdir.iterdir() if other.name not in (path.name, lock.NAME)]:
         check(workdir, config)
         return
-    workdir.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(config.to_dict(), indent=2) + "\n", encoding="utf-8")
-    partial.replace(path)
+    files.replace(path, json.dumps(config.to_dict(), indent=2) + "\n")
 
 
 def check(workdir: pathlib.Path, config: ConfigDict, prefix: str = "") -> None:

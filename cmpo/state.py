@@ -1,9 +1,10 @@
 """Everything a run carries from step to step, and therefore everything a checkpoint holds."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from cmpo import pid
@@ -16,6 +17,7 @@ class TrainState(NamedTuple):
     step: jax.Array  # steps done, both phases together
     cursor: jax.Array  # scenarios dealt so far
     seed: jax.Array  # all randomness of a step is folded from (seed, step)
+    skipped: jax.Array  # steps in a row, up to now, whose update was skipped
     params: qwen2.Params  # what is trained: the model, or its adapters (`models.lora`), float32
     opt_state: optax.OptState
     reference: qwen2.Params  # the frozen start of phase 2, in the precision that the model computes in
@@ -56,6 +58,7 @@ def init(
         step=jnp.int32(0),
         cursor=jnp.int32(0),
         seed=jnp.int32(seed),
+        skipped=jnp.int32(0),
         params=params,
         opt_state=optimizer.init(params),
         reference=_copy(config, params),
@@ -66,6 +69,25 @@ def init(
 def begin_rl(config: qwen2.Qwen2Config, state: TrainState, optimizer: optax.GradientTransformation) -> TrainState:
     """Freezes the parameters as the reference and starts the optimizer afresh."""
     return state._replace(opt_state=optimizer.init(state.params), reference=_copy(config, state.params))
+
+
+def checksums(tree: Any) -> jax.Array:
+    """One number for each array of a tree, [arrays] uint32, by its bits and their places; the same on any mesh.
+
+    Any change to a single element changes it, any other with a probability of 1 - 2^-32. Runs under jit.
+    """
+    return jnp.stack([_checksum(x) for x in jax.tree.leaves(tree)])
+
+
+def _checksum(x: jax.Array) -> jax.Array:
+    bits = jax.lax.bitcast_convert_type(x, f"uint{8 * x.dtype.itemsize}").astype(jnp.uint32)
+    strides = np.cumprod([1, *x.shape[:0:-1]], dtype=np.uint32)[::-1] if x.ndim else ()
+    places = sum(
+        (jax.lax.broadcasted_iota(jnp.uint32, x.shape, axis) * stride for axis, stride in enumerate(strides)),
+        start=jnp.zeros(x.shape, jnp.uint32),
+    )
+    weights = (places * np.uint32(2654435761)) | np.uint32(1)  # odd: no bit of an element is lost modulo 2^32
+    return jnp.sum(bits * weights, dtype=jnp.uint32)
 
 
 def _copy(config: qwen2.Qwen2Config, params: qwen2.Params) -> qwen2.Params:

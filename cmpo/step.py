@@ -54,6 +54,8 @@ def make_update(
     """Returns ``update(params, opt_state, frozen, rows, extras) -> (params, opt_state, metrics)``.
 
     The first two are donated. `params` and `frozen` are the model's parameters as `lora.split` divides them.
+    Where the loss or the norm of its gradient is not finite, they come back as they were, and the metric
+    `updates_skipped` is 1, else 0.
 
     Gradients of micro-batches are added up in float32: the result is the gradient of the whole batch's loss, whatever
     the mesh and the size of a micro-batch. Rows in use come first, so that micro-batches of padding cost nothing; their
@@ -100,9 +102,13 @@ def make_update(
         metrics = jax.eval_shape(lambda: share(params, *_cut((rows, extras), 0))[1])
         zeros = jax.tree.map(jnp.zeros_like, params), jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), metrics)
         gradients, metrics = jax.lax.fori_loop(0, _in_use(rows), body, zeros)
-        changes, opt_state = optimizer.update(gradients, opt_state, params)
+        changes, moments = optimizer.update(gradients, opt_state, params)
         metrics["grad_norm"] = optax.global_norm(gradients)
-        return optax.apply_updates(params, changes), opt_state, metrics
+        # What is not finite in rewards, costs or the model comes out here, and goes no further.
+        sound = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["grad_norm"])
+        metrics["updates_skipped"] = jnp.int32(~sound)
+        after, before = (optax.apply_updates(params, changes), moments), (params, opt_state)
+        return *jax.tree.map(lambda new, old: jnp.where(sound, new, old), after, before), metrics
 
     return update
 

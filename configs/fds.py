@@ -158,8 +158,10 @@ def get_config(arg: str = "") -> ConfigDict:
     config.train.max_grad_norm = 1.0
     config.train.momentum_dtype = "float32"  # of AdamW's first moment; bfloat16 saves 2 of 16 bytes a parameter
     config.train.checkpoint_every = 20
-    config.train.keep_checkpoints = 2
-    config.train.max_failed_fraction = 0.5  # more failed dialogues in a step stop the run
+    config.train.keep_checkpoints = 2  # the newest; and the best, see docs/runs.md
+    config.train.replacements = 1  # how often a dialogue whose endpoint failed is played again
+    config.train.max_failed_fraction = 0.5  # more dialogues of a step that failed all the same save and stop the run
+    config.train.max_skipped = 5  # steps in a row whose update was skipped, for a loss or gradient that is not finite
 
     config.eval = ConfigDict()
     config.eval.scenarios = 256

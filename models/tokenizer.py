@@ -78,7 +78,9 @@ class Tokenizer:
         path = pathlib.Path(path)
         path.mkdir(parents=True, exist_ok=True)
         self._backend.save(str(path / "tokenizer.json"))
-        (path / "tokenizer_config.json").write_text(json.dumps(self._settings, indent=2) + "\n", encoding="utf-8")
+        partial = path / "tokenizer_config.json.partial"  # comes last and whole: where it is, all is there
+        partial.write_text(json.dumps(self._settings, indent=2) + "\n", encoding="utf-8")
+        partial.replace(path / "tokenizer_config.json")
 
 
 def load(path: str | pathlib.Path) -> Tokenizer:

@@ -77,7 +77,7 @@ class Engine:
             raise ValueError(f"capacity {sampling.capacity} exceeds the model's max_positions {config.max_positions}")
         self.sampling, self._stop_id = sampling, stop_id
         self._slots = Slots(config, stop_id, sampling, sharding=kv_sharding, grammar=grammar)
-        self._loaded = False
+        self.version: int | None = None
         self._open: set[Stream] = set()
         self._pending: list[_Turn] = []  # in the order they came
         self._running: dict[int, _Turn] = {}  # by slot
@@ -89,15 +89,18 @@ class Engine:
         """What was computed, copied and moved since the last `load`."""
         return self._slots.counts
 
-    def load(self, params: qwen2.Params) -> None:
-        """Takes new weights. Raises RuntimeError while sessions are open: none may go on under other weights."""
+    def load(self, params: qwen2.Params, *, version: int = 0) -> None:
+        """Takes new weights, which `version` tells apart from those before.
+
+        Raises RuntimeError while sessions are open: none may go on under other weights.
+        """
         if self._open:
             raise RuntimeError(f"{len(self._open)} sessions are open: close them before new weights")
         self._slots.load(params)
-        self._loaded = True
+        self.version = version
 
     async def __aenter__(self) -> "Engine":
-        if not self._loaded:
+        if self.version is None:
             raise RuntimeError("the engine has no weights: call load first")
         self._arrived = asyncio.Event()
         self._worker = asyncio.create_task(self._serve())
@@ -108,8 +111,13 @@ class Engine:
         await asyncio.gather(self._worker, return_exceptions=True)
         self._pending, self._running = [], {}
 
-    def open(self) -> "EngineSession":
-        """Opens a session; it gets a slot when it first generates."""
+    def open(self, version: int | None = None) -> "EngineSession":
+        """Opens a session; it gets a slot when it first generates.
+
+        Raises RuntimeError if the weights are not those of `version`; None takes any.
+        """
+        if version not in (None, self.version):
+            raise RuntimeError(f"the engine has weights of version {self.version}, expected {version}: call load first")
         stream = Stream(np.zeros(self.sampling.capacity, np.int32))
         self._open.add(stream)
         return EngineSession(self, stream)

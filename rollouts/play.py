@@ -3,6 +3,7 @@
 import asyncio
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -71,18 +72,32 @@ async def play_all(
     repeats: int,
     seed: int,
     first: int = 0,
-    done: Callable[[], None] = lambda: None,
+    replacements: int = 0,
+    kept: Mapping[int, Dialogue] = MappingProxyType({}),
+    done: Callable[[int, Dialogue], None] = lambda number, dialogue: None,
 ) -> list[Dialogue]:
     """Plays every scenario `repeats` times; dialogue i is repeat ``i % repeats`` of scenario ``i // repeats``.
 
-    `first` is the number of the first dialogue among all that are played with `seed`, here and elsewhere. `done` is
-    called as each dialogue ends. A dialogue whose endpoint failed comes back with `failure` set.
+    `first` is the number of the first dialogue among all that are played with `seed`, here and elsewhere. Those that
+    are `kept`, by number, are not played again. `done` is called with number and dialogue as each of the others ends.
+
+    A dialogue whose endpoint failed is played again from its beginning, with the same seed, up to `replacements`
+    times: what comes of it is what an endpoint that answered would have given. The last attempt comes back, with
+    `failure` set if it failed too.
     """
 
     async def one(index: int) -> Dialogue:
-        randomness = fold(seed, first + index)
-        dialogue = await play(agent, table, scenarios[index // repeats], index=index % repeats, seed=randomness)
-        done()
+        if (number := first + index) in kept:
+            return kept[number]
+        causes: tuple[str, ...] = ()
+        while True:
+            randomness = fold(seed, number)
+            dialogue = await play(agent, table, scenarios[index // repeats], index=index % repeats, seed=randomness)
+            if dialogue.ok or len(causes) == replacements:
+                break
+            causes += (dialogue.failure,)
+        dialogue = dataclasses.replace(dialogue, replaced=causes)
+        done(number, dialogue)
         return dialogue
 
     return await asyncio.gather(*(one(index) for index in range(len(scenarios) * repeats)))

@@ -10,14 +10,14 @@ from rollouts.types import Message, Scenario
 
 
 class PolicyAgent:
-    """Serves customers with the engine's weights."""
+    """Serves customers with the engine's weights, of a certain `version` or, with None, of any; see `Engine.open`."""
 
-    def __init__(self, engine: Engine, tokenizer: Tokenizer):
-        self._engine, self._tokenizer = engine, tokenizer
+    def __init__(self, engine: Engine, tokenizer: Tokenizer, version: int | None = None):
+        self._engine, self._tokenizer, self._version = engine, tokenizer, version
 
     async def open(self, scenario: Scenario, seed: int) -> "PolicySession":
         """Begins a dialogue."""
-        return PolicySession(self._engine.open(), self._tokenizer, scenario)
+        return PolicySession(self._engine.open(self._version), self._tokenizer, scenario)
 
 
 class PolicySession:

@@ -104,6 +104,7 @@ class Dialogue:
     last_words: str = ""  # the user's closing message
     failure: str = ""  # the cause, if an endpoint failed: then nothing here is data
     failure_message: str = ""
+    replaced: tuple[str, ...] = ()  # causes of the attempts that failed before this one, which took their place
 
     @property
     def ok(self) -> bool:

@@ -251,6 +251,15 @@ def test_new_weights_come_between_sessions_only():
     assert not same(asyncio.run(change()), alone(0))
 
 
+def test_weights_are_told_apart_and_old_ones_are_not_sampled_from():
+    made = engine_of()
+    made.load(params(1), version=7)
+    made.open(7).close()
+    made.open().close()  # any will do
+    with pytest.raises(RuntimeError, match="the engine has weights of version 7, expected 8: call load first"):
+        made.open(8)
+
+
 def test_an_engine_without_weights_says_so():
     async def enter():
         async with Engine(CONFIG, STOP, SMALL):

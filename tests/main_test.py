@@ -1,7 +1,10 @@
 """The whole loop, small: it trains, resumes to the bit, refuses what it should, and loses nothing."""
 
+import asyncio
 import json
+import math
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -11,13 +14,16 @@ import time
 
 import chex
 import jax
+import numpy as np
 import pytest
 import uvicorn
 
-from cmpo import agents, command, evaluate, main, metrics, rollout, setup
+from cmpo import agents, command, evaluate, journal, lock, main, metrics, rollout, setup
 from cmpo.checkpoint import Checkpoints
 from models import tokenizer as tokenizers
+from rollouts.client import ChatClient
 from rollouts.embedded.app import app
+from rollouts.types import DialogueError
 from tests.runs import ROOT, tiny
 
 RELEASED = ROOT.parent / "shared" / "data" / "fds" / "hard" / "train.parquet"
@@ -64,24 +70,120 @@ def test_the_reference_is_the_end_of_phase_1_and_stays(whole):
     assert any(jax.tree.leaves(changed))
 
 
-@pytest.mark.parametrize("at", [1, 3])
-def test_interrupted_and_resumed_equals_uninterrupted(whole, tmp_path, monkeypatch, at):
-    before, state = whole
-    step = main.Trainer.sft_step if at <= 2 else main.Trainer.rl_step
+def test_interrupted_between_steps_and_resumed_equals_uninterrupted(whole, tmp_path, monkeypatch):
+    step = main.Trainer.sft_step
 
     def interrupted(self, now):
-        if int(now.step) == at - 1:
-            os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
         return step(self, now)
 
     with monkeypatch.context() as patch:
-        patch.setattr(main.Trainer, step.__name__, interrupted)
-        assert int(main.train(tiny(), tmp_path).step) == at
-    assert [record["step"] for record in metrics.read(tmp_path)] == list(range(1, at + 1))
+        patch.setattr(main.Trainer, "sft_step", interrupted)
+        assert int(main.train(tiny(), tmp_path).step) == 1
+    assert [record["step"] for record in metrics.read(tmp_path)] == [1]
     resumed = main.train(tiny(), tmp_path)
-    chex.assert_trees_all_equal(resumed, state)
-    assert transcripts(tmp_path) == transcripts(before)
-    assert [record["step"] for record in metrics.read(tmp_path)] == [1, 2, 3, 4]
+    assert_same_run(tmp_path, resumed, *whole)
+
+
+def test_stopped_amid_dialogues_by_a_signal_then_by_an_endpoint_keeps_those_that_ended(whole, tmp_path, monkeypatch):
+    """No checkpoint of phase 2 but those that the stops make, in its second step."""
+    add, chat, begun, ended, failing = journal.Page.add, ChatClient.chat, [], [], []
+
+    async def answering(client, messages, *, seed):
+        """Of the second step, after 8 demonstrations and 8 dialogues of the first, three dialogues get to an end."""
+        if client._name == "user" and len(messages) == 2:
+            begun.append(seed)
+            if len(begun) > 8 + 8 + 3:
+                await asyncio.sleep(3600)
+        return await chat(client, messages, seed=seed)
+
+    def interrupting(page, number, dialogue):
+        add(page, number, dialogue)
+        ended.append(number)
+        if len(ended) == 8 + 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    async def unanswered(client, messages, *, seed):
+        failing.append(seed)
+        raise DialogueError("user_http_503", "config.user.url answered 503: overloaded")
+
+    config = tiny(**LATE)
+    with monkeypatch.context() as patch:
+        patch.setattr(journal.Page, "add", interrupting)
+        patch.setattr(ChatClient, "chat", answering)
+        state = main.train(config, tmp_path)
+    assert int(state.step) == 3 and int(state.cursor) == 2 and len(ended) == 8 + 3
+    with monkeypatch.context() as patch:
+        patch.setattr(ChatClient, "chat", unanswered)
+        last_words = r"5 of 8 dialogues failed \(5 user_http_503\); the last: .* answered 503: overloaded"
+        with pytest.raises(rollout.RolloutsFailed, match=last_words) as stopped:
+            main.train(config, tmp_path)
+    assert stopped.value.__notes__ == ["(3 of 4 steps are saved; the same command goes on from there)"]
+    assert len(failing) == 2 * 5 and len(set(failing)) == 5  # each was played again, once
+    monkeypatch.setattr(journal.Page, "add", lambda page, number, dialogue: ended.append(number))
+    assert_same_run(tmp_path, main.train(config, tmp_path), *whole)
+    assert sorted(ended[8:]) == list(range(8))
+    assert list((tmp_path / "dialogues").iterdir()) == []
+
+
+def test_killed_at_random_and_resumed_equals_uninterrupted(whole, tmp_path):
+    """SIGKILL, with no checkpoint of phase 2 before its end; the process holds the workdir as long as it lives."""
+    moments, command = random.Random(7), [sys.executable, "-c", KILLED, tmp_path / "run"]
+    cache = {"JAX_COMPILATION_CACHE_DIR": f"{tmp_path}/compiled", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+    for lines in (moments.randint(1, 2), moments.randint(2, 3), None):
+        process = subprocess.Popen(command, cwd=ROOT, env=os.environ | cache, stderr=subprocess.PIPE, text=True)
+        try:
+            while lines and process.poll() is None and not underway(tmp_path / "run", process.pid, lines):
+                time.sleep(0.01)
+            time.sleep(moments.random() if lines else 0)
+            process.send_signal(signal.SIGSTOP if lines else signal.SIGCONT)
+            if lines and process.poll() is None:
+                with pytest.raises(lock.WorkdirInUse, match=f"is in use by process {process.pid} "):
+                    main.train(tiny(**LATE), tmp_path / "run")
+                process.kill()
+            _, errors = process.communicate(timeout=240)
+            assert process.returncode in (0, -signal.SIGKILL), errors
+        finally:
+            process.kill()
+    resumed = main.train(tiny(**LATE), tmp_path / "run")  # is done: restores the end
+    assert_same_run(tmp_path / "run", resumed, *whole)
+
+
+LATE = {"train.checkpoint_every": 9}
+KILLED = """
+import pathlib, sys
+from tests import conftest, main_test, runs
+from cmpo import main
+main.train(runs.tiny(**main_test.LATE), pathlib.Path(sys.argv[1]))
+"""
+
+
+def underway(workdir, pid, lines):
+    """Whether the process is in charge of the run and so many steps are booked."""
+    held, booked = workdir / "lock", workdir / "metrics.jsonl"
+    return booked.exists() and f"process {pid} " in held.read_text() and booked.read_text().count("\n") >= lines
+
+
+def assert_same_run(workdir, state, expected_workdir, expected_state):
+    """Bitwise: the state, and all that was written but for what was timed."""
+    chex.assert_trees_all_equal(state, expected_state)
+    assert transcripts(workdir) == transcripts(expected_workdir)
+    timed = {"seconds": None, "tokens_per_second": None}
+    records, expected = ([record | timed for record in metrics.read(path)] for path in (workdir, expected_workdir))
+    assert records == expected and len(records) == 4
+
+
+def test_updates_that_are_never_finite_stop_the_run_and_leave_the_model(tmp_path):
+    steps = {"train.sft_steps": 0, "train.rl_steps": 9, "train.max_skipped": 2}
+    config = tiny(**steps, **{"algo.outcome_weight": math.nan})
+    with pytest.raises(FloatingPointError, match="the updates of 2 steps in a row, up to 2, were skipped"):
+        main.train(config, tmp_path)
+    records = metrics.read(tmp_path)
+    assert [record["updates_skipped"] for record in records] == [1, 1] and records[0]["loss"] is None
+    with Checkpoints(tmp_path) as checkpoints:
+        saved = checkpoints._manager.restore(2)
+    chex.assert_trees_all_equal(saved["params"], saved["reference"])
+    assert saved["pid"]["smoothed_cost"] == np.float32(0.3) and saved["skipped"] == 2 and saved["cursor"] == 4
 
 
 def test_a_finished_run_says_so_and_changes_nothing(whole, capsys):

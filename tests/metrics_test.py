@@ -11,6 +11,7 @@ from tensorboardX.proto import event_pb2
 
 from cmpo import metrics
 from rollouts.types import Dialogue, Order, Persona, Scenario, Turn
+from tests.runs import full_disk
 
 SCENARIO = Scenario(
     id="hard-train-0",
@@ -108,7 +109,37 @@ def test_resume_forgets_what_came_after_the_checkpoint(tmp_path, monkeypatch):
     assert (start.step, start.session_log.status) == (4, event_pb2.SessionLog.START)
     curves = scalars(tmp_path / "tensorboard")
     assert curves[("sft/loss", 1)] == pytest.approx(0.1) and curves[("rl/loss", 4)] == 9.0
-    assert not list(tmp_path.glob("*.tmp"))
+    assert not list(tmp_path.glob("*.partial"))
+
+
+def test_resume_forgets_the_transcripts_of_later_steps(tmp_path):
+    log = metrics.RunLog(tmp_path)
+    for step in (9, 10, 11):
+        log.transcripts(step, [dialogue(turn())])
+    log.resume(10)
+    assert sorted(path.name for path in (tmp_path / "transcripts").iterdir()) == [
+        "step_000009.jsonl",
+        "step_000010.jsonl",
+    ]
+
+
+def test_score_by_hand():
+    empty = [{"phase": "sft"}, {"phase": "rl", "satisfaction": None, "voucher_rate": None}]  # every dialogue failed
+    assert metrics.score(empty, target=0.3, price=5.0) == -math.inf
+    records = [*empty, {"satisfaction": 2.0, "voucher_rate": 0.5}, {"satisfaction": 3.0, "voucher_rate": 0.3}]
+    assert metrics.score(records, target=0.3, price=5.0) == pytest.approx(2.5 - 5 * 0.1)  # means 2.5 and 0.4
+    assert metrics.score(records, target=0.5, price=5.0) == metrics.score(records, target=0.3, price=0.0) == 2.5
+
+
+def test_a_full_disk_is_named_and_leaves_the_old_transcripts(tmp_path):
+    log = metrics.RunLog(tmp_path)
+    path = log.transcripts(7, [dialogue(turn())])
+    before = path.read_bytes()
+    with full_disk(), pytest.raises(OSError, match="cannot write .*/step_000007.jsonl: File too large"):
+        log.transcripts(7, [dialogue(turn(user="x" * 9000))])
+    with full_disk(), pytest.raises(OSError, match="cannot write .*/metrics.jsonl: File too large"):
+        log.write({"step": 1, "phase": "rl", "long": "x" * 9000})
+    assert path.read_bytes() == before and metrics.read(tmp_path) == []
 
 
 def test_resume_of_a_run_without_lines(tmp_path):
@@ -201,12 +232,12 @@ def test_rollout_record_by_hand():
     batch = [
         dialogue(turn(1.0, tokens=4), turn(0.5, voucher=True, tokens=6), outcome=5.0),
         dialogue(turn(0.75, tokens=3), outcome=2.0),
-        dialogue(turn(0.25, tokens=2), outcome=-10.0, end="malformed"),
+        dialogue(turn(0.25, tokens=2), outcome=-10.0, end="malformed", replaced=("judge_timeout", "user_timeout")),
         dialogue(turn(0.0, tokens=1), turn(0.0), turn(0.0), outcome=1.0, end="quit"),
         # Excluded, save for the tokens it cost: it would have changed every mean.
         dialogue(turn(1.0, voucher=True, tokens=10), outcome=5.0, failure="judge_timeout"),
         dialogue(failure="user_http_500"),
-        dialogue(failure="judge_timeout"),
+        dialogue(failure="judge_timeout", replaced=("judge_timeout",)),
     ]
     assert metrics.rollout_record(batch) == {
         "satisfaction": 2.0,  # (5 + 2 + 0 + 1) / 4
@@ -217,6 +248,7 @@ def test_rollout_record_by_hand():
         "ends": {"rated": 2, "malformed": 1, "quit": 1},
         "dialogues_ok": 4,
         "dialogues_failed": {"judge_timeout": 2, "user_http_500": 1},
+        "dialogues_replaced": {"judge_timeout": 2, "user_timeout": 1},
         "new_tokens": 26,
     }
 

@@ -217,12 +217,56 @@ def test_one_failure_does_not_touch_the_others():
 
     ended = []
     table = play.Table(Moody(), Client(VERDICT))
-    dialogues = asyncio.run(
-        play.play_all(Numbered(), table, [SCENARIO] * 3, repeats=1, seed=0, done=lambda: ended.append(1))
-    )
+    options = {"repeats": 1, "seed": 0, "first": 5, "done": lambda *dialogue: ended.append(dialogue)}
+    dialogues = asyncio.run(play.play_all(Numbered(), table, [SCENARIO] * 3, **options))
     assert [dialogue.failure for dialogue in dialogues] == ["", "user_http_500", ""]
     assert [dialogue.outcome for dialogue in dialogues] == [3.0, 0.0, 3.0]
-    assert len(ended) == 3
+    assert dict(ended) == dict(zip((5, 6, 7), dialogues, strict=True)) and len(ended) == 3
+
+
+def test_a_failed_dialogue_is_played_again_with_the_same_seeds_so_often_and_no_more():
+    class Failing(Client):
+        """Fails so many times at a certain question; what it says shows its seed."""
+
+        def __init__(self, times):
+            super().__init__()
+            self.times, self.asked = times, []
+
+        async def chat(self, messages, *, seed):
+            self.asked.append(seed)
+            if len(messages) > 2 and self.times:
+                self.times -= 1
+                raise DialogueError(f"user_http_50{self.times}", "the user endpoint is ill")
+            return f"[end:{1 + seed % 5}]" if len(messages) > 2 else f"Cold {seed}!"
+
+    class Fresh:
+        async def open(self, scenario, seed):
+            return Agent(turn(f"Hello {seed}."))
+
+    def played(times):
+        user = Failing(times)
+        playing = play.play_all(
+            Fresh(), play.Table(user, Client(VERDICT)), [SCENARIO], repeats=1, seed=3, replacements=2
+        )
+        return asyncio.run(playing)[0], user.asked
+
+    sound, asked = played(0)
+    for times, causes in ((1, ("user_http_500",)), (2, ("user_http_501", "user_http_500"))):
+        again, asked_again = played(times)
+        assert again.replaced == causes and asked_again == asked * (times + 1)
+        assert repr(dataclasses.replace(again, replaced=())) == repr(sound)
+    failed, asked_again = played(3)
+    assert (failed.failure, failed.replaced) == ("user_http_500", ("user_http_502", "user_http_501"))
+    assert asked_again == asked * 3
+
+
+def test_what_is_kept_is_not_played_again():
+    agent = Agent(turn("Hello."))
+    table = play.Table(Client("Cold!", "[end:4]"), Client(VERDICT))
+    first = run(Agent(turn("Old.")), Client("Cold!", "[end:2]"))
+    playing = play.play_all(agent, table, [SCENARIO] * 2, repeats=1, seed=0, first=4, kept={4: first, 1: None})
+    dialogues = asyncio.run(playing)
+    assert dialogues[0] is first and dialogues[1].outcome == 4.0
 
 
 def test_a_fault_of_our_own_is_raised_and_leaves_nothing_running():

@@ -1,6 +1,8 @@
-"""A whole run, as small as it gets, for the tests that need one."""
+"""A whole run, as small as it gets, and a full disk, for the tests that need one."""
 
+import contextlib
 import pathlib
+import resource
 
 from configs import fds
 
@@ -37,3 +39,14 @@ def tiny(variant="", **changes):
         config.mesh = named.mesh
     config.update_from_flattened_dict(changes)
     return config
+
+
+@contextlib.contextmanager
+def full_disk(size=4096):
+    """Within, no file of this process can grow beyond `size` bytes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

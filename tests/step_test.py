@@ -111,6 +111,35 @@ def test_cmpo_update_is_the_gradient_of_the_whole_batch(mesh):
     assert metrics["logprob_gap_max"] == pytest.approx(largest_gap(parts), rel=1e-5)
 
 
+def test_an_update_that_is_not_finite_changes_nothing_and_the_next_is_as_if_it_had_not_been():
+    mesh, optimizer = mesh_of(1), optax.adam(0.1)
+    packed = batch.pack(list(streams(6)), row_length=32, rows=16)
+    share = step.cmpo_share(clip_low=0.2, clip_high=0.2, kl_weight=0.05)
+    update = step.make_update(CONFIG, mesh, optimizer, share, temperature=TEMPERATURE)
+    advantages, reference = np.ones(packed.tokens.shape, np.float32), packed.sampled_logprobs
+
+    def updated(state, *extras):
+        state, inputs = jax.tree.map(jnp.copy, state), sharding.rows(mesh, (packed, extras), 16)
+        params, opt_state, metrics = update(*state, {}, *inputs)
+        return (params, opt_state), int(metrics["updates_skipped"])
+
+    def spoilt(x, value):
+        x = x.copy()
+        x[tuple(np.argwhere(packed.mask)[3])] = value  # one token is enough
+        return x
+
+    params = fresh_state().params
+    once, skipped = updated((params, optimizer.init(params)), advantages, reference)
+    assert skipped == 0
+    for extras in ((spoilt(advantages, np.nan), reference), (advantages, spoilt(reference, np.inf))):
+        after, skipped = updated(once, *extras)
+        assert skipped == 1
+        chex.assert_trees_all_equal(after, once)
+    after, skipped = updated(after, advantages, reference)
+    assert skipped == 0
+    chex.assert_trees_all_equal(after, updated(once, advantages, reference)[0])
+
+
 def test_score_gives_the_models_log_probabilities_in_place():
     parts, mesh = list(streams(4)), mesh_of(2, 2, 2)
     rows = batch.pack(parts, row_length=32, rows=8)
