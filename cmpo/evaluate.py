@@ -51,11 +51,11 @@ def load_policy(config: ConfigDict, workdir: pathlib.Path, *, start: bool = Fals
 def evaluate(config: ConfigDict, agents: rollout.Agents, seeds: int) -> list[dict]:
     """One record (see `metrics.rollout_record`) for each of `seeds` sets of held-out scenarios."""
     source = data.source(config.data.path, config.data.difficulty, config.train.seed)
-    records = []
+    records, clients = [], rollout.chat_clients(config)
     for number in range(seeds):
         seed = config.eval.seed + number
         scenarios = source.held_out(config.eval.scenarios, seed)
-        dialogues = rollout.collect(config, agents, scenarios, repeats=1, seed=fold(seed, "evaluate"))
+        dialogues = rollout.collect(config, agents, scenarios, repeats=1, seed=fold(seed, "evaluate"), clients=clients)
         records.append({"seed": seed, **metrics.rollout_record(dialogues)})
     return records
 

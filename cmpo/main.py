@@ -5,6 +5,7 @@ import pathlib
 import signal
 import sys
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -19,6 +20,7 @@ from cmpo import model as policy
 from cmpo import state as train_state
 from cmpo.checkpoint import Checkpoints
 from cmpo.state import TrainState
+from rollouts.client import BudgetReached, ChatClient
 from rollouts.seeds import fold
 from rollouts.types import Dialogue
 
@@ -31,8 +33,15 @@ _DEVICES = flags.DEFINE_string(
 class Trainer:
     """The two kinds of step, over everything they share."""
 
-    def __init__(self, config: ConfigDict, source: scenario_data.Source, prepared: setup.Prepared):
+    def __init__(
+        self,
+        config: ConfigDict,
+        source: scenario_data.Source,
+        prepared: setup.Prepared,
+        clients: Mapping[str, ChatClient],
+    ):
         self.config, self.source, self.tokenizer, self.model = config, source, prepared.tokenizer, prepared.model
+        self.clients = clients
         self.mesh = setup.mesh(config, self.model)
         self.layout = setup.abstract_state(config, self.model, self.mesh)
         self.origin = self.model, self.mesh, prepared.weights, config.train.seed
@@ -84,7 +93,7 @@ class Trainer:
         self.engine.load(self.publish(self.frozen, state.params))
         agents = rollout.policy_agents(self.engine, self.tokenizer)
         seed = fold(int(state.seed), "rl", int(state.step))
-        dialogues = rollout.collect(config, agents, scenarios, repeats=algo.group_size, seed=seed)
+        dialogues = rollout.collect(config, agents, scenarios, repeats=algo.group_size, seed=seed, clients=self.clients)
         clock.lap("sample")
 
         turns = config.episode.max_turns + config.episode.farewell
@@ -115,6 +124,7 @@ class Trainer:
             "lambda": float(state.pid.lambdas[0]),
             "voucher_rate_smoothed": float(controller.smoothed_cost[0]),
             "tokens_per_second": record["new_tokens"] / clock.seconds["sample"],
+            "spent": rollout.spent(self.clients),
             "seconds": clock.seconds,
         }
         state = state._replace(
@@ -143,9 +153,9 @@ class Clock:
 def train(config: ConfigDict, workdir: pathlib.Path) -> TrainState:
     """Runs both phases to their end, or on from the last checkpoint; returns the final state."""
     source = scenario_data.source(config.data.path, config.data.difficulty, config.train.seed)
-    rollout.check_endpoints(config)
+    clients = rollout.chat_clients(config, workdir)
     processes.once(lambda: setup.claim(workdir, config))
-    trainer = Trainer(config, source, setup.prepare(config, workdir, source))
+    trainer = Trainer(config, source, setup.prepare(config, workdir, source, clients), clients)
     sft_steps, last = config.train.sft_steps, config.train.sft_steps + config.train.rl_steps
     writes = processes.is_first()
     with Checkpoints(workdir, keep=config.train.keep_checkpoints) as checkpoints, metrics.RunLog(workdir) as log:
@@ -160,7 +170,13 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> TrainState:
                 if number == sft_steps:
                     state = trainer.begin_rl(state)
                 one_step = trainer.sft_step if number < sft_steps else trainer.rl_step
-                state, record, dialogues = one_step(state)
+                try:
+                    state, record, dialogues = one_step(state)
+                except BudgetReached as error:  # raised before anything of this step is learnt
+                    checkpoints.save(state)
+                    raise BudgetReached(
+                        f"{error}. {number} of {last} steps are done and saved; to go on, raise it and run this again"
+                    ) from None
                 if not np.isfinite(record["loss"] + record["grad_norm"]):
                     raise FloatingPointError(
                         f"step {number + 1}: the loss or its gradient is not finite; nothing was saved"

@@ -3,8 +3,9 @@
 import asyncio
 import contextlib
 import itertools
+import pathlib
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -14,8 +15,9 @@ from ml_collections import ConfigDict
 from cmpo import processes
 from models.tokenizer import Tokenizer
 from rollouts import play
-from rollouts.client import ChatClient, Endpoint, check
+from rollouts.client import ChatClient, Endpoint
 from rollouts.engine import Engine
+from rollouts.meter import Meter
 from rollouts.policy import PolicyAgent
 from rollouts.scripted import ScriptedAgent
 from rollouts.types import PRINCIPLES, Dialogue, Scenario
@@ -58,23 +60,26 @@ def collect(
     repeats: int,
     seed: int,
     judged: bool = True,
+    clients: Mapping[str, ChatClient] | None = None,
     done: Callable[[], None] = lambda: None,
 ) -> list[Dialogue]:
     """Plays every scenario `repeats` times against the config's endpoints; see `play.play_all`.
 
-    Each process plays its share of the scenarios, and every process gets all dialogues.
+    Each process plays its share of the scenarios, and every process gets all dialogues. `clients` are those of a run,
+    whose limits and counts last; default: new ones.
 
-    Raises RolloutsFailed if more than config.train.max_failed_fraction of the dialogues failed.
+    Raises RolloutsFailed if more than config.train.max_failed_fraction of the dialogues failed; BudgetReached or
+    ReplayMiss, and gives the dialogues up, if an endpoint may not be asked.
     """
-
+    asked = clients or chat_clients(config)
     numbers = np.array_split(np.arange(len(scenarios)), jax.process_count())[jax.process_index()]
     share = [scenarios[number] for number in numbers]
     first = int(numbers[0]) * repeats if len(numbers) else 0
 
     async def run() -> list[Dialogue]:
         async with contextlib.AsyncExitStack() as stack:
-            user = await stack.enter_async_context(ChatClient("user", endpoint(config.user)))
-            judge = await stack.enter_async_context(ChatClient("judge", endpoint(config.judge))) if judged else None
+            user = await stack.enter_async_context(asked["user"])
+            judge = await stack.enter_async_context(asked["judge"]) if judged else None
             agent = await stack.enter_async_context(agents())
             table = play.Table(
                 user,
@@ -96,10 +101,31 @@ def collect(
     return dialogues
 
 
-def check_endpoints(config: ConfigDict) -> None:
-    """Raises ValueError, naming the field, if config.user or config.judge cannot be an endpoint. Asks nobody."""
+def chat_clients(config: ConfigDict, workdir: pathlib.Path | None = None) -> dict[str, ChatClient]:
+    """A client for each endpoint of the config, by name; the counts of their budgets are kept in `workdir`.
+
+    Raises ValueError, naming the field, if one cannot be asked. Asks nobody.
+    """
+    here = {"process": jax.process_index(), "processes": jax.process_count()}
+    clients = {}
     for name in ("user", "judge"):
-        check(name, endpoint(config[name]))
+        asked = endpoint(config[name])
+        meter = Meter(name, asked, workdir and workdir / "spent", **here)
+        clients[name] = ChatClient(name, asked, meter=meter, **config.endpoints)
+    return clients
+
+
+def spent(clients: Mapping[str, ChatClient]) -> dict[str, float]:
+    """What the run has spent so far, by endpoint and measure, for the metrics."""
+    found = {}
+    for name, client in clients.items():
+        total = client.meter.total()
+        found |= {
+            f"{name}_calls": total.calls,
+            f"{name}_tokens": total.tokens,
+            f"{name}_cost": client.meter.cost(total),
+        }
+    return found
 
 
 def endpoint(config: ConfigDict) -> Endpoint:
