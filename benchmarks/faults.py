@@ -40,6 +40,9 @@ def config(steps: int, url: str):
     """A small run whose policy has learnt the turn format."""
     made = fds.get_config("smoke")
     changes = {
+        "model.hidden_size": 64,
+        "model.intermediate_size": 192,
+        "model.num_layers": 2,
         "sft.dialogues": 256,
         "train.sft_steps": SFT_STEPS,
         "train.rl_steps": steps,

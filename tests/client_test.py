@@ -102,7 +102,7 @@ def test_the_request_follows_the_protocol(server):
     assert ask(server.url, temperature=0.5, max_tokens=7) == ["Hello."]
     ((path, headers, body),) = server.requests
     assert path == "/v1/chat/completions"
-    assert "Authorization" not in headers
+    assert "Authorization" not in headers and headers["Accept-Encoding"] == "identity"
     assert body == {
         "model": "some-model",
         "messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Süß? 你好"}],
