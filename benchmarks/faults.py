@@ -144,20 +144,12 @@ def from_phase_1(source: pathlib.Path, workdir: pathlib.Path) -> None:
             shutil.rmtree(checkpoint)
 
 
-def table(found: dict[str, dict], share: float) -> str:
-    """The figures as Markdown."""
-    base = found["none"]["seconds"]
-    lines = [
-        f"| fault at {share:.0%} of calls | steps | calls | faults | ok | failed | scored wrongly | s a step | ratio |",
-        "|---|---:|---:|---:|---:|---|---:|---:|---:|",
-    ]
-    for fault, x in found.items():
-        failed = ", ".join(f"{count} {cause}" for cause, count in x["failed"].items()) or "0"
-        lines.append(
-            f"| {fault} | {x['steps']} | {x['calls']} | {x['faults']} | {x['ok']} | {failed} | {x['scored_wrongly']} "
-            f"| {x['seconds']:.2f} | {x['seconds'] / base:.2f} |"
-        )
-    return "\n".join(lines)
+def show(fault: str, figures: dict, base: float) -> None:
+    """Prints a row of the table."""
+    failed = ", ".join(f"{count} {cause}" for cause, count in figures["failed"].items()) or "0"
+    counts = " | ".join(str(figures[name]) for name in ("steps", "calls", "faults", "ok"))
+    times = f"{figures['seconds']:.2f} | {figures['seconds'] / base:.2f}"
+    print(f"| {fault} | {counts} | {failed} | {figures['scored_wrongly']} | {times} |", flush=True)
 
 
 def matrix() -> None:
@@ -173,11 +165,15 @@ def matrix() -> None:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
         first = pathlib.Path(directory, "none")
         found = {"none": run(first, "none", 0.0, arguments.steps)}
+        print(f"faults at {arguments.share:.0%} of calls\n")
+        print("| fault | steps | calls | faults | ok | failed | scored wrongly | s a step | over none |")
+        print("|---|---:|---:|---:|---:|---|---:|---:|---:|")
+        show("none", found["none"], found["none"]["seconds"])
         for fault in arguments.only.split(","):
             from_phase_1(first, first.with_name(fault))
             found[fault] = run(first.with_name(fault), fault, arguments.share, arguments.steps)
+            show(fault, found[fault], found["none"]["seconds"])
             shutil.rmtree(first.with_name(fault))
-    print(table(found, arguments.share))
     if arguments.json:
         base, device = found["none"]["seconds"], f"{platform.machine()}, {os.cpu_count()} cores"
         records = [
