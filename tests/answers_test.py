@@ -64,6 +64,12 @@ def test_usage(usage, counts):
     assert answers.read(body("Grüß dich.", usage=usage)) == Answer("Grüß dich.", *counts)
 
 
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-32", "utf-8-sig", "latin-1"])
+def test_another_encoding_than_utf_8_is_refused(encoding):
+    with pytest.raises(ValueError, match="chat completion"):
+        answers.read(body("Grüß dich.").decode().encode(encoding))
+
+
 leaves = st.sampled_from([None, True, 0, -1, 7, 1.5, 10**30, float("nan"), "", " ", "Hi", "\ud800", [], {}, ["Hi"]])
 
 
