@@ -5,7 +5,8 @@
 User and judge are asked over HTTP from one server, which otherwise answers as the embedded gym does. A first run goes
 without faults; every other one sets out from its checkpoint after phase 1, and so has the same policy to begin with.
 Clients try twice, so that some dialogues fail. The server's own log says which requests never had a proper answer: the
-dialogues they belong to must not be scored. A run counts as ended if it did all steps.
+dialogues they belong to must not be scored. A run counts as ended if it did all steps. The calls of the first
+run include those for its demonstrations.
 """
 
 import argparse
