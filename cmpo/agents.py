@@ -54,7 +54,6 @@ def load(config: ConfigDict, workdir: str | None) -> Named:
     given = {"url": _URL.value, "model": _MODEL.value, "api_key_env": _KEY.value}
     config.agent.update({name: value for name, value in given.items() if value is not None})
     name = _AGENT.value or ("endpoint" if config.agent.url else "policy")
-    rollout.check_endpoints(config, agent=name == "endpoint")
     if name == "endpoint":
         if not config.agent.model:
             raise ValueError("--agent_model: expected the name of the model that the endpoint serves")

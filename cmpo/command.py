@@ -11,11 +11,12 @@ from ml_collections import config_flags
 
 from cmpo import processes
 from cmpo.rollout import RolloutsFailed
+from rollouts.client import BudgetReached, ReplayMiss
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, e.g. configs/fds.py:smoke.", lock_config=True)
 WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run.")
 
-FORESEEN = (ValueError, OSError, FloatingPointError, RolloutsFailed)
+FORESEEN = (ValueError, OSError, FloatingPointError, RolloutsFailed, BudgetReached, ReplayMiss)
 """Errors that come of input, endpoints or numbers, and whose message says it all."""
 
 

@@ -9,7 +9,6 @@ import hashlib
 import json
 import pathlib
 import re
-import urllib.parse
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -18,7 +17,6 @@ from ml_collections import ConfigDict
 
 from cmpo import agents, command, data, measures, metrics, processes, rollout
 from rollouts import fds
-from rollouts.client import EMBEDDED
 from rollouts.judge import Evaluation
 from rollouts.seeds import fold
 from rollouts.types import Dialogue, Scenario
@@ -38,7 +36,7 @@ class Played(NamedTuple):
 def evaluate(config: ConfigDict, served_by: rollout.Agents, seeds: int) -> list[Played]:
     """Plays `seeds` sets of held-out scenarios, one dialogue each; evaluated, too, under config.eval.evaluators."""
     source = data.source(config.data, config.train.seed)
-    played, rounds = [], 1 + bool(config.eval.evaluators)
+    clients, played, rounds = rollout.chat_clients(config), [], 1 + bool(config.eval.evaluators)
     total = seeds * config.eval.scenarios * rounds
     with metrics.progress(total, description="evaluation", every=max(1, total // 10)) as bar:
 
@@ -47,10 +45,13 @@ def evaluate(config: ConfigDict, served_by: rollout.Agents, seeds: int) -> list[
 
         for seed in range(config.eval.seed, config.eval.seed + seeds):
             scenarios = source.held_out(config.eval.scenarios, seed)
-            dialogues = rollout.collect(config, served_by, scenarios, repeats=1, seed=fold(seed, "evaluate"), done=done)
+            dialogues = rollout.collect(
+                config, served_by, scenarios, repeats=1, seed=fold(seed, "evaluate"), clients=clients, done=done
+            )
             evaluations: Sequence[Mapping[str, Evaluation]] = [{}] * len(dialogues)
             if config.eval.evaluators:
-                evaluations = rollout.evaluate(config, dialogues, seed=fold(seed, "evaluators"), done=done)
+                randomness = fold(seed, "evaluators")
+                evaluations = rollout.evaluate(config, dialogues, seed=randomness, clients=clients, done=done)
             played += [Played(seed, *pair) for pair in zip(dialogues, evaluations, strict=True)]
     return played
 
@@ -60,13 +61,10 @@ def result(
 ) -> dict[str, Any]:
     """All there is to know of an evaluation, as JSON has it: what was measured with what, and a row per dialogue.
 
-    Every number follows from `dialogues`. URLs come without user names, passwords and queries. `remote` says that the
-    agent is the endpoint config.agent.
+    Every number follows from `dialogues`. `remote` says that the agent is the endpoint config.agent.
     """
     rows = [measures.row(*one) for one in played]
     settings = config.to_dict()
-    for name in ("user", "judge", "agent"):
-        settings[name]["url"] = public_url(settings[name]["url"])
     asked = {"user": "user", "judge": "judge", **({"agent_endpoint": "agent"} if remote else {})}
     seeds = []
     for seed in dict.fromkeys(one.seed for one in played):
@@ -87,12 +85,6 @@ def result(
         "dialogues": rows,
     }
     return metrics.plain(found)
-
-
-def public_url(url: str) -> str:
-    """A URL without user name, password, query and fragment, which may hold secrets."""
-    parts = urllib.parse.urlsplit(url)
-    return url if url in ("", EMBEDDED) else f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 def report(found: Mapping[str, Any]) -> str:

@@ -4,6 +4,7 @@ import functools
 import math
 import pathlib
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -21,6 +22,7 @@ from cmpo.journal import Journal
 from cmpo.lock import sole_use
 from cmpo.records import Records
 from cmpo.state import TrainState
+from rollouts.client import ChatClient
 from rollouts.seeds import fold
 from rollouts.types import Dialogue
 
@@ -38,11 +40,13 @@ class Trainer:
         config: ConfigDict,
         source: scenario_data.Source,
         prepared: setup.Prepared,
+        clients: Mapping[str, ChatClient],
         journal: Journal,
         interrupts: Interrupts,
     ):
         self.journal, self.interrupts = journal, interrupts
         self.config, self.source, self.tokenizer, self.model = config, source, prepared.tokenizer, prepared.model
+        self.clients = clients
         self.mesh = setup.mesh(config, self.model)
         self.layout = setup.abstract_state(config, self.model, self.mesh)
         self.origin = self.model, self.mesh, prepared.weights, config.train.seed
@@ -101,6 +105,7 @@ class Trainer:
                 scenarios,
                 repeats=algo.group_size,
                 seed=fold(int(state.seed), "rl", int(state.step)),
+                clients=self.clients,
                 page=page,
                 stopping=lambda: self.interrupts.received,
             )
@@ -136,6 +141,7 @@ class Trainer:
             "lambda": float(state.pid.lambdas[0]),
             "voucher_rate_smoothed": float(controller.smoothed_cost[0]),
             "tokens_per_second": record["new_tokens"] / clock.seconds["sample"],
+            "spent": rollout.spent(self.clients),
             "seconds": clock.seconds,
         }
         state = _moved(
@@ -171,13 +177,13 @@ class Clock:
 def train(config: ConfigDict, workdir: pathlib.Path) -> TrainState:
     """Runs both phases to their end, or on from the last checkpoint; returns the final state. See docs/runs.md."""
     source = scenario_data.source(config.data, config.train.seed)
-    rollout.check_endpoints(config)
+    clients = rollout.chat_clients(config, workdir)
     sft_steps, last = config.train.sft_steps, config.train.sft_steps + config.train.rl_steps
     with sole_use(workdir):
         processes.once(lambda: setup.claim(workdir, config))
-        prepared = setup.prepare(config, workdir, source)
+        prepared = setup.prepare(config, workdir, source, clients)
         with Records(config, workdir) as records, Interrupts() as interrupts:
-            trainer = Trainer(config, source, prepared, records.journal, interrupts)
+            trainer = Trainer(config, source, prepared, clients, records.journal, interrupts)
             state = records.resume(trainer.layout, trainer.first_state)
             first = int(state.step)
             for number in range(first, last):

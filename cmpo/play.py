@@ -143,7 +143,7 @@ def sit(
     keyboard = Keyboard(read)
 
     async def talk() -> Dialogue:
-        async with rollout.table(config) as table:
+        async with rollout.table(config, rollout.chat_clients(config)) as table:
             verdicts = Verdicts(table.judge, show)
             table = dataclasses.replace(table, judge=verdicts)
             if role == "agent":
@@ -158,7 +158,6 @@ def sit(
 def run() -> None:
     """Plays the next scenario with whom the flags name, and keeps the transcript."""
     config, role, out = command.CONFIG.value, _ROLE.value, pathlib.Path(_OUT.value)
-    rollout.check_endpoints(config)
     served_by = agents.load(config, command.WORKDIR.value).opened if role == "customer" else None
     done = max((int(path.stem.removeprefix("step_")) for path in out.glob("transcripts/step_*.jsonl")), default=0)
     source = data.source(config.data, config.train.seed)

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import dataclasses
 import itertools
+import pathlib
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
@@ -16,9 +17,10 @@ from cmpo.interrupt import Interrupted
 from cmpo.journal import Page
 from models.tokenizer import Tokenizer
 from rollouts import judge, play
-from rollouts.client import ChatClient, Endpoint, check
+from rollouts.client import BudgetReached, ChatClient, Endpoint, ReplayMiss
 from rollouts.engine import Engine
 from rollouts.judge import Evaluation
+from rollouts.meter import Meter
 from rollouts.policy import PolicyAgent
 from rollouts.remote import RemoteAgent
 from rollouts.scripted import ScriptedAgent
@@ -35,7 +37,7 @@ class RolloutsFailed(RuntimeError):
     """Too many dialogues failed for the run to go on; the message says which endpoint did what."""
 
 
-STOPS = (Interrupted, RolloutsFailed)
+STOPS = (Interrupted, RolloutsFailed, BudgetReached, ReplayMiss)
 """Ends of `collect` that are no faults of ours: the run saves and stops."""
 
 
@@ -66,11 +68,12 @@ def scripted_agents(style: str) -> Agents:
 
 
 def remote_agents(config: ConfigDict) -> Agents:
-    """The agent behind the endpoint config.agent."""
+    """The agent behind the endpoint config.agent. Raises ValueError, naming the field, if it cannot be asked."""
+    client = ChatClient("agent", endpoint(config.agent), **config.endpoints)
 
     @contextlib.asynccontextmanager
     async def agents() -> AsyncIterator[play.Agent]:
-        async with ChatClient("agent", endpoint(config.agent)) as client:
+        async with client:
             yield RemoteAgent(client)
 
     return agents
@@ -84,6 +87,7 @@ def collect(
     repeats: int,
     seed: int,
     judged: bool = True,
+    clients: Mapping[str, ChatClient] | None = None,
     done: Callable[[], None] = lambda: None,
     page: Page | None = None,
     stopping: Callable[[], bool] = lambda: False,
@@ -91,13 +95,16 @@ def collect(
     """Plays every scenario `repeats` times against the config's endpoints; see `play.play_all`.
 
     Each process plays its share of the scenarios, and every process gets all dialogues. Those that `page` holds are
-    not played again, and those that end are added to it.
+    not played again, and those that end are added to it. `clients` are those of a run, whose limits and counts last;
+    default: new ones.
 
     Raises:
       RolloutsFailed: if more than config.train.max_failed_fraction of the dialogues failed, in spite of
         config.train.replacements.
+      BudgetReached, ReplayMiss: if an endpoint may not be asked; the dialogues under way are given up.
       Interrupted: on every process, if `stopping` came true before all dialogues of this one had ended.
     """
+    asked = clients or chat_clients(config)
     numbers = _share(len(scenarios))
     first = int(numbers[0]) * repeats if len(numbers) else 0
 
@@ -108,7 +115,7 @@ def collect(
 
     async def run() -> list[Dialogue]:
         share = [scenarios[number] for number in numbers]
-        async with table(config, judged=judged) as everybody, agents() as agent:
+        async with table(config, asked, judged=judged) as everybody, agents() as agent:
             playing = asyncio.create_task(
                 play.play_all(
                     agent,
@@ -140,11 +147,13 @@ def collect(
 
 
 @contextlib.asynccontextmanager
-async def table(config: ConfigDict, *, judged: bool = True) -> AsyncIterator[play.Table]:
+async def table(
+    config: ConfigDict, clients: Mapping[str, ChatClient], *, judged: bool = True
+) -> AsyncIterator[play.Table]:
     """The config's user and judge and the rules of its episodes."""
     async with contextlib.AsyncExitStack() as stack:
-        user = await stack.enter_async_context(ChatClient("user", endpoint(config.user)))
-        scorer = await stack.enter_async_context(ChatClient("judge", endpoint(config.judge))) if judged else None
+        user = await stack.enter_async_context(clients["user"])
+        scorer = await stack.enter_async_context(clients["judge"]) if judged else None
         yield play.Table(
             user,
             scorer,
@@ -157,12 +166,19 @@ async def table(config: ConfigDict, *, judged: bool = True) -> AsyncIterator[pla
 
 
 def evaluate(
-    config: ConfigDict, dialogues: Sequence[Dialogue], *, seed: int, done: Callable[[], None] = lambda: None
+    config: ConfigDict,
+    dialogues: Sequence[Dialogue],
+    *,
+    seed: int,
+    clients: Mapping[str, ChatClient] | None = None,
+    done: Callable[[], None] = lambda: None,
 ) -> list[Mapping[str, Evaluation]]:
     """Asks config.judge to evaluate whole dialogues, see `judge.evaluate`; nothing is asked of one that failed.
 
     Each process asks about its share of the dialogues, and every process gets all evaluations.
     """
+
+    asked = clients or chat_clients(config)
 
     async def one(client: ChatClient, number: int) -> Mapping[str, Evaluation]:
         dialogue, found = dialogues[number], {}
@@ -172,18 +188,39 @@ def evaluate(
         return found
 
     async def run() -> list[Mapping[str, Evaluation]]:
-        async with ChatClient("judge", endpoint(config.judge)) as client:
+        async with asked["judge"] as client:
             return await asyncio.gather(*(one(client, int(number)) for number in _share(len(dialogues))))
 
     return list(itertools.chain(*processes.everywhere(lambda: asyncio.run(run()))))
 
 
-def check_endpoints(config: ConfigDict, *, agent: bool = False) -> None:
-    """Raises ValueError, naming the field, if config.user, .judge or, if asked for, .agent cannot be asked."""
-    for name in ("user", "judge", "agent") if agent else ("user", "judge"):
-        check(name, endpoint(config[name]))
+def chat_clients(config: ConfigDict, workdir: pathlib.Path | None = None) -> dict[str, ChatClient]:
+    """A client for each endpoint of the config, by name; the counts of their budgets are kept in `workdir`.
+
+    Raises ValueError, naming the field, if one cannot be asked. Asks nobody.
+    """
     if config.judge.votes < 1:
         raise ValueError(f"config.judge.votes: expected 1 or more, got {config.judge.votes}")
+    here = {"process": jax.process_index(), "processes": jax.process_count()}
+    clients = {}
+    for name in ("user", "judge"):
+        asked = endpoint(config[name])
+        meter = Meter(name, asked, workdir and workdir / "spent", **here)
+        clients[name] = ChatClient(name, asked, meter=meter, **config.endpoints)
+    return clients
+
+
+def spent(clients: Mapping[str, ChatClient]) -> dict[str, float]:
+    """What the run has spent so far, by endpoint and measure, for the metrics."""
+    found = {}
+    for name, client in clients.items():
+        total = client.meter.total()
+        found |= {
+            f"{name}_calls": total.calls,
+            f"{name}_tokens": total.tokens,
+            f"{name}_cost": client.meter.cost(total),
+        }
+    return found
 
 
 def endpoint(config: ConfigDict) -> Endpoint:

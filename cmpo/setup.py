@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import json
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import jax
@@ -22,9 +22,19 @@ from models import hf, lora, qwen2
 from models import tokenizer as tokenizers
 from models.tokenizer import Tokenizer
 from rollouts import grammar
+from rollouts.client import ChatClient, Endpoint
+from rollouts.endpoint import ASKED
 from rollouts.engine import Engine
 from rollouts.sampling import Sampling
 from rollouts.seeds import fold
+
+MAY_CHANGE = {"endpoints.record"} | {
+    f"{name}.{field.name}"
+    for name in ("user", "judge", "agent")
+    for field in dataclasses.fields(Endpoint)
+    if name == "agent" or field.name not in ASKED
+}
+"""Fields that may differ from start to start of a run: how an endpoint is reached, and what that may cost."""
 
 
 class ConfigConflict(ValueError):
@@ -34,13 +44,14 @@ class ConfigConflict(ValueError):
 def claim(workdir: pathlib.Path, config: ConfigDict) -> None:
     """Makes `workdir`, which exists, this run's, or checks that it already is.
 
-    Raises ConfigConflict naming the fields that differ, or OSError if nothing can be written there. A workdir with
-    nothing but a config in it, left by a run that failed at once, may be taken by another.
+    Fields in MAY_CHANGE may differ; the newest values are kept. A workdir with nothing but a config in it, left by a
+    run that failed at once, may be taken by another.
+
+    Raises ConfigConflict naming the fields that differ, or OSError if nothing can be written there.
     """
     path = workdir / "config.json"
     if path.exists() and [other for other in workdir.iterdir() if other.name not in (path.name, lock.NAME)]:
         check(workdir, config)
-        return
     files.replace(path, json.dumps(config.to_dict(), indent=2) + "\n")
 
 
@@ -53,7 +64,8 @@ def check(workdir: pathlib.Path, config: ConfigDict, prefix: str = "") -> None:
     if not path.exists():
         raise FileNotFoundError(f"--workdir: expected a run with a config.json, found none in {str(workdir)!r}")
     here, there = _flatten(config.to_dict()), _flatten(json.loads(path.read_text(encoding="utf-8")))
-    names = (name for name in sorted(here.keys() | there.keys()) if name.startswith(prefix))
+    fixed = (here.keys() | there.keys()) - MAY_CHANGE
+    names = (name for name in sorted(fixed) if name.startswith(prefix))
     differ = [
         f"{name} is {there.get(name)!r} there, {here.get(name)!r} here"
         for name in names
@@ -75,7 +87,11 @@ class Prepared(NamedTuple):
 
 
 def prepare(
-    config: ConfigDict, workdir: pathlib.Path, scenarios: Source, done: Callable[[], None] = lambda: None
+    config: ConfigDict,
+    workdir: pathlib.Path,
+    scenarios: Source,
+    clients: Mapping[str, ChatClient] | None = None,
+    done: Callable[[], None] = lambda: None,
 ) -> Prepared:
     """Demonstrations, tokenizer and architecture, made on the first start.
 
@@ -91,6 +107,7 @@ def prepare(
             repeats=1,
             seed=fold(config.train.seed, "demonstrations"),
             judged=False,
+            clients=clients,
             done=done,
         )
         played = (demonstrations.from_dialogue(dialogue) for dialogue in dialogues if dialogue.ok)

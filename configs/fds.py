@@ -107,6 +107,10 @@ def get_config(arg: str = "") -> ConfigDict:
     config.judge.votes = 1  # answers that are averaged, each with a seed of its own: give it a temperature above 0
     config.agent = _endpoint("", temperature=0.6, url="", max_tokens=1024)  # an agent to evaluate; "": none
 
+    config.endpoints = ConfigDict()
+    config.endpoints.record = ""  # a directory that keeps every exchange; what it holds is not asked again
+    config.endpoints.replay = ""  # answer from such a directory, without any endpoint
+
     config.episode = ConfigDict()
     config.episode.max_turns = 15
     config.episode.farewell = False  # may the agent answer once more after the rating?
@@ -177,15 +181,29 @@ def get_config(arg: str = "") -> ConfigDict:
 def _endpoint(model: str, temperature: float, url: str = "embedded", max_tokens: int = 256) -> ConfigDict:
     return ConfigDict(
         {
-            "url": url,  # "embedded", or http(s)://…/v1, any OpenAI-compatible server
+            "url": url,  # "embedded", or http(s)://…/v1, any OpenAI-compatible server; replicas: several, by commas
             "model": model,
             "api_key_env": "",  # name of the environment variable that holds the key
-            "concurrency": 64,
-            "connect_timeout": 5.0,  # seconds
-            "read_timeout": 120.0,
-            "retries": 3,
             "temperature": temperature,
             "max_tokens": max_tokens,
+            "concurrency": 64,  # requests under way at a time, all replicas together
+            "requests_per_minute": 0,  # 0: no limit
+            "tokens_per_minute": 0,  # of prompts and answers
+            "connect_timeout": 5.0,  # seconds, as all times here
+            "read_timeout": 120.0,  # without a byte of the answer
+            "total_timeout": 300.0,  # of one attempt
+            "retries": 3,
+            "backoff": 1.0,  # before the first retry; doubled before each further one
+            "max_wait": 60.0,  # before a retry, whatever the server asks for
+            "breaker_failures": 10,  # in a row, and nobody asks until a probe is answered,
+            "breaker_rest": 5.0,  # after so long,
+            "breaker_wait": 120.0,  # for which a request waits at most
+            "max_answer_bytes": 4_000_000,
+            "prompt_price": 0.0,  # per million tokens, in any currency
+            "answer_price": 0.0,
+            "budget_calls": 0,  # requests in a run; where a budget is reached, it saves and stops. 0: no limit
+            "budget_tokens": 0,
+            "budget_cost": 0.0,
         }
     )
 

@@ -1,74 +1,71 @@
 """The OpenAI-compatible async client for user simulators, judges and agents behind an HTTP endpoint."""
 
 import asyncio
+import contextlib
 import dataclasses
-import os
+import json
 import random
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-import httpx
-
+from rollouts import answers
+from rollouts.endpoint import EMBEDDED, Endpoint, check
+from rollouts.limits import Taken, Window
+from rollouts.meter import BudgetReached, Meter, Spent
+from rollouts.recording import Recording, ReplayMiss
+from rollouts.replicas import Failure, Replica, Replicas
 from rollouts.types import DialogueError, Message
 
-EMBEDDED = "embedded"
-_RETRIED = {408, 409, 425, 429}
-
-
-@dataclasses.dataclass(frozen=True)
-class Endpoint:
-    """Where a model is served and how it is asked. Times in seconds."""
-
-    url: str  # base URL ending in /v1, or "embedded"
-    model: str
-    api_key_env: str = ""  # name of the environment variable that holds the key
-    concurrency: int = 64
-    connect_timeout: float = 5.0
-    read_timeout: float = 120.0
-    retries: int = 3
-    temperature: float = 1.0
-    max_tokens: int = 256
-
-
-def check(name: str, endpoint: Endpoint) -> None:
-    """Raises ValueError if config.{name} names no URL that can be asked, or a key that is not in the environment."""
-    if endpoint.url != EMBEDDED and not endpoint.url.startswith(("http://", "https://")):
-        raise ValueError(f"config.{name}.url: expected 'embedded' or http(s)://…/v1, got {endpoint.url!r}")
-    if endpoint.api_key_env and not os.environ.get(endpoint.api_key_env):
-        raise ValueError(f"config.{name}.api_key_env: the environment variable {endpoint.api_key_env} is not set")
+__all__ = ["EMBEDDED", "BudgetReached", "ChatClient", "Endpoint", "ReplayMiss", "check"]
 
 
 class ChatClient:
-    """Asks one endpoint; use as an async context manager.
+    """Asks one endpoint; an async context manager that may be entered again: its limits, circuits and counts last.
 
-    Connection errors, time-outs, 408, 409, 425, 429 and 5xx are retried with jittered exponential backoff; what
-    remains raises DialogueError with `{name}_unreachable`, `{name}_timeout`, `{name}_http_NNN` or `{name}_malformed`.
+    Broken connections, time-outs, 408, 409, 425, 429, 5xx and answers that are none are tried again; what remains
+    raises DialogueError with the cause `{name}_unreachable`, `{name}_timeout`, `{name}_http_NNN`, `{name}_too_large`,
+    `{name}_malformed` or, where the circuit breaker let nothing through, `{name}_circuit_open`.
+
+    `record` and `replay` are directories, see `rollouts.recording`; a replay opens no connection and needs no key.
     """
 
-    def __init__(self, name: str, endpoint: Endpoint):
-        check(name, endpoint)
+    def __init__(
+        self, name: str, endpoint: Endpoint, *, record: str = "", replay: str = "", meter: Meter | None = None
+    ):
+        if record and replay:
+            raise ValueError("config.endpoints: expected record or replay, got both")
+        if not replay:
+            check(name, endpoint)
         self._name, self._endpoint = name, endpoint
-        self._limit = asyncio.Semaphore(endpoint.concurrency)
-        headers = {}
-        if endpoint.api_key_env:
-            headers["Authorization"] = f"Bearer {os.environ[endpoint.api_key_env]}"
-        timeout = httpx.Timeout(endpoint.read_timeout, connect=endpoint.connect_timeout)
-        limits = httpx.Limits(max_connections=endpoint.concurrency, max_keepalive_connections=endpoint.concurrency)
-        if endpoint.url == EMBEDDED:
-            from rollouts.embedded.app import app  # imported where it is used: real endpoints need no gym
-
-            transport, base = httpx.ASGITransport(app=app), "http://embedded/v1/"
-        else:
-            transport, base = httpx.AsyncHTTPTransport(limits=limits), endpoint.url.rstrip("/") + "/"
-        self._http = httpx.AsyncClient(transport=transport, base_url=base, headers=headers, timeout=timeout)
+        self._recorded, self._replayed = record and Recording(record), replay and Recording(replay)
+        self._replicas = Replicas(name, endpoint)
+        self._requests, self._tokens = Window(endpoint.requests_per_minute), Window(endpoint.tokens_per_minute)
+        self.meter = meter or Meter(name, endpoint)
 
     async def __aenter__(self) -> "ChatClient":
+        self._slots, self._admission = asyncio.Semaphore(self._endpoint.concurrency), asyncio.Lock()
+        async with contextlib.AsyncExitStack() as stack:
+            if not self._replayed:
+                self.meter.open()
+                stack.callback(self.meter.write)
+                await stack.enter_async_context(self._replicas)
+            self._open = stack.pop_all()
         return self
 
     async def __aexit__(self, *_):
-        await self._http.aclose()
+        await self._open.aclose()
 
-    async def chat(self, messages: Sequence[Message], *, seed: int, response_format: dict | None = None) -> str:
-        """Returns the content of the answer to `messages`; `response_format` goes into the request as it is."""
+    async def chat(
+        self, messages: Sequence[Message], *, seed: int, response_format: Mapping[str, Any] | None = None
+    ) -> str:
+        """Returns the content of the answer to `messages`.
+
+        Raises:
+          DialogueError: if there is none, see the class.
+          BudgetReached: if the run may not ask for more.
+          ReplayMiss: if a replay asks for what was not recorded.
+        """
         body = {
             "model": self._endpoint.model,
             "messages": [dataclasses.asdict(message) for message in messages],
@@ -77,41 +74,70 @@ class ChatClient:
             "seed": seed,
         }
         if response_format is not None:
-            body["response_format"] = response_format
-        async with self._limit:
-            response = await self._post(body)
+            body["response_format"] = dict(response_format)
+        request = {"endpoint": self._name, **body}
+        if self._replayed:
+            return self._replayed.replay(request)
+        if not self._recorded:
+            return await self._ask(body)
+        known = self._recorded.answer(request)
+        if known is not None:
+            return known
         try:
-            content = response.json()["choices"][0]["message"]["content"]
-            if not isinstance(content, str) or not content.strip():
-                raise TypeError
-            content.encode()  # half a surrogate pair is no text: nothing could send it on
-        except (ValueError, KeyError, IndexError, TypeError, RecursionError):
-            raise DialogueError(
-                f"{self._name}_malformed", f"{self._where} answered without text: {response.text[:200]!r}"
-            ) from None
-        return content
+            content = await self._ask(body)
+        except DialogueError as error:
+            await asyncio.to_thread(self._recorded.record_failure, request, error)
+            raise
+        return await asyncio.to_thread(self._recorded.record, request, content)
 
-    @property
-    def _where(self) -> str:
-        return f"config.{self._name}.url {self._endpoint.url} (model {self._endpoint.model})"
+    async def _ask(self, body: dict[str, Any]) -> str:
+        """Attempts at one request, until there is an answer or no hope."""
+        content = json.dumps(body, ensure_ascii=False).encode()
+        attempt, last = 0, None
+        async with self._slots:
+            while True:
+                try:
+                    return await self._attempt(content, last)
+                except Failure as failure:
+                    if not failure.again or attempt == self._endpoint.retries:
+                        raise
+                    last = failure.replica
+                    backoff = self._endpoint.backoff * 2**attempt * random.uniform(0.5, 1.0)
+                    wait = min(self._endpoint.max_wait, failure.wait + backoff)
+                attempt += 1
+                await asyncio.sleep(wait)
 
-    async def _post(self, body: dict) -> httpx.Response:
-        for attempt in range(self._endpoint.retries + 1):
-            if attempt:
-                await asyncio.sleep(min(30.0, 0.5 * 2**attempt) * random.uniform(0.5, 1.0))
-            try:
-                response = await self._http.post("chat/completions", json=body)
-            except httpx.TimeoutException as error:
-                failure = DialogueError(f"{self._name}_timeout", f"{self._where} timed out: {type(error).__name__}")
-            except httpx.RequestError as error:  # a broken connection, or an answer that cannot be decoded
-                failure = DialogueError(f"{self._name}_unreachable", f"{self._where} cannot be reached: {error}")
-            else:
-                if response.status_code == 200:
-                    return response
-                failure = DialogueError(
-                    f"{self._name}_http_{response.status_code}",
-                    f"{self._where} answered {response.status_code}: {response.text[:200]!r}",
-                )
-                if response.status_code not in _RETRIED and response.status_code < 500:
-                    break
-        raise failure
+    async def _attempt(self, content: bytes, avoid: Replica | None) -> str:
+        """One attempt, within the rates and the budget."""
+        most = Spent(1, answers.estimated_tokens(content), self._endpoint.max_tokens)
+        self.meter.reserve(most)
+        spent, taken = Spent(), None
+        try:
+            taken = await self._admit(most.tokens)
+            spent = most  # an attempt that is given up may have its price
+            answer = await self._replicas.ask(content, avoid=avoid)
+            wrote = answers.estimated_tokens(answer.content.encode())
+            spent = Spent(
+                1,
+                most.prompt_tokens if answer.prompt_tokens is None else answer.prompt_tokens,
+                wrote if answer.answer_tokens is None else answer.answer_tokens,
+            )
+        except Failure as failure:
+            spent = most if failure.charged else Spent(1 if failure.replica else 0)
+            raise
+        finally:
+            self.meter.settle(most, spent)
+            if taken:
+                self._tokens.correct(taken, spent.tokens)
+        return answer.content
+
+    async def _admit(self, tokens: int) -> Taken:
+        """Waits until the rates allow a request; first come, first served."""
+        async with self._admission:
+            while True:
+                now = time.monotonic()
+                delay = max(self._requests.delay(1, now), self._tokens.delay(tokens, now))
+                if not delay:
+                    self._requests.take(1, now)
+                    return self._tokens.take(tokens, now)
+                await asyncio.sleep(delay)

@@ -100,7 +100,13 @@ async def play_all(
         done(number, dialogue)
         return dialogue
 
-    return await asyncio.gather(*(one(index) for index in range(len(scenarios) * repeats)))
+    dialogues = [asyncio.create_task(one(index)) for index in range(len(scenarios) * repeats)]
+    try:
+        return await asyncio.gather(*dialogues)
+    finally:
+        for dialogue in dialogues:  # all done, unless the run cannot go on
+            dialogue.cancel()
+        await asyncio.gather(*dialogues, return_exceptions=True)
 
 
 async def play(agent: Agent, table: Table, scenario: Scenario, *, index: int, seed: int) -> Dialogue:

@@ -9,4 +9,5 @@ import jax
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_backend_optimization_level=0"
 jax.config.update("jax_num_cpu_devices", 8)
 hypothesis.settings.register_profile("any machine", deadline=None)
+hypothesis.settings.register_profile("100k", deadline=None, max_examples=100_000)  # --hypothesis-profile=100k
 hypothesis.settings.load_profile("any machine")

@@ -129,7 +129,7 @@ def test_the_judge_votes_as_often_as_the_config_says():
 
 def test_no_votes_are_refused():
     with pytest.raises(ValueError, match="config.judge.votes: expected 1 or more, got 0"):
-        rollout.check_endpoints(tiny(**{"judge.votes": 0}))
+        rollout.chat_clients(tiny(**{"judge.votes": 0}))
 
 
 def test_the_result_says_with_what_it_was_measured_and_recomputes():

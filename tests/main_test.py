@@ -5,6 +5,7 @@ import json
 import math
 import os
 import random
+import shutil
 import signal
 import socket
 import subprocess
@@ -21,7 +22,7 @@ import uvicorn
 from cmpo import agents, command, evaluate, journal, lock, main, metrics, rollout, setup
 from cmpo.checkpoint import Checkpoints
 from models import tokenizer as tokenizers
-from rollouts.client import ChatClient
+from rollouts.client import BudgetReached, ChatClient
 from rollouts.embedded.app import app
 from rollouts.types import DialogueError
 from tests.runs import ROOT, tiny
@@ -48,7 +49,7 @@ def test_a_run_leaves_what_the_design_names(whole):
     assert [(record["step"], record["phase"]) for record in records] == [(1, "sft"), (2, "sft"), (3, "rl"), (4, "rl")]
     keys = """satisfaction process_reward finish_rate voucher_rate voucher_rate_smoothed lambda loss kl entropy
     clip_fraction grad_norm logprob_gap_max dialogues_ok dialogues_failed turns_mean
-    new_tokens tokens_per_second seconds"""
+    new_tokens tokens_per_second spent seconds"""
     assert set(keys.split()) <= set(records[-1])
     assert list(transcripts(workdir)) == ["step_000003.jsonl", "step_000004.jsonl"]
     assert len(transcripts(workdir)["step_000003.jsonl"].splitlines()) == 2 * 4
@@ -202,8 +203,12 @@ def test_another_config_is_refused(whole):
     assert (workdir / "config.json").read_bytes() == before
 
 
-def test_an_endpoint_over_http_gives_the_transcripts_of_the_one_in_process(whole, tmp_path):
+def test_an_endpoint_over_http_gives_the_transcripts_of_the_one_in_process_and_so_does_a_replay(
+    whole, tmp_path, monkeypatch
+):
     workdir, state = whole
+    monkeypatch.setenv("MAIN_TEST_KEY", "sk-test-0123456789abcdef")
+    record = tmp_path / "record"
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -214,12 +219,19 @@ def test_an_endpoint_over_http_gives_the_transcripts_of_the_one_in_process(whole
         while not server.started:
             time.sleep(0.01)
         url = f"http://127.0.0.1:{port}/v1"
-        remote = main.train(tiny(**{"user.url": url, "judge.url": url}), tmp_path)
+        asked = {"user.url": url, "judge.url": url, "user.api_key_env": "MAIN_TEST_KEY"}
+        remote = main.train(tiny(**asked, **{"endpoints.record": str(record)}), tmp_path / "run")
     finally:
         server.should_exit = True
         thread.join()
-    assert transcripts(tmp_path) == transcripts(workdir)
+    assert transcripts(tmp_path / "run") == transcripts(workdir)
     chex.assert_trees_all_equal(remote.params, state.params)
+    kept = [path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()]
+    assert len(kept) > 100 and not any(b"sk-test" in content for content in kept)
+
+    replayed = main.train(tiny(**asked, **{"endpoints.replay": str(record)}), tmp_path / "replay")  # nobody is there
+    assert transcripts(tmp_path / "replay") == transcripts(workdir)
+    chex.assert_trees_all_equal(replayed, state)
 
 
 def test_an_unreachable_endpoint_stops_the_run_and_is_named(tmp_path):
@@ -229,6 +241,23 @@ def test_an_unreachable_endpoint_stops_the_run_and_is_named(tmp_path):
     ):
         main.train(config, tmp_path)
     assert not (tmp_path / "demonstrations.jsonl").exists() and not (tmp_path / "metrics.jsonl").exists()
+
+
+def test_a_budget_that_is_reached_stops_the_run_saves_and_may_be_raised(whole, tmp_path):
+    before, _ = whole
+    workdir = tmp_path / "run"
+    shutil.copytree(before, workdir)
+    shutil.rmtree(workdir / "checkpoints" / "4")
+    calls = metrics.read(before)[2]["spent"]["user_calls"]  # at the end of step 3
+    (workdir / "spent" / "user-0.json").write_text(json.dumps({"calls": calls, "prompt_tokens": 0, "answer_tokens": 0}))
+    with pytest.raises(BudgetReached, match=r"config.user.budget_calls: of \d+ .*\. 3 of 4 steps are done and saved"):
+        main.train(tiny(**{"user.budget_calls": calls + 3}), workdir)
+    assert [record["step"] for record in metrics.read(workdir)] == [1, 2, 3]
+    assert json.loads((workdir / "spent" / "user-0.json").read_text())["calls"] == calls + 3
+    assert sorted(path.name for path in (workdir / "checkpoints").iterdir()) == ["1", "2", "3"]
+    raised = tiny(**{"user.budget_calls": calls + 100})
+    setup.claim(workdir, raised)
+    assert json.loads((workdir / "config.json").read_text()) == raised.to_dict()
 
 
 def test_a_prompt_beyond_the_context_is_named(tmp_path):

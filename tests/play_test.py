@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from rollouts import chat, fds, play, rubrics
-from rollouts.client import ChatClient, Endpoint
+from rollouts.client import BudgetReached, ChatClient, Endpoint
 from rollouts.scripted import HABITS, ScriptedAgent
 from rollouts.seeds import fold
 from rollouts.types import PRINCIPLES, DialogueError, Message
@@ -353,6 +353,22 @@ def test_the_same_seed_plays_the_same_dialogues_whatever_the_timing():
     for options in ({"concurrency": 1}, {"delays": 1}, {"delays": 2, "concurrency": 3}):
         assert [plain(dialogue) for dialogue in embedded("generous", scenarios, repeats=2, **options)] == expected
     assert not set(expected) & {plain(dialogue) for dialogue in embedded("generous", scenarios, repeats=2, seed=1)}
+
+
+def test_where_the_run_cannot_go_on_every_dialogue_is_given_up():
+    class Broke(Client):
+        async def chat(self, messages, *, seed):
+            if seed == fold(fold(0, 2), "user", 0):
+                raise BudgetReached("nothing is left")
+            await asyncio.sleep(60)
+
+    async def run():
+        closing = Agent()
+        with pytest.raises(BudgetReached, match="nothing is left"):
+            await play.play_all(closing, play.Table(Broke(), None), deal(4), repeats=1, seed=0)
+        assert len(asyncio.all_tasks()) == 1 and closing.closed == 4
+
+    asyncio.run(run())
 
 
 def test_a_dialogue_alone_is_the_one_from_the_batch():

@@ -1,0 +1,92 @@
+"""Where a model is served and how it is asked: settings, and what is wrong with them."""
+
+import dataclasses
+import os
+import re
+from urllib.parse import urlsplit
+
+EMBEDDED = "embedded"
+
+
+@dataclasses.dataclass(frozen=True)
+class Endpoint:
+    """Where a model is served and how it is asked; `docs/endpoints.md` explains. Times in seconds; 0: no limit."""
+
+    url: str  # base URL ending in /v1, several replicas separated by commas, or "embedded"
+    model: str
+    api_key_env: str = ""  # name of the environment variable that holds the key
+    temperature: float = 1.0
+    max_tokens: int = 256
+    concurrency: int = 64  # requests under way at a time, all replicas together
+    requests_per_minute: int = 0
+    tokens_per_minute: int = 0  # of prompts and answers
+    connect_timeout: float = 5.0
+    read_timeout: float = 120.0  # without a byte of the answer
+    total_timeout: float = 300.0  # of one attempt
+    retries: int = 3
+    backoff: float = 1.0  # before the first retry; doubled before each further one
+    max_wait: float = 60.0  # before a retry, whatever Retry-After says
+    breaker_failures: int = 10  # in a row, and nobody asks for a while
+    breaker_rest: float = 5.0  # until a probe may end that
+    breaker_wait: float = 120.0  # that a request waits for it
+    max_answer_bytes: int = 4_000_000
+    prompt_price: float = 0.0  # per million tokens
+    answer_price: float = 0.0
+    budget_calls: int = 0  # of a run; where one is reached, the run saves and stops
+    budget_tokens: int = 0
+    budget_cost: float = 0.0  # in the currency of the prices
+
+
+ASKED = ("model", "temperature", "max_tokens")
+"""The fields that an answer may depend on; the others say how it is fetched."""
+
+_AT_LEAST = {
+    **dict.fromkeys(("concurrency", "max_tokens", "breaker_failures", "max_answer_bytes"), 1),
+    **dict.fromkeys(("requests_per_minute", "tokens_per_minute", "retries", "backoff", "max_wait"), 0),
+    **dict.fromkeys(("breaker_rest", "breaker_wait", "prompt_price", "answer_price"), 0),
+    **dict.fromkeys(("budget_calls", "budget_tokens", "budget_cost", "temperature"), 0),
+}
+_POSITIVE = ("connect_timeout", "read_timeout", "total_timeout")
+
+
+def urls(endpoint: Endpoint) -> list[str]:
+    """The base URL of each replica, with a slash at the end."""
+    if endpoint.url == EMBEDDED:
+        return ["http://embedded/v1/"]
+    return [url.strip().rstrip("/") + "/" for url in endpoint.url.split(",")]
+
+
+def check(name: str, endpoint: Endpoint) -> None:
+    """Raises ValueError, naming the field, if config.{name} cannot be asked or its key is not in the environment."""
+    for url in urls(endpoint):
+        _check_url(name, url)
+    for field, least in _AT_LEAST.items():
+        if not getattr(endpoint, field) >= least:
+            raise ValueError(f"config.{name}.{field}: expected {least} or more, got {getattr(endpoint, field)}")
+    for field in _POSITIVE:
+        if not getattr(endpoint, field) > 0:
+            raise ValueError(f"config.{name}.{field}: expected more than 0 seconds, got {getattr(endpoint, field)}")
+    if endpoint.budget_cost and not (endpoint.prompt_price or endpoint.answer_price):
+        raise ValueError(f"config.{name}.budget_cost: expected prices beside it, config.{name}.prompt_price is 0")
+    if endpoint.api_key_env:
+        key = os.environ.get(endpoint.api_key_env, "")
+        if not key:
+            raise ValueError(f"config.{name}.api_key_env: the environment variable {endpoint.api_key_env} is not set")
+        if not re.fullmatch(r"[!-~]+", key):  # and never show it
+            raise ValueError(
+                f"config.{name}.api_key_env: expected printable ASCII without spaces in {endpoint.api_key_env}"
+            )
+
+
+def _check_url(name: str, url: str) -> None:
+    expected = f"config.{name}.url: expected 'embedded' or http(s)://…/v1, several separated by commas"
+    try:
+        parts = urlsplit(url)
+        fine = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0  # the port may raise as well
+        secret = "@" in parts.netloc or parts.query or parts.fragment
+    except ValueError:
+        fine = secret = False
+    if secret:  # configs are kept and shown
+        raise ValueError(f"{expected}; without user, password or query: keys are for config.{name}.api_key_env")
+    if not fine:
+        raise ValueError(f"{expected}; got {url.rstrip('/')!r}")

@@ -1,0 +1,144 @@
+"""What every server of ours keeps to: loopback unless there is a key, and limits on body, concurrency and time."""
+
+import asyncio
+import hmac
+import ipaddress
+import os
+from typing import Any
+
+import uvicorn
+from starlette.datastructures import Headers
+from starlette.responses import JSONResponse
+
+OPEN = ("/health",)
+"""Paths that need no key."""
+
+
+class Guard:
+    """ASGI middleware: refuses what lacks the key (401), is too large (413), too slow (408, 504) or too much (503).
+
+    The body is read before the application is asked, so that a slow sender holds nothing but a slot here.
+    """
+
+    def __init__(
+        self,
+        app: Any,
+        *,
+        api_key: str = "",
+        max_body_bytes: int = 4_000_000,
+        max_concurrent: int = 1024,
+        read_timeout: float = 30.0,
+        answer_timeout: float = 300.0,
+    ):
+        self._app, self._key, self._max_body = app, api_key.encode(), max_body_bytes
+        self._max_concurrent, self._read_timeout, self._answer_timeout = max_concurrent, read_timeout, answer_timeout
+        self._under_way = 0
+
+    async def __call__(self, scope, receive, send) -> None:
+        """Serves one request, or passes on the server's start and end."""
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+        elif scope["type"] != "http":
+            await send({"type": "websocket.close", "code": 1008})
+        elif not self._may_enter(scope):
+            refusal = _refusal(401, "expected the API key as 'Authorization: Bearer …'", {"WWW-Authenticate": "Bearer"})
+            await refusal(scope, receive, send)
+        elif self._under_way >= self._max_concurrent:
+            message = f"{self._max_concurrent} requests are under way; try again"
+            await _refusal(503, message, {"Retry-After": "1"})(scope, receive, send)
+        else:
+            self._under_way += 1
+            try:
+                await self._serve(scope, receive, send)
+            finally:
+                self._under_way -= 1
+
+    def _may_enter(self, scope) -> bool:
+        if not self._key or scope["path"] in OPEN:
+            return True
+        given = Headers(scope=scope).get("authorization", "")
+        return hmac.compare_digest(given.encode("latin-1"), b"Bearer " + self._key)
+
+    async def _serve(self, scope, receive, send) -> None:
+        try:
+            async with asyncio.timeout(self._read_timeout):
+                body = await self._body(scope, receive)
+        except TimeoutError:
+            await _refusal(408, f"the request took longer than {self._read_timeout:g} s")(scope, receive, send)
+            return
+        if body is None:
+            await _refusal(413, f"expected at most {self._max_body:,} bytes")(scope, receive, send)
+            return
+        began, read = False, False
+
+        async def receive_body():
+            nonlocal read
+            if read:
+                return await receive()
+            read = True
+            return {"type": "http.request", "body": body, "more_body": False}
+
+        async def note_and_send(message):
+            nonlocal began
+            began = True
+            await send(message)
+
+        try:
+            async with asyncio.timeout(self._answer_timeout):
+                await self._app(scope, receive_body, note_and_send)
+        except TimeoutError:
+            if began:  # too late for another status; the server ends the connection
+                raise
+            await _refusal(504, f"no answer within {self._answer_timeout:g} s")(scope, receive, send)
+
+    async def _body(self, scope, receive) -> bytes | None:
+        """The request's body; None if it is too large, of which no more is read than that takes to see."""
+        length = Headers(scope=scope).get("content-length", "0")
+        if not (length.isdecimal() and len(length) < 19 and int(length) <= self._max_body):
+            return None
+        body = bytearray()
+        while True:
+            message = await receive()
+            body += message.get("body", b"")
+            if len(body) > self._max_body:
+                return None
+            if not message.get("more_body"):  # or the client is gone
+                return bytes(body)
+
+
+def api_key(host: str, variable: str) -> str:
+    """The key in the environment variable `variable`, "" without one.
+
+    Raises ValueError if the variable is not set, or if `host` is not of the loopback interface and there is no key.
+    """
+    key = os.environ.get(variable, "") if variable else ""
+    if variable and not key:
+        raise ValueError(f"--api_key_env: the environment variable {variable} is not set")
+    if not key and not _is_loopback(host):
+        raise ValueError(
+            f"--host: {host} is open to others; expected --api_key_env=VARIABLE with a key beside it, or 127.0.0.1"
+        )
+    return key
+
+
+def serve(app: Any, *, host: str = "127.0.0.1", port: int, api_key_env: str = "", **limits) -> None:
+    """Serves an ASGI application behind a `Guard` with these `limits` until it is interrupted.
+
+    Raises ValueError, see `api_key`.
+    """
+    guarded = Guard(app, api_key=api_key(host, api_key_env), **limits)
+    uvicorn.run(guarded, host=host, port=port, log_level="warning", access_log=False)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _refusal(status: int, message: str, headers: dict[str, str] | None = None) -> JSONResponse:
+    kind = "invalid_request_error" if status < 500 else "server_error"
+    # The rest of the request is not read, so the connection cannot be used again.
+    headers = {"Connection": "close", **(headers or {})}
+    return JSONResponse({"error": {"message": message, "type": kind}}, status, headers)
