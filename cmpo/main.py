@@ -92,9 +92,23 @@ class Trainer:
         """Rows [R, ...] as micro-batches on the mesh."""
         return sharding.rows(self.mesh, rows, self.config.train.micro_rows)
 
+    def parts(self, dialogues: list[Dialogue], state: TrainState) -> list[tuple[batch.Rows, tuple[jax.Array, ...]]]:
+        """What to learn from dialogues, an update for each part: rows, their advantages and reference logprobs."""
+        algo, turns = self.config.algo, self.config.episode.max_turns + self.config.episode.farewell
+        options = {name: algo[name] for name in ("outcome_weight", "process_weight", "normalize", "credit", "discount")}
+        rewards = batch.rewards(dialogues, algo.group_size, turns)
+        streams, count, parts = batch.streams(dialogues, turns), self.config.train.minibatches, []
+        for number in range(count):  # of the same shapes, whoever failed
+            size, length = -(-len(dialogues) // count), self.config.train.row_length
+            rows = batch.pack(streams[number::count], row_length=length, rows=size)
+            advantages = step.token_advantages(rewards, rows.turns, state.pid.lambdas, **options)
+            rows, advantages = self.spread((rows, np.asarray(advantages)))
+            parts.append((rows, (advantages, self.score(self.frozen, state.reference, rows))))
+        return parts
+
     def rl_step(self, state: TrainState) -> tuple[TrainState, dict, list[Dialogue]]:
         """Dialogues, advantages at the present lambda, update, controller."""
-        config, algo, clock, number = self.config, self.config.algo, Clock(), int(state.step) + 1
+        config, clock, number = self.config, Clock(), int(state.step) + 1
         scenarios = self.source.train(int(state.cursor), config.train.scenarios_per_step)
         self.engine.load(self.publish(self.frozen, state.params), version=number)
         agents = rollout.policy_agents(self.engine, self.tokenizer, version=number)
@@ -103,7 +117,7 @@ class Trainer:
                 config,
                 agents,
                 scenarios,
-                repeats=algo.group_size,
+                repeats=config.algo.group_size,
                 seed=fold(int(state.seed), "rl", int(state.step)),
                 clients=self.clients,
                 page=page,
@@ -111,25 +125,15 @@ class Trainer:
             )
         clock.lap("sample")
 
-        turns = config.episode.max_turns + config.episode.farewell
-        rewards = batch.rewards(dialogues, algo.group_size, turns)
-        rows = batch.pack(batch.streams(dialogues, turns), row_length=config.train.row_length, rows=len(dialogues))
-        advantages = step.token_advantages(
-            rewards,
-            rows.turns,
-            state.pid.lambdas,
-            **{name: algo[name] for name in ("outcome_weight", "process_weight", "normalize", "credit", "discount")},
-        )
-        rows, advantages = self.spread((rows, np.asarray(advantages)))
-        reference = self.score(self.frozen, state.reference, rows)
-        jax.block_until_ready(reference)
+        parts = self.parts(dialogues, state)
+        jax.block_until_ready(parts)
         clock.lap("reference")
 
-        params, opt_state, skipped = state.params, state.opt_state, 0
-        for _ in range(config.train.epochs):
-            params, opt_state, values = self.rl_update(params, opt_state, self.frozen, rows, (advantages, reference))
-            skipped += values["updates_skipped"]
-        values = jax.device_get(values | {"updates_skipped": skipped})
+        params, opt_state, updates = state.params, state.opt_state, []
+        for rows, extras in parts * config.train.epochs:
+            params, opt_state, values = self.rl_update(params, opt_state, self.frozen, rows, extras)
+            updates.append(values)
+        values = step.summary(jax.device_get(updates))
         clock.lap("update")
 
         controller, record = state.pid, metrics.rollout_record(dialogues)

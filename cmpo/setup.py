@@ -159,8 +159,14 @@ def controller(config: ConfigDict) -> tuple[pid.PIDGains, pid.PIDState]:
 
 
 def optimizers(config: ConfigDict) -> dict[str, optax.GradientTransformation]:
-    """The optimizers of the phases "sft" and "rl"; their states have the same structure."""
+    """The optimizers of the phases "sft" and "rl"; their states have the same structure.
+
+    Raises ValueError, naming the field, for no updates on a batch.
+    """
     train = config.train
+    for name in ("epochs", "minibatches"):
+        if train[name] < 1:
+            raise ValueError(f"config.train.{name}: expected 1 or more, got {train[name]}")
     return {
         phase: train_state.optimizer(
             learning_rate=rate,
@@ -173,7 +179,7 @@ def optimizers(config: ConfigDict) -> dict[str, optax.GradientTransformation]:
         )
         for phase, rate, steps in (
             ("sft", config.sft.learning_rate, train.sft_steps),
-            ("rl", train.learning_rate, train.rl_steps),
+            ("rl", train.learning_rate, train.rl_steps * train.epochs * train.minibatches),
         )
     }
 

@@ -8,11 +8,12 @@ C costs.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
@@ -111,6 +112,17 @@ def make_update(
         return *jax.tree.map(lambda new, old: jnp.where(sound, new, old), after, before), metrics
 
     return update
+
+
+def summary(updates: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """The metrics of a batch's updates as one record: means, maxima of what ends in `_max`, the sum of those skipped.
+
+    `logprob_gap_max` is the first update's: after it, the policy is no longer the one that was sampled.
+    """
+    joined = {name: np.array([update[name] for update in updates]) for name in updates[0]}
+    found = {name: x.max() if name.endswith("_max") else x.mean() for name, x in joined.items()}
+    found["updates_skipped"] = joined["updates_skipped"].sum()
+    return found | {name: x[0] for name, x in joined.items() if name == "logprob_gap_max"}
 
 
 def _scorer(config: qwen2.Qwen2Config, mesh: Mesh, temperature: float) -> Callable:

@@ -62,6 +62,21 @@ def test_the_trainer_sees_the_log_probabilities_that_were_sampled(whole):
     assert len(gaps) == 2 and 0 < max(gaps) < 1e-4
 
 
+def test_a_batch_may_be_gone_through_in_parts_and_more_than_once(tmp_path):
+    state = main.train(tiny(**{"train.minibatches": 2, "train.epochs": 2, "train.learning_rate": 0.1}), tmp_path)
+    counts = [leaf for leaf in jax.tree.leaves(state.opt_state) if leaf.shape == ()]
+    assert counts and {int(count) for count in counts} == {2 * 2 * 2}
+    records = [record for record in metrics.read(tmp_path) if record["phase"] == "rl"]
+    assert max(record["logprob_gap_max"] for record in records) < 1e-4  # before the first of them
+    assert min(record["ratio_max"] for record in records) > 1.001  # after it, the policy is another
+
+
+@pytest.mark.parametrize("name", ["epochs", "minibatches"])
+def test_no_updates_on_a_batch_are_refused(name):
+    with pytest.raises(ValueError, match=f"config.train.{name}: expected 1 or more, got 0"):
+        setup.optimizers(tiny(**{f"train.{name}": 0}))
+
+
 def test_the_reference_is_the_end_of_phase_1_and_stays(whole):
     workdir, state = whole
     with Checkpoints(workdir, keep=4) as checkpoints:

@@ -175,6 +175,13 @@ def test_tokens_get_the_advantage_of_their_turn():
         np.testing.assert_allclose(got[place], alone[divmod(rest, 4)], rtol=1e-6)
 
 
+def test_several_updates_are_one_record():
+    first = {"loss": 1.0, "ratio_max": 1.0, "logprob_gap_max": 0.5, "updates_skipped": 0}
+    second = {"loss": 4.0, "ratio_max": 3.0, "logprob_gap_max": 2.0, "updates_skipped": 1}
+    found = {"loss": 2.5, "ratio_max": 3.0, "logprob_gap_max": 0.5, "updates_skipped": 1}
+    assert step.summary([first, second]) == found
+
+
 def test_sft_loss_by_hand():
     logprobs, mask = (
         jnp.array([[-1.0, -2.0, jnp.nan], [-4.0, jnp.inf, -8.0]]),
