@@ -117,13 +117,8 @@ def main() -> None:
             found = run(USUAL | {name: value})
             first = first or found
             growth = found["seconds"] / first["seconds"] / (value / values[0] if name in WORK else 1)
-            figures = (
-                f"{found['seconds']:.2f}",
-                f"{growth:.2f}",
-                f"{found['peak'] / 1e6:.0f}",
-                f"{found['compile']:.1f}",
-            )
-            print(f"| {value} | {' | '.join(figures)} |", flush=True)
+            peak, compilation = f"{found['peak'] / 1e6:.0f}", f"{found['compile']:.1f}"
+            print(f"| {value} | {found['seconds']:.2f} | {growth:.2f} | {peak} | {compilation} |", flush=True)
             compared = {"ours": found["seconds"], "peer": first["seconds"], "peer_name": f"{name} {values[0]}"}
             note = f"peak {peak} MB, compilation {compilation} s"
             device = f"{platform.machine()}, {os.cpu_count()} cores"

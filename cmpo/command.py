@@ -15,6 +15,7 @@ from rollouts.client import BudgetReached, ReplayMiss
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, e.g. configs/fds.py:smoke.", lock_config=True)
 WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run.")
+OUT = flags.DEFINE_string("out", None, "Where to write; what, the command's documentation says.")
 
 FORESEEN = (ValueError, OSError, FloatingPointError, RolloutsFailed, BudgetReached, ReplayMiss)
 """Errors that come of input, endpoints or numbers, and whose message says it all."""

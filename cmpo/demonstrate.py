@@ -18,7 +18,6 @@ from cmpo import agents, command, data, demonstrations, metrics, processes, roll
 from rollouts.seeds import fold
 from rollouts.types import COSTS, Dialogue
 
-_OUT = flags.DEFINE_string("out", None, "JSONL file to write.")
 _SCENARIOS = flags.DEFINE_integer("scenarios", None, "How many to play; default: config.sft.dialogues.", lower_bound=1)
 _REPEATS = flags.DEFINE_integer("repeats", 4, "How often each is played.", lower_bound=1)
 
@@ -60,7 +59,7 @@ def select(dialogues: Sequence[Dialogue], worth: Callable[[Dialogue], float], bu
 
 def run() -> None:
     """Plays, selects, writes the file and says what is in it."""
-    config, out = command.CONFIG.value, pathlib.Path(_OUT.value)
+    config, out = command.CONFIG.value, pathlib.Path(command.OUT.value)
     served_by = agents.load(config, command.WORKDIR.value).opened
     source = data.source(config.data, config.train.seed)
     scenarios = source.train(0, _SCENARIOS.value or config.sft.dialogues)

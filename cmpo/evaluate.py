@@ -1,7 +1,8 @@
 """Evaluates an agent on held-out scenarios: ``python -m cmpo.evaluate --config=configs/fds.py --workdir=DIR``.
 
 ``--agent`` says who serves the customers, see `cmpo.agents`; by default the checkpoint in DIR. docs/evaluation.md says
-what is measured and how; ``python -m cmpo.compare`` sets two results side by side.
+what is measured and how; ``python -m cmpo.compare`` sets two results side by side. --out is the JSON file to write
+(DIR/evaluation_AGENT.json), beside which the dialogues go.
 """
 
 import collections
@@ -22,7 +23,6 @@ from rollouts.seeds import fold
 from rollouts.types import Dialogue, Scenario
 
 _SEEDS = flags.DEFINE_integer("seeds", 3, "Sets of held-out scenarios, each with randomness of its own.", lower_bound=1)
-_OUT = flags.DEFINE_string("out", None, "JSON file to write; default: DIR/evaluation_AGENT.json.")
 
 
 class Played(NamedTuple):
@@ -101,7 +101,7 @@ def run() -> None:
     config, workdir = command.CONFIG.value, command.WORKDIR.value
     agent = agents.load(config, workdir)
     slug = re.sub(r"[^\w.-]+", "-", agent.name)
-    out = pathlib.Path(_OUT.value or pathlib.Path(workdir or ".") / f"evaluation_{slug}.json")
+    out = pathlib.Path(command.OUT.value or pathlib.Path(workdir or ".") / f"evaluation_{slug}.json")
     out.parent.mkdir(parents=True, exist_ok=True)
     played = evaluate(config, agent.opened, _SEEDS.value)
     if not processes.is_first():

@@ -23,7 +23,7 @@ from ml_collections import ConfigDict
 
 from cmpo import setup, sharding
 from cmpo.sharding import AXES, DATA, FSDP, TENSOR
-from models import lora, qwen2
+from models import lora, qwen2, scoring
 from models.config import Qwen2Config
 
 HOST = 8
@@ -94,6 +94,7 @@ def needs(config: ConfigDict, model: Qwen2Config, sizes: Mapping[str, int]) -> d
     slots = -(-config.engine.slots // sampling)
     rows = min(config.engine.rows or slots, slots)
     tokens = train.micro_rows * train.row_length  # U T
+    scored = train.micro_rows * min(scoring.Layout.block, train.row_length)  # at one time
     # A token's values in one layer: q, k, v and what they are mixed to, the MLP's three, four of the residual stream.
     layer = (2 * model.num_heads + 2 * model.num_kv_heads) * model.head_dim + 3 * model.intermediate_size
     layer = (layer // tensor + 4 * model.hidden_size) * item
@@ -119,7 +120,7 @@ def needs(config: ConfigDict, model: Qwen2Config, sizes: Mapping[str, int]) -> d
             f"matrices in {model.dtype} and their gradients": 2 * _bytes(mesh, trained),
             "layers' matrices, gathered, and their gradients": 2 * gathered,
             "activations": tokens * (kept + 2 * layer),
-            "logits of a part of the words": 2 * tokens * (min(qwen2.CHUNK, model.vocab_size) // tensor) * 4,
+            "logits of a part of the words": 2 * scored * (min(qwen2.CHUNK, model.vocab_size) // tensor) * 4,
         },
     }
 

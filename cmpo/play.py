@@ -2,8 +2,8 @@
 
 With ``--role=customer`` you complain to the agent that --agent names (see `cmpo.agents`; a trained one needs --workdir)
 and rate it; with ``--role=agent`` you serve the config's user. The judge's verdict on each turn of the agent is shown.
-A command plays one dialogue, each time of the next held-out scenario, and keeps it below --out as a run keeps its
-transcripts. Ctrl-D or Ctrl-C ends it; it is then kept as a dialogue that failed because somebody left.
+A command plays one dialogue, each time of the next held-out scenario, and keeps it below --out (runs/play) as a run
+keeps its transcripts. Ctrl-D or Ctrl-C ends it; it is then kept as a dialogue that failed because somebody left.
 """
 
 import asyncio
@@ -21,7 +21,6 @@ from rollouts.seeds import fold
 from rollouts.types import Dialogue, DialogueError, Message, Scenario
 
 _ROLE = flags.DEFINE_enum("role", "customer", ["customer", "agent"], "Who you are.")
-_OUT = flags.DEFINE_string("out", "runs/play", "Directory of the transcripts.")
 
 _AS_CUSTOMER = "You write to the support. End your last message with [end:1] (displeased) to [end:5], or with [quit]."
 _AS_AGENT = "You answer the customer. Begin a line with /voucher to give the voucher with it."
@@ -157,7 +156,7 @@ def sit(
 
 def run() -> None:
     """Plays the next scenario with whom the flags name, and keeps the transcript."""
-    config, role, out = command.CONFIG.value, _ROLE.value, pathlib.Path(_OUT.value)
+    config, role, out = command.CONFIG.value, _ROLE.value, pathlib.Path(command.OUT.value or "runs/play")
     served_by = agents.load(config, command.WORKDIR.value).opened if role == "customer" else None
     done = max((int(path.stem.removeprefix("step_")) for path in out.glob("transcripts/step_*.jsonl")), default=0)
     source = data.source(config.data, config.train.seed)

@@ -180,7 +180,7 @@ def test_every_sentence_is_read_as_it_was_meant(level, voucher):
 
     rng = random.Random(level)
     for demand, seed in itertools.product(DEMANDS, range(15)):
-        scenario = fds.scenario(rng, "", level, demand)
+        scenario = fds.scenario(rng, "", level, demand, "test")
         case, said = reading.read_case(fds.user_prompt(scenario)), []
         plan = oracle.plan(case.customer, voucher=voucher)
         for reply, events in zip(asyncio.run(talk(scenario, len(plan.turns), seed)), plan.turns, strict=True):

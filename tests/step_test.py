@@ -57,8 +57,13 @@ def updated(parts, share, per_stream, *, mesh, micro_rows, row_length):
     return jax.device_get(params), jax.device_get(metrics)
 
 
-def logprobs_of(params, tokens):
-    return qwen2.token_logprobs(CONFIG, params, tokens, temperature=TEMPERATURE)[0]
+def logprobs_of(params, parts):
+    """Of each stream, [1, its length]; every one in a row of its own, with whatever behind it."""
+    tokens = np.zeros((len(parts), max(len(part.tokens) for part in parts)), np.int32)
+    for row, part in zip(tokens, parts, strict=True):
+        row[: len(part.tokens)] = part.tokens
+    logprobs, _ = qwen2.token_logprobs(CONFIG, params, tokens, temperature=TEMPERATURE)
+    return [row[None, : len(part.tokens)] for row, part in zip(logprobs, parts, strict=True)]
 
 
 def expected(parts, loss_of_row):
@@ -66,7 +71,7 @@ def expected(parts, loss_of_row):
     params, total = fresh_state().params, sum(part.mask.sum() for part in parts)
 
     def loss(params):
-        return sum(loss_of_row(logprobs_of(params, part.tokens[None]), part) for part in parts) / total
+        return sum(map(loss_of_row, logprobs_of(params, parts), parts)) / total
 
     value, gradients = jax.jit(jax.value_and_grad(loss))(params)
     return jax.tree.map(lambda p, g: p - g, params, gradients), value
@@ -74,8 +79,8 @@ def expected(parts, loss_of_row):
 
 def largest_gap(parts):
     """The largest difference between the model's log-probabilities and those the streams came with."""
-    score = functools.partial(jax.jit(logprobs_of), fresh_state().params)
-    return max(np.max(np.abs(score(part.tokens[None])[0] - part.logprobs)[part.mask]) for part in parts)
+    logprobs = jax.jit(functools.partial(logprobs_of, parts=parts))(fresh_state().params)
+    return max(np.max(np.abs(row[0] - part.logprobs)[part.mask]) for row, part in zip(logprobs, parts, strict=True))
 
 
 MESHES = [(1, 1, 1), (8, 1, 1), (1, 8, 1), (1, 1, 2), (2, 2, 2)]  # data, fsdp, tensor
