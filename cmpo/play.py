@@ -58,7 +58,7 @@ class Customer:
             self._show(f"{messages[0].content}\n\n{_AS_CUSTOMER}\n")
         else:
             self._show(f"agent> {messages[-1].content}")
-            await self._verdicts.arrived()
+            await self._verdicts.arrived(sum(message.role == "assistant" for message in messages))
         return self._keyboard.line("you> ")
 
 
@@ -66,7 +66,8 @@ class Serving:
     """A person as the agent, and as the session of the one dialogue."""
 
     def __init__(self, keyboard: Keyboard, show: Show, verdicts: "Verdicts"):
-        self._keyboard, self._show, self._verdicts, self._voucher = keyboard, show, verdicts, False
+        self._keyboard, self._show, self._verdicts = keyboard, show, verdicts
+        self._turns, self._voucher = 0, False
 
     async def open(self, scenario: Scenario, seed: int) -> "Serving":
         """Shows the agent's prompt."""
@@ -75,7 +76,7 @@ class Serving:
 
     async def reply(self, message: Message, seed: int) -> play.Sample:
         """Shows what the customer said and returns what the person answers."""
-        await self._verdicts.arrived()
+        await self._verdicts.arrived(self._turns)
         self._show(f"customer> {message.content}")
         while True:
             text = self._keyboard.line("you> ")
@@ -86,7 +87,7 @@ class Serving:
                 self._show(f"Say something with it: {_VOUCHER} A voucher was sent to you.")
             else:
                 break
-        self._voucher = self._voucher or gives
+        self._turns, self._voucher = self._turns + 1, self._voucher or gives
         return play.Sample(chat.render(chat.Reply("", words, "voucher" if gives else "chat")))
 
     def close(self) -> None:
@@ -97,27 +98,26 @@ class Verdicts:
     """A judge whose verdicts are shown as they arrive."""
 
     def __init__(self, inner: play.Chat, show: Show):
-        self._inner, self._show, self._awaited = inner, show, 0
-        self._idle = asyncio.Event()
+        self._inner, self._show = inner, show
+        self._asked, self._ended, self._under_way = set(), asyncio.Condition(), 0
 
     async def chat(self, messages: Sequence[Message], *, seed: int, response_format: Mapping) -> str:
         """The judge's answer; one that cannot be read is shown as it is, and asked about again by who reads it."""
-        self._idle.clear()
-        self._awaited += 1
+        self._asked.add(messages[1].content)  # the conversation up to the turn that is judged
+        self._under_way += 1
         try:
             answer = await self._inner.chat(messages, seed=seed, response_format=response_format)
+            self._show(f"judge> {_verdict(answer)}")
         finally:
-            self._awaited -= 1
-            if not self._awaited:
-                self._idle.set()
-        self._show(f"judge> {_verdict(answer)}")
+            self._under_way -= 1
+            async with self._ended:
+                self._ended.notify_all()
         return answer
 
-    async def arrived(self) -> None:
-        """Waits until every verdict that was asked for is there."""
-        await asyncio.sleep(0)  # a verdict that was asked for just now may not have begun
-        if self._awaited:
-            await self._idle.wait()
+    async def arrived(self, turns: int) -> None:
+        """Waits until the verdicts on so many turns of the agent have been asked for, and are there or have failed."""
+        async with self._ended:
+            await self._ended.wait_for(lambda: len(self._asked) >= turns and not self._under_way)
 
 
 def _verdict(answer: str) -> str:

@@ -88,7 +88,8 @@ class Meter:
             if limit and measure(wanted) > left:
                 raise BudgetReached(
                     f"config.{self._name}.{field}: of {limit:,} there are {measure(self._before) + own:,} spent and "
-                    f"{measure(self._reserved):,} set aside for requests under way; the next needs {measure(tokens):,}"
+                    f"{measure(self._reserved):,} set aside for requests under way; the next needs "
+                    f"{measure(tokens):,}. To go on, raise it"
                 )
         self._reserved = wanted
 

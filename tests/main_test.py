@@ -265,7 +265,7 @@ def test_a_budget_that_is_reached_stops_the_run_saves_and_may_be_raised(whole, t
     shutil.rmtree(workdir / "checkpoints" / "4")
     calls = metrics.read(before)[2]["spent"]["user_calls"]  # at the end of step 3
     (workdir / "spent" / "user-0.json").write_text(json.dumps({"calls": calls, "prompt_tokens": 0, "answer_tokens": 0}))
-    with pytest.raises(BudgetReached, match=r"config.user.budget_calls: of \d+ .*\. 3 of 4 steps are done and saved"):
+    with pytest.raises(BudgetReached, match=r"config.user.budget_calls: of \d+ .*raise it\n\(3 of 4 steps are saved"):
         main.train(tiny(**{"user.budget_calls": calls + 3}), workdir)
     assert [record["step"] for record in metrics.read(workdir)] == [1, 2, 3]
     assert json.loads((workdir / "spent" / "user-0.json").read_text())["calls"] == calls + 3
