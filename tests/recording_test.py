@@ -101,7 +101,7 @@ def race(directory, number, barrier):
 
 
 def test_processes_may_record_at_once(tmp_path):
-    context = multiprocessing.get_context("fork")
+    context = multiprocessing.get_context("spawn")
     barrier = context.Barrier(4)
     racers = [context.Process(target=race, args=(tmp_path, number, barrier)) for number in range(4)]
     for racer in racers:
@@ -114,13 +114,18 @@ def test_processes_may_record_at_once(tmp_path):
     assert len({Recording(tmp_path).answer({**REQUEST, "seed": seed})[0] for seed in range(200)}) > 1  # all wrote
 
 
-def test_a_writer_that_dies_leaves_nothing_that_is_read(tmp_path, monkeypatch):
-    recording = Recording(tmp_path)
-    monkeypatch.setattr(os, "link", lambda *_: os._exit(0))
-    writer = multiprocessing.get_context("fork").Process(target=recording.record, args=(REQUEST, "half"))
+def die_before_it_counts(path):
+    """In a process of its own."""
+    os.link = lambda *_: os._exit(0)
+    Recording(path).record(REQUEST, "half")
+
+
+def test_a_writer_that_dies_leaves_nothing_that_is_read(tmp_path):
+    writer = multiprocessing.get_context("spawn").Process(target=die_before_it_counts, args=(tmp_path,))
     writer.start()
     writer.join()
-    monkeypatch.undo()
+    assert writer.exitcode == 0
+    recording = Recording(tmp_path)
     assert len(list(tmp_path.rglob("*.partial"))) == 1
     assert recording.answer(REQUEST) is None
     assert recording.record(REQUEST, "whole") == "whole"
