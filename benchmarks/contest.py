@@ -1,6 +1,7 @@
-"""Contenders at the same work, each in a process of its own: what the benchmarks against peers have in common."""
+"""Contenders at the same work, each in a process of its own: what benchmarks have in common."""
 
 import argparse
+import functools
 import json
 import os
 import pathlib
@@ -8,7 +9,8 @@ import platform
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 SHAPE = {"hidden_size": 256, "intermediate_size": 768, "num_layers": 6, "num_heads": 8, "num_kv_heads": 2}
@@ -73,10 +75,24 @@ def run(
                 sys.exit(f"{name} failed:\n{done.stderr[-2000:]}")
             found[name] = json.loads(done.stdout.splitlines()[-1])
 
-    def hand_in(records: list[dict]) -> None:
-        device = {"device": f"{platform.machine()}, {os.cpu_count()} cores"}
-        if arguments.json:
-            text = json.dumps([device | record for record in records], indent=2)
-            arguments.json.write_text(text + "\n", encoding="utf-8")
+    return found, functools.partial(write, arguments.json)
 
-    return found, hand_in
+
+def write(path: pathlib.Path | None, records: Sequence[Mapping[str, Any]]) -> None:
+    """Writes the records of --json, each with this machine as its device; nothing without a path."""
+    if path:
+        device = {"device": f"{platform.machine()}, {os.cpu_count()} cores"}
+        path.write_text(json.dumps([device | record for record in records], indent=2) + "\n", encoding="utf-8")
+
+
+def seconds(work: Callable[[], Any]) -> float:
+    """How long a call takes."""
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def resident() -> int:
+    """Bytes that this process holds now."""
+    pages = int(pathlib.Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")

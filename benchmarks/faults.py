@@ -13,10 +13,8 @@ import argparse
 import collections
 import contextlib
 import dataclasses
-import json
 import os
 import pathlib
-import platform
 import random
 import shutil
 import statistics
@@ -27,6 +25,7 @@ import httpx
 import jax
 import numpy as np
 
+from benchmarks import contest
 from cmpo import batch, main, metrics
 from configs import fds
 from rollouts import play
@@ -175,23 +174,21 @@ def matrix() -> None:
             found[fault] = run(first.with_name(fault), fault, arguments.share, arguments.steps)
             show(fault, found[fault], found["none"]["seconds"])
             shutil.rmtree(first.with_name(fault))
-    if arguments.json:
-        base, device = found["none"]["seconds"], f"{platform.machine()}, {os.cpu_count()} cores"
-        records = [
-            {
-                "what": f"a step of phase 2 with {fault} at {arguments.share:.0%} of calls",
-                "ours": x["seconds"],
-                "peer": base,
-                "peer_name": "without faults",
-                "ratio": base / x["seconds"],
-                "unit": "s",
-                "device": device,
-                "note": f"{x['steps']} steps, {x['scored_wrongly']} dialogues scored wrongly",
-                **x,
-            }
-            for fault, x in found.items()
-        ]
-        arguments.json.write_text(json.dumps(records, indent=2) + "\n", encoding="utf-8")
+    base = found["none"]["seconds"]
+    records = [
+        {
+            "what": f"a step of phase 2 with {fault} at {arguments.share:.0%} of calls",
+            "ours": x["seconds"],
+            "peer": base,
+            "peer_name": "without faults",
+            "ratio": base / x["seconds"],
+            "unit": "s",
+            "note": f"{x['steps']} steps, {x['scored_wrongly']} dialogues scored wrongly",
+            **x,
+        }
+        for fault, x in found.items()
+    ]
+    contest.write(arguments.json, records)
 
 
 if __name__ == "__main__":

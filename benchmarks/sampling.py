@@ -13,7 +13,6 @@ Each contender runs in a process of its own, once to compile and then REPEATS ti
 
 import asyncio
 import statistics
-import time
 
 import numpy as np
 
@@ -32,12 +31,7 @@ def prompts() -> np.ndarray:
 def timed(work, repeats: int = REPEATS) -> float:
     """Median seconds of `work`, after one call to compile."""
     work()
-    seconds = []
-    for _ in range(repeats):
-        started = time.perf_counter()
-        work()
-        seconds.append(time.perf_counter() - started)
-    return statistics.median(seconds)
+    return statistics.median(contest.seconds(work) for _ in range(repeats))
 
 
 def ours(path: str) -> dict:

@@ -13,13 +13,14 @@ import argparse
 import json
 import os
 import pathlib
-import platform
 import resource
 import socket
 import statistics
 import subprocess
 import sys
 import time
+
+from benchmarks import contest
 
 SHAPE = {"vocab_size": 2048, "hidden_size": 128, "intermediate_size": 384, "num_heads": 4, "num_kv_heads": 2}
 USUAL = {"rows": 8, "length": 512, "layers": 4, "devices": 1, "processes": 1}
@@ -65,13 +66,13 @@ def measure(rows: int, length: int, layers: int, devices: int, processes: int) -
         turns=np.zeros_like(tokens),
     )
     packed, extras = sharding.rows(mesh, (packed, (zeros + 1, zeros)), 1)
-    pages = int(pathlib.Path("/proc/self/statm").read_text().split()[1])
+    held = contest.resident()
     state, seconds = [params, jax.jit(optimizer.init)(params)], []
     for _ in range(REPEATS + 1):
         started = time.perf_counter()
         *state, _ = jax.block_until_ready(update(*state, {}, packed, extras))
         seconds.append(time.perf_counter() - started)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - pages * os.sysconf("SC_PAGE_SIZE")
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - held
     usual = statistics.median(seconds[1:])
     return {"seconds": usual, "compile": seconds[0] - usual, "peak": peak}
 
@@ -121,13 +122,9 @@ def main() -> None:
             print(f"| {value} | {found['seconds']:.2f} | {growth:.2f} | {peak} | {compilation} |", flush=True)
             compared = {"ours": found["seconds"], "peer": first["seconds"], "peer_name": f"{name} {values[0]}"}
             note = f"peak {peak} MB, compilation {compilation} s"
-            device = f"{platform.machine()}, {os.cpu_count()} cores"
-            records.append(
-                {"what": f"update, {name} {value}", **compared, "ratio": 1 / growth, "unit": "s", "device": device}
-                | {"note": note}
-            )
-    if arguments.json:
-        arguments.json.write_text(json.dumps(records, indent=2) + "\n", encoding="utf-8")
+            figures = {**compared, "ratio": 1 / growth, "unit": "s", "note": note}
+            records.append({"what": f"update, {name} {value}", **figures})
+    contest.write(arguments.json, records)
 
 
 if __name__ == "__main__":

@@ -11,10 +11,8 @@ slope of a straight line through the second half, in units per minute.
 import argparse
 import asyncio
 import itertools
-import json
 import os
 import pathlib
-import platform
 import socket
 import subprocess
 import sys
@@ -23,6 +21,7 @@ import time
 import httpx
 import numpy as np
 
+from benchmarks import contest
 from rollouts import fds, play
 from rollouts.client import ChatClient, Endpoint
 from rollouts.scripted import ScriptedAgent
@@ -109,9 +108,8 @@ def main() -> None:
         record = {"what": f"soak: {name}", "ours": max(values), "peer": min(values), "peer_name": "least after warm-up"}
         record |= {"ratio": min(values) / max(values), "unit": name, "trend_per_minute": slope}
         note = f"{arguments.minutes:g} minutes, {ok} dialogues ended, {failed} failed, {left} tasks left"
-        records.append({**record, "device": f"{platform.machine()}, {os.cpu_count()} cores", "note": note})
-    if arguments.json:
-        arguments.json.write_text(json.dumps(records, indent=2) + "\n", encoding="utf-8")
+        records.append({**record, "note": note})
+    contest.write(arguments.json, records)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ ratio is 1 at first.
 """
 
 import functools
+import sys
 
 LENGTH, SCORED = 512, 256
 LEARNING_RATE = 1e-4
@@ -133,3 +134,11 @@ def tunix(path, words, count):
 
 
 CONTENDERS = {"ours": ours, "torch/TRL": trl, "Tunix": tunix}
+
+
+def check(found):
+    """Exits unless all contenders computed the same thing, by the `grad_norm` of what each found."""
+    mine = found["ours"]["grad_norm"]
+    for name, result in found.items():
+        if abs(result["grad_norm"] - mine) > 1e-3 * mine:
+            sys.exit(f"{name} computed something else")

@@ -17,6 +17,7 @@ from matplotlib import ticker
 from matplotlib.figure import Figure
 
 from cmpo import command, dataset
+from cmpo.report import BLUE, GREEN, INK, ORANGE, PURPLE
 from rollouts import fds, rubrics
 from rollouts.embedded import app
 from rollouts.seeds import fold
@@ -24,8 +25,7 @@ from rollouts.types import DEMANDS, LEVELS, Persona, Scenario
 
 _PNG = flags.DEFINE_string("png", None, "Also draw the card, here.")
 
-_COLORS = ("#3d7de0", "#e07b2e", "#2f9e68", "#8a63d2")  # as in `cmpo.report`
-_INK = "#23272f"
+_COLORS = (BLUE, ORANGE, GREEN, PURPLE)
 _SUPPORT = {True: "supports the claim", False: "contradicts it", None: "is silent"}
 
 
@@ -134,7 +134,7 @@ def draw(title: str, splits: Mapping[str, Sequence[Scenario]], difficulty: str) 
     everything = list(itertools.chain(*splits.values()))
     both = card(everything)
     figure = Figure(figsize=(13, 8), layout="constrained")
-    figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold", color=_INK)
+    figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold", color=INK)
     levels, demands, complaints, texts = figure.subplots(2, 2).flat
 
     for (split, scenarios), color, shift in zip(splits.items(), _COLORS, (-0.2, 0.2), strict=False):
@@ -145,7 +145,7 @@ def draw(title: str, splits: Mapping[str, Sequence[Scenario]], difficulty: str) 
         mix = fds.LEVEL_COUNTS[difficulty, split]
         wanted = [count / sum(mix) for count in mix]
         label = "the method" if split == "train" else None
-        levels.plot(places, wanted, "D", color=_INK, markersize=5, label=label, linestyle="none")
+        levels.plot(places, wanted, "D", color=INK, markersize=5, label=label, linestyle="none")
     levels.set_xticks(range(1, 6), [name.replace(" ", "\n", 1) for name in LEVELS])
     levels.set_title("Levels of cooperation, share of records")
 
@@ -155,7 +155,7 @@ def draw(title: str, splits: Mapping[str, Sequence[Scenario]], difficulty: str) 
         shares = [both.share(demand, level) for level in range(1, 6)]
         demands.bar(places, shares, 0.9 * width, color=_COLORS[number], label=demand.replace("_", " "))
         label = "the method" if number == 0 else None
-        demands.plot(places, fds.DEMAND_WEIGHTS[demand], "D", color=_INK, markersize=4, label=label)
+        demands.plot(places, fds.DEMAND_WEIGHTS[demand], "D", color=INK, markersize=4, label=label)
     demands.set_xticks(range(1, 6), [f"level {level}" for level in range(1, 6)])
     demands.set_title("Demands, given the level")
 
@@ -171,13 +171,13 @@ def draw(title: str, splits: Mapping[str, Sequence[Scenario]], difficulty: str) 
     texts.xaxis.set_major_formatter(ticker.StrMethodFormatter("{x:,.0f}"))
     texts.set_title("Records by length in characters")
     for axes in (levels, demands, complaints, texts):
-        axes.title.set(ha="left", x=0, fontsize=10, fontweight="bold", color=_INK)
+        axes.title.set(ha="left", x=0, fontsize=10, fontweight="bold", color=INK)
         axes.spines[["top", "right", "left"]].set_visible(False)
-        axes.tick_params(colors=_INK, labelsize=8, length=0)
+        axes.tick_params(colors=INK, labelsize=8, length=0)
         axes.grid(axis="x" if axes is complaints else "y", alpha=0.25)
         axes.set_axisbelow(True)
         if axes is not complaints:
-            axes.legend(fontsize=8, frameon=False, labelcolor=_INK)
+            axes.legend(fontsize=8, frameon=False, labelcolor=INK)
         if axes is not texts:
             share = axes.xaxis if axes is complaints else axes.yaxis
             share.set_major_locator(ticker.MaxNLocator(8, steps=[1, 2, 5, 10]))

@@ -18,8 +18,6 @@ from absl import logging
 from cmpo import processes
 from cmpo.state import TrainState, checksums
 
-_checksums = jax.jit(checksums)
-
 
 class Checkpoints:
     """The checkpoints in DIR/checkpoints; a context manager, which on leaving waits for what is being written.
@@ -70,7 +68,7 @@ class Checkpoints:
         """
         newest, step = self.wait(), int(state.step)
         if step not in self._manager.all_steps():
-            arrays = state._asdict() | {"checksums": _checksums(state)}
+            arrays = state._asdict() | {"checksums": checksums(state)}
             with self._told():
                 self._manager.save(step, args=ocp.args.StandardSave(arrays))
         return newest
@@ -114,7 +112,7 @@ class Checkpoints:
         arrays = self._manager.restore(step, args=ocp.args.StandardRestore(like._asdict() | {"checksums": placed}))
         saved, state = np.asarray(arrays.pop("checksums")), TrainState(**arrays)
         names = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(state)]
-        same = saved == np.asarray(_checksums(state))
+        same = saved == np.asarray(checksums(state))
         if wrong := [name for name, fine in zip(names, same, strict=True) if not fine]:
             raise ValueError(f"{', '.join(wrong[:3])} in {self._directory / str(step)} fail their checksums")
         return state

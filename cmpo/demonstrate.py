@@ -60,11 +60,12 @@ def select(dialogues: Sequence[Dialogue], worth: Callable[[Dialogue], float], bu
 def run() -> None:
     """Plays, selects, writes the file and says what is in it."""
     config, out = command.CONFIG.value, pathlib.Path(command.OUT.value)
+    clients = rollout.chat_clients(config)
     served_by = agents.load(config, command.WORKDIR.value).opened
     source = data.source(config.data, config.train.seed)
     scenarios = source.train(0, _SCENARIOS.value or config.sft.dialogues)
     seed = fold(config.train.seed, "demonstrations")
-    dialogues = rollout.collect(config, served_by, scenarios, repeats=_REPEATS.value, seed=seed)
+    dialogues = rollout.collect(config, served_by, scenarios, repeats=_REPEATS.value, seed=seed, clients=clients)
     kept = select(dialogues, lambda dialogue: reward(config, dialogue), config.pid.target)
     if not kept:
         budget = f"{config.pid.target:.0%} vouchers"

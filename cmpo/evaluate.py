@@ -33,10 +33,13 @@ class Played(NamedTuple):
     evaluations: Mapping[str, Evaluation]  # by rubric; {} where the dialogue failed or nobody was asked
 
 
-def evaluate(config: ConfigDict, served_by: rollout.Agents, seeds: int) -> list[Played]:
+def evaluate(
+    config: ConfigDict, served_by: rollout.Agents, seeds: int, clients: rollout.Clients | None = None
+) -> list[Played]:
     """Plays `seeds` sets of held-out scenarios, one dialogue each; evaluated, too, under config.eval.evaluators."""
     source = data.source(config.data, config.train.seed)
-    clients, played, rounds = rollout.chat_clients(config), [], 1 + bool(config.eval.evaluators)
+    clients = clients or rollout.chat_clients(config)
+    played, rounds = [], 1 + bool(config.eval.evaluators)
     total = seeds * config.eval.scenarios * rounds
     with metrics.progress(total, description="evaluation", every=max(1, total // 10)) as bar:
 
@@ -99,11 +102,12 @@ def report(found: Mapping[str, Any]) -> str:
 def run() -> None:
     """Evaluates what the flags name, prints the tables and writes the files."""
     config, workdir = command.CONFIG.value, command.WORKDIR.value
+    clients = rollout.chat_clients(config)  # what is wrong with them is said before a model is loaded
     agent = agents.load(config, workdir)
     slug = re.sub(r"[^\w.-]+", "-", agent.name)
     out = pathlib.Path(command.OUT.value or pathlib.Path(workdir or ".") / f"evaluation_{slug}.json")
     out.parent.mkdir(parents=True, exist_ok=True)
-    played = evaluate(config, agent.opened, _SEEDS.value)
+    played = evaluate(config, agent.opened, _SEEDS.value, clients)
     if not processes.is_first():
         return
     found = result(config, agent.name, played, step=agent.step, remote=agent.remote)

@@ -18,6 +18,7 @@ import numpy as np
 from matplotlib import ticker
 from matplotlib.figure import Figure
 
+from cmpo.report import GREY, INK
 from rollouts.embedded import oracle
 from rollouts.embedded.oracle import Frontier
 
@@ -95,8 +96,8 @@ def draw(frontier: Frontier, evaluations: Mapping[str, Mapping[str, Any]], title
     figure = Figure(figsize=(7.5, 5), layout="constrained")
     axes = figure.subplots()
     rates = np.append(frontier.rates, 1.0)
-    axes.plot(rates, [frontier.at(rate) for rate in rates], color="#23272f", linewidth=1.6, label="frontier (oracle)")
-    axes.fill_between(rates, [frontier.at(rate) for rate in rates], 5, color="#8b94a3", alpha=0.12, linewidth=0)
+    axes.plot(rates, [frontier.at(rate) for rate in rates], color=INK, linewidth=1.6, label="frontier (oracle)")
+    axes.fill_between(rates, [frontier.at(rate) for rate in rates], 5, color=GREY, alpha=0.12, linewidth=0)
     for number, (name, evaluation) in enumerate(evaluations.items()):
         (rate, satisfaction), summary = evaluation["point"], evaluation["summary"]
         deviations = {f"{axis}err": summary[key]["std"] for axis, key in (("x", "voucher_rate"), ("y", "satisfaction"))}
@@ -108,7 +109,7 @@ def draw(frontier: Frontier, evaluations: Mapping[str, Mapping[str, Any]], title
     axes.set_xlim(-0.03, 1.03)
     lowest = min([frontier.satisfaction[0], *(evaluation["point"][1] for evaluation in evaluations.values())])
     axes.set_ylim(lowest - 0.2, frontier.satisfaction[-1] + 0.2)
-    axes.grid(color="#8b94a3", alpha=0.25, linewidth=0.7)
+    axes.grid(color=GREY, alpha=0.25, linewidth=0.7)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(fontsize=8, frameon=False, loc="lower right")
     return figure

@@ -4,7 +4,6 @@ import functools
 import math
 import pathlib
 import time
-from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -22,7 +21,6 @@ from cmpo.journal import Journal
 from cmpo.lock import sole_use
 from cmpo.records import Records
 from cmpo.state import TrainState
-from rollouts.client import ChatClient
 from rollouts.seeds import fold
 from rollouts.types import Dialogue
 
@@ -40,7 +38,7 @@ class Trainer:
         config: ConfigDict,
         source: scenario_data.Source,
         prepared: setup.Prepared,
-        clients: Mapping[str, ChatClient],
+        clients: rollout.Clients,
         journal: Journal,
         interrupts: Interrupts,
     ):
@@ -64,7 +62,6 @@ class Trainer:
         self.rl_update = step.make_update(self.model, self.mesh, optimizer["rl"], share, **warmth)
         begin = functools.partial(train_state.begin_rl, self.model, optimizer=optimizer["rl"])
         self.begin_rl = jax.jit(begin, out_shardings=jax.tree.map(lambda x: x.sharding, self.layout))
-        self.checksums = jax.jit(train_state.checksums)
 
     def first_state(self) -> TrainState:
         """The state before the first step."""
@@ -112,7 +109,7 @@ class Trainer:
         scenarios = self.source.train(int(state.cursor), config.train.scenarios_per_step)
         self.engine.load(self.publish(self.frozen, state.params), version=number)
         agents = rollout.policy_agents(self.engine, self.tokenizer, version=number)
-        with self.journal.page(number, weights=self.checksums(state.params)) as page:
+        with self.journal.page(number, weights=train_state.checksums(state.params)) as page:
             dialogues = rollout.collect(
                 config,
                 agents,

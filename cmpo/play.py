@@ -131,6 +131,7 @@ def _verdict(answer: str) -> str:
 
 def sit(
     config: ConfigDict,
+    clients: rollout.Clients,
     role: str,
     served_by: rollout.Agents | None,
     scenario: Scenario,
@@ -142,7 +143,7 @@ def sit(
     keyboard = Keyboard(read)
 
     async def talk() -> Dialogue:
-        async with rollout.table(config, rollout.chat_clients(config)) as table:
+        async with rollout.table(config, clients) as table:
             verdicts = Verdicts(table.judge, show)
             table = dataclasses.replace(table, judge=verdicts)
             if role == "agent":
@@ -157,13 +158,15 @@ def sit(
 def run() -> None:
     """Plays the next scenario with whom the flags name, and keeps the transcript."""
     config, role, out = command.CONFIG.value, _ROLE.value, pathlib.Path(command.OUT.value or "runs/play")
+    clients = rollout.chat_clients(config)
     served_by = agents.load(config, command.WORKDIR.value).opened if role == "customer" else None
     done = max((int(path.stem.removeprefix("step_")) for path in out.glob("transcripts/step_*.jsonl")), default=0)
     source = data.source(config.data, config.train.seed)
     scenario = source.held_out(done + 1, config.eval.seed)[done]
     signal.signal(signal.SIGINT, _interrupt)
     try:
-        dialogue = sit(config, role, served_by, scenario, fold(config.eval.seed, "play", done), input, print)
+        seed = fold(config.eval.seed, "play", done)
+        dialogue = sit(config, clients, role, served_by, scenario, seed, input, print)
     except KeyboardInterrupt:  # while an endpoint was waited for
         print("\nended; nothing was kept")
         return

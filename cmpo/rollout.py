@@ -32,6 +32,9 @@ _POLL = 0.1  # seconds between looks at whether to stop
 Agents = Callable[[], contextlib.AbstractAsyncContextManager[play.Agent]]
 """Opens an agent for one collection of dialogues."""
 
+Clients = Mapping[str, ChatClient]
+"""Those who ask the config's endpoints, by name."""
+
 
 class RolloutsFailed(RuntimeError):
     """Too many dialogues failed for the run to go on; the message says which endpoint did what."""
@@ -87,7 +90,7 @@ def collect(
     repeats: int,
     seed: int,
     judged: bool = True,
-    clients: Mapping[str, ChatClient] | None = None,
+    clients: Clients | None = None,
     done: Callable[[], None] = lambda: None,
     page: Page | None = None,
     stopping: Callable[[], bool] = lambda: False,
@@ -147,9 +150,7 @@ def collect(
 
 
 @contextlib.asynccontextmanager
-async def table(
-    config: ConfigDict, clients: Mapping[str, ChatClient], *, judged: bool = True
-) -> AsyncIterator[play.Table]:
+async def table(config: ConfigDict, clients: Clients, *, judged: bool = True) -> AsyncIterator[play.Table]:
     """The config's user and judge and the rules of its episodes."""
     async with contextlib.AsyncExitStack() as stack:
         user = await stack.enter_async_context(clients["user"])
@@ -170,14 +171,13 @@ def evaluate(
     dialogues: Sequence[Dialogue],
     *,
     seed: int,
-    clients: Mapping[str, ChatClient] | None = None,
+    clients: Clients | None = None,
     done: Callable[[], None] = lambda: None,
 ) -> list[Mapping[str, Evaluation]]:
     """Asks config.judge to evaluate whole dialogues, see `judge.evaluate`; nothing is asked of one that failed.
 
     Each process asks about its share of the dialogues, and every process gets all evaluations.
     """
-
     asked = clients or chat_clients(config)
 
     async def one(client: ChatClient, number: int) -> Mapping[str, Evaluation]:
@@ -210,7 +210,7 @@ def chat_clients(config: ConfigDict, workdir: pathlib.Path | None = None) -> dic
     return clients
 
 
-def spent(clients: Mapping[str, ChatClient]) -> dict[str, float]:
+def spent(clients: Clients) -> dict[str, float]:
     """What the run has spent so far, by endpoint and measure, for the metrics."""
     found = {}
     for name, client in clients.items():

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import json
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -22,7 +22,7 @@ from models import hf, lora, qwen2
 from models import tokenizer as tokenizers
 from models.tokenizer import Tokenizer
 from rollouts import grammar
-from rollouts.client import ChatClient, Endpoint
+from rollouts.client import Endpoint
 from rollouts.endpoint import ASKED
 from rollouts.engine import Engine
 from rollouts.sampling import Sampling
@@ -90,7 +90,7 @@ def prepare(
     config: ConfigDict,
     workdir: pathlib.Path,
     scenarios: Source,
-    clients: Mapping[str, ChatClient] | None = None,
+    clients: rollout.Clients | None = None,
     done: Callable[[], None] = lambda: None,
 ) -> Prepared:
     """Demonstrations, tokenizer and architecture, made on the first start.

@@ -71,10 +71,11 @@ def begin_rl(config: qwen2.Qwen2Config, state: TrainState, optimizer: optax.Grad
     return state._replace(opt_state=optimizer.init(state.params), reference=_copy(config, state.params))
 
 
+@jax.jit
 def checksums(tree: Any) -> jax.Array:
     """One number for each array of a tree, [arrays] uint32, by its bits and their places; the same on any mesh.
 
-    Any change to a single element changes it, any other with a probability of 1 - 2^-32. Runs under jit.
+    Any change to a single element changes it, any other with a probability of 1 - 2^-32.
     """
     return jnp.stack([_checksum(x) for x in jax.tree.leaves(tree)])
 

@@ -87,7 +87,7 @@ def test_a_flipped_bit_anywhere_is_no_other_state(tmp_path, part, caplog):
 def test_other_numbers_than_were_saved_are_found_out_and_named(tmp_path, caplog, monkeypatch):
     with Checkpoints(tmp_path, keep=3) as checkpoints:
         checkpoints.save(at(1))
-        monkeypatch.setattr("cmpo.checkpoint._checksums", lambda state: checksums(state).at[4].add(1))
+        monkeypatch.setattr("cmpo.checkpoint.checksums", lambda state: checksums(state).at[4].add(1))
         checkpoints.save(at(2))
     monkeypatch.undo()
     with Checkpoints(tmp_path) as checkpoints:

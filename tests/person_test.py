@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from cmpo import agents
+from cmpo import agents, rollout
 from cmpo import play as command
 from configs import fds as configs
 from rollouts import fds
@@ -30,7 +30,7 @@ def sit(role, *lines, agent="never", config=None):
 
     config = config or configs.get_config()
     made = agents.scripted(config, agent) if role == "customer" else None
-    return command.sit(config, role, made, SCENARIO, 5, read, shown.append), shown
+    return command.sit(config, rollout.chat_clients(config), role, made, SCENARIO, 5, read, shown.append), shown
 
 
 def test_a_person_is_the_customer():

@@ -92,8 +92,8 @@ def test_page_needs_nothing_else(run):
     assert not tags.tags & {"link", "script", "img", "iframe"}
     assert all(value.startswith("#") for name, value in tags.attributes if name in ("src", "href", "xlink:href"))
     assert "@import" not in page and "prefers-color-scheme: dark" in page
-    assert "currentColor" in page and report._INK in page  # the style sheet's; none is left in the picture
-    assert report._INK not in page[page.index("<svg") : page.index("</svg>")]
+    assert "currentColor" in page and report.INK in page  # the style sheet's; none is left in the picture
+    assert report.INK not in page[page.index("<svg") : page.index("</svg>")]
 
 
 def test_tables(run):
