@@ -54,7 +54,8 @@ def test_each_fault_has_its_cause_and_is_tried_again(fault):
 def test_an_answer_after_a_fault_is_an_answer(fault):
     with Server(lambda number, body: fault if number == 0 else "") as server:
         assert ask(server.url, retries=1) == ["Grüß dich."]
-        assert [entry.answered for entry in server.log] == [False, True]
+    # Only now: the client may have the answer before the server has noted that it was sent.
+    assert [entry.answered for entry in server.log] == [False, True]
 
 
 def test_faults_side_by_side_spoil_only_their_own_request():
