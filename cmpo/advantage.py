@@ -7,7 +7,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
-_NORMALIZE_AXES = {"group": (0, 1), "trajectory": (1,), "none": None}
+_NORMALIZE_AXES = {"group": (0, 1), "trajectory": (1,), "center": (0, 1), "none": None}
 _CREDIT = ("instant", "return_to_go")
 
 
@@ -34,7 +34,9 @@ def hybrid_advantage(
       turns s, so that a turn also answers for the voucher it provokes later. The outcome is not discounted.
 
     The advantage is `(u - mean) / (std + eps)`, population standard deviation, over all valid turns of the group
-    ("group") or of the dialogue ("trajectory"), or `u` itself ("none"). Where all valid utilities are equal it is 0.
+    ("group") or of the dialogue ("trajectory"), `u - mean` over those of the group ("center"), or `u` itself ("none").
+    Where all valid utilities are equal it is 0, but for "none". Divided by their spread, groups in which little is at
+    stake count as much as those in which much is; "center" lets each count for what it is worth.
     A long dialogue so weighs more in its group's mean; with one turn per dialogue (or equally many), process weight 0
     and lambda 0 this is GRPO's advantage.
 
@@ -42,7 +44,8 @@ def hybrid_advantage(
     gradients. A dialogue that failed is a row of `turn_mask` that is all False; its outcome may be NaN.
 
     Source: arXiv 2602.22697, the hybrid advantage of CMPO (outcome and process reward minus the multiplier times the
-    turn's cost, normalised). The paper normalises per trajectory; `return_to_go` is not in the paper.
+    turn's cost, normalised). The paper normalises per trajectory; "center" is that of Liu et al. 2025 (Dr. GRPO);
+    `return_to_go` is not in the paper.
 
     Args:
       outcome: [G] float, user satisfaction at the end of each dialogue, 1..5 (0 when it ran out of turns).
@@ -52,13 +55,13 @@ def hybrid_advantage(
       lambdas: [C] float, the multipliers, in utility per unit of cost.
       outcome_weight: w_O.
       process_weight: w_P (1 here; the authors' code uses 2).
-      normalize: "group", "trajectory" or "none".
+      normalize: "group", "trajectory", "center" or "none".
       credit: "instant" or "return_to_go".
       discount: per turn, 0..1; used by "return_to_go" only.
       eps: added to the standard deviation.
 
     Returns:
-      [G, N] advantages, in standard deviations (in units of utility for "none"), dtype of the inputs.
+      [G, N] advantages, in standard deviations (in units of utility for "center" and "none"), dtype of the inputs.
 
     Raises:
       ValueError: unknown `normalize` or `credit`.
@@ -85,7 +88,10 @@ def hybrid_advantage(
         reward = _return_to_go(reward, discount)
     utility = jnp.where(turn_mask, outcome_weight * outcome + reward, 0)
     axes = _NORMALIZE_AXES[normalize]
-    return utility if axes is None else _standardize(utility, turn_mask, axes, eps)
+    if axes is None:
+        return utility
+    centred, std = _centre(utility, turn_mask, axes)
+    return centred if normalize == "center" else centred / (std + eps)
 
 
 def _return_to_go(reward: chex.Array, discount: float) -> chex.Array:
@@ -96,8 +102,8 @@ def _return_to_go(reward: chex.Array, discount: float) -> chex.Array:
     return jnp.sum(weight * reward[:, None, :], axis=-1)
 
 
-def _standardize(utility: chex.Array, mask: chex.Array, axes: tuple[int, ...], eps: float) -> chex.Array:
-    """`(u - mean) / (std + eps)` over the masked entries along `axes`; 0 where masked out or all equal."""
+def _centre(utility: chex.Array, mask: chex.Array, axes: tuple[int, ...]) -> tuple[chex.Array, chex.Array]:
+    """`u - mean` over the masked entries along `axes`, 0 where masked out or all equal, and the standard deviation."""
     # Measured from the largest utility, which changes nothing in exact arithmetic. In float32 the mean of equal
     # numbers can miss them by a rounding error as large as eps, and dividing by it would turn noise into advantages.
     pivot = jax.lax.stop_gradient(jnp.max(utility, axes, keepdims=True, where=mask, initial=-jnp.inf))
@@ -106,5 +112,4 @@ def _standardize(utility: chex.Array, mask: chex.Array, axes: tuple[int, ...], e
     centred = jnp.where(mask, utility - jnp.sum(utility, axes, keepdims=True) / count, 0)
     variance = jnp.sum(jnp.square(centred), axes, keepdims=True) / count
     # Equal utilities are centred to exact zeros; any std will do for them, save 0, where sqrt has no finite slope.
-    std = jnp.sqrt(jnp.where(variance > 0, variance, 1))
-    return centred / (std + eps)
+    return centred, jnp.sqrt(jnp.where(variance > 0, variance, 1))

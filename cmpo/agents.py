@@ -84,7 +84,7 @@ def load_policy(
     tokenizer = tokenizers.load(workdir / "tokenizer")
     model = policy.settled(config, workdir)
     mesh = setup.mesh(config, model)
-    layout = setup.abstract_state(config, model, mesh)
+    layout = setup.abstract_state(setup.as_trained(workdir, config), model, mesh)
     with Checkpoints(workdir, score=scores(config, workdir)) as checkpoints:
         state = checkpoints.restore(layout, best=best)
     if state is None:

@@ -1,10 +1,11 @@
 """Trains an agent: ``python -m cmpo.main --config=configs/fds.py[:variant] --workdir=DIR``; run again, it resumes."""
 
+import contextlib
 import functools
 import math
 import pathlib
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,11 +17,13 @@ from cmpo import batch, command, demonstrations, metrics, pid, plan, processes, 
 from cmpo import data as scenario_data
 from cmpo import model as policy
 from cmpo import state as train_state
+from cmpo.ahead import Ahead
 from cmpo.interrupt import Interrupted, Interrupts
 from cmpo.journal import Journal
 from cmpo.lock import sole_use
 from cmpo.records import Records
 from cmpo.state import TrainState
+from models import qwen2
 from rollouts.seeds import fold
 from rollouts.types import Dialogue
 
@@ -30,8 +33,24 @@ _DEVICES = flags.DEFINE_string(
 )
 
 
+class Played(NamedTuple):
+    """A batch of dialogues."""
+
+    dialogues: list[Dialogue]
+    spent: dict[str, float]  # by the run, up to its end
+    seconds: float
+
+
+class Part(NamedTuple):
+    """What an update learns from."""
+
+    rows: batch.Rows  # [M, U, T], as micro-batches on the mesh
+    extras: tuple[jax.Array, jax.Array]  # advantages and reference logprobs, [M, U, T]
+    seen: step.Metrics  # how far the policy is from the one that sampled, where it is another
+
+
 class Trainer:
-    """The two kinds of step, over everything they share."""
+    """The two kinds of step, over everything they share. `ahead` plays their dialogues."""
 
     def __init__(
         self,
@@ -41,15 +60,17 @@ class Trainer:
         clients: rollout.Clients,
         journal: Journal,
         interrupts: Interrupts,
+        ahead: Ahead[Played],
     ):
-        self.journal, self.interrupts = journal, interrupts
+        self.journal, self.interrupts, self.ahead = journal, interrupts, ahead
         self.config, self.source, self.tokenizer, self.model = config, source, prepared.tokenizer, prepared.model
         self.clients = clients
         self.mesh = setup.mesh(config, self.model)
         self.layout = setup.abstract_state(config, self.model, self.mesh)
         self.origin = self.model, self.mesh, prepared.weights, config.train.seed
         self.frozen = policy.frozen(*self.origin)
-        self.engine = setup.engine(config, self.model, self.mesh, self.tokenizer)
+        self.turn_taking = ahead.device if self.mesh.size > 1 else contextlib.nullcontext()
+        self.engine = setup.engine(config, self.model, self.mesh, self.tokenizer, turn_taking=self.turn_taking)
         self.gains, _ = setup.controller(config)
         train, algo, optimizer = config.train, config.algo, setup.optimizers(config)
         streams = [demonstrations.encode(self.tokenizer, conversation) for conversation in prepared.conversations]
@@ -60,6 +81,8 @@ class Trainer:
         self.score = step.make_score(self.model, self.mesh, **warmth)
         self.sft_update = step.make_update(self.model, self.mesh, optimizer["sft"], step.sft_share)
         self.rl_update = step.make_update(self.model, self.mesh, optimizer["rl"], share, **warmth)
+        self.correct = jax.jit(functools.partial(step.corrected, cap=train.importance_cap))
+        self.copy = jax.jit(functools.partial(train_state.copy, self.model))
         begin = functools.partial(train_state.begin_rl, self.model, optimizer=optimizer["rl"])
         self.begin_rl = jax.jit(begin, out_shardings=jax.tree.map(lambda x: x.sharding, self.layout))
 
@@ -89,8 +112,8 @@ class Trainer:
         """Rows [R, ...] as micro-batches on the mesh."""
         return sharding.rows(self.mesh, rows, self.config.train.micro_rows)
 
-    def parts(self, dialogues: list[Dialogue], state: TrainState) -> list[tuple[batch.Rows, tuple[jax.Array, ...]]]:
-        """What to learn from dialogues, an update for each part: rows, their advantages and reference logprobs."""
+    def parts(self, dialogues: list[Dialogue], state: TrainState) -> list[Part]:
+        """What to learn from dialogues, an update for each part."""
         algo, turns = self.config.algo, self.config.episode.max_turns + self.config.episode.farewell
         options = {name: algo[name] for name in ("outcome_weight", "process_weight", "normalize", "credit", "discount")}
         rewards = batch.rewards(dialogues, algo.group_size, turns)
@@ -100,26 +123,54 @@ class Trainer:
             rows = batch.pack(streams[number::count], row_length=length, rows=size)
             advantages = step.token_advantages(rewards, rows.turns, state.pid.lambdas, **options)
             rows, advantages = self.spread((rows, np.asarray(advantages)))
-            parts.append((rows, (advantages, self.score(self.frozen, state.reference, rows))))
+            with self.turn_taking:
+                reference, seen = self.score(self.frozen, state.reference, rows), {}
+                if self.config.train.one_step_off:
+                    present = self.score(self.frozen, state.params, rows)
+                    rows, advantages, seen = self.correct(rows, advantages, present)
+            parts.append(Part(rows, (advantages, reference), seen))
         return parts
 
-    def rl_step(self, state: TrainState) -> tuple[TrainState, dict, list[Dialogue]]:
-        """Dialogues, advantages at the present lambda, update, controller."""
-        config, clock, number = self.config, Clock(), int(state.step) + 1
-        scenarios = self.source.train(int(state.cursor), config.train.scenarios_per_step)
-        self.engine.load(self.publish(self.frozen, state.params), version=number)
+    def play(self, number: int, state: TrainState, weights: qwen2.Params, *, later: int = 0) -> None:
+        """Begins to play the batch of step `number`, `later` steps after `state`, with `weights`."""
+        config = self.config
+        count = config.train.scenarios_per_step
+        scenarios = self.source.train(int(state.cursor) + later * count, count)
+        with self.turn_taking:
+            self.engine.load(self.publish(self.frozen, weights), version=number)
+            checksums = train_state.checksums(weights)
         agents = rollout.policy_agents(self.engine, self.tokenizer, version=number)
-        with self.journal.page(number, weights=train_state.checksums(state.params)) as page:
-            dialogues = rollout.collect(
-                config,
-                agents,
-                scenarios,
-                repeats=config.algo.group_size,
-                seed=fold(int(state.seed), "rl", int(state.step)),
-                clients=self.clients,
-                page=page,
-                stopping=lambda: self.interrupts.received,
-            )
+
+        def played() -> Played:
+            started = time.perf_counter()
+            with self.journal.page(number, weights=checksums) as page:
+                dialogues = rollout.collect(
+                    config,
+                    agents,
+                    scenarios,
+                    repeats=config.algo.group_size,
+                    seed=fold(int(state.seed), "rl", number - 1),
+                    clients=self.clients,
+                    page=page,
+                    stopping=lambda: self.interrupts.received or self.ahead.stopping,
+                )
+            return Played(dialogues, rollout.spent(self.clients), time.perf_counter() - started)
+
+        self.ahead.start(played)
+
+    def rl_step(self, state: TrainState) -> tuple[TrainState, dict, list[Dialogue]]:
+        """Dialogues, advantages at the present lambda, update, controller.
+
+        With config.train.one_step_off, the next step's dialogues begin before the update, with the present weights.
+        """
+        config, clock, number, behaviour = self.config, Clock(), int(state.step) + 1, state.behaviour
+        if not self.ahead.busy:
+            self.play(number, state, behaviour or state.params)
+        dialogues, spent, seconds = self.ahead.result()
+        if config.train.one_step_off:
+            behaviour = self.copy(state.params)
+            if number < config.train.sft_steps + config.train.rl_steps:
+                self.play(number + 1, state, behaviour, later=1)
         clock.lap("sample")
 
         parts = self.parts(dialogues, state)
@@ -127,9 +178,10 @@ class Trainer:
         clock.lap("reference")
 
         params, opt_state, updates = state.params, state.opt_state, []
-        for rows, extras in parts * config.train.epochs:
-            params, opt_state, values = self.rl_update(params, opt_state, self.frozen, rows, extras)
-            updates.append(values)
+        for rows, extras, seen in parts * config.train.epochs:
+            with self.turn_taking:
+                params, opt_state, values = self.rl_update(params, opt_state, self.frozen, rows, extras)
+            updates.append(values | seen)
         values = step.summary(jax.device_get(updates))
         clock.lap("update")
 
@@ -141,16 +193,17 @@ class Trainer:
             "phase": "rl",
             "lambda": float(state.pid.lambdas[0]),
             "voucher_rate_smoothed": float(controller.smoothed_cost[0]),
-            "tokens_per_second": record["new_tokens"] / clock.seconds["sample"],
-            "spent": rollout.spent(self.clients),
+            "tokens_per_second": record["new_tokens"] / seconds,
+            "spent": spent,
             "seconds": clock.seconds,
         }
         state = _moved(
             state,
             values["updates_skipped"],
-            cursor=state.cursor + len(scenarios),
+            cursor=state.cursor + config.train.scenarios_per_step,
             params=params,
             opt_state=opt_state,
+            behaviour=behaviour,
             pid=controller,
         )
         return state, record, dialogues
@@ -183,9 +236,14 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> TrainState:
     with sole_use(workdir):
         processes.once(lambda: setup.claim(workdir, config))
         prepared = setup.prepare(config, workdir, source, clients)
-        with Records(config, workdir) as records, Interrupts() as interrupts:
-            trainer = Trainer(config, source, prepared, clients, records.journal, interrupts)
+        with Records(config, workdir) as records, Interrupts() as interrupts, Ahead() as ahead:
+            trainer = Trainer(config, source, prepared, clients, records.journal, interrupts, ahead)
             state = records.resume(trainer.layout, trainer.first_state)
+
+            def save() -> None:
+                with trainer.turn_taking:
+                    records.save(state)
+
             first = int(state.step)
             for number in range(first, last):
                 if number == sft_steps:
@@ -194,7 +252,7 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> TrainState:
                 try:
                     state, record, dialogues = one_step(state)
                 except rollout.STOPS as reason:  # the state is that before the step; what was played is in the journal
-                    records.save(state)
+                    save()
                     if isinstance(reason, Interrupted):
                         break
                     reason.add_note(f"({number} of {last} steps are saved; the same command goes on from there)")
@@ -203,7 +261,7 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> TrainState:
                 stop = any(processes.everywhere(lambda: interrupts.received))
                 lost = int(state.skipped) >= config.train.max_skipped
                 if stop or lost or number + 1 in (sft_steps, last) or (number + 1) % config.train.checkpoint_every == 0:
-                    records.save(state)
+                    save()
                 if lost:
                     raise FloatingPointError(
                         f"the updates of {config.train.max_skipped} steps in a row, up to {number + 1}, were skipped: "

@@ -108,6 +108,7 @@ def needs(config: ConfigDict, model: Qwen2Config, sizes: Mapping[str, int]) -> d
             "parameters that are frozen": _bytes(mesh, frozen),
             "moments of the optimizer": _bytes(mesh, state.opt_state),
             "the reference": _bytes(mesh, state.reference),
+            "the policy of the step before": _bytes(mesh, state.behaviour),
             "weights to sample with": _bytes(mesh, plain, FSDP),
             "keys and values of the sampler": slots * cache // tensor,
         },

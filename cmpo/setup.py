@@ -1,5 +1,6 @@
 """What a run needs before its first step: a workdir of its own, demonstrations, a tokenizer, a model, a sampler."""
 
+import contextlib
 import dataclasses
 import functools
 import json
@@ -77,6 +78,14 @@ def check(workdir: pathlib.Path, config: ConfigDict, prefix: str = "") -> None:
         )
 
 
+def as_trained(workdir: pathlib.Path, config: ConfigDict) -> ConfigDict:
+    """`config` with the section train of the run in `workdir`: the layout of its checkpoints depends on that."""
+    there = json.loads((workdir / "config.json").read_text(encoding="utf-8"))["train"]
+    config = config.copy_and_resolve_references()
+    config.train.update({name: there[name] for name in config.train if name in there})
+    return config
+
+
 class Prepared(NamedTuple):
     """What a run makes on its first start and keeps in its workdir."""
 
@@ -136,8 +145,16 @@ def _settle(
         hf.write_config(workdir / "model", model, eos_token_id=tokenizer.im_end, pad_token_id=tokenizer.endoftext)
 
 
-def engine(config: ConfigDict, model: qwen2.Qwen2Config, mesh: Mesh, tokenizer: Tokenizer, **changes) -> Engine:
-    """The sampler, without weights yet; `changes` replace options of config.engine."""
+def engine(
+    config: ConfigDict,
+    model: qwen2.Qwen2Config,
+    mesh: Mesh,
+    tokenizer: Tokenizer,
+    *,
+    turn_taking: contextlib.AbstractContextManager | None = None,
+    **changes,
+) -> Engine:
+    """The sampler, without weights yet; `changes` replace options of config.engine. `turn_taking`: see `Engine`."""
     options = {"capacity": config.model.context_length, **config.engine, **changes}
     rules = grammar.turn_format(tokenizer, model.vocab_size) if options.pop("grammar") else None
     if sharding.rows_axis_size(mesh.local_mesh) > 1:
@@ -148,6 +165,7 @@ def engine(config: ConfigDict, model: qwen2.Qwen2Config, mesh: Mesh, tokenizer: 
         Sampling(**options),
         kv_sharding=sharding.cache(mesh, config.engine.slots),
         grammar=rules,
+        turn_taking=turn_taking,
     )
 
 
@@ -161,12 +179,17 @@ def controller(config: ConfigDict) -> tuple[pid.PIDGains, pid.PIDState]:
 def optimizers(config: ConfigDict) -> dict[str, optax.GradientTransformation]:
     """The optimizers of the phases "sft" and "rl"; their states have the same structure.
 
-    Raises ValueError, naming the field, for no updates on a batch.
+    Raises ValueError, naming the field, for no updates on a batch, or rollouts that cannot go on beside them.
     """
     train = config.train
-    for name in ("epochs", "minibatches"):
+    for name in ("epochs", "minibatches", "importance_cap"):
         if train[name] < 1:
             raise ValueError(f"config.train.{name}: expected 1 or more, got {train[name]}")
+    if train.one_step_off and jax.process_count() > 1:
+        raise ValueError(
+            f"config.train.one_step_off: expected one process, got {jax.process_count()}; what several processes do on "
+            "two threads has no common order"
+        )
     return {
         phase: train_state.optimizer(
             learning_rate=rate,
@@ -193,7 +216,8 @@ def mesh(config: ConfigDict, model: qwen2.Qwen2Config) -> Mesh:
 
 def initial_state(config: ConfigDict, model: qwen2.Qwen2Config, params: qwen2.Params) -> TrainState:
     """The state before the first step."""
-    return train_state.init(model, params, optimizers(config)["sft"], controller(config)[1], config.train.seed)
+    optimizer, (_, controls), train = optimizers(config)["sft"], controller(config), config.train
+    return train_state.init(model, params, optimizer, controls, train.seed, one_step_off=train.one_step_off)
 
 
 def abstract_state(config: ConfigDict, model: qwen2.Qwen2Config, mesh: Mesh) -> TrainState:

@@ -21,6 +21,7 @@ class TrainState(NamedTuple):
     params: qwen2.Params  # what is trained: the model, or its adapters (`models.lora`), float32
     opt_state: optax.OptState
     reference: qwen2.Params  # the frozen start of phase 2, in the precision that the model computes in
+    behaviour: qwen2.Params | tuple[()]  # what samples the next batch, in that precision; () where it is `params`
     pid: pid.PIDState
 
 
@@ -52,8 +53,10 @@ def init(
     optimizer: optax.GradientTransformation,
     controller: pid.PIDState,
     seed: int,
+    *,
+    one_step_off: bool = False,
 ) -> TrainState:
-    """The state before the first step."""
+    """The state before the first step; with `one_step_off`, the policy of the step before samples a batch."""
     return TrainState(
         step=jnp.int32(0),
         cursor=jnp.int32(0),
@@ -61,14 +64,22 @@ def init(
         skipped=jnp.int32(0),
         params=params,
         opt_state=optimizer.init(params),
-        reference=_copy(config, params),
+        reference=copy(config, params),
+        behaviour=copy(config, params) if one_step_off else (),
         pid=controller,
     )
 
 
 def begin_rl(config: qwen2.Qwen2Config, state: TrainState, optimizer: optax.GradientTransformation) -> TrainState:
     """Freezes the parameters as the reference and starts the optimizer afresh."""
-    return state._replace(opt_state=optimizer.init(state.params), reference=_copy(config, state.params))
+    start = copy(config, state.params)
+    behaviour = jax.tree.map(jnp.copy, start) if state.behaviour else ()
+    return state._replace(opt_state=optimizer.init(state.params), reference=start, behaviour=behaviour)
+
+
+def copy(config: qwen2.Qwen2Config, params: qwen2.Params) -> qwen2.Params:
+    """Arrays of its own, as the updates donate `params`, in the precision that the model computes in."""
+    return jax.tree.map(jnp.copy, qwen2.cast(config, params))
 
 
 @jax.jit
@@ -89,8 +100,3 @@ def _checksum(x: jax.Array) -> jax.Array:
     )
     weights = (places * np.uint32(2654435761)) | np.uint32(1)  # odd: no bit of an element is lost modulo 2^32
     return jnp.sum(bits * weights, dtype=jnp.uint32)
-
-
-def _copy(config: qwen2.Qwen2Config, params: qwen2.Params) -> qwen2.Params:
-    """Arrays of its own, as the updates donate `params`."""
-    return jax.tree.map(jnp.copy, qwen2.cast(config, params))

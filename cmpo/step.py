@@ -22,6 +22,7 @@ from cmpo import sharding
 from cmpo.advantage import hybrid_advantage
 from cmpo.baselines.sft import sft_loss
 from cmpo.batch import Rewards, Rows
+from cmpo.importance import importance_weights
 from cmpo.loss import cmpo_loss
 from models import lora, qwen2
 
@@ -193,6 +194,17 @@ def cmpo_share(*, clip_low: float, clip_high: float, kl_weight: float) -> Callab
         return loss, {"loss": loss, "entropy": mean_entropy, **metrics}
 
     return share
+
+
+def corrected(rows: Rows, advantages: jax.Array, present: jax.Array, *, cap: float) -> tuple[Rows, jax.Array, Metrics]:
+    """Rows of an older policy for an update of the present one, see `cmpo.importance`; all [M, U, T].
+
+    Its tokens' advantages are weighted, and the log-probabilities under it replaced by those under the `present` one.
+    """
+    flat = (x.reshape(-1, x.shape[-1]) for x in (present, rows.sampled_logprobs, rows.mask))
+    weights, metrics = importance_weights(*flat, cap=cap)
+    advantages = advantages * weights.reshape(advantages.shape)
+    return rows.replace(sampled_logprobs=present), advantages, metrics
 
 
 def token_advantages(rewards: Rewards, turns: jax.Array, lambdas: jax.Array, **options) -> jax.Array:

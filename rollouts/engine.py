@@ -14,6 +14,7 @@ Transcripts do not depend on any of this: see `rollouts.slots`, and randomness i
 
 import asyncio
 import concurrent.futures
+import contextlib
 from typing import NamedTuple
 
 import jax
@@ -59,7 +60,7 @@ class Engine:
     """Samples for many sessions at once; use as an async context manager around a batch of dialogues.
 
     `kv_sharding` says where keys and values [L, S, K, …] live; None: on one device. With a `grammar`, nothing else
-    is written.
+    is written. `turn_taking` is held while programs are put on the devices: where another thread does so too, a lock.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class Engine:
         *,
         kv_sharding: jax.sharding.Sharding | None = None,
         grammar: Grammar | None = None,
+        turn_taking: contextlib.AbstractContextManager | None = None,
     ):
         if not 0 <= stop_id < config.vocab_size:
             raise ValueError(f"the stop token {stop_id} is not in the vocabulary of {config.vocab_size}")
@@ -77,6 +79,7 @@ class Engine:
             raise ValueError(f"capacity {sampling.capacity} exceeds the model's max_positions {config.max_positions}")
         self.sampling, self._stop_id = sampling, stop_id
         self._slots = Slots(config, stop_id, sampling, sharding=kv_sharding, grammar=grammar)
+        self._turn_taking = turn_taking or contextlib.nullcontext()
         self.version: int | None = None
         self._open: set[Stream] = set()
         self._pending: list[_Turn] = []  # in the order they came
@@ -229,15 +232,16 @@ class Engine:
 
     def _round(self, moves: list[_Move], crowded: bool) -> dict[int, Sampled]:
         """Moves streams, reads on, and, unless others would better join first, draws; returns turns that are over."""
-        for move in moves:
-            if move.guest:
-                self._slots.park(move.guest)
-            self._slots.seat(move.stream, move.slot, donor=move.donor, shared=move.shared)
-        while unread := [turn.stream for turn in self._running.values() if turn.stream.unread]:
-            self._slots.extend(unread)
-        if crowded:
-            return {}
-        drawn = self._slots.decode({slot: (turn.seed, turn.length) for slot, turn in self._running.items()})
+        with self._turn_taking:
+            for move in moves:
+                if move.guest:
+                    self._slots.park(move.guest)
+                self._slots.seat(move.stream, move.slot, donor=move.donor, shared=move.shared)
+            while unread := [turn.stream for turn in self._running.values() if turn.stream.unread]:
+                self._slots.extend(unread)
+            if crowded:
+                return {}
+            drawn = self._slots.decode({slot: (turn.seed, turn.length) for slot, turn in self._running.items()})
         for slot, turn in self._running.items():
             turn.parts.append(tuple(part[slot, : drawn.counts[slot]] for part in drawn[:3]))
         return {slot: self._sampled(turn) for slot, turn in self._running.items() if not drawn.active[slot]}

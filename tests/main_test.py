@@ -180,13 +180,13 @@ def underway(workdir, pid, lines):
     return booked.exists() and f"process {pid} " in held.read_text() and booked.read_text().count("\n") >= lines
 
 
-def assert_same_run(workdir, state, expected_workdir, expected_state):
+def assert_same_run(workdir, state, expected_workdir, expected_state, lines=4):
     """Bitwise: the state, and all that was written but for what was timed."""
     chex.assert_trees_all_equal(state, expected_state)
     assert transcripts(workdir) == transcripts(expected_workdir)
     timed = {"seconds": None, "tokens_per_second": None}
     records, expected = ([record | timed for record in metrics.read(path)] for path in (workdir, expected_workdir))
-    assert records == expected and len(records) == 4
+    assert records == expected and len(records) == lines
 
 
 def test_updates_that_are_never_finite_stop_the_run_and_leave_the_model(tmp_path):
