@@ -37,7 +37,7 @@ def reference(outcome, process, cost, mask, lambdas, *, w_o, w_p, normalize, cre
                 discount ** (s - t) * (w_p * float(process[i, s]) - price[s]) for s in later
             )
         groups.append([(i, t) for t in valid])
-    if normalize == "group":
+    if normalize in ("group", "center"):
         groups = [sum(groups, [])]
     result = np.zeros(mask.shape)
     for cells in groups:
@@ -45,7 +45,8 @@ def reference(outcome, process, cost, mask, lambdas, *, w_o, w_p, normalize, cre
         for cell in cells:
             result[cell] = utility[cell]
             if normalize != "none":
-                result[cell] = (utility[cell] - np.mean(values)) / (np.std(values) + eps)
+                spread = 1 if normalize == "center" else np.std(values) + eps
+                result[cell] = (utility[cell] - np.mean(values)) / spread
     return result
 
 
@@ -56,6 +57,7 @@ class HandValuesTest(chex.TestCase):
         ("instant", "none", "instant", [[4.5, 3.0], [2.0, 0.0]]),
         # 4.5, 3, 2 have mean 19/6; away from it by 8/6, -1/6, -7/6; variance (64+1+49)/36/3 = 19/18, std 1.0274023.
         ("instant_group", "group", "instant", [[1.2977714, -0.1622214], [-1.1355499, 0.0]]),
+        ("instant_center", "center", "instant", [[8 / 6, -1 / 6], [-7 / 6, 0.0]]),
         # 4.5, 3 have mean 3.75 and std .75; one turn alone has std 0.
         ("instant_trajectory", "trajectory", "instant", [[1.0, -1.0], [0.0, 0.0]]),
         # Process minus price: .5, -1; 0. To go, halved per turn: .5 - .5, -1; 0. Plus outcome: 4, 3; 2.
@@ -103,7 +105,7 @@ def groups(draw, g=3, n=4, c=2):
     return array(g, 0, 5), array((g, n), 0, 1), array((g, n, c), 0, 2), mask, array(c, 0, 5)
 
 
-@pytest.mark.parametrize("normalize", ["group", "trajectory", "none"])
+@pytest.mark.parametrize("normalize", ["group", "trajectory", "center", "none"])
 @pytest.mark.parametrize("credit", ["instant", "return_to_go"])
 @hypothesis.settings(deadline=None, max_examples=50)
 @hypothesis.given(inputs=groups(), w_o=quarters(0, 2), w_p=quarters(0, 2), discount=st.sampled_from([0.0, 0.5, 1.0]))
@@ -136,7 +138,7 @@ def many_groups(seed, b=5, g=4, n=3, c=2):
     )
 
 
-@pytest.mark.parametrize("normalize", ["group", "trajectory", "none"])
+@pytest.mark.parametrize("normalize", ["group", "trajectory", "center", "none"])
 def test_vmap_over_groups_equals_a_loop(normalize):
     *arrays, lambdas = many_groups(0)
     function = functools.partial(jitted, normalize=normalize, credit="return_to_go", discount=0.9)
@@ -146,7 +148,7 @@ def test_vmap_over_groups_equals_a_loop(normalize):
         chex.assert_trees_all_close(one, function(*group, lambdas), atol=1e-5)
 
 
-@pytest.mark.parametrize("normalize", ["group", "trajectory", "none"])
+@pytest.mark.parametrize("normalize", ["group", "trajectory", "center", "none"])
 @pytest.mark.parametrize("credit", ["instant", "return_to_go"])
 def test_gradients_see_nothing_outside_the_mask(normalize, credit):
     outcome = np.float32([4, np.nan, 3])  # the second dialogue failed
@@ -168,7 +170,7 @@ def test_gradients_see_nothing_outside_the_mask(normalize, credit):
     assert np.any(got[1][mask] != 0)
 
 
-@pytest.mark.parametrize("normalize", ["group", "trajectory"])
+@pytest.mark.parametrize("normalize", ["group", "trajectory", "center"])
 def test_no_valid_turn_gives_zeros(normalize):
     nan = np.full((2, 2), np.nan, np.float32)
     result = hybrid_advantage(nan[0], nan, nan[..., None], nan == 0, LAMBDAS, normalize=normalize)
@@ -178,7 +180,7 @@ def test_no_valid_turn_gives_zeros(normalize):
         hybrid_advantage(zero[0], zero, zero[..., None], zero > 0, LAMBDAS, normalize=normalize)
 
 
-@pytest.mark.parametrize("normalize", ["group", "trajectory"])
+@pytest.mark.parametrize("normalize", ["group", "trajectory", "center"])
 def test_equal_utilities_give_exact_zeros_and_finite_gradients(normalize):
     # The float32 mean of equal numbers may miss them: the rounding error must not be divided by itself.
     mask, zero = np.ones((1, 7), bool), np.zeros((1, 7), np.float32)
@@ -199,7 +201,7 @@ def test_without_process_and_cost_it_is_grpo():
 
 
 def test_refuses_what_it_does_not_know():
-    with pytest.raises(ValueError, match="'group', 'trajectory', 'none'.*'batch'"):
+    with pytest.raises(ValueError, match="'group', 'trajectory', 'center', 'none'.*'batch'"):
         hybrid_advantage(*ARGS, normalize="batch")
     with pytest.raises(ValueError, match="'instant', 'return_to_go'.*'gae'"):
         hybrid_advantage(*ARGS, credit="gae")
