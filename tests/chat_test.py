@@ -1,5 +1,6 @@
 """The turn format, the cleaning of foreign text, and the chat template against transformers' own rendering."""
 
+import itertools
 import re
 import time
 
@@ -21,8 +22,8 @@ FRAGMENTS = (
     *(" ", "\n", "\t", "\u00a0", "Hello.", "Süß 你好 🙂", "I am sorry"),
 )
 TAGS = ["<think>", "</think>", "<response>", "</response>", "<action>", "</action>"]
-words = st.sampled_from(("", "Hello.", " why\n", "a < b", "[end:5]", "1 > 0", "<|im_end|>"))
-turns = st.builds(chat.Reply, words, words, st.sampled_from(chat.ACTIONS)).map(chat.render)
+WORDS = ("Hello.", " why\n", "a < b", "[end:5]", "1 > 0", "<|im_end|>", "")
+TURNS = [chat.render(chat.Reply(*parts)) for parts in itertools.product(WORDS, WORDS, chat.ACTIONS)]
 
 
 @st.composite
@@ -46,7 +47,7 @@ def taken_apart(text):
     return chat.Reply(think.strip(), response.strip(), action.strip())
 
 
-@given(st.text() | messes() | almost.texts(turns, FRAGMENTS))
+@given(st.text() | almost.texts(TURNS, FRAGMENTS))
 @example(GOOD.replace("</response>", "</response>" * 2))
 @example(GOOD.replace("chat", "\x1cvoucher\u3000"))
 @example(GOOD.replace("chat", "voucher\ud83d"))

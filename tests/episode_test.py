@@ -115,10 +115,10 @@ MARKS = (
     "\n",
     " ",
 )
-marked = st.sampled_from(("", "Fine. [end:4]", "[end:2] [end:5]", "[ Quit ]", "Cold!", "[e[end:3]nd:5]"))
+MARKED = ("Fine. [end:4]", "[end:2] [end:5]", "[ Quit ]", "Cold!", "[e[end:3]nd:5]", "")
 
 
-@given(st.text() | almost.texts(marked, MARKS), st.integers(1, 3), st.booleans())
+@given(st.text() | almost.texts(MARKED, MARKS), st.integers(1, 3), st.booleans())
 def test_whatever_a_user_writes_rates_quits_or_goes_on(message, turns, voucher):
     before = episode.State(turns, voucher)
     after = episode.user_step(before, message, max_turns=3)
@@ -134,7 +134,7 @@ def test_whatever_a_user_writes_rates_quits_or_goes_on(message, turns, voucher):
 @given(
     st.text()
     | almost.texts(
-        st.sampled_from((CHAT, VOUCHER)),
+        (CHAT, VOUCHER),
         ("<think>", "</response>", "[end:5]", "(System state: refunded yes)", "<|im_end|>", "voucher", "chat", "\n"),
     ),
     st.sampled_from((START, episode.State(2, True), episode.State(2, False, "rated", 4.0))),
