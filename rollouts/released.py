@@ -36,7 +36,7 @@ def read(path: str) -> Iterator[Scenario]:
             batches = file.iter_batches(256, columns=list(_COLUMNS))
             for number, row in enumerate(row for batch in batches for row in batch.to_pylist()):
                 yield _checked(row, number, path)
-    except (pyarrow.ArrowException, OSError) as error:
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:  # names of columns and values are UTF-8
         raise ValueError(f"config.data.path: {path!r} is not a parquet file, or a damaged one: {error}") from None
 
 

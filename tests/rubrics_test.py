@@ -168,7 +168,7 @@ def test_whatever_a_judge_answers_is_a_whole_verdict_of_allowed_scores_or_refuse
         assert expected is None and str(error).startswith("expected ") and len(str(error)) < 1000
     else:
         assert verdict.scores == expected and list(verdict.scores) == list(rubric.items)
-        assert 0 <= verdict.total <= rubric.maximum and verdict.reason.encode()
+        assert 0 <= verdict.total <= rubric.maximum and verdict.reason.encode().decode() == verdict.reason
         assert rubric is not PROCESS or 0 <= verdict.reward(dict.fromkeys(PRINCIPLES, 1.0)) <= 1
 
 
