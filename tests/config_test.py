@@ -153,9 +153,7 @@ def test_whatever_is_typed_is_a_whole_config_or_one_line(arguments):
         begin(config)
     except ValueError as error:
         typed = {argument.removeprefix("--config.").partition("=")[0].rpartition(".")[2] for argument in arguments}
-        assert any(name in str(error) for name in typed) and re.search(
-            "expected|must|no multiple|is not set|does not divide", str(error)
-        )
+        assert any(name in str(error) for name in typed)
 
 
 @pytest.mark.parametrize(
