@@ -59,7 +59,7 @@ def _parse(arguments: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> 
         if "Traceback" in text:  # the config file raised: its message comes last
             text = text.splitlines()[-1]
         sys.exit("error: " + " ".join(text.split()))
-    except (AttributeError, LookupError) as error:  # how ml_collections reports a field that does not exist
+    except (AttributeError, LookupError, TypeError) as error:  # how ml_collections reports a field that does not exist
         while error.args and isinstance(error.args[0], Exception):
             error = error.args[0]
         sys.exit("error: --config: no such field: " + " ".join(str(error.args[0]).split()))
