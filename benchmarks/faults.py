@@ -63,7 +63,7 @@ class Watch:
     """What was played with which seed, and what was scored."""
 
     played: list = dataclasses.field(default_factory=list)  # (seed, dialogue)
-    scored: set[int] = dataclasses.field(default_factory=set)  # ids of dialogues with a valid turn in the rewards
+    scored: set[int] = dataclasses.field(default_factory=set)  # ids of the turns of dialogues that are in the rewards
 
 
 @contextlib.contextmanager
@@ -80,7 +80,7 @@ def watching():
     def scored(dialogues, group_size, max_turns):
         rewards = rewards_of(dialogues, group_size, max_turns)
         valid = rewards.turn_mask.reshape(len(dialogues), -1).any(1)
-        watch.scored |= {id(dialogue) for dialogue, some in zip(dialogues, valid, strict=True) if some}
+        watch.scored |= {id(dialogue.turns) for dialogue, some in zip(dialogues, valid, strict=True) if some}
         return rewards
 
     with unittest.mock.patch.object(play, "play", noted), unittest.mock.patch.object(batch, "rewards", scored):
@@ -116,10 +116,11 @@ def run(workdir: pathlib.Path, fault: str, share: float, steps: int) -> dict:
     rl = [record for record in metrics.read(workdir) if record["phase"] == "rl"]
     asked, lost = unanswered(server.log)
     wrong, silent = 0, 0
+    unseen = watch.scored - {id(dialogue.turns) for _, dialogue in watch.played}  # none, or the figures mean nothing
     for seed, dialogue in watch.played:
         own = requests(seed)
         unheard = bool(own & lost)
-        wrong += id(dialogue) in watch.scored and (unheard or not dialogue.ok)
+        wrong += id(dialogue.turns) in watch.scored and (unheard or not dialogue.ok)
         silent += not own & asked  # of which the log knows nothing
     causes = sum((collections.Counter(record["dialogues_failed"]) for record in rl), collections.Counter())
     # The first step compiles.
@@ -130,7 +131,7 @@ def run(workdir: pathlib.Path, fault: str, share: float, steps: int) -> dict:
         "failed": dict(causes),
         "ok": sum(record["dialogues_ok"] for record in rl),
         "scored": len(watch.scored),
-        "scored_wrongly": wrong + silent,
+        "scored_wrongly": wrong + silent + len(unseen),
         "turns": float(np.mean([record["turns_mean"] for record in rl])),
         "seconds": statistics.median(sum(record["seconds"].values()) for record in rl[1:]),
     }

@@ -4,8 +4,8 @@
 
 User and judge are the embedded endpoint, served in a process of its own; the agent is scripted. Every few seconds the
 memory, open files and asyncio tasks of the process that plays are noted, and the memory and files of the server. After
-a warm-up, the first fifth of the time, nothing may grow: the table gives the least and most of each, and its trend, the
-slope of a straight line through the second half, in units per minute.
+a warm-up, the first fifth of the time, nothing may grow: the table gives the least and most of each, its mean in each
+of the other fifths, and its trend, the slope of a straight line through the second half, in units per minute.
 """
 
 import argparse
@@ -101,10 +101,12 @@ def main() -> None:
     warm, half, records = looks[len(looks) // 5 :], looks[len(looks) // 2 :], []
     minutes = np.arange(len(half)) * EVERY / 60
     print(f"{arguments.minutes:g} minutes, {arguments.dialogues} dialogues at a time: {ok:,} ended, {failed} failed")
-    print(f"{left} tasks left at the end\n\n| | least | most | trend per minute |\n|---|---:|---:|---:|")
+    print(f"{left} tasks left at the end\n\n| | least | most | mean of fifths 2 to 5 | trend per minute |")
+    print("|---|---:|---:|---:|---:|")
     for name in looks[0]:
         values, slope = [seen[name] for seen in warm], np.polyfit(minutes, [seen[name] for seen in half], 1)[0]
-        print(f"| {name} | {min(values):,.1f} | {max(values):,.1f} | {slope:+.2f} |")
+        means = ", ".join(f"{np.mean(part):,.1f}" for part in np.array_split(values, 4))
+        print(f"| {name} | {min(values):,.1f} | {max(values):,.1f} | {means} | {slope:+.2f} |")
         record = {"what": f"soak: {name}", "ours": max(values), "peer": min(values), "peer_name": "least after warm-up"}
         record |= {"ratio": min(values) / max(values), "unit": name, "trend_per_minute": slope}
         note = f"{arguments.minutes:g} minutes, {ok} dialogues ended, {failed} failed, {left} tasks left"

@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 
 import jax
 from absl import app, flags, logging
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
-from cmpo import processes
+from cmpo import processes, ranges
 from cmpo.rollout import RolloutsFailed
 from rollouts.client import BudgetReached, ReplayMiss
 
@@ -29,6 +29,8 @@ def run(work: Callable[[], None], *, required: Sequence[str]) -> None:
         if not flags.FLAGS["verbosity"].present:
             logging.set_verbosity(logging.WARNING)
         try:
+            if CONFIG.value is not None:
+                ranges.check(CONFIG.value)
             processes.start()
             keep_programs()
             work()
@@ -47,12 +49,24 @@ def keep_programs() -> None:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
-def _parse(arguments: Sequence[str]) -> list[str]:
+def _parse(arguments: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> list[str]:
     try:
-        return flags.FLAGS(arguments)
-    except flags.Error as error:  # where the config file raised, its traceback, with the message last
-        sys.exit("error: " + str(error).strip().splitlines()[-1].strip())
-    except (AttributeError, KeyError) as error:  # how ml_collections reports a field that does not exist
-        while isinstance(error.args[0], Exception):
+        program, *others = values(arguments)
+        given = values["config"]
+        overrides = config_flags.get_override_values(given) if given.present else {}
+    except flags.Error as error:
+        text = str(error).strip()
+        if "Traceback" in text:  # the config file raised: its message comes last
+            text = text.splitlines()[-1]
+        sys.exit("error: " + " ".join(text.split()))
+    except (AttributeError, LookupError, TypeError) as error:  # how ml_collections reports a field that does not exist
+        while error.args and isinstance(error.args[0], Exception):
             error = error.args[0]
         sys.exit("error: --config: no such field: " + " ".join(str(error.args[0]).split()))
+    except (ValueError, OSError, SyntaxError) as error:  # a name that is none, a file that is none
+        sys.exit("error: --config: " + " ".join(str(error).split()))
+    if others:
+        sys.exit(f"error: unexpected argument {others[0]!r}; a setting is written --config.FIELD=VALUE")
+    if whole := [name for name, value in overrides.items() if isinstance(value, ConfigDict)]:
+        sys.exit(f"error: --config.{whole[0]}: expected one of its fields, as in --config.{whole[0]}.FIELD=VALUE")
+    return [program]

@@ -1,9 +1,10 @@
-"""Writing what must not be found half-written: whole files by replacement, lines by appending.
+"""Writing what must not be found half-written: whole files by replacement, lines by appending. And reading it again.
 
 Errors name the file: the system's own, of a write to an open file, do not.
 """
 
 import contextlib
+import json
 import os
 import pathlib
 from collections.abc import Iterator
@@ -18,6 +19,17 @@ def replace(path: pathlib.Path, text: str) -> None:
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
+
+
+def read_object(path: pathlib.Path) -> dict:
+    """The JSON object in a file. Raises ValueError, naming the file, if it holds something else, or OSError."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:  # not UTF-8, not JSON, too deep, or too many digits
+        raise ValueError(f"{path}: expected a JSON object, got {type(error).__name__}: {error}") from None
+    if not isinstance(found, dict):
+        raise ValueError(f"{path}: expected a JSON object, got {found!r:.100}")
+    return found
 
 
 def append(path: pathlib.Path, text: str) -> None:

@@ -21,7 +21,7 @@ from matplotlib import ticker
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from cmpo import metrics
+from cmpo import files, metrics, ranges
 from rollouts.types import FORMAT_ERRORS, LEVELS
 
 _TRANSCRIPTS = 6
@@ -293,8 +293,8 @@ def _load(workdir: str | os.PathLike) -> tuple[list[dict], dict, float | None]:
         path = pathlib.Path(workdir, name)
         if not path.is_file():
             raise FileNotFoundError(f"{path}: no such file; expected {what}, written by python -m cmpo.main")
-    config = json.loads(path.read_text(encoding="utf-8"))
-    target = config.get("pid", {}).get("target")
+    config = files.read_object(path)
+    target = ranges.flatten(config).get("pid.target")
     return metrics.read(workdir), config, target[0] if isinstance(target, list) else target
 
 

@@ -13,7 +13,7 @@ import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from cmpo import demonstrations, files, lock, pid, processes, rollout, sharding
+from cmpo import demonstrations, files, lock, pid, processes, ranges, rollout, sharding
 from cmpo import model as policy
 from cmpo import state as train_state
 from cmpo.data import Source
@@ -59,12 +59,13 @@ def claim(workdir: pathlib.Path, config: ConfigDict) -> None:
 def check(workdir: pathlib.Path, config: ConfigDict, prefix: str = "") -> None:
     """Compares `config` with the one that `workdir` was made with, as far as field names begin with `prefix`.
 
-    Raises FileNotFoundError if there is no run, ConfigConflict naming the fields that differ.
+    Raises FileNotFoundError if there is no run, ConfigConflict naming the fields that differ, ValueError naming the
+    file if it is damaged.
     """
     path = workdir / "config.json"
     if not path.exists():
         raise FileNotFoundError(f"--workdir: expected a run with a config.json, found none in {str(workdir)!r}")
-    here, there = _flatten(config.to_dict()), _flatten(json.loads(path.read_text(encoding="utf-8")))
+    here, there = ranges.flatten(config.to_dict()), ranges.flatten(files.read_object(path))
     fixed = (here.keys() | there.keys()) - MAY_CHANGE
     names = (name for name in sorted(fixed) if name.startswith(prefix))
     differ = [
@@ -229,10 +230,3 @@ def abstract_state(config: ConfigDict, model: qwen2.Qwen2Config, mesh: Mesh) -> 
         return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
     return jax.tree.map(placed, shapes, sharding.tree(mesh, shapes))
-
-
-def _flatten(tree: dict, prefix: str = "") -> dict[str, object]:
-    flat = {}
-    for name, value in tree.items():
-        flat |= _flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
-    return flat

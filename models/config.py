@@ -92,7 +92,10 @@ class Qwen2Config:
                 raise ValueError(f"hidden_size {self.hidden_size} is no multiple of num_heads {self.num_heads}")
             object.__setattr__(self, "head_dim", self.hidden_size // self.num_heads)
         if self.head_dim < 2 or self.head_dim % 2:
-            raise ValueError(f"head_dim must be positive and even for the rotary embedding, got {self.head_dim}")
+            raise ValueError(
+                "head_dim must be positive and even for the rotary embedding, "
+                f"got {self.head_dim} (of hidden_size {self.hidden_size}, num_heads {self.num_heads})"
+            )
         if self.num_heads % self.num_kv_heads:
             raise ValueError(f"num_heads {self.num_heads} is no multiple of num_kv_heads {self.num_kv_heads}")
         if self.sliding_window < 0 or self.window_from < 0:

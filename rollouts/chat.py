@@ -17,8 +17,11 @@ _TURN = re.compile(
     re.DOTALL,
 )
 _TAG = re.compile(r"</?(?:think|response|action)>")
+_TAGS = [f"<{slash}{part}>" for part in ("think", "response", "action") for slash in ("", "/")]
 _CONTROL = re.compile(r"<\|[^<>|]*\|>")
-_STAGE_DIRECTION = re.compile(r"\[\s*(?:end\s*:[^\]]*|quit)\s*\]|\(?\s*system\s+state\s*:[^)\n]*\)?", re.IGNORECASE)
+_STAGE_DIRECTION = re.compile(r"\[\s*(?:end\s*:[^][]*|quit\s*)\]|(?:\(\s*)?system\s+state\s*:[^)\n]*\)?", re.IGNORECASE)
+_NESTED = 8  # how often taking something out may make a new one; in honest text it never does
+_BEGINNINGS = str.maketrans("", "", "<[:")  # each of what is stripped has one of these in it
 
 
 class ChatTokenizer(Protocol):
@@ -49,8 +52,8 @@ def parse(text: str) -> Reply:
     White space between the parts is allowed. Raises MalformedTurn for anything else: parts missing, doubled, nested or
     reordered, text around them, an empty response or an unknown action.
     """
-    match = _TURN.fullmatch(text)
-    if match is None or any(_TAG.search(match[part]) for part in ("think", "response")):
+    match = _TURN.fullmatch(text) if _TAG.findall(text) == _TAGS else None  # more of them would make matching slow
+    if match is None:
         raise MalformedTurn(
             f"expected <think>…</think><response>…</response><action>chat|voucher</action>, got {text!r}"
         )
@@ -64,18 +67,24 @@ def render(reply: Reply) -> str:
     return f"<think>{reply.think}</think><response>{reply.response}</response><action>{reply.action}</action>"
 
 
-def clean(text: str) -> str:
-    """Strips what foreign text must not carry into the agent's stream: control tokens and the turn format's tags."""
-    while (cleaner := _TAG.sub("", _CONTROL.sub("", text))) != text:  # removing one may complete another
-        text = cleaner
-    return text.strip()
+def clean(text: str, *marks: re.Pattern[str]) -> str:
+    """Strips what foreign text must not carry into the agent's stream: control tokens, the turn format's tags, `marks`.
+
+    Also what is there only once another is taken out of its middle. In text nested deeper than any honest one, the
+    characters that they are made of go as well, so that the time stays linear in the length, whoever wrote it.
+    """
+    for _ in range(_NESTED):
+        before = text
+        for pattern in (_CONTROL, _TAG, *marks):
+            text = pattern.sub("", text)
+        if text == before:
+            return text.strip()
+    return text.translate(_BEGINNINGS).strip()
 
 
 def clean_response(text: str) -> str:
     """Strips from an agent's response what only users and the system may say: endings and lines of system state."""
-    while (cleaner := clean(_STAGE_DIRECTION.sub("", text))) != text:  # as above, and a tag may hide inside one
-        text = cleaner
-    return text
+    return clean(text, _STAGE_DIRECTION)
 
 
 def encode_opening(tokenizer: ChatTokenizer, messages: Sequence[Message]) -> list[int]:

@@ -3,7 +3,8 @@
 import dataclasses
 import os
 import re
-from urllib.parse import urlsplit
+
+import httpx
 
 EMBEDDED = "embedded"
 
@@ -80,13 +81,12 @@ def check(name: str, endpoint: Endpoint) -> None:
 
 def _check_url(name: str, url: str) -> None:
     expected = f"config.{name}.url: expected 'embedded' or http(s)://…/v1, several separated by commas"
-    try:
-        parts = urlsplit(url)
-        fine = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0  # the port may raise as well
-        secret = "@" in parts.netloc or parts.query or parts.fragment
-    except ValueError:
-        fine = secret = False
-    if secret:  # configs are kept and shown
+    if any(mark in url for mark in "@?#"):  # configs are kept and shown
         raise ValueError(f"{expected}; without user, password or query: keys are for config.{name}.api_key_env")
+    try:
+        parts = httpx.URL(url)  # which will be asked to read it
+        fine = parts.scheme in ("http", "https") and parts.host and (parts.port is None or 0 < parts.port < 2**16)
+    except (httpx.InvalidURL, ValueError):
+        fine = False
     if not fine:
         raise ValueError(f"{expected}; got {url.rstrip('/')!r}")

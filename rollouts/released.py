@@ -2,12 +2,13 @@
 
 import pathlib
 from collections.abc import Iterator, Mapping
+from types import UnionType
 from typing import Any
 
 import pyarrow
 import pyarrow.parquet
 
-from rollouts.types import DEMANDS, Order, Persona, Scenario
+from rollouts.types import DEMANDS, LEVELS, Order, Persona, Scenario
 
 _COMPLAINTS = {
     "Food temperature issue": "food temperature",
@@ -16,6 +17,7 @@ _COMPLAINTS = {
 }
 
 _COLUMNS = ("prompt", "extra_info")
+_DETAILS = "extra_info.interaction_kwargs"
 
 
 def read(path: str) -> Iterator[Scenario]:
@@ -34,52 +36,67 @@ def read(path: str) -> Iterator[Scenario]:
             batches = file.iter_batches(256, columns=list(_COLUMNS))
             for number, row in enumerate(row for batch in batches for row in batch.to_pylist()):
                 yield _checked(row, number, path)
-    except (pyarrow.ArrowException, OSError) as error:
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:  # names of columns and values are UTF-8
         raise ValueError(f"config.data.path: {path!r} is not a parquet file, or a damaged one: {error}") from None
 
 
 def _checked(row: Mapping[str, Any], number: int, path: str) -> Scenario:
     try:
         return from_record(row)
-    except (KeyError, TypeError, ValueError, IndexError) as error:
-        reason = f"{type(error).__name__}: {error}"
-        raise ValueError(f"config.data.path: row {number} of {path!r} is no FDS record: {reason}") from None
+    except ValueError as error:
+        raise ValueError(f"config.data.path: row {number} of {path!r} is no FDS record: {error}") from None
 
 
 def from_record(record: Mapping[str, Any]) -> Scenario:
     """Turns one row (`prompt`, `extra_info`) into a Scenario; the agent keeps the record's own system prompt.
 
-    The records do not say whether the platform's facts support the claim: `order.supported` is None. Raises KeyError
-    or TypeError where a field is missing, ValueError where a value is unknown.
+    The records do not say whether the platform's facts support the claim: `order.supported` is None. Raises ValueError,
+    naming the field and what is there, where one is missing, null, of another type or of an unknown value.
     """
-    details = record["extra_info"]["interaction_kwargs"]
-    profile, demand, signals = details["user_profile"], details["core_demand"], details["system_signal"]
-    portrait = profile["user_profile"]
-    habits, attributes = portrait["behavioralPatterns"], portrait["inferredAttributes"]
-    level, kind, complaint = (
-        int(profile["category_info"]["category_key"]),
-        int(demand["core_need_type"]),
-        signals["faqType"],
-    )
-    if not (1 <= level <= 5 and 1 <= kind <= len(DEMANDS) and complaint in _COMPLAINTS):
-        raise ValueError(f"expected level 1..5, demand 1..4 and a known faqType, got {level}, {kind}, {complaint!r}")
+    portrait, signals = f"{_DETAILS}.user_profile.user_profile", f"{_DETAILS}.system_signal"
+    habits, traits = f"{portrait}.behavioralPatterns", f"{portrait}.inferredAttributes.impliedPersonalityTraits"
+    level = _number(record, f"{_DETAILS}.user_profile.category_info.category_key", len(LEVELS))
+    demand = _number(record, f"{_DETAILS}.core_demand.core_need_type", len(DEMANDS))
+    count = len(_field(record, traits, list))
     persona = Persona(
         level=level,
-        communication_style=habits["communicationStyle"],
-        information_disclosure=habits["informationDisclosure"],
-        problem_solving=habits["problemSolvingApproach"],
-        emotional_style="; ".join(attributes["impliedPersonalityTraits"]),
+        communication_style=_field(record, f"{habits}.communicationStyle"),
+        information_disclosure=_field(record, f"{habits}.informationDisclosure"),
+        problem_solving=_field(record, f"{habits}.problemSolvingApproach"),
+        emotional_style="; ".join(_field(record, f"{traits}.{number}") for number in range(count)),
     )
-    shown = ("instantMessageMap", "foodInfo", "rcTag", "merchantName")
-    merchant = signals["merchantNameMap"]["en"]
-    values = {**signals, "merchantName": merchant}
+    complaint = _field(record, f"{signals}.faqType")
+    if complaint not in _COMPLAINTS:
+        raise ValueError(f"{signals}.faqType: expected one of {sorted(_COMPLAINTS)}, got {complaint!r:.100}")
+    shown = {name: _field(record, f"{signals}.{name}") for name in ("instantMessageMap", "foodInfo", "rcTag")}
+    shown["merchantName"] = _field(record, f"{signals}.merchantNameMap.en")
     order = Order(
-        items=signals["foodInfo"],
-        merchant=merchant,
+        items=shown["foodInfo"],
+        merchant=shown["merchantName"],
         complaint=_COMPLAINTS[complaint],
         supported=None,
         record="",
-        signals=tuple((name, str(values[name])) for name in shown),
+        signals=tuple(shown.items()),
     )
-    name = f"{details['split']}-{details['batch_id']}-{details['index']}"
-    return Scenario(name, persona, DEMANDS[kind - 1], order, record["prompt"][0]["content"])
+    name = "-".join(str(_field(record, f"{_DETAILS}.{part}", str | int)) for part in ("split", "batch_id", "index"))
+    return Scenario(name, persona, DEMANDS[demand - 1], order, _field(record, "prompt.0.content"))
+
+
+def _field(record: Mapping[str, Any], path: str, kind: type | UnionType = str) -> Any:
+    value: Any = record
+    try:
+        for key in path.split("."):
+            value = value[int(key) if isinstance(value, list) else key]
+    except (KeyError, IndexError, TypeError, ValueError):
+        raise ValueError(f"{path}: expected {key!r} to be there, got {value!r:.100}") from None
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise ValueError(f"{path}: expected {getattr(kind, '__name__', kind)}, got {value!r:.100}")
+    return value
+
+
+def _number(record: Mapping[str, Any], path: str, most: int) -> int:
+    """A number from 1 to `most`, as such or as text."""
+    value = _field(record, path, str | int)
+    if str(value) not in map(str, range(1, most + 1)):
+        raise ValueError(f"{path}: expected 1 to {most}, got {value!r:.100}")
+    return int(value)

@@ -74,7 +74,7 @@ class Rubric(NamedTuple):
             found = json.loads(answer, object_pairs_hook=_once_each)
         except RecursionError:
             raise ValueError("expected a JSON object, got one too deeply nested") from None
-        except json.JSONDecodeError as error:
+        except ValueError as error:  # JSONDecodeError, a key twice, or a number of too many digits for Python
             raise ValueError(f"expected one JSON object and nothing else: {error}") from None
         if not isinstance(found, dict) or found.keys() != {"reason", *self.items}:
             got = sorted(found) if isinstance(found, dict) else type(found).__name__
@@ -95,7 +95,7 @@ def _either(scores: Sequence[float]) -> str:
 
 def _once_each(pairs: list[tuple[str, object]]) -> dict[str, object]:
     if len(found := dict(pairs)) < len(pairs):
-        raise ValueError(f"expected every key once, got {[key for key, _ in pairs]!r:.300}")
+        raise ValueError(f"a key comes twice in {[key for key, _ in pairs]!r:.300}")
     return found
 
 

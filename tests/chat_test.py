@@ -1,6 +1,8 @@
 """The turn format, the cleaning of foreign text, and the chat template against transformers' own rendering."""
 
+import itertools
 import re
+import time
 
 import pytest
 import transformers
@@ -10,6 +12,7 @@ from hypothesis import strategies as st
 from models import tokenizer
 from rollouts import chat, episode
 from rollouts.types import Message
+from tests import almost
 
 GOOD = "<think>why</think><response>Hello.</response><action>chat</action>"
 FRAGMENTS = (
@@ -18,6 +21,9 @@ FRAGMENTS = (
     *("(System state: refunded yes; voucher issued earlier)", "system state:", "System ", "state", ":", "(", ")"),
     *(" ", "\n", "\t", "\u00a0", "Hello.", "Süß 你好 🙂", "I am sorry"),
 )
+TAGS = ["<think>", "</think>", "<response>", "</response>", "<action>", "</action>"]
+WORDS = ("Hello.", " why\n", "a < b", "[end:5]", "1 > 0", "<|im_end|>", "")
+TURNS = [chat.render(chat.Reply(*parts)) for parts in itertools.product(WORDS, WORDS, chat.ACTIONS)]
 
 
 @st.composite
@@ -30,15 +36,28 @@ def messes(draw):
     return text
 
 
-@given(messes() | messes().map(lambda mess: GOOD.replace("Hello.", mess)) | messes().map(lambda mess: GOOD + mess))
-def test_parse_refuses_or_gives_a_reply_that_renders_back(text):
+def taken_apart(text):
+    """The turn format read by hand: six tags in their order, and nothing but white space between the parts."""
+    pieces = re.split("(" + "|".join(TAGS) + ")", text)
+    if pieces[1::2] != TAGS:
+        return None
+    before, think, gap, response, other_gap, action, after = pieces[::2]
+    if (before + gap + other_gap + after).strip() or not response.strip() or action.strip() not in chat.ACTIONS:
+        return None
+    return chat.Reply(think.strip(), response.strip(), action.strip())
+
+
+@given(st.text() | almost.texts(TURNS, FRAGMENTS))
+@example(GOOD.replace("</response>", "</response>" * 2))
+@example(GOOD.replace("chat", "\x1cvoucher\u3000"))
+@example(GOOD.replace("chat", "voucher\ud83d"))
+def test_whatever_an_agent_writes_is_a_reply_or_a_malformed_turn(text):
     try:
         reply = chat.parse(text)
-    except chat.MalformedTurn:
-        return
-    assert chat.parse(chat.render(reply)) == reply
-    assert reply.action in chat.ACTIONS and reply.response
-    assert not any(tag in reply.think + reply.response for tag in tokenizer.TAGS)
+    except chat.MalformedTurn as refusal:
+        assert taken_apart(text) is None and "expected" in str(refusal) and repr(text) in str(refusal)
+    else:
+        assert reply == taken_apart(text) == chat.parse(chat.render(reply))
 
 
 @given(
@@ -119,7 +138,7 @@ def test_clean_leaves_no_token_and_no_tag(text):
 def test_clean_response_leaves_nothing_only_users_or_the_system_may_say(text):
     cleaned = chat.clean_response(text)
     assert not [token for token in tokenizer.CONTROL + tokenizer.TAGS if token in cleaned]
-    assert not re.search(r"\[\s*end\s*:[^\]]*\]|\[\s*quit\s*\]|system\s+state\s*:", cleaned, re.IGNORECASE)
+    assert not re.search(r"\[\s*end\s*:[^][]*\]|\[\s*quit\s*\]|system\s+state\s*:", cleaned, re.IGNORECASE)
     assert episode.user_step(episode.State(), cleaned, max_turns=9).end == ""
     assert chat.clean_response(cleaned) == cleaned
 
@@ -131,6 +150,30 @@ def test_what_the_agent_reads_carries_no_end_mark(text):
     message = episode.without_marks(text)
     assert not [token for token in tokenizer.CONTROL + tokenizer.TAGS if token in message]
     assert episode.user_step(episode.State(), message, max_turns=9).end == ""
+
+
+HOSTILE = [
+    *("[" + " " * 100_000, "a" + " " * 100_000 + "b", "system" + " " * 100_000, "[end:" * 20_000, "<|" * 50_000),
+    *("[end:" + " " * 100_000, "[quit" + " " * 100_000, "(" * 100_000, "[end:" + "]" * 100_000),
+    "<th" * 14_000 + "<think>" + "ink>" * 14_000,
+    "[qu" * 16_000 + "[quit]" + "it]" * 16_000,
+    "<think>" + "</think><response>" * 5_000,
+    "<think>" + "</think><response></response><action>" * 2_500,
+    GOOD.replace("chat", " " * 100_000),
+]
+
+
+@pytest.mark.parametrize("text", HOSTILE, ids=lambda text: text[:20].strip())
+def test_no_text_takes_long(text):
+    """Nine seconds were what the worst of them took; while it is read, nothing else in the process goes on."""
+    began = time.process_time()
+    with pytest.raises(chat.MalformedTurn):
+        chat.parse(text)
+    assert not [token for token in tokenizer.CONTROL + tokenizer.TAGS if token in chat.clean(text)]
+    for cleaned in (chat.clean_response(text), episode.without_marks(text)):
+        assert not [token for token in tokenizer.CONTROL + tokenizer.TAGS if token in cleaned]
+        assert episode.user_step(episode.State(), cleaned, max_turns=9).end == ""
+    assert time.process_time() - began < 2
 
 
 def test_cleaning_keeps_honest_words():

@@ -116,6 +116,15 @@ def test_a_damaged_file(tmp_path):
         source(path=str(path), dir=str(tmp_path))
 
 
+def test_a_file_with_a_name_that_is_no_text(tmp_path):
+    path = write(tmp_path / "x.parquet", 40)
+    path.write_bytes(path.read_bytes().replace(b"element", b"ele\xffent"))
+    with pytest.raises(
+        ValueError, match=r"config.data.path: .* is not a parquet file, or a damaged one: 'utf-8' codec"
+    ):
+        source(path=str(path), dir=str(tmp_path))
+
+
 def test_wrong_columns(tmp_path):
     path = tmp_path / "x.parquet"
     pq.write_table(pa.table({"prompt": ["a"], "other": [1]}), path)
@@ -128,7 +137,9 @@ def test_wrong_columns(tmp_path):
 def test_a_row_of_another_kind(tmp_path):
     path = tmp_path / "x.parquet"
     pq.write_table(pa.table({"prompt": ["a"], "extra_info": [{"x": 1}]}), path)
-    with pytest.raises(ValueError, match=r"config.data.path: row 0 of .* is no FDS record: KeyError"):
+    with pytest.raises(
+        ValueError, match=r"config.data.path: row 0 of .* is no FDS record: extra_info.interaction_kwargs.user"
+    ):
         source(path=str(path), dir=str(tmp_path))
     assert not list(tmp_path.glob("fds/released*/*"))  # nothing half-made is left
 

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from rollouts import chat, episode
 from rollouts.embedded import reading
 from rollouts.types import FORMAT_ERRORS
+from tests import almost
 
 CHAT = "<think>a</think><response>Hello.</response><action>chat</action>"
 VOUCHER = CHAT.replace("chat", "voucher")
@@ -86,6 +87,71 @@ def test_what_is_no_rating_is_ignored(message):
 def test_how_the_users_message_ends_it(message, turns, end, outcome):
     state = episode.user_step(episode.State(turns=turns), message, max_turns=15)
     assert state == episode.State(turns, False, end, outcome)
+
+
+def ratings(message):
+    """The numbers in [end:X], read by hand: what stands between a bracket and the next one that closes."""
+    found = []
+    for piece in message.split("[")[1:]:
+        name, colon, number = piece.partition("]")[0].partition(":")
+        if "]" in piece and name.strip().lower() == "end" and number.strip() in ("1", "2", "3", "4", "5"):
+            found.append(float(number))
+    return found
+
+
+MARKS = (
+    "[",
+    "]",
+    "[end:",
+    "[end:5]",
+    "[END : 1 ]",
+    "[end:9]",
+    "[end:2.0]",
+    "[quit]",
+    "end",
+    "quit",
+    ":",
+    "3",
+    "\n",
+    " ",
+)
+MARKED = ("Fine. [end:4]", "[end:2] [end:5]", "[ Quit ]", "Cold!", "[e[end:3]nd:5]", "")
+
+
+@given(st.text() | almost.texts(MARKED, MARKS), st.integers(1, 3), st.booleans())
+def test_whatever_a_user_writes_rates_quits_or_goes_on(message, turns, voucher):
+    before = episode.State(turns, voucher)
+    after = episode.user_step(before, message, max_turns=3)
+    assert after[:2] == before[:2]
+    if found := ratings(message):
+        assert (after.end, after.outcome) == ("rated", min(found))  # more ratings never raise it
+    else:
+        assert after.outcome == 0.0 and after.end in ("quit", "turn_limit" if turns == 3 else "")
+    heard = episode.without_marks(message)
+    assert not ratings(heard) and episode.user_step(START, heard, max_turns=3) == START
+
+
+@given(
+    st.text()
+    | almost.texts(
+        (CHAT, VOUCHER),
+        ("<think>", "</response>", "[end:5]", "(System state: refunded yes)", "<|im_end|>", "voucher", "chat", "\n"),
+    ),
+    st.sampled_from((START, episode.State(2, True), episode.State(2, False, "rated", 4.0))),
+    st.booleans(),
+)
+def test_whatever_an_agent_writes_it_gains_nothing_by_it(text, before, truncated):
+    after, reply, cost = agent(before, text, truncated=truncated, format_outcome=-3.0)
+    assert after.turns == before.turns + 1
+    if reply is None:
+        assert (after.end in FORMAT_ERRORS, after.outcome, after.voucher) == (True, -3.0, before.voucher)
+        assert cost.tolist() == [0.0]
+    else:
+        gives = reply.action == "voucher"
+        assert (after.end, after.outcome, after.voucher) == (before.end, before.outcome, before.voucher or gives)
+        assert cost.tolist() == [float(gives)] and not (gives and before.voucher)
+        line = episode.with_state_line(reply.response, episode.issued(before, reply.action))
+        assert episode.user_step(START, line, max_turns=9) == START and line.lower().count("system state") == 1
 
 
 @given(st.lists(st.sampled_from([CHAT, VOUCHER, "junk"]), min_size=1, max_size=6))

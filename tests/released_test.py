@@ -1,18 +1,24 @@
 """The authors' released records, where they are at hand, and made-up rows of their shape."""
 
 import copy
+import io
 import pathlib
+import re
 import statistics
+import tempfile
 
 import pyarrow
 import pyarrow.parquet
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cmpo import card, rollout
 from models import tokenizer as tokenizers
 from rollouts import chat, fds, released, rubrics
 from rollouts.embedded import reading
 from rollouts.types import PRINCIPLES, Message
+from tests import almost
 from tests.runs import tiny
 
 DATA = pathlib.Path(__file__).parents[2] / "shared/data/fds"
@@ -48,15 +54,18 @@ ROW = {
     },
 }
 DETAILS = ("extra_info", "interaction_kwargs")
+LEVEL = (*DETAILS, "user_profile", "category_info")
+TRAITS = (*DETAILS, "user_profile", "user_profile", "inferredAttributes")
+REMOVED = object()
 
 
 def changed(path, value):
-    """A copy of ROW with the value at `path` replaced, or removed where `value` is None."""
+    """A copy of ROW with the value at `path` replaced, or removed."""
     row = copy.deepcopy(ROW)
     place = row
     for key in path[:-1]:
         place = place[key]
-    if value is None:
+    if value is REMOVED:
         del place[path[-1]]
     else:
         place[path[-1]] = value
@@ -92,22 +101,83 @@ def test_a_row_becomes_a_scenario():
 
 
 @pytest.mark.parametrize(
-    "path, value, error",
+    "path, value, message",
     [
-        (("prompt",), None, KeyError),
-        ((*DETAILS, "core_demand"), None, KeyError),
-        ((*DETAILS, "system_signal", "merchantNameMap"), None, KeyError),
-        ((*DETAILS, "system_signal"), "none", TypeError),
-        ((*DETAILS, "core_demand", "core_need_type"), 5, ValueError),
-        ((*DETAILS, "core_demand", "core_need_type"), 0, ValueError),
-        ((*DETAILS, "user_profile", "category_info", "category_key"), 6, ValueError),
-        ((*DETAILS, "user_profile", "category_info", "category_key"), "high", ValueError),
-        ((*DETAILS, "system_signal", "faqType"), "Rude courier", ValueError),
+        (("prompt",), REMOVED, "prompt.0.content: expected 'prompt' to be there, got {'extra_info'"),
+        (("prompt",), [], "prompt.0.content: expected '0' to be there, got []"),
+        (("prompt", 0, "content"), None, "prompt.0.content: expected str, got None"),
+        ((*DETAILS, "core_demand"), REMOVED, "core_demand.core_need_type: expected 'core_demand' to be there"),
+        (
+            (*DETAILS, "system_signal", "merchantNameMap"),
+            REMOVED,
+            "merchantNameMap.en: expected 'merchantNameMap' to be",
+        ),
+        ((*DETAILS, "system_signal"), "none", "faqType: expected 'faqType' to be there, got 'none'"),
+        ((*DETAILS, "system_signal", "foodInfo"), None, "system_signal.foodInfo: expected str, got None"),
+        ((*DETAILS, "system_signal", "rcTag"), False, "system_signal.rcTag: expected str, got False"),
+        ((*DETAILS, "batch_id"), 1.0, "batch_id: expected str | int, got 1.0"),
+        ((*DETAILS, "core_demand", "core_need_type"), 5, "core_need_type: expected 1 to 4, got 5"),
+        ((*DETAILS, "core_demand", "core_need_type"), 0, "core_need_type: expected 1 to 4, got 0"),
+        ((*DETAILS, "core_demand", "core_need_type"), 2.7, "core_need_type: expected str | int, got 2.7"),
+        ((*DETAILS, "core_demand", "core_need_type"), True, "core_need_type: expected str | int, got True"),
+        ((*DETAILS, "core_demand", "core_need_type"), float("inf"), "core_need_type: expected str | int, got inf"),
+        ((*LEVEL, "category_key"), 6, "category_key: expected 1 to 5, got 6"),
+        ((*LEVEL, "category_key"), "high", "category_key: expected 1 to 5, got 'high'"),
+        ((*LEVEL, "category_key"), "٣", "category_key: expected 1 to 5, got '٣'"),
+        (
+            (*TRAITS, "impliedPersonalityTraits"),
+            "impatient",
+            "impliedPersonalityTraits: expected list, got 'impatient'",
+        ),
+        ((*TRAITS, "impliedPersonalityTraits"), ["a", None], "impliedPersonalityTraits.1: expected str, got None"),
+        ((*DETAILS, "system_signal", "faqType"), "Rude courier", "faqType: expected one of ['Food not fresh"),
+        ((*DETAILS, "system_signal", "faqType"), [], "faqType: expected str, got []"),
     ],
 )
-def test_a_wrong_row_is_refused(path, value, error):
-    with pytest.raises(error):
+def test_a_wrong_row_is_refused(path, value, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
         released.from_record(changed(path, value))
+
+
+def strings_of(scenario):
+    """Every field of a scenario that ought to be text."""
+    persona = [text for name, text in vars(scenario.persona).items() if name != "level"]
+    order = scenario.order
+    signals = [text for pair in order.signals for text in pair]
+    return [scenario.id, scenario.demand, scenario.agent_prompt, order.items, order.merchant, *persona, *signals]
+
+
+@given(almost.trees(ROW) | almost.trees({"prompt": ROW["prompt"], "extra_info": None}))
+def test_whatever_a_row_holds_it_is_a_whole_scenario_or_refused_by_the_field(row):
+    try:
+        scenario = released.from_record(row)
+    except ValueError as error:
+        path, _, message = str(error).partition(": ")
+        assert (
+            path.split(".")[0] in ("prompt", "extra_info") and message.startswith("expected ") and ", got " in message
+        )
+    else:
+        assert all(isinstance(text, str) for text in strings_of(scenario))
+        assert 1 <= scenario.persona.level <= 5 and scenario.order.complaint in fds.COMPLAINTS
+        assert fds.user_prompt(scenario) and rubrics.PROCESS.prompt(scenario)
+
+
+ORIGINAL = io.BytesIO()
+pyarrow.parquet.write_table(pyarrow.Table.from_pylist([ROW, changed((*DETAILS, "index"), 18)]), ORIGINAL)
+
+
+@given(st.binary(max_size=60) | almost.texts([ORIGINAL.getvalue().decode("latin-1")], ["\0", "\xff", "\x01", "PAR1"]))
+def test_a_damaged_file_is_read_whole_or_refused_by_its_name(content):
+    content = content if isinstance(content, bytes) else content.encode("latin-1", "replace")
+    with tempfile.NamedTemporaryFile(dir="/dev/shm" if pathlib.Path("/dev/shm").is_dir() else None) as file:
+        file.write(content)
+        file.flush()
+        try:
+            found = list(released.read(file.name))
+        except ValueError as error:
+            assert str(error).startswith("config.data.path: ") and file.name in str(error)
+        else:
+            assert all(isinstance(text, str) for scenario in found for text in strings_of(scenario))
 
 
 def test_rows_are_read_in_their_order(tmp_path):

@@ -1,15 +1,17 @@
 """Rubrics: the prompt, the schema and the reading of answers say the same; only exact answers are read."""
 
+import itertools
 import json
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from rollouts import fds
 from rollouts.rubrics import COMMUNICATION, COMPENSATION, EVALUATORS, LOGIC, PROCESS, Verdict
 from rollouts.types import PRINCIPLES
+from tests import almost
 
 RUBRICS = (PROCESS, *EVALUATORS)
 SCENARIO = next(fds.scenarios(2))
@@ -104,6 +106,7 @@ BAD = [
     *(json.dumps(GOOD | {"rules": value}) for value in (True, False, [1], [[1]], {"score": 1}, {})),
     *(json.dumps(GOOD | {"rules": float(value)}) for value in ("nan", "inf", "-inf")),
     *(json.dumps(GOOD | {"reason": value}) for value in (None, 1, ["a"])),
+    json.dumps(GOOD).replace("0.5", "9" * 5000),
     json.dumps(GOOD).replace("0.5", "1/2"),
     json.dumps(GOOD).replace("0.5", "0.5.0"),
 ]
@@ -115,28 +118,67 @@ def test_anything_else_is_refused(answer):
         PROCESS.read(answer)
 
 
-JSON = st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(), st.lists, max_leaves=3)
-SCORE = st.sampled_from((0, 0.5, 1, 2, -1, 3, "1", True, None, 1.0, 2.0)) | JSON
+PIECES = [
+    *'{}[],:"01259.-\\',
+    "0.5",
+    "1e0",
+    "-0",
+    "NaN",
+    "Infinity",
+    "true",
+    "null",
+    '"rules": 1',
+    '"x": 1, ',
+    "\\u0072",
+]
+PIECES += ["```", "0" * 400, "9" * 5000, "\ufeff", "\u00a0", "[" * 5000, *PROCESS.items]
 
 
-@given(st.sampled_from(RUBRICS), st.data())
-def test_whatever_a_judge_answers_is_a_verdict_of_allowed_scores_or_refused(rubric, data):
-    item = data.draw(st.sampled_from(list(rubric.items)))
-    answer = best(rubric) | {item: data.draw(SCORE)}
-    if data.draw(st.booleans()):
-        answer |= {data.draw(st.text(max_size=3)): data.draw(JSON)}
-    text = json.dumps(answer)
-    cut = data.draw(st.integers(0, len(text)))
-    for candidate in (text, text[:cut], text[cut:], text + text, data.draw(st.text()), json.dumps(data.draw(JSON))):
-        try:
-            verdict = rubric.read(candidate)
-        except ValueError as error:
-            assert "expected" in str(error)
-        else:
-            assert candidate.strip() == text and answer.keys() == {"reason", *rubric.items}
-            assert verdict.scores.keys() == rubric.items.keys()
-            assert all(score in rubric.items[name] for name, score in verdict.scores.items())
-            assert verdict.scores[item] == answer[item] and type(answer[item]) in (int, float)
+def damaged(rubric):
+    """The rubric, and what a judge may answer to it: anything, or what is nearly right as text or as an object."""
+    places = [{item: scores[place] for item, scores in rubric.items.items()} for place in (0, 1, -1)]
+    answers = [json.dumps({"reason": "1 of 2", **scores}, indent=gap) for scores in places for gap in (None, 0)]
+    texts = st.text() | almost.texts(answers, PIECES) | almost.trees(best(rubric)).map(json.dumps)
+    return texts.map(lambda text: (rubric, text))
+
+
+def verdict_by_hand(rubric, text):
+    """What the answer says if it is what the schema describes, else None."""
+    try:
+        pairs = json.loads(text, object_pairs_hook=lambda pairs: ("object", *pairs))
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(pairs, tuple) or sorted(name for name, _ in pairs[1:]) != sorted(["reason", *rubric.items]):
+        return None
+    found = dict(pairs[1:])
+    reason = found.pop("reason")
+    numbers = all(isinstance(score, int | float) and not isinstance(score, bool) for score in found.values())
+    fine = isinstance(reason, str) and numbers and all(found[item] in rubric.items[item] for item in found)
+    return found if fine else None
+
+
+@given(st.one_of(map(damaged, RUBRICS)))
+@example((PROCESS, json.dumps(GOOD).replace("0.5", "9" * 5000)))
+def test_whatever_a_judge_answers_is_a_whole_verdict_of_allowed_scores_or_refused(given):
+    rubric, text = given
+    expected = verdict_by_hand(rubric, text)
+    try:
+        verdict = rubric.read(text)
+    except ValueError as error:
+        assert expected is None and str(error).startswith("expected ") and len(str(error)) < 1000
+    else:
+        assert verdict.scores == expected and list(verdict.scores) == list(rubric.items)
+        assert 0 <= verdict.total <= rubric.maximum and verdict.reason.encode().decode() == verdict.reason
+        assert rubric is not PROCESS or 0 <= verdict.reward(dict.fromkeys(PRINCIPLES, 1.0)) <= 1
+
+
+@pytest.mark.parametrize("rubric", RUBRICS, ids=lambda rubric: rubric.name)
+def test_a_wrong_score_is_refused_by_its_name_with_what_came(rubric):
+    for item, score in itertools.product(rubric.items, almost.ODD):
+        if type(score) in (int, float) and score in rubric.items[item] or score == "9" * 5000:
+            continue
+        with pytest.raises(ValueError, match=f"^expected {item} to be .*, got {re.escape(repr(score)[:20])}"):
+            rubric.read(json.dumps(best(rubric) | {item: score}))
 
 
 def test_the_reward_is_the_weighted_mean():

@@ -1,0 +1,295 @@
+"""Configs from whoever types them: variants, settings on the command line, and the config.json of a run that goes on.
+
+Whatever comes, it is a whole config with every value in its range, or one line that names the field and what came.
+"""
+
+import json
+import math
+import re
+
+import httpx
+import pytest
+from absl import flags
+from hypothesis import assume, example, given
+from hypothesis import strategies as st
+from ml_collections import config_flags
+
+from cmpo import command, ranges, report, rollout, setup, sharding
+from cmpo import model as policy
+from configs import fds
+from rollouts import endpoint
+from rollouts.sampling import Sampling
+from tests import almost
+
+DEFAULT = ranges.flatten(fds.get_config().to_dict())
+FILE = "--config=configs/fds.py"
+
+VARIANTS = ("smoke", "algo=cmpo", "smoke,algo=grpo", "difficulty=normal,algo=capo", "model=qwen2.5-7b,smoke", "")
+PIECES = (",", "=", ":", "smoke", "algo=", "model=", "difficulty=", "hard", "qwen2.5-", "grpo", "\n", " ", "7b", "None")
+
+
+def whole(config):
+    """Whether a config has the fields of the default one, and values of their types."""
+    found = ranges.flatten(config.to_dict())
+    return {name: type(value) for name, value in found.items()} == {name: type(x) for name, x in DEFAULT.items()}
+
+
+def fits(name):
+    """Whether a variant is one of those in the documentation."""
+    kind, _, value = name.partition("=")
+    allowed = {"algo": ("cmpo", "grpo", "capo"), "difficulty": ("hard", "normal")}
+    return name in ("", "smoke") or value in allowed.get(kind, ()) or (kind == "model" and value != "")
+
+
+@given(st.text() | almost.texts(VARIANTS, PIECES))
+def test_whatever_follows_the_colon_is_a_whole_config_or_an_unknown_variant(text):
+    unknown = [name for name in text.split(",") if not fits(name)]
+    try:
+        config = fds.get_config(text)
+    except ValueError as error:
+        assert unknown and f"unknown variant {unknown[0]!r}; expected one of" in str(error)
+    else:
+        assert not unknown and whole(config)
+        ranges.check(config)
+
+
+def parse(*arguments):
+    """The config that a command gets from its arguments."""
+    arguments = ["program", *arguments]
+    values = flags.FlagValues()
+    given = config_flags.DEFINE_config_file("config", None, "", values, lock_config=True, sys_argv=arguments)
+    assert command._parse(arguments, values) == ["program"]
+    return given.value
+
+
+def begin(config):
+    """What looks at a config before a run begins, but for files and devices."""
+    ranges.check(config)
+    for name in ("user", "judge"):
+        endpoint.check(name, rollout.endpoint(config[name]))
+    Sampling(**{name: value for name, value in config.engine.items() if name != "grammar"})
+    sharding.axis_sizes(**config.mesh, devices=8)
+    policy.architecture(config, None)
+    setup.controller(config)
+    setup.optimizers(config)
+
+
+VALUES = (
+    *(
+        "0",
+        "1",
+        "-1",
+        "2",
+        "0.5",
+        "1.5",
+        "-0.5",
+        "1e-3",
+        "1e999",
+        "nan",
+        "-inf",
+        "",
+        " ",
+        "None",
+        "True",
+        "false",
+        "x",
+        "0x1",
+    ),
+    *(
+        "9" * 30,
+        "9" * 5000,
+        "1_0",
+        "٣",
+        "[1]",
+        "(1,)",
+        "{}",
+        "{'seed': 1}",
+        "{1: 2}",
+        "{[]: 1}",
+        "(" * 300,
+        "--",
+        "a\nb",
+    ),
+    *("\0", "\udc80", "http://a:9/v1", "http://", "embedded", "group", "trajectory", "bfloat16", "incremental"),
+)
+SETTINGS = [f"--config.{name}={value}" for name in sorted(DEFAULT) for value in VALUES]
+MARKS = (
+    "--",
+    "config.",
+    "=",
+    ".",
+    "..",
+    "[0]",
+    "train",
+    ".x",
+    "no",
+    " ",
+    "-",
+    ":",
+    "'",
+    "seed",
+    "__class__",
+    "to_dict",
+    "(1)",
+)
+
+
+@given(st.lists(st.sampled_from(SETTINGS) | almost.texts(SETTINGS, MARKS), min_size=1, max_size=2))
+@example(["--config.train={'seed': 1}"])
+@example(["--config.train={}"])
+@example(["--config.train.=1"])
+@example(["--config.model.path[0]=1"])
+@example(["--config.train.seed=1\n2"])
+@example(["train.seed=1"])
+def test_whatever_is_typed_is_a_whole_config_or_one_line(arguments):
+    assume(not any(re.match("--?(flagfile|config)(=|$)", argument) for argument in arguments))  # they name files
+    try:
+        config = parse(FILE, *arguments)
+    except SystemExit as error:
+        assert re.fullmatch(r"error: .+", error.code) and "Traceback" not in error.code
+        return
+    assert whole(config)
+    try:
+        begin(config)
+    except ValueError as error:
+        typed = {argument.removeprefix("--config.").partition("=")[0].rpartition(".")[2] for argument in arguments}
+        assert any(name in str(error) for name in typed)
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (
+            (FILE, "--config.train={'seed': 1}"),
+            "--config.train: expected one of its fields, as in --config.train.FIELD=",
+        ),
+        ((FILE, "--config.judge.weights={'stage': 1.0}"), "--config.judge.weights: expected one of its fields"),
+        ((FILE, "--config.train.=1"), "--config: Could not parse 'train.'"),
+        ((FILE, "--config.model.path[0]=1"), "--config: no such field: string index out of range"),
+        ((FILE, "--config.model.path.x=1"), "--config: no such field: string indices must be integers"),
+        ((FILE, "--config.train.sed=1"), "--config: no such field: 'sed'"),
+        ((FILE, "--config.train.seed=1\n2"), "flag --config.train.seed=1 2: invalid literal"),
+        (
+            (FILE, "config.train.seed=1"),
+            "unexpected argument 'config.train.seed=1'; a setting is written --config.FIELD=",
+        ),
+        (("--config=configs/none.py", "--config.train.seed=1"), "--config: Configuration is not available"),
+        (("--config=README.md",), "--config: "),
+        ((FILE + ":smok", "--config.train.seed=1"), "ValueError: unknown variant 'smok'"),
+    ],
+)
+def test_what_cannot_be_a_config_is_one_line(arguments, message):
+    with pytest.raises(SystemExit, match=re.escape(f"error: {message}")) as refusal:
+        parse(*arguments)
+    assert "\n" not in refusal.value.code
+
+
+@pytest.mark.parametrize(
+    "name, value, message",
+    [
+        ("train.checkpoint_every", 0, "1 or more, got 0"),
+        ("train.scenarios_per_step", -1, "1 or more, got -1"),
+        ("train.warmup_fraction", 1.5, "0 to 1, got 1.5"),
+        ("train.seed", 2**31, "0 to 2147483647, got 2147483648"),
+        ("train.learning_rate", math.nan, "a finite number, got nan"),
+        ("user.temperature", math.inf, "a finite number, got inf"),
+        ("train.momentum_dtype", "int8", "one of ('float32', 'bfloat16', 'float16'), got 'int8'"),
+        ("algo.normalize", "", "one of ('group', 'trajectory', 'none'), got ''"),
+        ("judge.weights.stage", -1.0, "0 or more, got -1.0"),
+    ],
+)
+def test_a_value_out_of_its_range_is_refused_by_its_name(name, value, message):
+    config = fds.get_config()
+    config.update_from_flattened_dict({name: value})
+    with pytest.raises(ValueError, match=re.escape(f"config.{name}: expected {message}")):
+        ranges.check(config)
+
+
+def test_weights_that_are_all_0_are_refused():
+    config = fds.get_config()
+    config.judge.weights = dict.fromkeys(config.judge.weights, 0.0)
+    with pytest.raises(ValueError, match="config.judge.weights: expected one above 0"):
+        ranges.check(config)
+
+
+URLS = ("http://a:8000/v1", "https://b.c/v1,http://d/v1", "http://[::1]:9/v1", "embedded")
+
+
+@given(st.text() | almost.texts(URLS, (*":/@?#[], \n\t%é", "ftp", "0")))
+@example("http://a b/v1")
+@example("http://a:99999/v1")
+@example("http://user:secret@[/v1")
+@example("http://a\udc80/v1")
+@example("http://a\x7f/v1")
+@example("http://\u00ad/v1")
+def test_whatever_url_is_given_can_be_asked_or_is_refused(url):
+    found = endpoint.Endpoint(url, "m")
+    try:
+        endpoint.check("user", found)
+    except ValueError as error:
+        assert str(error).startswith(
+            "config.user.url: expected 'embedded' or http(s)://…/v1, several separated by commas"
+        )
+        assert "secret" not in str(error)
+    else:
+        for one in endpoint.urls(found):
+            assert httpx.Request("POST", httpx.URL(one).join("chat/completions")).url.host
+
+
+SAVED = json.dumps(fds.get_config().to_dict(), indent=2)
+JSON = (
+    "{",
+    "}",
+    "[",
+    "]",
+    '"',
+    ":",
+    ",",
+    "null",
+    "0",
+    "1",
+    "NaN",
+    "true",
+    '"seed": 7,',
+    '"x": 1, ',
+    "9" * 5000,
+    "[" * 5000,
+    "\\",
+)
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+    return tmp_path_factory.mktemp("run")
+
+
+@given(text=st.text() | almost.texts([SAVED], JSON) | almost.trees(fds.get_config().to_dict()).map(json.dumps))
+@example(text="[" * 100_000)
+@example(text='{"a": ' * 900 + "1" + "}" * 900)
+@example(text="[]")
+@example(text=SAVED.replace("768", "9" * 5000))
+@example(text="\ud800")
+def test_whatever_config_json_holds_a_run_goes_on_with_its_own_config_or_not_at_all(workdir, text):
+    path = workdir / "config.json"
+    path.write_bytes(text.encode(errors="surrogatepass"))
+    try:
+        setup.check(workdir, fds.get_config())
+    except setup.ConfigConflict as error:
+        assert re.search(r"holds a run with another config \(.* is .* there, .* here", str(error), re.DOTALL)
+    except ValueError as error:
+        assert str(error).startswith(f"{path}: expected a JSON object, got ")
+    else:
+        found = ranges.flatten(json.loads(text))
+        assert all(found[name] == value for name, value in DEFAULT.items() if name not in setup.MAY_CHANGE)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "null", '"x"', "\ud800", '{"a": 1', "[" * 100_000, '{"a": ' + "9" * 5000 + "}"]
+)
+def test_a_damaged_config_json_is_named(tmp_path, text):
+    path = tmp_path / "config.json"
+    path.write_bytes(text.encode(errors="surrogatepass"))
+    (tmp_path / "metrics.jsonl").write_text("")
+    for read in (lambda: setup.check(tmp_path, fds.get_config()), lambda: report.write_report(tmp_path)):
+        with pytest.raises(ValueError, match=re.escape(f"{path}: expected a JSON object, got ")):
+            read()
