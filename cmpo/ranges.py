@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 _DTYPES = ("float32", "bfloat16", "float16")
 _CHOICES = {
-    "algo.normalize": ("group", "trajectory", "none"),
+    "algo.normalize": ("group", "trajectory", "center", "none"),
     "algo.credit": ("instant", "return_to_go"),
     "pid.form": ("incremental", "positional"),
     "model.dtype": _DTYPES,
@@ -20,9 +20,11 @@ _CHOICES = {
 _RANGES = {  # least and most
     **dict.fromkeys(("train.scenarios_per_step", "train.row_length", "train.micro_rows"), (1, math.inf)),
     **dict.fromkeys(("train.checkpoint_every", "train.keep_checkpoints", "train.max_skipped"), (1, math.inf)),
-    **dict.fromkeys(("train.epochs", "train.minibatches", "model.context_length"), (1, math.inf)),
+    **dict.fromkeys(
+        ("train.epochs", "train.minibatches", "train.importance_cap"), (1, math.inf)
+    ),
     **dict.fromkeys(("sft.dialogues", "sft.batch_rows", "algo.group_size"), (1, math.inf)),
-    **dict.fromkeys(("episode.max_turns", "eval.scenarios", "judge.votes"), (1, math.inf)),
+    **dict.fromkeys(("model.context_length", "episode.max_turns", "eval.scenarios", "judge.votes"), (1, math.inf)),
     **dict.fromkeys(("train.sft_steps", "train.rl_steps", "train.replacements"), (0, math.inf)),
     **dict.fromkeys(("train.learning_rate", "sft.learning_rate", "train.weight_decay"), (0, math.inf)),
     **dict.fromkeys(("train.max_grad_norm", "algo.clip_high", "algo.kl_weight"), (0, math.inf)),

@@ -81,7 +81,7 @@ def check(workdir: pathlib.Path, config: ConfigDict, prefix: str = "") -> None:
 
 def as_trained(workdir: pathlib.Path, config: ConfigDict) -> ConfigDict:
     """`config` with the section train of the run in `workdir`: the layout of its checkpoints depends on that."""
-    there = json.loads((workdir / "config.json").read_text(encoding="utf-8"))["train"]
+    there = files.read_object(workdir / "config.json")["train"]
     config = config.copy_and_resolve_references()
     config.train.update({name: there[name] for name in config.train if name in there})
     return config
@@ -180,12 +180,9 @@ def controller(config: ConfigDict) -> tuple[pid.PIDGains, pid.PIDState]:
 def optimizers(config: ConfigDict) -> dict[str, optax.GradientTransformation]:
     """The optimizers of the phases "sft" and "rl"; their states have the same structure.
 
-    Raises ValueError, naming the field, for no updates on a batch, or rollouts that cannot go on beside them.
+    Raises ValueError, naming the field, for rollouts that cannot go on beside the updates.
     """
     train = config.train
-    for name in ("epochs", "minibatches", "importance_cap"):
-        if train[name] < 1:
-            raise ValueError(f"config.train.{name}: expected 1 or more, got {train[name]}")
     if train.one_step_off and jax.process_count() > 1:
         raise ValueError(
             f"config.train.one_step_off: expected one process, got {jax.process_count()}; what several processes do on "
