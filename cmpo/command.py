@@ -63,6 +63,8 @@ def _parse(arguments: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> 
         while error.args and isinstance(error.args[0], Exception):
             error = error.args[0]
         sys.exit("error: --config: no such field: " + " ".join(str(error.args[0]).split()))
+    except RecursionError:  # of absl, which looks for flags with a name like it
+        sys.exit("error: unknown flag, with a name of some thousand letters")
     except (ValueError, OSError, SyntaxError) as error:  # a name that is none, a file that is none
         sys.exit("error: --config: " + " ".join(str(error).split()))
     if others:

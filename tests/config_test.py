@@ -166,6 +166,7 @@ def test_whatever_is_typed_is_a_whole_config_or_one_line(arguments):
         ((FILE, "--config.judge.weights={'stage': 1.0}"), "--config.judge.weights: expected one of its fields"),
         ((FILE, "--config.train.=1"), "--config: Could not parse 'train.'"),
         ((FILE, "--config.model.path[0]=1"), "--config: no such field: string index out of range"),
+        ((FILE, "--" + "x" * 5000), "unknown flag, with a name of"),
         ((FILE, "--config.model.path.x=1"), "--config: no such field: string indices must be integers"),
         ((FILE, "--config.train.sed=1"), "--config: no such field: 'sed'"),
         ((FILE, "--config.train.seed=1\n2"), "flag --config.train.seed=1 2: invalid literal"),
