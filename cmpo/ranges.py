@@ -20,9 +20,7 @@ _CHOICES = {
 _RANGES = {  # least and most
     **dict.fromkeys(("train.scenarios_per_step", "train.row_length", "train.micro_rows"), (1, math.inf)),
     **dict.fromkeys(("train.checkpoint_every", "train.keep_checkpoints", "train.max_skipped"), (1, math.inf)),
-    **dict.fromkeys(
-        ("train.epochs", "train.minibatches", "train.importance_cap"), (1, math.inf)
-    ),
+    **dict.fromkeys(("train.epochs", "train.minibatches", "train.importance_cap"), (1, math.inf)),
     **dict.fromkeys(("sft.dialogues", "sft.batch_rows", "algo.group_size"), (1, math.inf)),
     **dict.fromkeys(("model.context_length", "episode.max_turns", "eval.scenarios", "judge.votes"), (1, math.inf)),
     **dict.fromkeys(("train.sft_steps", "train.rl_steps", "train.replacements"), (0, math.inf)),
