@@ -26,10 +26,8 @@ from rollouts.client import ChatClient
 def config(steps: int, one_step_off: bool):
     """The default run, cut short; its policy has learnt the turn format."""
     made = fds.get_config()
-    changes = {"sft_steps": 150, "rl_steps": steps, "checkpoint_every": 1000, "one_step_off": one_step_off}
-    made.update_from_flattened_dict(
-        {f"train.{name}": value for name, value in changes.items()} | {"sft.dialogues": 384}
-    )
+    made.sft.dialogues = 384
+    made.train.update({"sft_steps": 150, "rl_steps": steps, "checkpoint_every": 1000, "one_step_off": one_step_off})
     return made
 
 
