@@ -157,6 +157,8 @@ def get_config(arg: str = "") -> ConfigDict:
     config.train.one_step_off = False  # play a batch while the model is updated on the one before, see docs/runs.md;
     config.train.importance_cap = 2.0  # its tokens, older by an update, then get importance weights of at most this
     config.train.row_length = 768  # tokens of a packed row; grows by doubling where a dialogue is longer
+    config.train.share_prefix = True  # compute once per row what a group's dialogues begin with: fewer tokens, the same
+    # loss but for rounding; has no effect on a model with a sliding window
     config.train.micro_rows = 2  # rows a device computes at a time
     config.train.learning_rate = 3e-4
     config.train.warmup_fraction = 0.1
