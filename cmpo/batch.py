@@ -17,11 +17,12 @@ class Rows:
     """Packed token streams. Several dialogues share a row; attention and positions keep them apart."""
 
     tokens: chex.Array  # [R, T] int32
-    positions: chex.Array  # [R, T] int32, from 0 in each dialogue
+    positions: chex.Array  # [R, T] int32, from 0 in each dialogue, a shared prefix counted
     segment_ids: chex.Array  # [R, T] int32, 0 for padding
     mask: chex.Array  # [R, T] bool, tokens the agent wrote, its end-of-turn token included
     sampled_logprobs: chex.Array  # [R, T] float32, 0 outside the mask
     turns: chex.Array  # [R, T] int32, index of the token's turn in [B * G * N]; 0 outside the mask
+    prefix_ids: chex.Array | None = None  # [R, T] int32, the segment with the dialogue's beginning; 0: its own. None: 0
 
 
 @chex.dataclass(frozen=True)
@@ -41,9 +42,10 @@ class Stream(NamedTuple):
     mask: np.ndarray
     logprobs: np.ndarray
     turns: np.ndarray
+    group: int = 0  # of the streams that may share what they begin with
 
 
-def stream(dialogue: Dialogue, first_turn: int = 0) -> Stream:
+def stream(dialogue: Dialogue, first_turn: int = 0, group: int = 0) -> Stream:
     """Joins what came in and what was sampled, turn by turn; `first_turn` is the index of the dialogue's turn 0."""
     tokens, mask, logprobs, turns = [], [], [], []
     for number, turn in enumerate(dialogue.turns):
@@ -52,7 +54,7 @@ def stream(dialogue: Dialogue, first_turn: int = 0) -> Stream:
         mask += [np.zeros(before, bool), np.ones(after, bool)]
         logprobs += [np.zeros(before, np.float32), turn.logprobs]
         turns += [np.zeros(before, np.int32), np.full(after, first_turn + number, np.int32)]
-    return Stream(*map(np.concatenate, (tokens, mask, logprobs, turns)))
+    return Stream(*map(np.concatenate, (tokens, mask, logprobs, turns)), group)
 
 
 def rewards(dialogues: Sequence[Dialogue], group_size: int, max_turns: int) -> Rewards:
@@ -73,20 +75,26 @@ def rewards(dialogues: Sequence[Dialogue], group_size: int, max_turns: int) -> R
     return Rewards(outcome=grouped(outcome), process=grouped(process), cost=grouped(cost), turn_mask=grouped(valid))
 
 
-def streams(dialogues: Sequence[Dialogue], max_turns: int) -> list[Stream]:
-    """The streams of all dialogues that may be learnt from, turns numbered as in `rewards`."""
+def streams(dialogues: Sequence[Dialogue], group_size: int, max_turns: int) -> list[Stream]:
+    """The streams of all dialogues that may be learnt from, group by group, turns numbered as in `rewards`."""
     return [
-        stream(dialogue, row * max_turns) for row, dialogue in enumerate(dialogues) if dialogue.ok and dialogue.turns
+        stream(dialogue, row * max_turns, row // group_size)
+        for row, dialogue in enumerate(dialogues)
+        if dialogue.ok and dialogue.turns
     ]
 
 
-def pack(parts: Sequence[Stream], *, row_length: int, rows: int | None = None) -> Rows:
+def pack(parts: Sequence[Stream], *, row_length: int, rows: int | None = None, share: bool = False) -> Rows:
     """Packs streams into rows, longest first, each into the first row with room.
+
+    With `share`, what the streams of a group begin with is written once, as a segment that theirs name as their prefix.
+    They are packed as one, or as several, each with a prefix of its own, where a row does not hold them all.
 
     Args:
       parts: what to pack.
       row_length: T, doubled until the longest stream fits.
       rows: R of the result; default: as many as are needed. Unused rows are all padding, and come last.
+      share: whether to share prefixes; the same loss and gradients, but for rounding, from fewer tokens.
 
     Raises:
       ValueError: if more than `rows` rows are needed.
@@ -94,15 +102,16 @@ def pack(parts: Sequence[Stream], *, row_length: int, rows: int | None = None) -
     longest = max((len(part.tokens) for part in parts), default=0)
     while row_length < longest:
         row_length *= 2
-    bins: list[list[Stream]] = []
+    bins: list[list[list[Stream]]] = []
     room: list[int] = []
-    for part in sorted(parts, key=lambda part: -len(part.tokens)):
-        size = len(part.tokens)
+    bundles = _bundles(parts, row_length) if share else [[part] for part in parts]
+    for bundle in sorted(bundles, key=lambda bundle: -_size(bundle)):
+        size = _size(bundle)
         place = next((place for place, free in enumerate(room) if free >= size), len(bins))
         if place == len(bins):
             bins.append([])
             room.append(row_length)
-        bins[place].append(part)
+        bins[place].append(bundle)
         room[place] -= size
     if rows is not None and len(bins) > rows:
         raise ValueError(f"expected at most {rows} rows, got {len(bins)}")
@@ -114,13 +123,46 @@ def pack(parts: Sequence[Stream], *, row_length: int, rows: int | None = None) -
         mask=np.zeros(shape, bool),
         sampled_logprobs=np.zeros(shape, np.float32),
         turns=np.zeros(shape, np.int32),
+        prefix_ids=np.zeros(shape, np.int32) if share else None,
     )
     for row, members in enumerate(bins):
-        start = 0
-        for segment, part in enumerate(members, start=1):
-            place = (row, slice(start, start + len(part.tokens)))
-            packed.tokens[place], packed.mask[place] = part.tokens, part.mask
-            packed.sampled_logprobs[place], packed.turns[place] = part.logprobs, part.turns
-            packed.positions[place], packed.segment_ids[place] = np.arange(len(part.tokens)), segment
-            start += len(part.tokens)
+        start = segment = 0
+        for bundle in members:
+            common, prefix = _common(bundle), segment + 1
+            pieces = [(part, slice(common, len(part.tokens))) for part in bundle]
+            for part, cut in [(bundle[0], slice(0, common)), *pieces] if common else pieces:
+                segment += 1
+                place = (row, slice(start, start + cut.stop - cut.start))
+                packed.tokens[place], packed.mask[place] = part.tokens[cut], part.mask[cut]
+                packed.sampled_logprobs[place], packed.turns[place] = part.logprobs[cut], part.turns[cut]
+                packed.positions[place], packed.segment_ids[place] = np.arange(cut.start, cut.stop), segment
+                if cut.start:
+                    packed.prefix_ids[place] = prefix
+                start = place[1].stop
     return packed
+
+
+def _bundles(parts: Sequence[Stream], row_length: int) -> list[list[Stream]]:
+    """The streams of each group, together as far as a row holds them."""
+    groups: dict[int, list[list[Stream]]] = {}
+    for part in sorted(parts, key=lambda part: -len(part.tokens)):
+        bundles = groups.setdefault(part.group, [])
+        fitting = (bundle for bundle in bundles if _size([*bundle, part]) <= row_length)
+        if (bundle := next(fitting, None)) is None:
+            bundles.append(bundle := [])
+        bundle.append(part)
+    return [bundle for bundles in groups.values() for bundle in bundles]
+
+
+def _size(bundle: Sequence[Stream]) -> int:
+    """The tokens of a row that it takes."""
+    return sum(len(part.tokens) for part in bundle) - (len(bundle) - 1) * _common(bundle)
+
+
+def _common(bundle: Sequence[Stream]) -> int:
+    """How many tokens several streams begin with alike, without what predicts the first sampled token of any."""
+    if len(bundle) == 1:
+        return 0
+    end = max(0, min(int(part.mask.argmax()) for part in bundle) - 1)
+    alike = np.all([part.tokens[:end] == bundle[0].tokens[:end] for part in bundle], axis=0)
+    return end if alike.all() else int(alike.argmin())

@@ -139,6 +139,7 @@ def _scorer(config: qwen2.Qwen2Config, mesh: Mesh, temperature: float) -> Callab
             mask=rows.mask,
             positions=rows.positions,
             segment_ids=rows.segment_ids,
+            prefix_ids=rows.prefix_ids,
             temperature=temperature,
             constrain=lambda x: jax.lax.with_sharding_constraint(x, split),
             vocab_shards=mesh.shape[sharding.TENSOR],

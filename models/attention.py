@@ -9,6 +9,7 @@ L layers, H query heads, K key/value heads, G = H / K query heads of one key/val
 
 import functools
 from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import chex
 import jax
@@ -24,13 +25,14 @@ def causal_attention(
     v: jax.Array,
     segment_ids: jax.Array | None = None,
     *,
+    prefix_ids: jax.Array | None = None,
     window: jax.Array | None = None,
     block: int | None = None,
 ) -> jax.Array:
-    """Attention in which each token sees itself and the earlier tokens of its own segment.
+    """Attention in which each token sees itself and the earlier tokens of its own segment, and of one before it.
 
     Queries and keys are taken `block` at a time, pair by pair, with a running softmax; pairs in which no query of any
-    row sees a key, of the future, of another segment or beyond the window, are not visited, in neither direction. The
+    row sees a key, of the future, of other segments or beyond the window, are not visited, in neither direction. The
     backward pass computes the scores again: memory grows with T. (FlashAttention, arXiv 2205.14135, as a loop.)
 
     Args:
@@ -39,18 +41,32 @@ def causal_attention(
       v: [B, T, K, D] values, dtype of `q`.
       segment_ids: [B, T] int, at least 0; tokens see only tokens with their own id. None: one segment. 0 is padding:
         its outputs and gradients are finite, and meaningless. Skipping wants the ids of a row in ascending order.
+      prefix_ids: [B, T] int, the id of another segment, earlier in the row, that the token sees as well; 0: of none.
+        Segments that begin with the same tokens may have those in one such segment, once. None: 0 everywhere.
       window: int32 scalar, tokens that a token sees back, itself included; None: all.
       block: tokens at a time; T need not be a multiple. None: 128 on a CPU, where a block of scores should stay in the
         processor's cache, and 512 elsewhere, where each step of a loop has its price.
 
     Returns:
       [B, T, H, D], dtype of `q`; the softmax is taken in float32.
+
+    Raises:
+      ValueError: for a window with `prefix_ids`: how far apart tokens are in a row is then not how far they see.
     """
     chex.assert_rank([q, k, v], 4)
     chex.assert_equal_shape([k, v])
+    if prefix_ids is not None and window is not None:
+        raise ValueError("expected prefix_ids or a window, got both; write common prefixes out for such a model")
     if segment_ids is None:
         segment_ids = jnp.ones(q.shape[:2], jnp.int32)
-    return _attend(block, q * q.shape[-1] ** -0.5, k, v, segment_ids, window)
+    return _attend(block, q * q.shape[-1] ** -0.5, k, v, _Ids(segment_ids, prefix_ids), window)
+
+
+class _Ids(NamedTuple):
+    """What a token belongs to and what else it sees; [B, T], or [N, B, S] in blocks."""
+
+    segment: jax.Array
+    prefix: jax.Array | None
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -79,18 +95,19 @@ def _by_platform(run: Callable, block: int | None, *inputs):
 # In blocks: N of them, of S tokens; E = G * S queries of a group, stacked as the rows of one matrix.
 
 
-def _forward_blocks(size, q, k, v, segment_ids, window):
+def _forward_blocks(size, q, k, v, ids, window):
     """The mixed values [B, T, H, D], and the logarithm of each query's sum of exponentials, [B, T, H, 1]."""
     (_, length, *_), (*_, kv_heads, _), dtype = q.shape, k.shape, q.dtype
-    q, k, v, segments = _queries(size, kv_heads, q), _keys(size, k), _keys(size, v), _keys(size, segment_ids)
-    first = _first(segments, window)
+    q, (k, v, ids) = _queries(size, kv_heads, q), _keys(size, (k, v, ids))
+    visits = _visits(ids, window)
 
     def query_block(i, carry):
-        q_i, segments_i = _get(q, i), _get(segments, i)
+        q_i, ids_i = _get((q, ids), i)
 
-        def key_block(j, carry):
+        def key_block(number, carry):
             top, total, mixed = carry
-            scores = _scores(q_i, _get(k, j), segments_i, _get(segments, j), (i - j) * size, window)
+            j = visits.blocks[i, number]
+            scores = _scores(q_i, _get(k, j), ids_i, _get(ids, j), (i - j) * size, window)
             new_top = jnp.maximum(top, scores.max(-1, keepdims=True))
             weights, keep = jnp.exp(scores - new_top), jnp.exp(top - new_top)
             mixed = keep * mixed + _dot("bkes,bksd->bked", weights.astype(dtype), _get(v, j))
@@ -98,7 +115,7 @@ def _forward_blocks(size, q, k, v, segment_ids, window):
 
         zero = jnp.zeros((*q_i.shape[:3], 1))
         start = zero + _MASKED, zero, jnp.zeros(q_i.shape)
-        top, total, mixed = jax.lax.fori_loop(first[i], i + 1, key_block, start)
+        top, total, mixed = jax.lax.fori_loop(0, visits.count[i], key_block, start)
         total = jnp.maximum(total, jnp.finfo(jnp.float32).tiny)
         output, mass = carry
         return _set(output, i, (mixed / total).astype(dtype)), _set(mass, i, top + jnp.log(total))
@@ -108,21 +125,22 @@ def _forward_blocks(size, q, k, v, segment_ids, window):
     return _rows(size, length, output), _rows(size, length, mass)
 
 
-def _backward_blocks(size, q, k, v, segment_ids, window, output, mass, gradient):
+def _backward_blocks(size, q, k, v, ids, window, output, mass, gradient):
     """The gradients of q, k and v."""
     (_, length, *_), (*_, kv_heads, _), dtype = q.shape, k.shape, q.dtype
     slope = jnp.sum(gradient.astype(jnp.float32) * output, -1, keepdims=True)
     q, mass, gradient, slope = (_queries(size, kv_heads, x) for x in (q, mass, gradient, slope))
-    k, v, segments = _keys(size, k), _keys(size, v), _keys(size, segment_ids)
-    first = _first(segments, window)
+    k, v, ids = _keys(size, (k, v, ids))
+    visits = _visits(ids, window)
 
     def query_block(i, carry):
-        q_i, mass_i, gradient_i, slope_i, segments_i = (_get(x, i) for x in (q, mass, gradient, slope, segments))
+        q_i, mass_i, gradient_i, slope_i, ids_i = _get((q, mass, gradient, slope, ids), i)
 
-        def key_block(j, carry):
+        def key_block(number, carry):
             of_q_i, of_k, of_v = carry
-            k_j, v_j = _get(k, j), _get(v, j)
-            scores = _scores(q_i, k_j, segments_i, _get(segments, j), (i - j) * size, window)
+            j = visits.blocks[i, number]
+            k_j, v_j, ids_j = _get((k, v, ids), j)
+            scores = _scores(q_i, k_j, ids_i, ids_j, (i - j) * size, window)
             weights = jnp.exp(scores - mass_i)
             of_scores = (weights * (_dot("bked,bksd->bkes", gradient_i, v_j) - slope_i)).astype(dtype)
             of_q_i += _dot("bkes,bksd->bked", of_scores, k_j)
@@ -132,7 +150,7 @@ def _backward_blocks(size, q, k, v, segment_ids, window, output, mass, gradient)
 
         of_q, of_k, of_v = carry
         start = jnp.zeros(q_i.shape), of_k, of_v
-        of_q_i, of_k, of_v = jax.lax.fori_loop(first[i], i + 1, key_block, start)
+        of_q_i, of_k, of_v = jax.lax.fori_loop(0, visits.count[i], key_block, start)
         return _set(of_q, i, of_q_i.astype(dtype)), of_k, of_v
 
     start = jnp.zeros_like(q), jnp.zeros(k.shape), jnp.zeros(v.shape)
@@ -140,23 +158,43 @@ def _backward_blocks(size, q, k, v, segment_ids, window, output, mass, gradient)
     return _rows(size, length, of_q), *(_rows(size, length, x.astype(dtype)) for x in (of_k, of_v))
 
 
-def _first(segments: jax.Array, window: jax.Array | None) -> jax.Array:
-    """The first block of keys that each block of queries has to visit, [N] int32; one past its own if none."""
-    low, high = jnp.where(segments > 0, segments, jnp.iinfo(jnp.int32).max).min(-1), segments.max(-1)
-    order, size = jnp.arange(len(segments)), segments.shape[-1]
-    visit = ((low[:, None] <= high) & (low <= high[:, None])).any(-1) & (order[:, None] >= order)
+class _Visits(NamedTuple):
+    """Which blocks of keys each block of queries has to visit."""
+
+    blocks: jax.Array  # [N, N] int32, those first, in order
+    count: jax.Array  # [N] int32, how many they are
+
+
+def _visits(ids: _Ids, window: jax.Array | None) -> _Visits:
+    """Goes by the ranges of the ids in each block."""
+    order, size = jnp.arange(len(ids.segment)), ids.segment.shape[-1]
+    own = _range(ids.segment)
+    visit = _meet(own, own) if ids.prefix is None else _meet(own, own) | _meet(_range(ids.prefix), own)
+    visit &= order[:, None] >= order
     if window is not None:
         visit &= (order[:, None] - order - 1) * size + 1 < window
-    return jnp.where(visit.any(1), visit.argmax(1), order + 1).astype(jnp.int32)
+    return _Visits(jnp.argsort(~visit, axis=1, stable=True), visit.sum(1))
 
 
-def _scores(q, k, q_segments, k_segments, apart, window):
+def _range(ids: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The lowest and the highest of the ids [..., S] that are not 0; an empty range if all are."""
+    return jnp.where(ids > 0, ids, jnp.iinfo(jnp.int32).max).min(-1), ids.max(-1)
+
+
+def _meet(seen: tuple[jax.Array, jax.Array], own: tuple[jax.Array, jax.Array]) -> jax.Array:
+    """Whether ranges [N, B] meet in any row, [N, N]."""
+    return ((seen[0][:, None] <= own[1]) & (own[0] <= seen[1][:, None])).any(-1)
+
+
+def _scores(q, k, q_ids, k_ids, apart, window):
     """Scores [B, K, E, S] of a block of queries over one of keys that begins `apart` positions earlier."""
     size = k.shape[2]
     back = apart + jnp.arange(size)[:, None] - jnp.arange(size)
-    mask = back >= 0 if window is None else (back >= 0) & (back < window)
-    mask = mask & (q_segments[:, :, None] == k_segments[:, None])
-    mask = jnp.tile(mask, (1, q.shape[2] // size, 1))[:, None]
+    near = back >= 0 if window is None else (back >= 0) & (back < window)
+    mask = q_ids.segment[:, :, None] == k_ids.segment[:, None]
+    if q_ids.prefix is not None:
+        mask |= (q_ids.prefix[:, :, None] == k_ids.segment[:, None]) & (q_ids.prefix[:, :, None] > 0)
+    mask = jnp.tile(near & mask, (1, q.shape[2] // size, 1))[:, None]
     return jnp.where(mask, _dot("bked,bksd->bkes", q, k), _MASKED)
 
 
@@ -166,11 +204,15 @@ def _queries(size: int, kv_heads: int, x: jax.Array) -> jax.Array:
     return x.swapaxes(3, 4).reshape(*x.shape[:3], -1, x.shape[-1])
 
 
-def _keys(size: int, x: jax.Array) -> jax.Array:
-    """[B, T, K, ...] to [N, B, K, S, ...], and [B, T] to [N, B, S], padded with 0."""
-    x = jnp.pad(x, [(0, -x.shape[1] % size if axis == 1 else 0) for axis in range(x.ndim)])
-    x = x.reshape(len(x), -1, size, *x.shape[2:]).swapaxes(0, 1)
-    return x if x.ndim == 3 else x.swapaxes(2, 3)
+def _keys(size: int, arrays: Any) -> Any:
+    """[B, T, K, ...] to [N, B, K, S, ...], and [B, T] to [N, B, S], padded with 0; of any arrays."""
+
+    def one(x):
+        x = jnp.pad(x, [(0, -x.shape[1] % size if axis == 1 else 0) for axis in range(x.ndim)])
+        x = x.reshape(len(x), -1, size, *x.shape[2:]).swapaxes(0, 1)
+        return x if x.ndim == 3 else x.swapaxes(2, 3)
+
+    return jax.tree.map(one, arrays)
 
 
 def _rows(size: int, length: int, x: jax.Array) -> jax.Array:
@@ -183,8 +225,8 @@ def _dot(spec: str, x: jax.Array, y: jax.Array) -> jax.Array:
     return jnp.einsum(spec, x, y, preferred_element_type=jnp.float32)
 
 
-def _get(x: jax.Array, number: jax.Array) -> jax.Array:
-    return jax.lax.dynamic_index_in_dim(x, number, keepdims=False)
+def _get(arrays: Any, number: jax.Array) -> Any:
+    return jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, number, keepdims=False), arrays)
 
 
 def _set(x: jax.Array, number: jax.Array, part: jax.Array) -> jax.Array:

@@ -141,6 +141,7 @@ def hidden(
     *,
     positions: jax.Array | None = None,
     segment_ids: jax.Array | None = None,
+    prefix_ids: jax.Array | None = None,
     constrain: Callable[[jax.Array], jax.Array] = lambda x: x,
 ) -> jax.Array:
     """Returns the hidden states [B, T, D] after the last norm, in `config.dtype`.
@@ -149,12 +150,13 @@ def hidden(
       config: the model's sizes.
       params: its parameters.
       tokens: [B, T] int, below V also where they are padding.
-      positions: [B, T] int, restarting at 0 in each segment; None: 0, 1, 2, ...
+      positions: [B, T] int, restarting at 0 in each segment, or going on from that of its prefix; None: 0, 1, 2, ...
       segment_ids: [B, T] int, 0 for padding; tokens see earlier tokens of their own segment only. None: one segment.
+      prefix_ids: [B, T] int, an earlier segment of the row that tokens see as well, 0 for none; see `causal_attention`.
       constrain: applied to the activations [B, T, D] between layers, to say how they are sharded.
 
     Raises:
-      ValueError: when T exceeds `config.max_positions`.
+      ValueError: when T exceeds `config.max_positions`, or for prefixes where the model has a sliding window.
     """
     chex.assert_rank(tokens, 2)
     if tokens.shape[1] > config.max_positions:
@@ -166,8 +168,11 @@ def hidden(
 
     def layer(x, xs):
         block, window = xs
-        x, _ = block(x, rope, lambda q, k, v: (causal_attention(q, k, v, segment_ids, window=window), None))
-        return constrain(x), None
+
+        def attend(q, k, v):
+            return causal_attention(q, k, v, segment_ids, prefix_ids=prefix_ids, window=window), None
+
+        return constrain(block(x, rope, attend)[0]), None
 
     if config.remat:
         policy = getattr(jax.checkpoint_policies, config.remat) if isinstance(config.remat, str) else None
@@ -203,6 +208,7 @@ def token_logprobs(
     mask: jax.Array | None = None,
     positions: jax.Array | None = None,
     segment_ids: jax.Array | None = None,
+    prefix_ids: jax.Array | None = None,
     temperature: float = 1.0,
     constrain: Callable[[jax.Array], jax.Array] = lambda x: x,
     chunk: int = CHUNK,
@@ -220,6 +226,7 @@ def token_logprobs(
       mask: [B, T] bool, the tokens that are asked for; only what comes before them goes through the head. None: all.
       positions: as for `hidden`.
       segment_ids: as for `hidden`.
+      prefix_ids: as for `hidden`; the first token after a prefix is not scored, as the first of any segment.
       temperature: logits are divided by it, as they were where the tokens were drawn.
       constrain: as for `hidden`.
       chunk: words whose logits exist at one time.
@@ -234,7 +241,8 @@ def token_logprobs(
         wanted &= (segment_ids == jnp.roll(segment_ids, 1, axis=1)) & (segment_ids != 0)
     if mask is not None:
         wanted &= mask
-    states = hidden(config, params, tokens, positions=positions, segment_ids=segment_ids, constrain=constrain)
+    places = {"positions": positions, "segment_ids": segment_ids, "prefix_ids": prefix_ids}
+    states = hidden(config, params, tokens, **places, constrain=constrain)
     weights = _output(config, params)
     layout = scoring.Layout(
         config.tie_embeddings, config.vocab_size, shards=vocab_shards, part=chunk, temperature=temperature

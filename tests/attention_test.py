@@ -4,7 +4,10 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from absl.testing import absltest, parameterized
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from models.attention import cached_attention, causal_attention
 
@@ -12,18 +15,37 @@ causal = jax.jit(causal_attention, static_argnames="block")
 cached = jax.jit(cached_attention, static_argnames="block")
 
 
-def full_attention(q, k, v, segment_ids, near=True):
+def full_attention(q, k, v, segment_ids, near=True, prefix_ids=None):
     """Every query against every key that is `near`, key/value heads repeated: [B, T, H, D] in, [B, T, H, D] out."""
     repeats = q.shape[2] // k.shape[2]
     k, v = jnp.repeat(k, repeats, axis=2), jnp.repeat(v, repeats, axis=2)
     scores = jnp.einsum("bthd,bshd->bhts", q, k) / np.sqrt(q.shape[-1])
     steps = jnp.arange(q.shape[1])
-    mask = near & (steps[:, None] >= steps) & (segment_ids[:, :, None] == segment_ids[:, None, :])
+    same = segment_ids[:, :, None] == segment_ids[:, None, :]
+    if prefix_ids is not None:
+        same |= (prefix_ids[:, :, None] > 0) & (prefix_ids[:, :, None] == segment_ids[:, None, :])
+    mask = near & (steps[:, None] >= steps) & same
     return jnp.einsum("bhts,bshd->bthd", jax.nn.softmax(jnp.where(mask[:, None], scores, -jnp.inf)), v)
 
 
 def normal(seed, *shape):
     return jax.random.normal(jax.random.key(seed), shape)
+
+
+def laid_out(bundles, length):
+    """Segment and prefix ids [T] of bundles (length of the prefix, lengths of what continues it), as far as they go."""
+    segments, prefixes, count = [], [], 0
+    for prefix, others in bundles:
+        first = count = count + 1
+        segments, prefixes = segments + [first] * prefix, prefixes + [0] * prefix
+        for other in others:
+            count += 1
+            segments, prefixes = segments + [count] * other, prefixes + [first] * other
+    padding = [0] * length
+    return (segments + padding)[:length], (prefixes + padding)[:length]
+
+
+LAYOUTS = st.lists(st.tuples(st.integers(0, 9), st.lists(st.integers(1, 9), min_size=1, max_size=4)), max_size=4)
 
 
 class CausalAttentionTest(chex.TestCase):
@@ -94,6 +116,46 @@ class CausalAttentionTest(chex.TestCase):
 
         actual, expected = (jax.jit(jax.value_and_grad(loss))(x) for loss in (ours, plain))
         chex.assert_trees_all_close(actual, expected, atol=1e-5)
+
+    @settings(max_examples=30, deadline=None)
+    @given(layouts=st.tuples(LAYOUTS, LAYOUTS))
+    def test_prefixes_equal_full_attention(self, layouts):
+        x = normal(0, 2, 37, 4, 8), normal(1, 2, 37, 2, 8), normal(2, 2, 37, 2, 8)
+        segments, prefixes = (jnp.array(ids) for ids in zip(*(laid_out(x, 37) for x in layouts), strict=True))
+        weights = jnp.where((segments > 0)[..., None, None], normal(3, 2, 37, 4, 8), 0)
+        actual, expected = (of_loss(x, weights, segments, prefixes) for of_loss in (self.blocked, self.full))
+        chex.assert_trees_all_close(actual, expected, atol=1e-5)
+
+    @staticmethod
+    @jax.jit
+    @jax.value_and_grad
+    def blocked(x, weights, segments, prefixes):
+        return jnp.sum(weights * causal_attention(*x, segments, prefix_ids=prefixes, block=4))
+
+    @staticmethod
+    @jax.jit
+    @jax.value_and_grad
+    def full(x, weights, segments, prefixes):
+        return jnp.sum(weights * full_attention(*x, segments, prefix_ids=prefixes))
+
+    def test_blocks_between_a_prefix_and_what_continues_it_are_not_even_read(self):
+        """NaN in tokens 8 to 15, which continue the prefix of 8 tokens as well as 16 to 23 do, would show in those."""
+        x = normal(0, 1, 24, 2, 4), normal(1, 1, 24, 1, 4), normal(2, 1, 24, 1, 4)
+        broken = x[0], *(y.at[:, 8:16].set(jnp.nan) for y in x[1:])
+        segments, prefixes = (jnp.array([ids]) for ids in laid_out([(8, [8, 8])], 24))
+
+        def total(x):
+            return jnp.sum(causal_attention(*x, segments, prefix_ids=prefixes, block=4)[:, 16:])
+
+        of_total = jax.jit(jax.value_and_grad(total))
+        (value, (of_q, *_)), (expected, (of_q_expected, *_)) = of_total(broken), of_total(x)
+        chex.assert_trees_all_equal((value, of_q[:, 16:]), (expected, of_q_expected[:, 16:]))
+
+    def test_a_window_and_prefixes_are_refused(self):
+        x = normal(0, 1, 8, 2, 4), normal(1, 1, 8, 1, 4), normal(2, 1, 8, 1, 4)
+        ids = jnp.ones((1, 8), jnp.int32)
+        with pytest.raises(ValueError, match="expected prefix_ids or a window, got both"):
+            causal_attention(*x, ids, prefix_ids=ids, window=jnp.int32(4))
 
     def test_bfloat16_keeps_its_dtype_and_is_near_float32(self):
         x = normal(0, 1, 20, 4, 8), normal(1, 1, 20, 2, 8), normal(2, 1, 20, 2, 8)

@@ -1,6 +1,7 @@
 """Packing: every token lands exactly once, in order, with its turn, position and mask."""
 
 import chex
+import jax
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -56,7 +57,7 @@ def test_rewards_by_hand_and_failed_dialogues_have_no_valid_turn():
 
 def test_streams_leave_failed_dialogues_out_and_number_turns_as_rewards_does():
     dialogues = [dialogue(turn([1], [2]), failure="user_timeout"), dialogue(turn([1], [2]), turn([3], [4]))]
-    (only,) = batch.streams(dialogues, max_turns=5)
+    (only,) = batch.streams(dialogues, group_size=2, max_turns=5)
     np.testing.assert_array_equal(only.turns, [0, 5, 0, 6])
 
 
@@ -72,7 +73,8 @@ def test_packing_keeps_every_stream_whole(lengths, row_length):
         tokens = np.array([next(numbers) for _ in range(size)], np.int32)
         parts.append(batch.Stream(tokens, tokens % 2 == 0, -tokens.astype(np.float32), tokens + 1))
     rows = batch.pack(parts, row_length=row_length)
-    chex.assert_equal_shape(list(vars(rows).values()))
+    chex.assert_equal_shape(jax.tree.leaves(rows))
+    assert rows.prefix_ids is None
     assert rows.tokens.shape[1] >= max(lengths) and rows.tokens.shape[1] in {row_length * 2**n for n in range(4)}
     found = []
     for row in range(rows.tokens.shape[0]):
@@ -87,6 +89,59 @@ def test_packing_keeps_every_stream_whole(lengths, row_length):
             found.append(tuple(tokens))
     assert sorted(found) == sorted(tuple(part.tokens) for part in parts)
     assert not rows.mask[rows.segment_ids == 0].any()
+
+
+def begun(common, rest, group):
+    """A stream of tokens that were sampled from the second of `rest` on."""
+    tokens = np.array([*common, *rest], np.int32)
+    mask = np.arange(len(tokens)) > len(common)
+    return batch.Stream(tokens, mask, np.where(mask, -1.0, 0).astype(np.float32), np.where(mask, rest[-1], 0), group)
+
+
+def test_a_shared_prefix_by_hand():
+    """Tokens 1 2 3 are shared; 7 is not, though both have it: it predicts what was sampled."""
+    parts = [begun([1, 2, 3], [7, 8, 9], 0), begun([1, 2, 3], [7, 5], 0), begun([1, 2, 3], [7, 6], 1)]
+    rows = batch.pack(parts, row_length=16, share=True)
+    np.testing.assert_array_equal(rows.tokens, [[1, 2, 3, 7, 8, 9, 7, 5, 1, 2, 3, 7, 6, 0, 0, 0]])
+    np.testing.assert_array_equal(rows.positions, [[0, 1, 2, 3, 4, 5, 3, 4, 0, 1, 2, 3, 4, 0, 0, 0]])
+    np.testing.assert_array_equal(rows.segment_ids, [[1, 1, 1, 2, 2, 2, 3, 3, 4, 4, 4, 4, 4, 0, 0, 0]])
+    np.testing.assert_array_equal(rows.prefix_ids, [[0, 0, 0, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0]])
+    np.testing.assert_array_equal(rows.mask, [[0, 0, 0, 0, 1, 1, 0, 1, 0, 0, 0, 0, 1, 0, 0, 0]])
+    np.testing.assert_array_equal(rows.turns, [[0, 0, 0, 0, 9, 9, 0, 5, 0, 0, 0, 0, 6, 0, 0, 0]])
+    split = batch.pack(parts, row_length=7, share=True)  # no row holds the 8 tokens of the first two
+    np.testing.assert_array_equal(split.tokens, [[1, 2, 3, 7, 8, 9, 0], [1, 2, 3, 7, 5, 0, 0], [1, 2, 3, 7, 6, 0, 0]])
+    assert not split.prefix_ids.any()
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    groups=st.lists(
+        st.tuples(st.integers(0, 12), st.lists(st.integers(2, 20), min_size=1, max_size=5)), min_size=1, max_size=6
+    ),
+    row_length=st.sampled_from([16, 32, 64]),
+)
+def test_packing_with_shared_prefixes_keeps_every_stream(groups, row_length):
+    numbers, parts = iter(range(1, 1000)), []
+    for group, (shared, sizes) in enumerate(groups):
+        common = [next(numbers) for _ in range(shared)]
+        parts += [begun(common, [next(numbers) for _ in range(size)], group) for size in sizes]
+    rows = batch.pack(parts, row_length=row_length, rows=len(parts), share=True)
+    found = []
+    for row in range(len(parts)):
+        segments, prefixes = rows.segment_ids[row], rows.prefix_ids[row]
+        assert np.all(np.diff(segments[segments > 0]) >= 0)
+        for segment in set(segments[segments > 0]) - set(prefixes):
+            (prefix,) = set(prefixes[segments == segment])
+            place = np.flatnonzero((segments == segment) | ((segments == prefix) & (prefix > 0)))
+            np.testing.assert_array_equal(rows.positions[row, place], np.arange(len(place)))
+            fields = rows.tokens, rows.mask, rows.sampled_logprobs, rows.turns
+            found.append([x[row, place].tolist() for x in fields])
+        for prefix in set(prefixes[prefixes > 0]):
+            assert len(set(segments[prefixes == prefix])) > 1, "a prefix of one stream is not shared"
+    assert sorted(found) == sorted([x.tolist() for x in part[:4]] for part in parts)
+    assert np.all(np.diff(np.any(rows.segment_ids, axis=1).astype(int)) <= 0), "rows in use come first"
+    apart = batch.pack(parts, row_length=row_length)
+    assert np.sum(rows.segment_ids > 0) <= np.sum(apart.segment_ids > 0)
 
 
 def test_rows_in_use_come_first():

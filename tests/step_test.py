@@ -43,10 +43,22 @@ def mesh_of(data, fsdp=1, tensor=1):
     return sharding.make_mesh(data, fsdp, tensor, devices=jax.devices()[: data * fsdp * tensor])
 
 
-def updated(parts, share, per_stream, *, mesh, micro_rows, row_length):
+def grouped(seed):
+    """Ten streams in groups of 4, 1, 3 and 2; the first and the third group share 9 and 5 tokens, the last none."""
+    parts, common = list(streams(seed)), np.random.default_rng(seed).integers(0, 32, 9).astype(np.int32)
+    for group, shared, members in ((0, 9, range(4)), (1, 9, range(4, 5)), (2, 5, range(5, 8)), (3, 0, range(8, 10))):
+        for number in members:
+            part = parts[number]
+            begin = common[:shared] + group
+            begun = (np.concatenate([begin % 32, part.tokens]), *(np.pad(x, (shared, 0)) for x in part[1:4]))
+            parts[number] = batch.Stream(*begun, group)
+    return parts
+
+
+def updated(parts, share, per_stream, *, mesh, micro_rows, row_length, share_prefix=False):
     """The parameters after one update; `per_stream` [10] gives each stream's advantage."""
     mesh = mesh_of(*mesh)
-    rows = batch.pack(parts, row_length=row_length, rows=16)
+    rows = batch.pack(parts, row_length=row_length, rows=16, share=share_prefix)
     extras = () if per_stream is None else (per_stream[rows.turns], rows.sampled_logprobs - 0.1)
     update = step.make_update(CONFIG, mesh, SGD, share, temperature=TEMPERATURE)
     params = jax.device_put(fresh_state().params, sharding.tree(mesh, qwen2.shapes(CONFIG)))
@@ -97,9 +109,16 @@ def test_sft_update_is_the_gradient_of_the_mean_over_all_tokens(mesh, micro_rows
     np.testing.assert_allclose(metrics["loss"], loss, rtol=1e-5)
 
 
-@pytest.mark.parametrize("mesh", MESHES, ids=str)
-def test_cmpo_update_is_the_gradient_of_the_whole_batch(mesh):
+@pytest.mark.parametrize(
+    ("mesh", "row_length"),
+    [*((mesh, 0) for mesh in MESHES), ((1, 1, 1), 32), ((2, 2, 2), 64)],
+    ids=str,
+)
+def test_cmpo_update_is_the_gradient_of_the_whole_batch(mesh, row_length):
+    """With a row_length: in groups that share what they begin with, split over rows or several in a row."""
     parts, per_stream = list(streams(1)), np.random.default_rng(2).normal(size=10).astype(np.float32)
+    parts, layout = (grouped(1), {"row_length": row_length}) if row_length else (parts, {"row_length": 32})
+    layout |= {"mesh": mesh, "micro_rows": 1, "share_prefix": bool(row_length)}
     options = {"clip_low": 0.2, "clip_high": 0.3, "kl_weight": 0.05}
 
     def whole(logprobs, part):
@@ -108,7 +127,7 @@ def test_cmpo_update_is_the_gradient_of_the_whole_batch(mesh):
         loss, _ = cmpo_loss(logprobs, sampled, sampled - 0.1, advantage, part.mask[None], denominator=1, **options)
         return loss
 
-    params, metrics = updated(parts, step.cmpo_share(**options), per_stream, mesh=mesh, micro_rows=1, row_length=32)
+    params, metrics = updated(parts, step.cmpo_share(**options), per_stream, **layout)
     want, loss = expected(parts, whole)
     chex.assert_trees_all_close(params, want, atol=2e-6)
     np.testing.assert_allclose(metrics["loss"], loss, rtol=1e-5)

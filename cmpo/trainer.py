@@ -1,0 +1,221 @@
+"""The two kinds of step: on demonstrations, and on dialogues that the policy plays."""
+
+import contextlib
+import functools
+import math
+import time
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from cmpo import batch, demonstrations, metrics, pid, rollout, setup, sharding, step
+from cmpo import data as scenario_data
+from cmpo import model as policy
+from cmpo import state as train_state
+from cmpo.ahead import Ahead
+from cmpo.interrupt import Interrupts
+from cmpo.journal import Journal
+from cmpo.state import TrainState
+from models import qwen2
+from rollouts.seeds import fold
+from rollouts.types import Dialogue
+
+
+class Played(NamedTuple):
+    """A batch of dialogues."""
+
+    dialogues: list[Dialogue]
+    spent: dict[str, float]  # by the run, up to its end
+    seconds: float
+
+
+class Part(NamedTuple):
+    """What an update learns from."""
+
+    rows: batch.Rows  # [M, U, T], as micro-batches on the mesh
+    extras: tuple[jax.Array, jax.Array]  # advantages and reference logprobs, [M, U, T]
+    seen: step.Metrics  # how far the policy is from the one that sampled, where it is another
+
+
+class Trainer:
+    """The two kinds of step, over everything they share. `ahead` plays their dialogues."""
+
+    def __init__(
+        self,
+        config: ConfigDict,
+        source: scenario_data.Source,
+        prepared: setup.Prepared,
+        clients: rollout.Clients,
+        journal: Journal,
+        interrupts: Interrupts,
+        ahead: Ahead[Played],
+    ):
+        self.journal, self.interrupts, self.ahead = journal, interrupts, ahead
+        self.config, self.source, self.tokenizer, self.model = config, source, prepared.tokenizer, prepared.model
+        self.clients = clients
+        self.mesh = setup.mesh(config, self.model)
+        self.layout = setup.abstract_state(config, self.model, self.mesh)
+        self.origin = self.model, self.mesh, prepared.weights, config.train.seed
+        self.frozen = policy.frozen(*self.origin)
+        self.turn_taking = ahead.device if self.mesh.size > 1 else contextlib.nullcontext()
+        self.engine = setup.engine(config, self.model, self.mesh, self.tokenizer, turn_taking=self.turn_taking)
+        self.gains, _ = setup.controller(config)
+        train, algo, optimizer = config.train, config.algo, setup.optimizers(config)
+        streams = [demonstrations.encode(self.tokenizer, conversation) for conversation in prepared.conversations]
+        self.demonstrations = batch.pack(streams, row_length=train.row_length)
+        warmth = {"temperature": config.engine.temperature}
+        share = step.cmpo_share(**{name: algo[name] for name in ("clip_low", "clip_high", "kl_weight")})
+        self.publish = sharding.make_publish(self.model, self.mesh)
+        self.score = step.make_score(self.model, self.mesh, **warmth)
+        self.sft_update = step.make_update(self.model, self.mesh, optimizer["sft"], step.sft_share)
+        self.rl_update = step.make_update(self.model, self.mesh, optimizer["rl"], share, **warmth)
+        self.correct = jax.jit(functools.partial(step.corrected, cap=train.importance_cap))
+        self.copy = jax.jit(functools.partial(train_state.copy, self.model))
+        begin = functools.partial(train_state.begin_rl, self.model, optimizer=optimizer["rl"])
+        self.begin_rl = jax.jit(begin, out_shardings=jax.tree.map(lambda x: x.sharding, self.layout))
+
+    def first_state(self) -> TrainState:
+        """The state before the first step."""
+        start = functools.partial(setup.initial_state, self.config, self.model)
+        shardings = jax.tree.map(lambda x: x.sharding, self.layout)
+        return jax.jit(start, out_shardings=shardings, donate_argnums=0)(policy.trained(*self.origin))
+
+    def sft_step(self, state: TrainState) -> tuple[TrainState, dict, list[Dialogue]]:
+        """One update on rows of demonstrations, shuffled anew each epoch."""
+        started, count, size = time.perf_counter(), len(self.demonstrations.tokens), self.config.sft.batch_rows
+        draws = range(int(state.step) * size, (int(state.step) + 1) * size)
+        orders = {draw // count: None for draw in draws}
+        orders = {
+            epoch: np.random.default_rng(fold(int(state.seed), "sft", epoch)).permutation(count) for epoch in orders
+        }
+        chosen = np.array([orders[draw // count][draw % count] for draw in draws])
+        rows = jax.tree.map(lambda x: x[chosen], self.demonstrations)
+        params, opt_state, values = self.sft_update(state.params, state.opt_state, self.frozen, self.spread(rows), ())
+        values, seconds = jax.device_get(values), time.perf_counter() - started
+        tokens = int(np.sum(rows.segment_ids > 0))
+        record = {"phase": "sft", **values, "tokens_per_second": tokens / seconds, "seconds": {"update": seconds}}
+        return _moved(state, values["updates_skipped"], params=params, opt_state=opt_state), record, []
+
+    def spread(self, rows: Any) -> Any:
+        """Rows [R, ...] as micro-batches on the mesh."""
+        return sharding.rows(self.mesh, rows, self.config.train.micro_rows)
+
+    def parts(self, dialogues: list[Dialogue], state: TrainState) -> list[Part]:
+        """What to learn from dialogues, an update for each part."""
+        algo, turns = self.config.algo, self.config.episode.max_turns + self.config.episode.farewell
+        options = {name: algo[name] for name in ("outcome_weight", "process_weight", "normalize", "credit", "discount")}
+        rewards = batch.rewards(dialogues, algo.group_size, turns)
+        streams, parts, count = batch.streams(dialogues, algo.group_size, turns), [], self.config.train.minibatches
+        share = self.config.train.share_prefix and not self.model.sliding_window
+        for number in range(count):  # of the same shapes, whoever failed; a group stays together where it can
+            size, length = -(-len(dialogues) // count), self.config.train.row_length
+            chosen = streams[len(streams) * number // count : len(streams) * (number + 1) // count]
+            rows = batch.pack(chosen, row_length=length, rows=size, share=share)
+            advantages = step.token_advantages(rewards, rows.turns, state.pid.lambdas, **options)
+            rows, advantages = self.spread((rows, np.asarray(advantages)))
+            with self.turn_taking:
+                reference, seen = self.score(self.frozen, state.reference, rows), {}
+                if self.config.train.one_step_off:
+                    present = self.score(self.frozen, state.params, rows)
+                    rows, advantages, seen = self.correct(rows, advantages, present)
+            parts.append(Part(rows, (advantages, reference), seen))
+        return parts
+
+    def play(self, number: int, state: TrainState, weights: qwen2.Params, *, later: int = 0) -> None:
+        """Begins to play the batch of step `number`, `later` steps after `state`, with `weights`."""
+        config = self.config
+        count = config.train.scenarios_per_step
+        scenarios = self.source.train(int(state.cursor) + later * count, count)
+        with self.turn_taking:
+            self.engine.load(self.publish(self.frozen, weights), version=number)
+            checksums = train_state.checksums(weights)
+        agents = rollout.policy_agents(self.engine, self.tokenizer, version=number)
+
+        def played() -> Played:
+            started = time.perf_counter()
+            with self.journal.page(number, weights=checksums) as page:
+                dialogues = rollout.collect(
+                    config,
+                    agents,
+                    scenarios,
+                    repeats=config.algo.group_size,
+                    seed=fold(int(state.seed), "rl", number - 1),
+                    clients=self.clients,
+                    page=page,
+                    stopping=lambda: self.interrupts.received or self.ahead.stopping,
+                )
+            return Played(dialogues, rollout.spent(self.clients), time.perf_counter() - started)
+
+        self.ahead.start(played)
+
+    def rl_step(self, state: TrainState) -> tuple[TrainState, dict, list[Dialogue]]:
+        """Dialogues, advantages at the present lambda, update, controller.
+
+        With config.train.one_step_off, the next step's dialogues begin before the update, with the present weights.
+        """
+        config, clock, number, behaviour = self.config, Clock(), int(state.step) + 1, state.behaviour
+        if not self.ahead.busy:
+            self.play(number, state, behaviour or state.params)
+        dialogues, spent, seconds = self.ahead.result()
+        if config.train.one_step_off:
+            behaviour = self.copy(state.params)
+            if number < config.train.sft_steps + config.train.rl_steps:
+                self.play(number + 1, state, behaviour, later=1)
+        clock.lap("sample")
+
+        parts = self.parts(dialogues, state)
+        jax.block_until_ready(parts)
+        clock.lap("reference")
+
+        params, opt_state, updates = state.params, state.opt_state, []
+        for rows, extras, seen in parts * config.train.epochs:
+            with self.turn_taking:
+                params, opt_state, values = self.rl_update(params, opt_state, self.frozen, rows, extras)
+            updates.append(values | seen)
+        values = step.summary(jax.device_get(updates))
+        clock.lap("update")
+
+        controller, record = state.pid, metrics.rollout_record(dialogues)
+        if config.pid.enabled:
+            cost = math.nan if values["updates_skipped"] else record["voucher_rate"]  # NaN: the controller stays
+            controller = pid.update(self.gains, controller, jnp.array([cost], jnp.float32))
+        record |= values | {
+            "phase": "rl",
+            "lambda": float(state.pid.lambdas[0]),
+            "voucher_rate_smoothed": float(controller.smoothed_cost[0]),
+            "tokens_per_second": record["new_tokens"] / seconds,
+            "spent": spent,
+            "seconds": clock.seconds,
+        }
+        state = _moved(
+            state,
+            values["updates_skipped"],
+            cursor=state.cursor + config.train.scenarios_per_step,
+            params=params,
+            opt_state=opt_state,
+            behaviour=behaviour,
+            pid=controller,
+        )
+        return state, record, dialogues
+
+
+def _moved(state: TrainState, skipped: int, **changes) -> TrainState:
+    """The state one step on, of whose updates so many were skipped."""
+    in_a_row = state.skipped + 1 if skipped else jnp.zeros_like(state.skipped)
+    return state._replace(step=state.step + 1, skipped=in_a_row, **changes)
+
+
+class Clock:
+    """Seconds by phase of a step."""
+
+    def __init__(self):
+        self.seconds: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, phase: str) -> None:
+        """Books the time since the last lap under `phase`."""
+        now = time.perf_counter()
+        self.seconds[phase], self._last = now - self._last, now
