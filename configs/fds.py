@@ -192,6 +192,8 @@ def _endpoint(model: str, temperature: float, url: str = "embedded", max_tokens:
             "api_key_env": "",  # name of the environment variable that holds the key
             "temperature": temperature,
             "max_tokens": max_tokens,
+            "response_format": "json_schema",  # how a judge's schema is passed on: json_schema | json_object+schema |
+            # json_object | none, see docs/endpoints.md; its answers are held to it in any case
             "concurrency": 64,  # requests under way at a time, all replicas together
             "requests_per_minute": 0,  # 0: no limit
             "tokens_per_minute": 0,  # of prompts and answers

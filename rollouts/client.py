@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rollouts import answers
-from rollouts.endpoint import EMBEDDED, Endpoint, check
+from rollouts.endpoint import EMBEDDED, FORMATS, Endpoint, check
 from rollouts.limits import Taken, Window
 from rollouts.meter import BudgetReached, Meter, Spent
 from rollouts.recording import Recording, ReplayMiss
@@ -73,8 +73,8 @@ class ChatClient:
             "max_tokens": self._endpoint.max_tokens,
             "seed": seed,
         }
-        if response_format is not None:
-            body["response_format"] = dict(response_format)
+        if response_format is not None and (sent := FORMATS[self._endpoint.response_format](response_format)):
+            body["response_format"] = dict(sent)
         request = {"endpoint": self._name, **body}
         if self._replayed:
             return self._replayed.replay(request)

@@ -18,6 +18,7 @@ class Endpoint:
     api_key_env: str = ""  # name of the environment variable that holds the key
     temperature: float = 1.0
     max_tokens: int = 256
+    response_format: str = "json_schema"  # how the JSON schema of an answer is passed on, a key of FORMATS
     concurrency: int = 64  # requests under way at a time, all replicas together
     requests_per_minute: int = 0
     tokens_per_minute: int = 0  # of prompts and answers
@@ -38,8 +39,16 @@ class Endpoint:
     budget_cost: float = 0.0  # in the currency of the prices
 
 
-ASKED = ("model", "temperature", "max_tokens")
+ASKED = ("model", "temperature", "max_tokens", "response_format")
 """The fields that an answer may depend on; the others say how it is fetched."""
+
+FORMATS = {
+    "json_schema": lambda wanted: wanted,
+    "json_object+schema": lambda wanted: {"type": "json_object", "schema": wanted["json_schema"]["schema"]},
+    "json_object": lambda wanted: {"type": "json_object"},
+    "none": lambda wanted: None,
+}
+"""What a server gets for a `response_format` with a JSON schema; None: nothing. Whoever asks reads just as strictly."""
 
 _AT_LEAST = {
     **dict.fromkeys(("concurrency", "max_tokens", "breaker_failures", "max_answer_bytes"), 1),
@@ -67,6 +76,10 @@ def check(name: str, endpoint: Endpoint) -> None:
     for field in _POSITIVE:
         if not getattr(endpoint, field) > 0:
             raise ValueError(f"config.{name}.{field}: expected more than 0 seconds, got {getattr(endpoint, field)}")
+    if endpoint.response_format not in FORMATS:
+        raise ValueError(
+            f"config.{name}.response_format: expected one of {', '.join(FORMATS)}, got {endpoint.response_format!r}"
+        )
     if endpoint.budget_cost and not (endpoint.prompt_price or endpoint.answer_price):
         raise ValueError(f"config.{name}.budget_cost: expected prices beside it, config.{name}.prompt_price is 0")
     if endpoint.api_key_env:

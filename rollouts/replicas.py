@@ -159,9 +159,10 @@ class Replicas:
             message = f"{where} cannot be reached: {self._safe(str(error)) or type(error).__name__}"
             raise Failure(f"{name}_unreachable", message, charged=not isinstance(error, httpx.ConnectError)) from None
         if status != 200:
+            hint = f"; see config.{name}.response_format" if b"response_format" in body else ""
             raise Failure(
                 f"{name}_http_{status}",
-                f"{where} answered {status}: {self._excerpt(body)}",
+                f"{where} answered {status}: {self._excerpt(body)}{hint}",
                 again=status in _RETRIED or status >= 500,
                 wait=answers.retry_after(headers.get("Retry-After"), datetime.datetime.now(datetime.UTC)),
                 alive=status < 500,

@@ -158,6 +158,7 @@ def test_a_url_with_a_secret_is_refused_and_not_shown(url):
         {"breaker_failures": 0},
         {"budget_calls": -1},
         {"budget_cost": 1.0},  # without prices
+        {"response_format": "json"},
     ],
 )
 def test_a_setting_out_of_range_is_named(options):

@@ -14,6 +14,7 @@ from rollouts.embedded import reading
 from rollouts.rubrics import COMMUNICATION, COMPENSATION, EVALUATORS, LOGIC, PROCESS
 from rollouts.types import Dialogue, DialogueError, Message, Turn
 from tests import almost
+from tests.faults.server import Server
 
 SCENARIO = next(fds.scenarios(2))
 REQUEST = [Message("system", "Judge."), Message("user", "[]")]
@@ -68,6 +69,52 @@ def test_what_stays_bad_is_a_failure_by_the_rubrics_name(rubric, bad):
     with pytest.raises(DialogueError, match="expected") as caught:
         ask(client, rubric)
     assert caught.value.cause == f"{rubric.name}_malformed" and len(client.requests) == 2
+
+
+SCHEMA = PROCESS.response_format["json_schema"]["schema"]
+FORMATS = {
+    "json_schema": {"type": "json_schema", "json_schema": {"name": "judge", "strict": True, "schema": SCHEMA}},
+    "json_object+schema": {"type": "json_object", "schema": SCHEMA},
+    "json_object": {"type": "json_object"},
+    "none": None,
+}
+
+
+def over_http(response_format, known, text):
+    """Asks a server that refuses all but the `known` response formats, and answers `text`: what came, and its log."""
+
+    async def respond(content):
+        if json.loads(content).get("response_format") not in known:
+            return 400, b"response_format: Input should be 'text'"
+        return 200, json.dumps({"choices": [{"message": {"role": "assistant", "content": text}}]}).encode()
+
+    async def run():
+        async with ChatClient("judge", Endpoint(server.url, "m", response_format=response_format)) as client:
+            return await judge.ask(client, PROCESS, REQUEST, seed=7)
+
+    with Server(answer=respond) as server:
+        try:
+            return asyncio.run(run()), server.log
+        except DialogueError as error:
+            return error, server.log
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_server_gets_the_response_format_it_knows_and_its_answer_is_read_as_strictly(name):
+    verdict, log = over_http(name, [FORMATS[name]], answer(stage=0.5))
+    assert verdict.scores == {"persona": 1.0, "stage": 0.5, "quality": 1.0, "rules": 1.0}
+    assert [entry.body.get("response_format") for entry in log] == [FORMATS[name]]
+    assert ("response_format" in log[0].body) == (name != "none")
+    for bad in (answer(stage=0.7), answer(more=1), answer(stage="1"), f"```json\n{answer()}\n```"):
+        error, log = over_http(name, [FORMATS[name]], bad)
+        assert error.cause == "judge_malformed" and len(log) == 2
+        assert [entry.body.get("response_format") for entry in log] == [FORMATS[name]] * 2
+
+
+def test_a_server_that_refuses_the_response_format_is_not_asked_again_and_the_setting_is_named():
+    error, log = over_http("json_schema", [None, FORMATS["json_object"]], answer())
+    assert error.cause == "judge_http_400" and len(log) == 1
+    assert "see config.judge.response_format" in str(error)
 
 
 def test_votes_are_averaged_and_each_has_its_seed():
