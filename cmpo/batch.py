@@ -3,6 +3,7 @@
 Legend: R rows, T tokens of a row, B groups (scenarios), G dialogues of a group, N turns, C costs.
 """
 
+import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -82,6 +83,12 @@ def streams(dialogues: Sequence[Dialogue], group_size: int, max_turns: int) -> l
         for row, dialogue in enumerate(dialogues)
         if dialogue.ok and dialogue.turns
     ]
+
+
+def divide(parts: Sequence[Stream], count: int) -> list[Sequence[Stream]]:
+    """Cuts them into `count` runs of equal length, give or take one: but at the cuts, groups stay together."""
+    cuts = [len(parts) * number // count for number in range(count + 1)]
+    return [parts[begin:end] for begin, end in itertools.pairwise(cuts)]
 
 
 def pack(parts: Sequence[Stream], *, row_length: int, rows: int | None = None, share: bool = False) -> Rows:

@@ -108,17 +108,16 @@ class Trainer:
         algo, turns = self.config.algo, self.config.episode.max_turns + self.config.episode.farewell
         options = {name: algo[name] for name in ("outcome_weight", "process_weight", "normalize", "credit", "discount")}
         rewards = batch.rewards(dialogues, algo.group_size, turns)
-        streams, parts, count = batch.streams(dialogues, algo.group_size, turns), [], self.config.train.minibatches
-        share = self.config.train.share_prefix and not self.model.sliding_window
-        for number in range(count):  # of the same shapes, whoever failed; a group stays together where it can
-            size, length = -(-len(dialogues) // count), self.config.train.row_length
-            chosen = streams[len(streams) * number // count : len(streams) * (number + 1) // count]
-            rows = batch.pack(chosen, row_length=length, rows=size, share=share)
+        streams, train, parts = batch.streams(dialogues, algo.group_size, turns), self.config.train, []
+        share = train.share_prefix and not self.model.sliding_window
+        size = -(-len(dialogues) // train.minibatches)  # parts are of the same shapes, whoever failed
+        for part in batch.divide(streams, train.minibatches):
+            rows = batch.pack(part, row_length=train.row_length, rows=size, share=share)
             advantages = step.token_advantages(rewards, rows.turns, state.pid.lambdas, **options)
             rows, advantages = self.spread((rows, np.asarray(advantages)))
             with self.turn_taking:
                 reference, seen = self.score(self.frozen, state.reference, rows), {}
-                if self.config.train.one_step_off:
+                if train.one_step_off:
                     present = self.score(self.frozen, state.params, rows)
                     rows, advantages, seen = self.correct(rows, advantages, present)
             parts.append(Part(rows, (advantages, reference), seen))

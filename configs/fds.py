@@ -153,13 +153,13 @@ def get_config(arg: str = "") -> ConfigDict:
     config.train.sft_steps = 600
     config.train.rl_steps = 200
     config.train.scenarios_per_step = 12
-    config.train.minibatches = 1  # parts of a batch, each with an update of its own,
+    config.train.minibatches = 1  # parts of a batch, in the order of its groups, each with an update of its own,
     config.train.epochs = 1  # and how often all of them are gone through
     config.train.one_step_off = False  # play a batch while the model is updated on the one before, see docs/runs.md;
     config.train.importance_cap = 2.0  # its tokens, older by an update, then get importance weights of at most this
     config.train.row_length = 1280  # tokens of a packed row; grows by doubling where a dialogue is longer
-    config.train.share_prefix = True  # compute once per row what a group's dialogues begin with: fewer tokens, the same
-    # loss but for rounding; has no effect on a model with a sliding window
+    config.train.share_prefix = True  # compute what a group's dialogues begin with once a row: the same loss from
+    # fewer tokens; not where a model has a sliding window
     config.train.micro_rows = 1  # rows a device computes at a time
     config.train.learning_rate = 3e-4
     config.train.warmup_fraction = 0.1

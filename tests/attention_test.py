@@ -32,9 +32,9 @@ def normal(seed, *shape):
     return jax.random.normal(jax.random.key(seed), shape)
 
 
-def laid_out(bundles, length):
-    """Segment and prefix ids [T] of bundles (length of the prefix, lengths of what continues it), as far as they go."""
-    segments, prefixes, count = [], [], 0
+def laid_out(before, bundles, length):
+    """Segment and prefix ids [T]: padding, then bundles (length of the prefix, of what continues it), cut to fit."""
+    segments, prefixes, count = [0] * before, [0] * before, 0
     for prefix, others in bundles:
         first = count = count + 1
         segments, prefixes = segments + [first] * prefix, prefixes + [0] * prefix
@@ -45,7 +45,8 @@ def laid_out(bundles, length):
     return (segments + padding)[:length], (prefixes + padding)[:length]
 
 
-LAYOUTS = st.lists(st.tuples(st.integers(0, 9), st.lists(st.integers(1, 9), min_size=1, max_size=4)), max_size=4)
+BUNDLES = st.lists(st.tuples(st.integers(0, 9), st.lists(st.integers(1, 9), min_size=1, max_size=4)), max_size=4)
+LAYOUTS = st.tuples(st.integers(0, 5), BUNDLES)
 
 
 class CausalAttentionTest(chex.TestCase):
@@ -121,7 +122,7 @@ class CausalAttentionTest(chex.TestCase):
     @given(layouts=st.tuples(LAYOUTS, LAYOUTS))
     def test_prefixes_equal_full_attention(self, layouts):
         x = normal(0, 2, 37, 4, 8), normal(1, 2, 37, 2, 8), normal(2, 2, 37, 2, 8)
-        segments, prefixes = (jnp.array(ids) for ids in zip(*(laid_out(x, 37) for x in layouts), strict=True))
+        segments, prefixes = (jnp.array(ids) for ids in zip(*(laid_out(*x, 37) for x in layouts), strict=True))
         weights = jnp.where((segments > 0)[..., None, None], normal(3, 2, 37, 4, 8), 0)
         actual, expected = (of_loss(x, weights, segments, prefixes) for of_loss in (self.blocked, self.full))
         chex.assert_trees_all_close(actual, expected, atol=1e-5)
@@ -142,7 +143,7 @@ class CausalAttentionTest(chex.TestCase):
         """NaN in tokens 8 to 15, which continue the prefix of 8 tokens as well as 16 to 23 do, would show in those."""
         x = normal(0, 1, 24, 2, 4), normal(1, 1, 24, 1, 4), normal(2, 1, 24, 1, 4)
         broken = x[0], *(y.at[:, 8:16].set(jnp.nan) for y in x[1:])
-        segments, prefixes = (jnp.array([ids]) for ids in laid_out([(8, [8, 8])], 24))
+        segments, prefixes = (jnp.array([ids]) for ids in laid_out(0, [(8, [8, 8])], 24))
 
         def total(x):
             return jnp.sum(causal_attention(*x, segments, prefix_ids=prefixes, block=4)[:, 16:])

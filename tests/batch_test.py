@@ -57,8 +57,16 @@ def test_rewards_by_hand_and_failed_dialogues_have_no_valid_turn():
 
 def test_streams_leave_failed_dialogues_out_and_number_turns_as_rewards_does():
     dialogues = [dialogue(turn([1], [2]), failure="user_timeout"), dialogue(turn([1], [2]), turn([3], [4]))]
-    (only,) = batch.streams(dialogues, group_size=2, max_turns=5)
+    (only,) = batch.streams(dialogues, group_size=1, max_turns=5)
     np.testing.assert_array_equal(only.turns, [0, 5, 0, 6])
+    assert only.group == 1
+
+
+def test_minibatches_are_even_and_cut_few_groups():
+    parts = [begun([1], [2, 3], group) for group in (0, 0, 0, 1, 1, 2, 2)]
+    groups = [[part.group for part in part] for part in batch.divide(parts, 3)]
+    assert groups == [[0, 0], [0, 1], [1, 2, 2]]
+    assert batch.divide([], 2) == [[], []]
 
 
 @settings(max_examples=50, deadline=None)
