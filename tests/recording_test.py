@@ -94,8 +94,8 @@ def test_of_two_answers_to_one_request_the_first_stands_for_both(tmp_path):
 
 def race(directory, number, barrier):
     recording = Recording(directory)
-    barrier.wait()
     for seed in range(200):
+        barrier.wait(60)
         request = {**REQUEST, "seed": seed}
         assert recording.record(request, f"{number} " + "x" * 10_000) == recording.answer(request)
 
@@ -111,7 +111,6 @@ def test_processes_may_record_at_once(tmp_path):
     assert [racer.exitcode for racer in racers] == [0] * 4
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert len(files) == 200 and all(path.suffix == ".json" for path in files)
-    assert len({Recording(tmp_path).answer({**REQUEST, "seed": seed})[0] for seed in range(200)}) > 1  # all wrote
 
 
 def die_before_it_counts(path):
