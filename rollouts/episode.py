@@ -10,7 +10,6 @@ from rollouts.types import COSTS
 
 BEGIN = "(The conversation begins. Write your first message.)"
 _END = re.compile(r"\[\s*end\s*:\s*([1-5])\s*\]", re.IGNORECASE)
-_ANY_END = re.compile(r"\[\s*end\s*:[^\]]*\]", re.IGNORECASE)
 _QUIT = re.compile(r"\[\s*quit\s*\]", re.IGNORECASE)
 
 
@@ -79,7 +78,5 @@ def with_state_line(response: str, voucher: str) -> str:
 
 
 def without_marks(message: str) -> str:
-    """A user's message as the agent gets it: without the simulator's end marks."""
-    while (cleaner := chat.clean(_QUIT.sub("", _ANY_END.sub("", message)))) != message:  # one may hide another
-        message = cleaner
-    return message
+    """A user's message as the agent gets it: without end marks, and lines of system state that simulators repeat."""
+    return chat.clean_response(message)
