@@ -83,6 +83,7 @@ def result(
         **{f"by_{key}": measures.by(rows, key) for key in measures.GROUPS},
         "ends": dict(collections.Counter(row["end"] for row in rows if not row["failure"])),
         "failures": measures.failures(rows),
+        "replaced": dict(collections.Counter(cause for row in rows for cause in row["replaced"])),
         "seeds": seeds,
         "config": settings,
         "dialogues": rows,
@@ -91,10 +92,13 @@ def result(
 
 
 def report(found: Mapping[str, Any]) -> str:
-    """The tables of a result as Markdown, and what failed."""
+    """The tables of a result as Markdown, how dialogues ended, and what failed."""
     seeds = len(found["seeds"])
     parts = [measures.table(f"{found['agent']}, {seeds} seed{'s' * (seeds > 1)}", found["summary"])]
     parts += [measures.breakdown(key, found[f"by_{key}"]) for key in measures.GROUPS]
+    parts.append(f"ended: {_counts(found['ends'])}")
+    if found["replaced"]:
+        parts.append(f"played again after a failure: {_counts(found['replaced'])}")
     parts += [f"failed: {x['count']} {cause}; the last: {x['message']}" for cause, x in found["failures"].items()]
     return "\n\n".join(parts)
 
@@ -116,6 +120,10 @@ def run() -> None:
     transcripts = out.with_suffix(".transcripts.jsonl")
     metrics.write_lines(transcripts, [{"seed": one.seed, **metrics.transcript(one.dialogue)} for one in played])
     print(f"written to {out}; the dialogues in {transcripts}")
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in counts.items())
 
 
 def _digest(scenarios: Sequence[Scenario]) -> str:

@@ -68,6 +68,7 @@ def row(seed: int, dialogue: Dialogue, evaluations: Mapping[str, Evaluation]) ->
         "end": dialogue.end,
         "failure": dialogue.failure,
         "failure_message": dialogue.failure_message,
+        "replaced": list(dialogue.replaced),
         "values": values,
         "evaluators": {
             name: found.verdict._asdict()

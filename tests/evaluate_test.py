@@ -1,6 +1,7 @@
 """The evaluation by command and by function: what its file says, remote agents, and evaluators only where asked."""
 
 import http.server
+import itertools
 import json
 import subprocess
 import sys
@@ -93,6 +94,17 @@ def test_an_endpoint_that_fails_is_in_the_denominator_and_listed():
     assert found["summary"]["finish_rate"]["mean"] == sum(one.dialogue.finished for one in played) / 8
     assert found["summary"]["satisfaction"]["count"] == 8 - failed
     assert f"failed: {failed} agent_http_503; the last: config.agent.url" in evaluate.report(found)
+
+
+def test_attempts_that_were_played_again_and_how_dialogues_ended_are_said():
+    answers = itertools.chain([503], itertools.repeat("Hello."))
+    played, _, config = remote(lambda messages: next(answers))
+    found = evaluate.result(config, "x", played, remote=True)
+    assert (found["failures"], found["ends"], found["replaced"]) == ({}, {"malformed": 8}, {"agent_http_503": 1})
+    assert sorted(row["replaced"] for row in found["dialogues"]) == [[]] * 7 + [["agent_http_503"]]
+    lines = evaluate.report(found).split("\n")
+    assert "ended: 8 malformed" in lines and "played again after a failure: 1 agent_http_503" in lines
+    assert "again" not in evaluate.report(found | {"replaced": {}})
 
 
 def test_scripted_agents_and_the_evaluators():
