@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 
 _NORMALIZE_AXES = {"group": (0, 1), "trajectory": (1,), "center": (0, 1), "none": None}
-_CREDIT = ("instant", "return_to_go")
+NORMALIZE = tuple(_NORMALIZE_AXES)
+CREDIT = ("instant", "return_to_go")
 
 
 def hybrid_advantage(
@@ -67,10 +68,10 @@ def hybrid_advantage(
       ValueError: unknown `normalize` or `credit`.
       AssertionError: ranks, types or shapes do not match.
     """
-    if normalize not in _NORMALIZE_AXES:
-        raise ValueError(f"normalize: expected one of {tuple(_NORMALIZE_AXES)}, got {normalize!r}")
-    if credit not in _CREDIT:
-        raise ValueError(f"credit: expected one of {_CREDIT}, got {credit!r}")
+    if normalize not in NORMALIZE:
+        raise ValueError(f"normalize: expected one of {NORMALIZE}, got {normalize!r}")
+    if credit not in CREDIT:
+        raise ValueError(f"credit: expected one of {CREDIT}, got {credit!r}")
     chex.assert_rank([outcome, process, cost, turn_mask, lambdas], [1, 2, 3, 2, 1])
     chex.assert_type([outcome, process, cost, turn_mask, lambdas], [float, float, float, bool, float])
     chex.assert_equal_shape([process, turn_mask])

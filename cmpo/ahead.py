@@ -1,7 +1,6 @@
 """Work on a thread of its own, beside the caller's: dialogues that are played while the model is updated."""
 
 import concurrent.futures
-import threading
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
@@ -9,15 +8,9 @@ T = TypeVar("T")
 
 
 class Ahead(Generic[T]):
-    """One piece of work at a time; a context manager, which on leaving asks what is under way to stop, and waits.
-
-    `device` orders the work of two threads on several devices: whoever enqueues a program there holds it, so that all
-    devices get the programs in the same order. Otherwise two programs that talk over all devices could each wait on
-    half of them for the other.
-    """
+    """One piece of work at a time; a context manager, which on leaving asks what is under way to stop, and waits."""
 
     def __init__(self):
-        self.device = threading.Lock()
         self.stopping = False  # what is under way looks at it from time to time
         self._thread = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="rollouts")
         self._work: concurrent.futures.Future[T] | None = None

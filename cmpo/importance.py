@@ -1,7 +1,4 @@
-"""Truncated importance weights: what tokens of an older policy are worth to the present one.
-
-Shapes: B rows, T tokens (padded).
-"""
+"""Truncated importance weights: what tokens of an older policy are worth to the present one."""
 
 import chex
 import jax.numpy as jnp
@@ -20,13 +17,13 @@ def importance_weights(
     2022 ("Batch size-invariance for policy optimization") and Fu et al. 2025 (AReaL).
 
     Args:
-      logprobs: [B, T] float, of each token under pi, in nats.
-      sampled_logprobs: [B, T] float, the same under mu.
-      mask: [B, T] bool, tokens that count; what the others hold may be anything.
+      logprobs: [...] float, of each token under pi, in nats.
+      sampled_logprobs: [...] float, the same under mu.
+      mask: [...] bool, tokens that count; what the others hold may be anything.
       cap: the largest weight, at least 1.
 
     Returns:
-      [B, T] weights, 0 outside the mask, and scalar metrics: `importance_mean`, `importance_capped` (share of tokens),
+      [...] weights, 0 outside the mask, and scalar metrics: `importance_mean`, `importance_capped` (share of tokens),
       `importance_gap_max` (`|log pi - log mu|`).
     """
     chex.assert_equal_shape([logprobs, sampled_logprobs, mask])

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-_FORMS = ("incremental", "positional")
+FORMS = ("incremental", "positional")
 
 
 @jax.tree_util.register_dataclass
@@ -47,8 +47,8 @@ class PIDGains:
     form: str = dataclasses.field(default="incremental", metadata={"static": True})
 
     def __post_init__(self):
-        if self.form not in _FORMS:
-            raise ValueError(f"form: expected one of {_FORMS}, got {self.form!r}")
+        if self.form not in FORMS:
+            raise ValueError(f"form: expected one of {FORMS}, got {self.form!r}")
         for name, value in vars(self).items():
             if isinstance(value, (list, tuple)):
                 object.__setattr__(self, name, np.asarray(value, float))

@@ -9,11 +9,14 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from cmpo import advantage, pid
+from rollouts.types import PRINCIPLES
+
 _DTYPES = ("float32", "bfloat16", "float16")
 _CHOICES = {
-    "algo.normalize": ("group", "trajectory", "center", "none"),
-    "algo.credit": ("instant", "return_to_go"),
-    "pid.form": ("incremental", "positional"),
+    "algo.normalize": advantage.NORMALIZE,
+    "algo.credit": advantage.CREDIT,
+    "pid.form": pid.FORMS,
     "model.dtype": _DTYPES,
     "train.momentum_dtype": _DTYPES,
 }
@@ -30,7 +33,7 @@ _RANGES = {  # least and most
     **dict.fromkeys(("pid.kp", "pid.ki", "pid.kd", "pid.lambda_max", "pid.initial_lambda"), (0, math.inf)),
     **dict.fromkeys(("train.warmup_fraction", "train.final_fraction", "train.max_failed_fraction"), (0, 1)),
     **dict.fromkeys(("algo.clip_low", "algo.discount", "pid.smoothing"), (0, 1)),
-    **{f"judge.weights.{name}": (0, math.inf) for name in ("persona", "stage", "quality", "rules")},
+    **{f"judge.weights.{name}": (0, math.inf) for name in PRINCIPLES},
     "train.seed": (0, 2**31 - 1),
 }
 

@@ -21,7 +21,7 @@ from matplotlib import ticker
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from cmpo import files, metrics, ranges
+from cmpo import files, metrics
 from rollouts.types import FORMAT_ERRORS, LEVELS
 
 _TRANSCRIPTS = 6
@@ -294,7 +294,8 @@ def _load(workdir: str | os.PathLike) -> tuple[list[dict], dict, float | None]:
         if not path.is_file():
             raise FileNotFoundError(f"{path}: no such file; expected {what}, written by python -m cmpo.main")
     config = files.read_object(path)
-    target = ranges.flatten(config).get("pid.target")
+    controller = config.get("pid")
+    target = controller.get("target") if isinstance(controller, Mapping) else None
     return metrics.read(workdir), config, target[0] if isinstance(target, list) else target
 
 

@@ -72,9 +72,11 @@ def init(
 
 def begin_rl(config: qwen2.Qwen2Config, state: TrainState, optimizer: optax.GradientTransformation) -> TrainState:
     """Freezes the parameters as the reference and starts the optimizer afresh."""
-    start = copy(config, state.params)
-    behaviour = jax.tree.map(jnp.copy, start) if state.behaviour else ()
-    return state._replace(opt_state=optimizer.init(state.params), reference=start, behaviour=behaviour)
+    return state._replace(
+        opt_state=optimizer.init(state.params),
+        reference=copy(config, state.params),
+        behaviour=copy(config, state.params) if state.behaviour else (),
+    )
 
 
 def copy(config: qwen2.Qwen2Config, params: qwen2.Params) -> qwen2.Params:

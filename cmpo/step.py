@@ -202,10 +202,8 @@ def corrected(rows: Rows, advantages: jax.Array, present: jax.Array, *, cap: flo
 
     Its tokens' advantages are weighted, and the log-probabilities under it replaced by those under the `present` one.
     """
-    flat = (x.reshape(-1, x.shape[-1]) for x in (present, rows.sampled_logprobs, rows.mask))
-    weights, metrics = importance_weights(*flat, cap=cap)
-    advantages = advantages * weights.reshape(advantages.shape)
-    return rows.replace(sampled_logprobs=present), advantages, metrics
+    weights, metrics = importance_weights(present, rows.sampled_logprobs, rows.mask, cap=cap)
+    return rows.replace(sampled_logprobs=present), advantages * weights, metrics
 
 
 def token_advantages(rewards: Rewards, turns: jax.Array, lambdas: jax.Array, **options) -> jax.Array:

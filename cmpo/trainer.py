@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import math
+import threading
 import time
 from typing import Any, NamedTuple
 
@@ -41,7 +42,11 @@ class Part(NamedTuple):
 
 
 class Trainer:
-    """The two kinds of step, over everything they share. `ahead` plays their dialogues."""
+    """The two kinds of step, over everything they share. `ahead` plays their dialogues.
+
+    Whoever puts a program on several devices holds `turn_taking`, so that all of them get the programs in one order.
+    Otherwise two programs that talk over all devices could each wait on half of them for the other.
+    """
 
     def __init__(
         self,
@@ -60,7 +65,7 @@ class Trainer:
         self.layout = setup.abstract_state(config, self.model, self.mesh)
         self.origin = self.model, self.mesh, prepared.weights, config.train.seed
         self.frozen = policy.frozen(*self.origin)
-        self.turn_taking = ahead.device if self.mesh.size > 1 else contextlib.nullcontext()
+        self.turn_taking = threading.Lock() if self.mesh.size > 1 else contextlib.nullcontext()
         self.engine = setup.engine(config, self.model, self.mesh, self.tokenizer, turn_taking=self.turn_taking)
         self.gains, _ = setup.controller(config)
         train, algo, optimizer = config.train, config.algo, setup.optimizers(config)
@@ -123,9 +128,9 @@ class Trainer:
             parts.append(Part(rows, (advantages, reference), seen))
         return parts
 
-    def play(self, number: int, state: TrainState, weights: qwen2.Params, *, later: int = 0) -> None:
-        """Begins to play the batch of step `number`, `later` steps after `state`, with `weights`."""
-        config = self.config
+    def play(self, state: TrainState, weights: qwen2.Params, *, later: int = 0) -> None:
+        """Begins to play the batch of the step after `state`, or of one `later` than that, with `weights`."""
+        config, number = self.config, int(state.step) + 1 + later
         count = config.train.scenarios_per_step
         scenarios = self.source.train(int(state.cursor) + later * count, count)
         with self.turn_taking:
@@ -155,14 +160,14 @@ class Trainer:
 
         With config.train.one_step_off, the next step's dialogues begin before the update, with the present weights.
         """
-        config, clock, number, behaviour = self.config, Clock(), int(state.step) + 1, state.behaviour
+        config, clock, behaviour = self.config, Clock(), state.behaviour
         if not self.ahead.busy:
-            self.play(number, state, behaviour or state.params)
+            self.play(state, behaviour or state.params)
         dialogues, spent, seconds = self.ahead.result()
         if config.train.one_step_off:
             behaviour = self.copy(state.params)
-            if number < config.train.sft_steps + config.train.rl_steps:
-                self.play(number + 1, state, behaviour, later=1)
+            if int(state.step) + 1 < config.train.sft_steps + config.train.rl_steps:
+                self.play(state, behaviour, later=1)
         clock.lap("sample")
 
         parts = self.parts(dialogues, state)
