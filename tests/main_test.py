@@ -25,13 +25,9 @@ from models import tokenizer as tokenizers
 from rollouts.client import BudgetReached, ChatClient
 from rollouts.embedded.app import app
 from rollouts.types import DialogueError
-from tests.runs import ROOT, tiny
+from tests.runs import ROOT, assert_same_run, tiny, transcripts
 
 RELEASED = ROOT.parent / "shared" / "data" / "fds" / "hard" / "train.parquet"
-
-
-def transcripts(workdir):
-    return {path.name: path.read_text() for path in sorted((workdir / "transcripts").iterdir())}
 
 
 @pytest.fixture(scope="module")
@@ -178,15 +174,6 @@ def underway(workdir, pid, lines):
     """Whether the process is in charge of the run and so many steps are booked."""
     held, booked = workdir / "lock", workdir / "metrics.jsonl"
     return booked.exists() and f"process {pid} " in held.read_text() and booked.read_text().count("\n") >= lines
-
-
-def assert_same_run(workdir, state, expected_workdir, expected_state, lines=4):
-    """Bitwise: the state, and all that was written but for what was timed."""
-    chex.assert_trees_all_equal(state, expected_state)
-    assert transcripts(workdir) == transcripts(expected_workdir)
-    timed = {"seconds": None, "tokens_per_second": None}
-    records, expected = ([record | timed for record in metrics.read(path)] for path in (workdir, expected_workdir))
-    assert records == expected and len(records) == lines
 
 
 def test_updates_that_are_never_finite_stop_the_run_and_leave_the_model(tmp_path):

@@ -1,19 +1,16 @@
-"""Playing scenarios: who is told what, how dialogues end or fail, and that scheduling changes nothing."""
+"""Playing scenarios: who is told what, and how dialogues end or fail."""
 
 import asyncio
 import dataclasses
 import itertools
 import json
-import random
 
-import numpy as np
 import pytest
 
 from rollouts import chat, fds, play, rubrics
-from rollouts.client import BudgetReached, ChatClient, Endpoint
-from rollouts.scripted import HABITS, ScriptedAgent
+from rollouts.client import BudgetReached
 from rollouts.seeds import fold
-from rollouts.types import PRINCIPLES, DialogueError, Message
+from rollouts.types import DialogueError, Message
 
 SCENARIO = next(fds.scenarios(2))
 VERDICT = json.dumps({"persona": 1, "stage": 0.5, "quality": 0, "rules": 1, "reason": "so"})
@@ -294,67 +291,6 @@ async def alone(agent, judged):
         assert len(asyncio.all_tasks()) == 1
 
 
-# Over the embedded endpoint
-
-
-class Delayed:
-    """A client, or an agent's session, that takes a random time for each answer."""
-
-    def __init__(self, inner, rng):
-        self.inner, self.rng = inner, rng
-
-    async def chat(self, messages, *, seed, response_format=None):
-        await asyncio.sleep(self.rng.random() * 0.01)
-        return await self.inner.chat(messages, seed=seed, response_format=response_format)
-
-    async def open(self, scenario, seed):
-        await asyncio.sleep(self.rng.random() * 0.01)
-        return Delayed(await self.inner.open(scenario, seed), self.rng)
-
-    async def reply(self, message, seed):
-        await asyncio.sleep(self.rng.random() * 0.01)
-        return await self.inner.reply(message, seed)
-
-    def close(self):
-        self.inner.close()
-
-
-def embedded(style, scenarios, *, repeats=1, seed=0, concurrency=64, delays=None, judged=True):
-    async def play_them():
-        async with (
-            ChatClient("user", Endpoint("embedded", "embedded-user", concurrency=concurrency)) as user,
-            ChatClient("judge", Endpoint("embedded", "embedded-judge", concurrency=concurrency)) as judging,
-        ):
-            agent, clients = ScriptedAgent(style), [user, judging if judged else None]
-            if delays is not None:
-                rng = random.Random(delays)
-                agent, clients = Delayed(agent, rng), [Delayed(client, rng) for client in clients]
-            return await play.play_all(agent, play.Table(*clients), scenarios, repeats=repeats, seed=seed)
-
-    return asyncio.run(play_them())
-
-
-def deal(count, **options):
-    return list(itertools.islice(fds.scenarios(11, **options), count))
-
-
-def plain(dialogue):
-    """A dialogue without arrays, to be compared."""
-    return json.dumps(dataclasses.asdict(dialogue), default=np.ndarray.tolist)
-
-
-def test_the_same_seed_plays_the_same_dialogues_whatever_the_timing():
-    scenarios = deal(6)
-    first = embedded("generous", scenarios, repeats=2)
-    assert [dialogue.scenario for dialogue in first] == [scenario for scenario in scenarios for _ in range(2)]
-    assert [dialogue.index for dialogue in first] == [0, 1] * 6
-    expected = [plain(dialogue) for dialogue in first]
-    assert len(set(expected)) == 12
-    for options in ({"concurrency": 1}, {"delays": 1}, {"delays": 2, "concurrency": 3}):
-        assert [plain(dialogue) for dialogue in embedded("generous", scenarios, repeats=2, **options)] == expected
-    assert not set(expected) & {plain(dialogue) for dialogue in embedded("generous", scenarios, repeats=2, seed=1)}
-
-
 def test_where_the_run_cannot_go_on_every_dialogue_is_given_up():
     class Broke(Client):
         async def chat(self, messages, *, seed):
@@ -363,58 +299,9 @@ def test_where_the_run_cannot_go_on_every_dialogue_is_given_up():
             await asyncio.sleep(60)
 
     async def run():
-        closing = Agent()
+        closing, scenarios = Agent(), list(itertools.islice(fds.scenarios(11), 4))
         with pytest.raises(BudgetReached, match="nothing is left"):
-            await play.play_all(closing, play.Table(Broke(), None), deal(4), repeats=1, seed=0)
+            await play.play_all(closing, play.Table(Broke(), None), scenarios, repeats=1, seed=0)
         assert len(asyncio.all_tasks()) == 1 and closing.closed == 4
 
     asyncio.run(run())
-
-
-def test_a_dialogue_alone_is_the_one_from_the_batch():
-    scenarios = deal(5)
-    batch = embedded("generous", scenarios)
-
-    async def alone():
-        async with ChatClient("user", Endpoint("embedded", "embedded-user")) as user:
-            table = play.Table(user, None)
-            return await play.play(ScriptedAgent("generous"), table, scenarios[3], index=0, seed=fold(0, 3))
-
-    texts = [(said.user, said.text) for said in asyncio.run(alone()).turns]
-    assert texts == [(said.user, said.text) for said in batch[3].turns]
-
-
-@pytest.mark.parametrize("style", HABITS)
-def test_embedded_dialogues_are_whole(style):
-    for dialogue in embedded(style, deal(24)):
-        assert dialogue.ok and dialogue.end in ("rated", "quit"), dialogue.failure_message
-        assert dialogue.finished == (dialogue.end == "rated") == (dialogue.outcome > 0)
-        assert ("[quit]" if dialogue.end == "quit" else f"[end:{dialogue.outcome:.0f}]") in dialogue.last_words
-        assert 1 <= len(dialogue.turns) <= 7
-        vouchers = [said.action == "voucher" for said in dialogue.turns]
-        assert sum(vouchers) == dialogue.cost[0] <= 1
-        if any(vouchers):
-            assert vouchers[-1]  # the embedded customer leaves with a voucher
-        for said in dialogue.turns:
-            assert chat.render(chat.parse(said.text)) == said.text
-            assert "[end" not in said.user and "[quit" not in said.user
-            assert set(said.scores) == set(PRINCIPLES)
-            assert said.process_reward == pytest.approx(np.mean(list(said.scores.values())))
-
-
-def test_the_scripted_agents_spend_as_they_are_meant_to():
-    scenarios = deal(256, split="test")
-    rates, outcomes = {}, {}
-    for style in HABITS:
-        dialogues = embedded(style, scenarios if style == "generous" else scenarios[:64], judged=False)
-        assert all(dialogue.ok for dialogue in dialogues)
-        rates[style] = np.mean([dialogue.cost[0] for dialogue in dialogues])
-        outcomes[style] = np.mean([dialogue.outcome for dialogue in dialogues])
-    assert rates["generous"] > 0.45  # beyond the budget of 30 %: there is something to learn
-    assert rates["never"] == 0.0 and rates["always"] > 0.9
-    assert min(outcomes.values()) > 1.5 and max(outcomes.values()) < 4.0
-
-
-def test_an_unknown_style_is_refused():
-    with pytest.raises(ValueError, match="generous"):
-        ScriptedAgent("stingy")

@@ -1,9 +1,12 @@
-"""A whole run, as small as it gets, and a full disk, for the tests that need one."""
+"""A whole run, as small as it gets, what it left, and a full disk, for the tests that need one."""
 
 import contextlib
 import pathlib
 import resource
 
+import chex
+
+from cmpo import metrics
 from configs import fds
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -50,3 +53,16 @@ def full_disk(size=4096):
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def transcripts(workdir):
+    return {path.name: path.read_text() for path in sorted((workdir / "transcripts").iterdir())}
+
+
+def assert_same_run(workdir, state, expected_workdir, expected_state, lines=4):
+    """Bitwise: the state, and all that was written but for what was timed."""
+    chex.assert_trees_all_equal(state, expected_state)
+    assert transcripts(workdir) == transcripts(expected_workdir)
+    timed = {"seconds": None, "tokens_per_second": None}
+    records, expected = ([record | timed for record in metrics.read(path)] for path in (workdir, expected_workdir))
+    assert records == expected and len(records) == lines
