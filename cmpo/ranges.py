@@ -47,6 +47,9 @@ def check(config: ConfigDict) -> None:
         if not isinstance(value, str) and not least <= value <= most:
             expected = f"{least} or more" if most == math.inf else f"{least} to {most}"
             raise ValueError(f"config.{name}: expected {expected}, got {value}")
+        bits = 63 if ".budget_" in name else 31  # integers have 32 on devices
+        if isinstance(value, int) and value >= 2**bits:
+            raise ValueError(f"config.{name}: expected less than 2^{bits}, got {value!s:.30}")
         if value not in _CHOICES.get(name, (value,)):
             raise ValueError(f"config.{name}: expected one of {_CHOICES[name]}, got {value!r}")
     if not any(config.judge.weights.values()):

@@ -197,6 +197,9 @@ def test_what_cannot_be_a_config_is_one_line(arguments, message):
         ("train.momentum_dtype", "int8", "one of ('float32', 'bfloat16', 'float16'), got 'int8'"),
         ("algo.normalize", "", "one of ('group', 'trajectory', 'center', 'none'), got ''"),
         ("judge.weights.stage", -1.0, "0 or more, got -1.0"),
+        ("train.rl_steps", 2**31, "less than 2^31, got 2147483648"),
+        ("train.rl_steps", 10**400, f"less than 2^31, got 1{'0' * 29}"),
+        ("user.budget_tokens", 2**63, "less than 2^63, got 9223372036854775808"),
     ],
 )
 def test_a_value_out_of_its_range_is_refused_by_its_name(name, value, message):
