@@ -205,7 +205,7 @@ def _endpoint(model: str, temperature: float, url: str = "embedded", max_tokens:
             "max_wait": 60.0,  # before a retry, whatever the server asks for
             "breaker_failures": 10,  # in a row, and nobody asks until a probe is answered,
             "breaker_rest": 5.0,  # after so long,
-            "breaker_wait": 120.0,  # for which a request waits at most
+            "breaker_wait": 120.0,  # and after so long without one, requests fail
             "max_answer_bytes": 4_000_000,
             "prompt_price": 0.0,  # per million tokens, in any currency
             "answer_price": 0.0,

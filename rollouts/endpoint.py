@@ -30,7 +30,7 @@ class Endpoint:
     max_wait: float = 60.0  # before a retry, whatever Retry-After says
     breaker_failures: int = 10  # in a row, and nobody asks for a while
     breaker_rest: float = 5.0  # until a probe may end that
-    breaker_wait: float = 120.0  # that a request waits for it
+    breaker_wait: float = 120.0  # that requests wait for it, from when the circuit opened
     max_answer_bytes: int = 4_000_000
     prompt_price: float = 0.0  # per million tokens
     answer_price: float = 0.0

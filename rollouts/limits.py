@@ -60,6 +60,7 @@ class Breaker:
         self._limit, self._rest = failures, rest
         self._failures, self._last_success = 0, 0.0
         self._due: float | None = None  # when an open circuit may be probed
+        self.opened_at = 0.0  # when the circuit opened last
         self.error, self.failed_at = "", 0.0  # what failed last, and when
 
     @property
@@ -81,6 +82,7 @@ class Breaker:
         if began >= self._last_success:
             self._failures += 1
         if self._failures >= self._limit:
+            self.opened_at = now if self.closed else self.opened_at
             self._due = now + self._rest
 
     def probed(self, alive: bool, now: float) -> None:

@@ -98,22 +98,16 @@ class Replicas:
         return answer
 
     async def _choose(self, avoid: Replica | None) -> Replica:
-        """The least busy replica whose circuit is closed; where none is, waits up to config.{name}.breaker_wait."""
-        try:
-            async with asyncio.timeout(self._endpoint.breaker_wait):
-                closed = await self._closed()
-        except TimeoutError:
-            last = max(self._all, key=lambda replica: replica.breaker.failed_at)
-            raise Failure(
-                f"{self._name}_circuit_open",
-                f"config.{self._name}: {self._endpoint.breaker_failures} failures in a row, and no life within "
-                f"{self._endpoint.breaker_wait:g} s; the last: {last.breaker.error}",
-                again=False,
-            ) from None
+        """The least busy replica whose circuit is closed."""
+        closed = await self._closed()
         return min(closed, key=lambda replica: (replica is avoid, replica.under_way, replica.served))
 
     async def _closed(self) -> list[Replica]:
-        """Those whose circuit is closed, at least one; an open one that has rested is probed, by one caller for all."""
+        """Those whose circuit is closed, at least one; an open one that has rested is probed, by one caller for all.
+
+        Where all are open, they have config.{name}.breaker_wait from when the last one opened to come back: an outage
+        is waited for once, however many callers there are and however few of them may ask at a time.
+        """
         closed = [replica for replica in self._all if replica.breaker.closed]
         rested = [replica for replica in self._all if not replica.breaker.closed and not self._rest(replica)]
         if closed and (not rested or self._recovery.locked()):
@@ -125,7 +119,20 @@ class Replicas:
                 closed = [replica for replica in self._all if replica.breaker.closed]
                 if closed:
                     return closed
-                await asyncio.sleep(min(self._rest(replica) for replica in opened))
+                left = max(replica.breaker.opened_at for replica in opened) + self._endpoint.breaker_wait
+                left -= time.monotonic()
+                if left <= 0:
+                    raise self._outage()
+                await asyncio.sleep(min(left, *(self._rest(replica) for replica in opened)))
+
+    def _outage(self) -> Failure:
+        last = max((replica.breaker for replica in self._all), key=lambda breaker: breaker.failed_at)
+        return Failure(
+            f"{self._name}_circuit_open",
+            f"config.{self._name}: {self._endpoint.breaker_failures} failures in a row, and no life within "
+            f"{self._endpoint.breaker_wait:g} s; the last: {last.error}",
+            again=False,
+        )
 
     def _rest(self, replica: Replica) -> float:
         return replica.breaker.rest(time.monotonic())

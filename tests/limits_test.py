@@ -133,7 +133,9 @@ def test_a_circuit_by_hand():
     assert breaker.closed
     breaker.failed(3.0, 4.5, "f")
     assert not breaker.closed and breaker.rest(5.0) == 4.5 and breaker.rest(10.0) == 0 and breaker.error == "f"
+    breaker.failed(3.0, 4.6, "late")  # was under way; the outage began before
     breaker.probed(False, 10.0)
+    assert breaker.opened_at == 4.5 and breaker.error == "late"
     assert not breaker.closed and breaker.rest(10.0) == 5.0
     breaker.probed(True, 15.0)
     assert breaker.closed

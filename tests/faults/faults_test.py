@@ -127,6 +127,19 @@ def test_an_open_circuit_asks_nobody_and_is_named():
         assert len(server.log) == 3 and 2 <= len(server.probes) <= 6
 
 
+def test_an_outage_is_waited_for_once_however_few_may_ask_at_a_time():
+    async def run(url):
+        async with ChatClient("judge", breaker(url, breaker_wait=0.5, concurrency=1)) as client:
+            started = time.monotonic()
+            return await outcomes(client, times=3 + 20), time.monotonic() - started
+
+    with Server(lambda number, body: "error") as server:
+        server.down = True
+        results, took = asyncio.run(run(server.url))
+        assert [error.cause for error in results] == ["judge_http_500"] * 3 + ["judge_circuit_open"] * 20
+        assert 0.5 <= took < 1.0
+
+
 def test_callers_wait_for_a_probe_and_go_on_where_it_succeeds():
     async def run(server):
         async with ChatClient("judge", breaker(server.url, breaker_wait=5.0)) as client:
