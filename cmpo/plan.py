@@ -101,6 +101,7 @@ def needs(config: ConfigDict, model: Qwen2Config, sizes: Mapping[str, int]) -> d
     kept = model.num_layers * (model.hidden_size * item if model.remat else layer)
     layers = 1 if model.remat else model.num_layers
     gathered = _bytes(mesh, {"layers": {**frozen, **trained}["layers"]}, FSDP) * layers // model.num_layers
+    gathered *= sizes[FSDP] > 1  # else they are there
     cache = 2 * model.num_layers * config.model.context_length * model.num_kv_heads * model.head_dim * item
     return {
         "always": {

@@ -42,7 +42,8 @@ def make_score(config: qwen2.Qwen2Config, mesh: Mesh, *, temperature: float = 1.
 
         return jax.lax.fori_loop(0, _in_use(rows), body, jnp.zeros(rows.tokens.shape, jnp.float32))
 
-    return jax.jit(score, out_shardings=NamedSharding(mesh, P(None, sharding.ROWS)))
+    layout = NamedSharding(mesh, P(None, sharding.ROWS))
+    return jax.jit(score, out_shardings=layout, compiler_options=sharding.compiler_options(mesh))
 
 
 def make_update(
@@ -87,6 +88,7 @@ def make_update(
             sharding.tree(mesh, jax.eval_shape(optimizer.init, shapes)),
             NamedSharding(mesh, P()),
         ),
+        compiler_options=sharding.compiler_options(mesh),
     )
     def update(params, opt_state: optax.OptState, frozen, rows: Rows, extras: Any):
         total = jnp.sum(rows.mask)

@@ -32,11 +32,36 @@ class Linear(nnx.Linear):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps [..., in] to [..., out]."""
-        y = super().__call__(x)
+        y = _product(x, self.kernel[...].astype(self.dtype))
+        if self.use_bias:
+            y += self.bias[...].astype(self.dtype)
         if not self.lora_scale:
             return y
         down, up = (matrix[...].astype(self.dtype) for matrix in (self.lora_a, self.lora_b))
-        return y + self.lora_scale * ((x @ down) @ up)
+        return y + self.lora_scale * _product(_product(x, down), up)
+
+
+@jax.custom_vjp
+def _product(x: jax.Array, matrix: jax.Array) -> jax.Array:
+    """x [..., in] times matrix [in, out].
+
+    The gradient of the matrix is computed as [in, out]. JAX's own is the transpose of an [out, in], for which XLA on a
+    CPU copies what it multiplies: half the speed.
+    """
+    return x @ matrix
+
+
+def _product_forward(x, matrix):
+    return x @ matrix, (x, matrix)
+
+
+def _product_backward(saved, gradient):
+    x, matrix = saved
+    rows = tuple(range(x.ndim - 1))
+    return gradient @ matrix.T, jax.lax.dot_general(x, gradient, ((rows, rows), ((), ())))
+
+
+_product.defvjp(_product_forward, _product_backward)
 
 
 def split(config: Qwen2Config, params: Tree) -> tuple[Tree, Tree]:

@@ -82,7 +82,12 @@ class MLP(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps [..., D] to [..., D]."""
-        return self.down(jax.nn.silu(self.gate(x)) * self.up(x))
+        return self.down(_swiglu(self.gate(x), self.up(x)))
+
+
+@functools.partial(jax.checkpoint, prevent_cse=False)  # computing it again takes less time than keeping its parts
+def _swiglu(gate: jax.Array, up: jax.Array) -> jax.Array:
+    return jax.nn.silu(gate) * up
 
 
 class Block(nnx.Module):
