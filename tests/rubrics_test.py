@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import os
 import re
 
 import pytest
@@ -51,6 +52,15 @@ def test_the_prompt_names_every_item_with_its_scores_and_nothing_else(rubric):
     ):
         assert line in prompt
     assert "{" not in prompt.replace(rubric.shape, "")
+
+
+@pytest.mark.parametrize("rubric", RUBRICS, ids=lambda rubric: rubric.name)
+def test_prompts_differ_only_in_the_case_at_their_end(rubric):
+    """A server that keeps the beginnings of prompts computes the rubric once."""
+    one, other = (rubric.prompt(scenario) for scenario in itertools.islice(fds.scenarios(2), 2))
+    common, *cases = os.path.commonprefix([one, other]), *(prompt.split("# Customer\n")[1] for prompt in (one, other))
+    assert rubric.shape in common and common.endswith("# Customer\nCooperation: ")
+    assert cases[0] != cases[1] and len(common) > max(map(len, cases))
 
 
 def test_the_process_judge_is_guided_by_level():
