@@ -55,6 +55,7 @@ PAPER = {  # the authors' settings, as far as they are known
     "train.row_length": 4096,  # a dialogue's usual length; rows double where one is longer
     "train.micro_rows": 1,
     "train.learning_rate": 1e-6,
+    "train.warmup_fraction": 0.1,
     "eval.temperature": 1.0,
 }
 
@@ -151,7 +152,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.train = ConfigDict()
     config.train.seed = 0
     config.train.sft_steps = 600
-    config.train.rl_steps = 200
+    config.train.rl_steps = 240
     config.train.scenarios_per_step = 12
     config.train.minibatches = 1  # parts of a batch, in the order of its groups, each with an update of its own,
     config.train.epochs = 1  # and how often all of them are gone through
@@ -162,7 +163,7 @@ def get_config(arg: str = "") -> ConfigDict:
     # fewer tokens; not where a model has a sliding window
     config.train.micro_rows = 1  # rows a device computes at a time
     config.train.learning_rate = 3e-4
-    config.train.warmup_fraction = 0.1
+    config.train.warmup_fraction = 0.03  # longer, and lambda runs ahead of a policy that cannot follow yet
     config.train.final_fraction = 0.2  # the cosine ends at this share of the learning rate
     config.train.weight_decay = 0.01
     config.train.max_grad_norm = 1.0
