@@ -96,7 +96,8 @@ def report(found: Mapping[str, Any]) -> str:
     seeds = len(found["seeds"])
     parts = [measures.table(f"{found['agent']}, {seeds} seed{'s' * (seeds > 1)}", found["summary"])]
     parts += [measures.breakdown(key, found[f"by_{key}"]) for key in measures.GROUPS]
-    parts.append(f"ended: {_counts(found['ends'])}")
+    if found["ends"]:
+        parts.append(f"ended: {_counts(found['ends'])}")
     if found["replaced"]:
         parts.append(f"played again after a failure: {_counts(found['replaced'])}")
     parts += [f"failed: {x['count']} {cause}; the last: {x['message']}" for cause, x in found["failures"].items()]
