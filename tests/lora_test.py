@@ -77,6 +77,27 @@ def test_without_adapters_everything_is_trained():
     chex.assert_trees_all_equal(lora.merge(PLAIN, lora.combine({}, params)), params)
 
 
+@pytest.mark.parametrize("rows", [(5,), (2, 5), (2, 3, 5)], ids=str)
+@pytest.mark.parametrize("rank", [0, 2])
+def test_the_gradients_of_a_linear_layer_by_numpy(rows, rank):
+    config = dataclasses.replace(CONFIG, lora_rank=rank, lora_alpha=6.0)
+    layer = lora.Linear(config, 4, 3, use_bias=True, rngs=nnx.Rngs(0))
+    graph, state = nnx.split(layer)
+    params = {
+        name: jax.random.normal(jax.random.key(len(name)), x.shape) for name, x in nnx.to_pure_dict(state).items()
+    }
+    x, of_y = (jax.random.normal(jax.random.key(0), (*rows, size)) for size in (4, 3))
+    got = jax.vjp(lambda params, x: nnx.merge(graph, params)(x), params, x)[1](of_y)
+
+    flat, of_flat, scale = np.reshape(x, (-1, 4)), np.reshape(of_y, (-1, 3)), 6.0 / max(rank, 1)
+    kernel, want = np.array(params["kernel"]), {"kernel": flat.T @ of_flat, "bias": of_flat.sum(0)}
+    if rank:
+        down, up = np.array(params["lora_a"]), np.array(params["lora_b"])
+        kernel = kernel + scale * down @ up
+        want |= {"lora_a": scale * flat.T @ of_flat @ up.T, "lora_b": scale * (flat @ down).T @ of_flat}
+    chex.assert_trees_all_close(got, (want, np.reshape(of_flat @ kernel.T, (*rows, 4))), rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("mesh", [(1, 1, 1), (2, 2, 2)], ids=str)
 def test_an_update_of_adapters_is_their_gradient(mesh):
     frozen, adapters = some(2)
