@@ -82,7 +82,8 @@ class Breaker:
         if began >= self._last_success:
             self._failures += 1
         if self._failures >= self._limit:
-            self.opened_at = now if self.closed else self.opened_at
+            if self.closed:
+                self.opened_at = now
             self._due = now + self._rest
 
     def probed(self, alive: bool, now: float) -> None:

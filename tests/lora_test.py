@@ -110,10 +110,11 @@ def test_an_update_of_adapters_is_their_gradient(mesh):
     def loss(adapters):
         return -jnp.mean(qwen2.token_logprobs(CONFIG, lora.combine(frozen, adapters), TOKENS)[0])
 
-    want = jax.tree.map(lambda x, g: x - g, adapters, jax.jit(jax.grad(loss))(adapters))
+    gradient = jax.jit(jax.grad(loss), compiler_options=sharding.compiler_options(mesh))(adapters)
+    want = jax.tree.map(lambda x, g: x - g, adapters, gradient)
     placed = jax.device_put((adapters, frozen), sharding.tree(mesh, (adapters, frozen)))
     got, _, _ = update(placed[0], optax.sgd(1.0).init(adapters), placed[1], sharding.rows(mesh, rows, 1), ())
-    chex.assert_trees_all_close(jax.device_get(got), jax.device_get(want), atol=3e-5)
+    chex.assert_trees_all_close(jax.device_get(got), jax.device_get(want), atol=1e-5)
 
 
 def test_weights_for_sampling_are_merged_and_cast():
