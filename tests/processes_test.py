@@ -9,6 +9,7 @@ import sys
 
 import chex
 import jax
+import numpy as np
 import pytest
 
 from cmpo import main, metrics, processes
@@ -105,10 +106,14 @@ def test_two_processes_train_stop_resume_and_restore_into_one(alone, tmp_path):
     expected_dir, expected = alone
     assert transcripts(workdir) == transcripts(tmp_path / "one") == transcripts(expected_dir)
     assert [record["step"] for record in metrics.read(workdir)] == [1, 2, 3, 4]
-    # The keys' biases have next to no gradient, of which AdamW makes steps all the same: rounding is magnified there.
-    chex.assert_trees_all_close(jax.device_get(resumed), jax.device_get(expected), rtol=1e-4, atol=1e-5)
     restored = main.train(tiny(**CHANGES), workdir)  # is done: restores what the two processes saved
-    chex.assert_trees_all_close(jax.device_get(restored), jax.device_get(expected), rtol=1e-4, atol=1e-5)
+    for state in (resumed, restored):
+        got, want = jax.device_get((state, expected))
+        # Keys' biases have next to no gradient, of which AdamW makes steps all the same: rounding is magnified there.
+        for weights in zip((got.params, got.reference), (want.params, want.reference), strict=True):
+            biases = [tree["layers"]["attention"]["k"].pop("bias") for tree in weights]
+            np.testing.assert_allclose(*biases, rtol=1e-4, atol=1e-5)
+        chex.assert_trees_all_close(got, want, rtol=1e-4, atol=1e-6)
 
 
 def test_an_error_in_one_process_ends_both(tmp_path):
