@@ -23,6 +23,7 @@ class Habits:
 
     listens: float  # names the problem in the first reply, else an empty apology or nothing
     asks: float  # asks for evidence
+    waits: float  # leaves the first reply at listening; else it asks there already
     explains: float  # states the record, where there is one
     offers: float  # proposes a voucher after evidence and hands it out if agreed
     hesitates: float  # per turn: holds that back from those who seem to want something else
@@ -33,10 +34,14 @@ class Habits:
 
 HABITS = {
     "generous": Habits(
-        listens=0.8, asks=0.9, explains=0.8, offers=0.8, hesitates=0.35, presses=0.55, notes=0.7, slips=0.02
+        listens=0.8, asks=0.9, waits=0.3, explains=0.8, offers=0.8, hesitates=0.35, presses=0.55, notes=0.7, slips=0.02
     ),
-    "never": Habits(listens=1.0, asks=1.0, explains=1.0, offers=0.0, hesitates=0.0, presses=0.0, notes=1.0, slips=0.0),
-    "always": Habits(listens=1.0, asks=1.0, explains=0.0, offers=1.0, hesitates=0.0, presses=1.0, notes=0.0, slips=0.0),
+    "never": Habits(
+        listens=1.0, asks=1.0, waits=0.0, explains=1.0, offers=0.0, hesitates=0.0, presses=0.0, notes=1.0, slips=0.0
+    ),
+    "always": Habits(
+        listens=1.0, asks=1.0, waits=0.0, explains=0.0, offers=1.0, hesitates=0.0, presses=1.0, notes=0.0, slips=0.0
+    ),
 }
 
 _PROBLEMS = {  # complaint tag -> how an agent names it
@@ -198,7 +203,7 @@ class HabitSession(ScriptedSession):
         self._slips, self._hesitates = habits.slips, habits.hesitates
         self._does = {
             name: rng.random() < getattr(habits, name)
-            for name in ("listens", "asks", "explains", "offers", "presses", "notes")
+            for name in ("listens", "asks", "waits", "explains", "offers", "presses", "notes")
         }
         self._done: set[str] = set()
 
@@ -221,6 +226,8 @@ class HabitSession(ScriptedSession):
         elif demand == "feedback_focus" and does["listens"] and "listened" not in done:
             acts += ["listen"]
             self._done.add("listened")
+        if first and does["waits"]:
+            return acts
         if does["presses"] and not first and "grant" not in done and ("offer" in done or not does["offers"]):
             return [*acts, "grant"]
         if does["asks"] and not evidence and "ask_twice" not in done:

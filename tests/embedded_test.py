@@ -121,6 +121,23 @@ def test_what_the_judge_makes_of_a_turn(events, mood, expected):
     assert doubtful["rules"] == (min(scores["rules"], 0.5) if gives else scores["rules"])
 
 
+@pytest.mark.parametrize(
+    "events, mood, expected",  # persona, stage
+    [
+        ("listen", NEW, (1, 1)),
+        ("listen ask", NEW, (0.5, 1)),
+        ("ask", NEW, (0, 0.5)),
+        ("apology ask", NEW, (0.5, 0.5)),
+        ("listen offer", NEW, (1, 0)),
+        ("listen ask", NEW._replace(heard=1), (1, 1)),  # heard by now, if angry still
+        ("ask", NEW._replace(heard=1, anger=0), (1, 1)),
+    ],
+)
+def test_the_judge_has_the_hostile_heard_before_anything_is_asked_as_its_prompt_says(events, mood, expected):
+    scores = app.score(CUSTOMER._replace(level=1), mood, frozenset(events.split()))
+    assert (scores["persona"], scores["stage"]) == expected
+
+
 # The protocol
 
 

@@ -118,6 +118,16 @@ def test_the_scripted_agents_spend_as_they_are_meant_to():
     assert min(outcomes.values()) > 1.5 and max(outcomes.values()) < 4.0
 
 
+def test_only_the_generous_may_leave_the_first_reply_at_listening():
+    first = {
+        style: [chat.parse(dialogue.turns[0].text).think for dialogue in embedded(style, deal(64), judged=False)]
+        for style in HABITS
+    }
+    waited = {style: np.mean(["Plan: listen." in think for think in thinks]) for style, thinks in first.items()}
+    assert waited["never"] == waited["always"] == 0.0
+    assert 0.1 < waited["generous"] < 0.4  # 0.3 of those that listen
+
+
 def test_an_unknown_style_is_refused():
     with pytest.raises(ValueError, match="generous"):
         ScriptedAgent("stingy")

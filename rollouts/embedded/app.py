@@ -63,12 +63,15 @@ def judge(messages: Sequence[dict[str, str]]) -> str:
 def score(customer: rules.Customer, mood: rules.Mood, events: frozenset[str]) -> dict[str, float | str]:
     """The four principles for a turn in which `events` happened in `mood`."""
     needs_listening = mood.anger > 0 or mood.heard == 0
+    hostile = customer.level == 1 and mood.heard == 0  # to be heard before anything is asked, as the prompt says
     if needs_listening:
-        persona = 1.0 if "listen" in events else 0.5 if events & {"apology", "note"} else 0.0
+        fits = "listen" in events and not (hostile and "ask" in events)
+        persona = 1.0 if fits else 0.5 if events & {"listen", "apology", "note"} else 0.0
     else:
         persona = 0.5 if events & {"apology", "nothing", "spam"} else 1.0
     if mood.evidence < 2:
-        stage = 0.0 if events & {"offer", "voucher", "close"} else 1.0 if "ask" in events else 0.5
+        opening = "listen" if hostile else "ask"
+        stage = 0.0 if events & {"offer", "voucher", "close"} else 1.0 if opening in events else 0.5
     else:
         fresh = {
             "explain_true": not mood.facts,
