@@ -82,8 +82,9 @@ async def play_all(
     are `kept`, by number, are not played again. `done` is called with number and dialogue as each of the others ends.
 
     A dialogue whose endpoint failed is played again from its beginning, with the same seed, up to `replacements`
-    times: what comes of it is what an endpoint that answered would have given. The last attempt comes back, with
-    `failure` set if it failed too.
+    times: what comes of it is what an endpoint that answered would have given. Only a judge whose verdict was malformed
+    gets other seeds, as the same would give the same verdict. The last attempt comes back, with `failure` set if it
+    failed too.
     """
 
     async def one(index: int) -> Dialogue:
@@ -91,8 +92,15 @@ async def play_all(
             return kept[number]
         causes: tuple[str, ...] = ()
         while True:
-            randomness = fold(seed, number)
-            dialogue = await play(agent, table, scenarios[index // repeats], index=index % repeats, seed=randomness)
+            malformed = causes.count(f"{rubrics.PROCESS.name}_malformed")
+            dialogue = await play(
+                agent,
+                table,
+                scenarios[index // repeats],
+                index=index % repeats,
+                seed=fold(seed, number),
+                judge_seed=fold(seed, number, "malformed", malformed) if malformed else None,
+            )
             if dialogue.ok or len(causes) == replacements:
                 break
             causes += (dialogue.failure,)
@@ -109,9 +117,12 @@ async def play_all(
         await asyncio.gather(*dialogues, return_exceptions=True)
 
 
-async def play(agent: Agent, table: Table, scenario: Scenario, *, index: int, seed: int) -> Dialogue:
-    """Plays one dialogue. All randomness follows from `seed`."""
+async def play(
+    agent: Agent, table: Table, scenario: Scenario, *, index: int, seed: int, judge_seed: int | None = None
+) -> Dialogue:
+    """Plays one dialogue. All randomness follows from `seed`, the judge's from `judge_seed` where there is one."""
     turns, verdicts, last_words = [], [], ""
+    judge_seed = seed if judge_seed is None else judge_seed
     state = episode.State()
     session = await agent.open(scenario, fold(seed, "agent"))
     try:
@@ -139,7 +150,7 @@ async def play(agent: Agent, table: Table, scenario: Scenario, *, index: int, se
                 earlier = episode.issued(before, "chat")
                 said += [judge.Said("customer", message.content, earlier), judge.Said("agent", heard, voucher)]
                 if table.judge is not None:
-                    request, randomness = judge.messages(prompt, said), fold(seed, "judge", len(turns))
+                    request, randomness = judge.messages(prompt, said), fold(judge_seed, "judge", len(turns))
                     asked = judge.ask(table.judge, rubrics.PROCESS, request, seed=randomness, votes=table.votes)
                     verdicts.append(asyncio.create_task(asked))
                 if already_over:

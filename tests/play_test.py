@@ -257,6 +257,23 @@ def test_a_failed_dialogue_is_played_again_with_the_same_seeds_so_often_and_no_m
     assert asked_again == asked * 3
 
 
+def test_a_judge_whose_verdict_was_malformed_gets_other_seeds_and_nobody_else_does():
+    class Fresh:
+        seeds = []
+
+        async def open(self, scenario, seed):
+            self.seeds.append(seed)
+            return Agent(turn("Hello."))
+
+    user = Client("Cold!", "[end:4]", "Cold!", "[end:4]", "Cold!", "[end:4]")
+    judging = Client("Fine.", "Fine, I said.", "Good.", "Good, I said.", VERDICT)
+    playing = play.play_all(Fresh(), play.Table(user, judging), [SCENARIO], repeats=1, seed=3, replacements=2)
+    dialogue = asyncio.run(playing)[0]
+    assert dialogue.ok and dialogue.replaced == ("judge_malformed",) * 2 and dialogue.outcome == 4.0
+    assert user.seeds == user.seeds[:2] * 3 and Fresh.seeds == Fresh.seeds[:1] * 3
+    assert len(set(judging.seeds)) == 5
+
+
 def test_what_is_kept_is_not_played_again():
     agent = Agent(turn("Hello."))
     table = play.Table(Client("Cold!", "[end:4]"), Client(VERDICT))
