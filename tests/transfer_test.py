@@ -69,6 +69,13 @@ def test_a_run_starts_from_a_checkpoint_and_what_it_learns_is_exported(checkpoin
         adapted = dataclasses.replace(model, lora_rank=2)
         assert jax.tree.structure(trained) == jax.tree.structure(lora.split(adapted, qwen2.shapes(adapted))[1])
         trained = lora.merge(adapted, lora.combine(before, trained))
+    settings = (tmp_path / "config.json").read_text()
+    for damaged in (settings[:100], "[]", '{"model": {}}'):
+        (tmp_path / "config.json").write_text(damaged)
+        with pytest.raises(ValueError, match=r"config\.json: expected the settings of a run, found a damaged file"):
+            transfer.export_model(tmp_path, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    (tmp_path / "config.json").write_text(settings)
     transfer.export_model(tmp_path, tmp_path / "out")
     _, after = hf.load(tmp_path / "out")
     chex.assert_trees_all_close(jax.device_get(after), trained, rtol=1e-6)

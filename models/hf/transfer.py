@@ -4,7 +4,7 @@ import dataclasses
 import json
 import pathlib
 import shutil
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -49,18 +49,18 @@ def export_model(workdir: str | pathlib.Path, out: str | pathlib.Path, *, dtype:
     Raises:
       FileNotFoundError: there is no model.
       FileExistsError: `out` holds something.
+      ValueError: a file of the run is damaged; the message names it.
     """
     workdir, out = pathlib.Path(workdir), pathlib.Path(out)
     home = workdir / "model"
     config, trained = read_config(home), _newest(workdir / "checkpoints")
     if trained is None and not holds_weights(home):
         raise FileNotFoundError(f"{workdir}: expected a checkpoint or an imported model, found neither")
-    model = json.loads((workdir / "config.json").read_text(encoding="utf-8"))["model"] if trained else {}
     if trained is None:
         params = load(home, config=config)[1]
-    elif model["lora_rank"]:
-        adapted = dataclasses.replace(config, lora_rank=model["lora_rank"], lora_alpha=model["lora_alpha"])
-        frozen = load(home if holds_weights(home) else model["path"], config=config)[1]
+    elif (settings := _model_settings(workdir / "config.json")).lora_rank:
+        adapted = dataclasses.replace(config, lora_rank=settings.lora_rank, lora_alpha=settings.lora_alpha)
+        frozen = load(home if holds_weights(home) else settings.path, config=config)[1]
         params = lora.merge(adapted, lora.combine(frozen, trained))
     else:
         params = trained
@@ -69,6 +69,22 @@ def export_model(workdir: str | pathlib.Path, out: str | pathlib.Path, *, dtype:
     save(out, config, params, dtype=dtype, tokens=tokens)
     tokenizer.save(out)
     return out
+
+
+class _Settings(NamedTuple):
+    """What a run's config.json says of its model, as far as an export needs it."""
+
+    path: str
+    lora_rank: int
+    lora_alpha: float
+
+
+def _model_settings(file: pathlib.Path) -> _Settings:
+    try:
+        model = json.loads(file.read_text(encoding="utf-8"))["model"]
+        return _Settings(*(model[name] for name in _Settings._fields))
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{file}: expected the settings of a run, found a damaged file ({error!r})") from None
 
 
 def _newest(checkpoints: pathlib.Path) -> dict[str, Any] | None:
