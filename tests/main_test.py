@@ -67,6 +67,26 @@ def test_a_batch_may_be_gone_through_in_parts_and_more_than_once(tmp_path):
     assert min(record["ratio_max"] for record in records) > 1.001  # after it, the policy is another
 
 
+def test_beginnings_that_a_group_shares_are_computed_once_and_every_turn_is_as_likely(tmp_path, monkeypatch):
+    parts, found = main.Trainer.parts, {}
+
+    def both_ways(self, dialogues, state):
+        for share in (False, True):
+            self.config.train.share_prefix = share
+            (part,) = parts(self, dialogues, state)
+            mask, turns, logprobs = map(np.asarray, (part.rows.mask, part.rows.turns, part.extras[1]))
+            by_turn = [np.bincount(turns[mask], weights=x[mask]) for x in (mask, logprobs)]
+            found[share] = int(np.sum(part.rows.segment_ids > 0)), np.stack(by_turn)
+        return [part]
+
+    monkeypatch.setattr(main.Trainer, "parts", both_ways)
+    main.train(tiny(**{"train.rl_steps": 1}), tmp_path)
+    (apart, expected), (together, by_turn) = found[False], found[True]
+    assert together < 0.5 * apart  # four dialogues of one turn each, most of which is the prompt
+    np.testing.assert_allclose(by_turn, expected, rtol=1e-5)
+    assert np.count_nonzero(expected[1]) == 2 * 4
+
+
 @pytest.mark.parametrize("name", ["epochs", "minibatches", "importance_cap"])
 def test_no_updates_on_a_batch_are_refused(name):
     with pytest.raises(ValueError, match=rf"config.train.{name}: expected 1 or more, got 0(\.0)?$"):
