@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from absl import flags
 from ml_collections import ConfigDict
 
-from cmpo import agents, command, data, measures, metrics, processes, rollout
+from cmpo import agents, command, data, files, measures, metrics, processes, rollout
 from rollouts import fds
 from rollouts.judge import Evaluation
 from rollouts.seeds import fold
@@ -117,7 +117,7 @@ def run() -> None:
         return
     found = result(config, agent.name, played, step=agent.step, remote=agent.remote)
     print(report(found))
-    out.write_text(json.dumps(found, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    files.replace(out, json.dumps(found, indent=2, allow_nan=False) + "\n")
     transcripts = out.with_suffix(".transcripts.jsonl")
     metrics.write_lines(transcripts, [{"seed": one.seed, **metrics.transcript(one.dialogue)} for one in played])
     print(f"written to {out}; the dialogues in {transcripts}")

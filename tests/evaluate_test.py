@@ -11,6 +11,7 @@ import pytest
 
 from cmpo import evaluate, measures, metrics, rollout
 from rollouts import chat, fds
+from rollouts.client import BudgetReached
 from rollouts.embedded import app as embedded
 from tests.runs import ROOT, tiny
 
@@ -94,6 +95,22 @@ def test_an_endpoint_that_fails_is_in_the_denominator_and_listed():
     assert found["summary"]["finish_rate"]["mean"] == sum(one.dialogue.finished for one in played) / 8
     assert found["summary"]["satisfaction"]["count"] == 8 - failed
     assert f"failed: {failed} agent_http_503; the last: config.agent.url" in evaluate.report(found)
+
+
+def test_an_evaluation_that_was_stopped_asks_nobody_twice_where_it_recorded(tmp_path):
+    changes = {"endpoints.record": str(tmp_path / "exchanges")}
+    stopped = []
+
+    def answer(messages):
+        stopped.append(messages)
+        return TURN
+
+    with pytest.raises(BudgetReached, match=r"config\.agent\.budget_calls"):
+        remote(answer, **changes, **{"agent.budget_calls": 10})
+    expected, requests, config = remote(lambda messages: TURN)
+    played, rest, _ = remote(lambda messages: TURN, **changes)
+    assert evaluate.result(config, "x", played) == evaluate.result(config, "x", expected)
+    assert 0 < len(stopped) <= 10 and len(rest) == len(requests) - len(stopped)
 
 
 def test_attempts_that_were_played_again_and_how_dialogues_ended_are_said():
