@@ -23,7 +23,7 @@ class Habits:
 
     listens: float  # names the problem in the first reply, else an empty apology or nothing
     asks: float  # asks for evidence
-    waits: float  # leaves the first reply at listening; else it asks there already
+    waits: float  # leaves its first reply to the blunt at listening; others it asks there already
     explains: float  # states the record, where there is one
     offers: float  # proposes a voucher after evidence and hands it out if agreed
     hesitates: float  # per turn: holds that back from those who seem to want something else
@@ -34,7 +34,7 @@ class Habits:
 
 HABITS = {
     "generous": Habits(
-        listens=0.8, asks=0.9, waits=0.3, explains=0.8, offers=0.8, hesitates=0.35, presses=0.55, notes=0.7, slips=0.02
+        listens=0.8, asks=0.9, waits=0.6, explains=0.8, offers=0.8, hesitates=0.35, presses=0.55, notes=0.7, slips=0.02
     ),
     "never": Habits(
         listens=1.0, asks=1.0, waits=0.0, explains=1.0, offers=0.0, hesitates=0.0, presses=0.0, notes=1.0, slips=0.0
@@ -110,6 +110,7 @@ _CUES = (  # what a customer's words give away, strongest first
     ("feedback_focus", r"should know|want you to know|they hear about it|just reporting"),
     ("compensation_flexible", r"what can you do|make this right|going to do for me|your solution"),
 )
+_BLUNT = re.compile(r"^(?:listen\.|hey you|unbelievable)")
 _AGREED = re.compile(r"voucher would be fine|take the voucher|voucher sounds good|voucher it is")
 _BELIEFS = {
     "": "Demand unclear.",
@@ -213,7 +214,7 @@ class HabitSession(ScriptedSession):
         return acts
 
     def _choose(self, demand: str, latest: str) -> list[str]:
-        """At most three acts for this turn: one for the customer, one for the case, one towards an end."""
+        """At most three acts for this turn, for the customer, for the case, then towards an end; others can wait."""
         does, done, first = self._does, self._done, not self._done
         evidence = any("[Sent Picture" in text for text in self._heard_from)
         if self._rng.random() < self._slips:
@@ -226,7 +227,7 @@ class HabitSession(ScriptedSession):
         elif demand == "feedback_focus" and does["listens"] and "listened" not in done:
             acts += ["listen"]
             self._done.add("listened")
-        if first and does["waits"]:
+        if first and does["waits"] and _BLUNT.search(latest.lower()):
             return acts
         if does["presses"] and not first and "grant" not in done and ("offer" in done or not does["offers"]):
             return [*acts, "grant"]
@@ -244,7 +245,7 @@ class HabitSession(ScriptedSession):
             acts.append("offer")
         elif len(acts) < 2 and not first:
             acts.append("close")
-        return acts[-3:] or ["apology"]
+        return acts[:3] or ["apology"]
 
 
 class OracleSession(ScriptedSession):
