@@ -17,7 +17,7 @@ from matplotlib import ticker
 from matplotlib.figure import Figure
 
 from cmpo import command, dataset
-from cmpo.report import BLUE, GREEN, INK, ORANGE, PURPLE
+from cmpo.curves import BLUE, GREEN, INK, ORANGE, PURPLE
 from rollouts import fds, rubrics
 from rollouts.embedded import app
 from rollouts.seeds import fold

@@ -2,7 +2,7 @@
 
 ``--agent`` says who serves the customers, see `cmpo.agents`; by default the checkpoint in DIR. docs/evaluation.md says
 what is measured and how; ``python -m cmpo.compare`` sets two results side by side. --out is the JSON file to write
-(DIR/evaluation_AGENT.json), beside which the dialogues go.
+(DIR/evaluation_AGENT.json), beside which the dialogues go; the page of a run shows all that lie in its directory.
 """
 
 import collections
@@ -17,6 +17,7 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from cmpo import agents, command, data, files, measures, metrics, processes, rollout
+from cmpo.report import write_report
 from rollouts import fds
 from rollouts.judge import Evaluation
 from rollouts.seeds import fold
@@ -121,6 +122,8 @@ def run() -> None:
     transcripts = out.with_suffix(".transcripts.jsonl")
     metrics.write_lines(transcripts, [{"seed": one.seed, **metrics.transcript(one.dialogue)} for one in played])
     print(f"written to {out}; the dialogues in {transcripts}")
+    if (out.parent / "metrics.jsonl").exists():
+        print(f"the page of the run: {write_report(out.parent)}")
 
 
 def _counts(counts: Mapping[str, int]) -> str:

@@ -7,8 +7,6 @@ its file's ending: svg, png, pdf.
 
 import argparse
 import itertools
-import json
-import pathlib
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -18,7 +16,9 @@ import numpy as np
 from matplotlib import ticker
 from matplotlib.figure import Figure
 
-from cmpo.report import GREY, INK
+from cmpo import results
+from cmpo.curves import GREY, INK
+from rollouts import fds
 from rollouts.embedded import oracle
 from rollouts.embedded.oracle import Frontier
 
@@ -76,38 +76,35 @@ def measures(frontier: Frontier, point: Point) -> dict[str, float]:
     }
 
 
-def read(path: str | pathlib.Path) -> dict[str, Any]:
-    """What `cmpo.evaluate` wrote. Raises FileNotFoundError, or ValueError if it is something else."""
-    text = pathlib.Path(path).read_text(encoding="utf-8")
-    try:
-        found = json.loads(text)
-        config, summary = found["config"], found["summary"]
-        found["point"] = tuple(summary[name]["mean"] for name in ("voucher_rate", "satisfaction"))
-        if config["user"]["url"] != "embedded" or config["data"]["path"]:
-            raise ValueError("the frontier is known for the embedded user and the generator's scenarios alone")
-        oracle.distribution(config["data"]["difficulty"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path}: expected an evaluation by cmpo.evaluate: {type(error).__name__}: {error}") from None
-    return found
+def is_known(evaluation: Mapping[str, Any]) -> bool:
+    """Whether the frontier of an evaluation's customers is known, the embedded user with the generator's scenarios.
+
+    And whether there is anything to set beside it: not every dialogue failed.
+    """
+    user, data = evaluation["config"]["user"], evaluation["config"]["data"]
+    dealt = not data["path"] and (data["difficulty"], "test") in fds.LEVEL_COUNTS
+    return user["url"] == "embedded" and dealt and evaluation["summary"]["satisfaction"]["mean"] is not None
 
 
-def draw(frontier: Frontier, evaluations: Mapping[str, Mapping[str, Any]], title: str) -> Figure:
-    """The frontier and the agents by name, with a standard deviation over seeds each way."""
+def draw(difficulty: str, evaluations: Mapping[str, Mapping[str, Any]]) -> Figure:
+    """The frontier of customers of `difficulty` and agents by name, with a standard deviation over seeds each way."""
+    frontier = oracle.frontier(oracle.distribution(difficulty))
     figure = Figure(figsize=(7.5, 5), layout="constrained")
     axes = figure.subplots()
     rates = np.append(frontier.rates, 1.0)
     axes.plot(rates, [frontier.at(rate) for rate in rates], color=INK, linewidth=1.6, label="frontier (oracle)")
     axes.fill_between(rates, [frontier.at(rate) for rate in rates], 5, color=GREY, alpha=0.12, linewidth=0)
     for number, (name, evaluation) in enumerate(evaluations.items()):
-        (rate, satisfaction), summary = evaluation["point"], evaluation["summary"]
+        (rate, satisfaction), summary = _point(evaluation), evaluation["summary"]
         deviations = {f"{axis}err": summary[key]["std"] for axis, key in (("x", "voucher_rate"), ("y", "satisfaction"))}
         axes.errorbar(rate, satisfaction, **deviations, fmt="o", color=f"C{number % 10}", capsize=2, label=name)
+    title = f"The embedded gym, difficulty {difficulty}"
     axes.set_title(title, loc="left", fontsize=10, fontweight="bold")
     axes.set_xlabel("voucher rate")
     axes.set_ylabel("user satisfaction (1 to 5)")
     axes.xaxis.set_major_formatter(ticker.PercentFormatter(1, decimals=0))
     axes.set_xlim(-0.03, 1.03)
-    lowest = min([frontier.satisfaction[0], *(evaluation["point"][1] for evaluation in evaluations.values())])
+    lowest = min([frontier.satisfaction[0], *(_point(evaluation)[1] for evaluation in evaluations.values())])
     axes.set_ylim(lowest - 0.2, frontier.satisfaction[-1] + 0.2)
     axes.grid(color=GREY, alpha=0.25, linewidth=0.7)
     axes.spines[["top", "right"]].set_visible(False)
@@ -122,7 +119,7 @@ def table(frontier: Frontier, evaluations: Mapping[str, Mapping[str, Any]]) -> s
         "|---|---:|---:|---:|---:|---:|---:|",
     ]
     for name, evaluation in evaluations.items():
-        rate, satisfaction = evaluation["point"]
+        rate, satisfaction = _point(evaluation)
         found = measures(frontier, (rate, satisfaction))
         share = "-" if np.isnan(found["gain_share"]) else f"{found['gain_share']:.0%}"
         lines.append(
@@ -130,6 +127,11 @@ def table(frontier: Frontier, evaluations: Mapping[str, Mapping[str, Any]]) -> s
             f"| {found['hypervolume']:.3f} |"
         )
     return "\n".join([*lines, f"| the whole frontier | | | | 0 | 100% | {frontier_hypervolume(frontier):.3f} |"])
+
+
+def _point(evaluation: Mapping[str, Any]) -> Point:
+    rate, satisfaction = (evaluation["summary"][name]["mean"] for name in ("voucher_rate", "satisfaction"))
+    return rate, satisfaction
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -143,7 +145,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         for named in arguments.evaluations:
             name, _, path = named.rpartition("=")
-            found = read(path)
+            found = results.read(path)
+            if not is_known(found):
+                raise ValueError(f"{path}: expected the embedded user, scenarios of the generator, one served at least")
             if found["config"]["data"]["difficulty"] != arguments.difficulty:
                 raise ValueError(f"{path}: expected customers of --difficulty={arguments.difficulty}")
             evaluations[name or found["agent"]] = found
@@ -151,8 +155,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(table(frontier, evaluations))
         if arguments.out:
             with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "cmpo"}):
-                title = f"The embedded gym, difficulty {arguments.difficulty}"
-                draw(frontier, evaluations, title).savefig(arguments.out, dpi=150)
+                draw(arguments.difficulty, evaluations).savefig(arguments.out, dpi=150)
             print(arguments.out)
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -6,28 +6,20 @@ With ``--png=PATH`` the curves alone are saved as a picture, too.
 import argparse
 import collections
 import html
-import io
 import itertools
 import json
-import math
 import os
 import pathlib
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import matplotlib
-from matplotlib import ticker
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-
-from cmpo import files, metrics
+from cmpo import files, frontier, measures, metrics, results
+from cmpo.curves import curves, of_phase, svg
 from rollouts.types import FORMAT_ERRORS, LEVELS
 
 _TRANSCRIPTS = 6
-INK = "#23272f"  # text and axes; becomes the page's own text colour in the SVG
-BLUE, ORANGE, GREEN, RED, PURPLE, GREY = "#3d7de0", "#e07b2e", "#2f9e68", "#d9484c", "#8a63d2", "#8b94a3"
-_STACK = (BLUE, ORANGE, GREEN, PURPLE, GREY, RED)
+_EVALUATED = ("satisfaction", "finish_rate", "voucher_rate", "process_reward", "failure_rate")
 _LATEST = (  # key -> its heading and format in the table of latest values
     ("satisfaction", "satisfaction", "{:.2f}"),
     ("process_reward", "process reward", "{:.2f}"),
@@ -44,7 +36,7 @@ _LATEST = (  # key -> its heading and format in the table of latest values
 
 
 def write_report(workdir: str | os.PathLike) -> pathlib.Path:
-    """Writes report.html from the metrics.jsonl, config.json and newest transcripts of `workdir`; returns its path.
+    """Writes report.html from what a run and its evaluations left in `workdir`; returns its path.
 
     Raises:
       FileNotFoundError: `workdir` holds no run.
@@ -53,10 +45,10 @@ def write_report(workdir: str | os.PathLike) -> pathlib.Path:
     name = config.get("name") or pathlib.Path(workdir).resolve().name
     sections = [
         _header(name, config, records),
-        _latest(_phase(records, "rl"), target),
-        f"<figure>{_svg(curves(records, target))}</figure>",
+        _latest(of_phase(records, "rl"), target),
+        f"<figure>{svg(curves(records, target))}</figure>",
         _failures(records),
-        _evaluations(_phase(records, "eval")),
+        _evaluations(pathlib.Path(workdir)),
         _transcripts(pathlib.Path(workdir, "transcripts"), records[-1]["step"] if records else 0),
         f"<details><summary>Configuration</summary><pre>{_text(json.dumps(config, indent=2))}</pre></details>",
     ]
@@ -66,97 +58,10 @@ def write_report(workdir: str | os.PathLike) -> pathlib.Path:
     return path
 
 
-def curves(records: Sequence[Mapping[str, Any]], target: float | None = None) -> Figure:
-    """Draws a run against its steps; `target` is the voucher budget. Save with `figure.savefig(path, dpi=150)`."""
-    rl, sft, evals = (_phase(records, phase) for phase in ("rl", "sft", "eval"))
-    figure = Figure(figsize=(13, 8.6), layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.12, h_pad=0.09)
-    grid = figure.add_gridspec(3, 12, height_ratios=(1.45, 1, 1))
-    large = [figure.add_subplot(grid[0, 4 * i : 4 * i + 4]) for i in range(3)]
-    small = [figure.add_subplot(grid[row, 3 * i : 3 * i + 3]) for row in (1, 2) for i in range(4)]
-
-    satisfaction, voucher, multiplier = large
-    _line(satisfaction, "User satisfaction (1 to 5)", rl, "satisfaction", BLUE)
-    _line(voucher, "Voucher rate", rl, "voucher_rate", ORANGE, alpha=0.4, width=1, label="each step")
-    _line(voucher, "Voucher rate", rl, "voucher_rate_smoothed", ORANGE, label="smoothed")
-    if target is not None:
-        voucher.axhline(target, color=INK, linestyle=(0, (4, 3)), linewidth=1.1, label=f"budget {target:.0%}")
-    for axes, key in ((satisfaction, "satisfaction"), (voucher, "voucher_rate")):
-        if any(key in record for record in evals):
-            axes.plot(_series(evals, "step"), _series(evals, key), "D", color=PURPLE, markersize=5, label="evaluation")
-            _legend(axes)
-    _legend(voucher)
-    _line(multiplier, "Multiplier lambda", rl, "lambda", RED)
-
-    _line(small[0], "Process reward (0 to 1)", rl, "process_reward", BLUE)
-    _line(small[1], "Dialogues finished", rl, "finish_rate", GREEN)
-    _line(small[2], "Turns per dialogue", rl, "turns_mean", GREY)
-    _stack_seconds(small[3], rl)
-    _line(small[4], "Warm-up (SFT) loss", sft, "loss", PURPLE)
-    _line(small[5], "Policy loss", rl, "loss", PURPLE)
-    _line(small[6], "KL to the reference", rl, "kl", PURPLE)
-    _line(small[7], "Entropy (nats per token)", rl, "entropy", PURPLE)
-    for axes in (voucher, small[1]):
-        axes.yaxis.set_major_formatter(ticker.PercentFormatter(1, decimals=0))
-        axes.set_ylim(-0.03, 1.03)
-    for axes in (*large, *small):
-        _style(axes)
-    for axes in small[4:]:
-        axes.set_xlabel("step", fontsize=8, color=INK)
-    return figure
-
-
-def _line(
-    axes: Axes, title: str, records: Sequence[Mapping], key: str, color: str, *, alpha=1.0, width=1.4, label=None
-):
-    axes.set_title(title, loc="left", fontsize=10, fontweight="bold", color=INK)
-    marker = "o" if len(records) == 1 else None
-    values = _series(records, key)
-    axes.plot(
-        _series(records, "step"), values, color=color, alpha=alpha, linewidth=width, label=label, marker=marker, ms=4
-    )
-    if all(math.isnan(value) for value in values) and not axes.texts:
-        axes.text(0.5, 0.5, "no data", transform=axes.transAxes, ha="center", va="center", color=GREY)
-
-
-def _stack_seconds(axes: Axes, records: Sequence[Mapping]) -> None:
-    axes.set_title("Seconds per step", loc="left", fontsize=10, fontweight="bold", color=INK)
-    parts = list(dict.fromkeys(name for record in records for name in record.get("seconds", {})))
-    if parts:
-        values = [[record.get("seconds", {}).get(part) or 0.0 for record in records] for part in parts]
-        colors = list(itertools.islice(itertools.cycle(_STACK), len(parts)))
-        axes.stackplot(_series(records, "step"), values, labels=parts, colors=colors, alpha=0.85, linewidth=0)
-        axes.set_ylim(0, 1.3 * max(map(sum, zip(*values, strict=True))))  # room for the legend
-        _legend(axes, ncols=3, columnspacing=1)
-
-
-def _legend(axes: Axes, **options) -> None:
-    axes.legend(fontsize=8, frameon=False, labelcolor=INK, handlelength=1.4, loc="best", borderaxespad=0.2, **options)
-
-
-def _style(axes: Axes) -> None:
-    axes.patch.set_visible(False)
-    axes.grid(axis="y", color=GREY, alpha=0.25, linewidth=0.7)
-    axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.spines["bottom"].set_color(GREY)
-    axes.tick_params(colors=INK, labelsize=8, length=0)
-    axes.xaxis.set_major_locator(ticker.MaxNLocator(6, integer=True))
-
-
-def _svg(figure: Figure) -> str:
-    """The figure as an SVG element that takes its text colour from the page."""
-    buffer = io.StringIO()
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "cmpo", "font.family": "sans-serif"}):
-        nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-        figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
-    text = buffer.getvalue()
-    return text[text.index("<svg") :].replace(INK, "currentColor")
-
-
 def _header(name: str, config: Mapping, records: Sequence[Mapping]) -> str:
     parts = [
-        *(f"{len(_phase(records, phase))} {phase.upper()} steps" for phase in ("sft", "rl")),
-        f"{sum(record.get('dialogues_ok', 0) for record in _phase(records, 'rl')):,} dialogues",
+        *(f"{len(of_phase(records, phase))} {phase.upper()} steps" for phase in ("sft", "rl")),
+        f"{sum(record.get('dialogues_ok', 0) for record in of_phase(records, 'rl')):,} dialogues",
     ]
     for section, field in (("algo", "name"), ("data", "difficulty"), ("user", "model"), ("judge", "model")):
         if value := config.get(section, {}).get(field):
@@ -188,13 +93,25 @@ def _failures(records: Sequence[Mapping]) -> str:
     return "<h2>Failed dialogues</h2>\n" + _table(["cause", "dialogues", "of all played", "last in step"], rows)
 
 
-def _evaluations(evals: Sequence[Mapping]) -> str:
-    if not evals:
+def _evaluations(workdir: pathlib.Path) -> str:
+    """What `cmpo.evaluate` wrote beside the run: a line for each agent, and all of them beside the frontier."""
+    rows, unread, known = [], [], collections.defaultdict(dict)
+    for path in sorted(workdir.glob("evaluation_*.json")):
+        try:
+            found = results.read(path)
+        except (OSError, ValueError) as error:
+            unread.append(f"<p class=error>{_text(error)}</p>")
+            continue
+        customers, summary = found["config"]["data"]["difficulty"], found["summary"]
+        cells = (measures.shown(name, summary[name]["mean"]) for name in _EVALUATED)
+        rows.append([found["agent"], customers, *cells, str(len(found["dialogues"]))])
+        if frontier.is_known(found):
+            known[customers][found["agent"]] = found
+    if not rows and not unread:
         return ""
-    keys = list(dict.fromkeys(key for record in evals for key in record if not isinstance(record[key], dict | list)))
-    keys.remove("phase")
-    rows = [[_number(record.get(key), "{:.4g}") for key in keys] for record in evals]
-    return "<h2>Evaluation</h2>\n" + _table([key.replace("_", " ") for key in keys], rows)
+    head = ["agent", "customers", *(measures.MEASURES[name].heading for name in _EVALUATED), "dialogues"]
+    pictures = (f"<figure class=half>{svg(frontier.draw(*agents))}</figure>" for agents in known.items())
+    return "\n".join(["<h2>Evaluations</h2>", *([_table(head, rows)] if rows else []), *unread, *pictures])
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -279,14 +196,6 @@ def _number(value: Any, form: str) -> str:
     return "" if value is None else form.format(value) if isinstance(value, float) else str(value)
 
 
-def _phase(records: Sequence[Mapping], phase: str) -> list[Mapping]:
-    return [record for record in records if record["phase"] == phase]
-
-
-def _series(records: Sequence[Mapping], key: str) -> list[float]:
-    return [math.nan if record.get(key) is None else record[key] for record in records]
-
-
 def _load(workdir: str | os.PathLike) -> tuple[list[dict], dict, float | None]:
     """Records, config, and the voucher budget (the first of `config.pid.target`, if it has one)."""
     for name, what in (("metrics.jsonl", "a line of numbers per step"), ("config.json", "the run's configuration")):
@@ -311,7 +220,7 @@ h1 { margin: 0; font-size: 1.6rem; } h2 { margin: 2rem 0 .6rem; font-size: 1.15r
 .muted, .notes, .think { color: var(--muted); font-size: .87em; }
 figure, article, .scroll, details { margin: 1rem 0; background: var(--card); border: 1px solid var(--line);
   border-radius: 10px; }
-figure { padding: .8rem; } figure svg { display: block; width: 100%; height: auto; }
+figure { padding: .8rem; } .half { max-width: 620px; } figure svg { display: block; width: 100%; height: auto; }
 .scroll { overflow-x: auto; width: fit-content; max-width: 100%; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .35rem .8rem; text-align: right; white-space: nowrap; }

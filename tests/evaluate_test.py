@@ -98,19 +98,14 @@ def test_an_endpoint_that_fails_is_in_the_denominator_and_listed():
 
 
 def test_an_evaluation_that_was_stopped_asks_nobody_twice_where_it_recorded(tmp_path):
-    changes = {"endpoints.record": str(tmp_path / "exchanges")}
-    stopped = []
-
-    def answer(messages):
-        stopped.append(messages)
-        return TURN
-
+    changes = {"endpoints.record": str(tmp_path)}
     with pytest.raises(BudgetReached, match=r"config\.agent\.budget_calls"):
-        remote(answer, **changes, **{"agent.budget_calls": 10})
+        remote(lambda messages: TURN, **changes, **{"agent.budget_calls": 10})
+    kept = [json.loads(path.read_text())["request"]["endpoint"] for path in tmp_path.glob("*/*.json")].count("agent")
     expected, requests, config = remote(lambda messages: TURN)
     played, rest, _ = remote(lambda messages: TURN, **changes)
     assert evaluate.result(config, "x", played) == evaluate.result(config, "x", expected)
-    assert 0 < len(stopped) <= 10 and len(rest) == len(requests) - len(stopped)
+    assert 0 < kept <= 10 and len(rest) == len(requests) - kept
 
 
 def test_attempts_that_were_played_again_and_how_dialogues_ended_are_said():
@@ -184,6 +179,9 @@ def command(*arguments):
 
 def test_the_command_with_a_remote_agent(tmp_path, monkeypatch):
     monkeypatch.setenv("EVALUATE_TEST_KEY", SECRET)
+    with metrics.RunLog(tmp_path / "new") as log:  # of a run that has just begun
+        log.write({"step": 1, "phase": "sft", "loss": 3.0})
+    (tmp_path / "new" / "config.json").write_text("{}")
     with Server(lambda messages: TURN) as server:
         where = f"--workdir={tmp_path / 'new'}", "--config.eval.scenarios=2"
         done = command(
@@ -197,6 +195,7 @@ def test_the_command_with_a_remote_agent(tmp_path, monkeypatch):
     assert SECRET not in done.stdout + json.dumps(found)
     assert evaluate.report(found) in done.stdout
     lines = (tmp_path / "new" / "evaluation_some-model.transcripts.jsonl").read_text().splitlines()
+    assert "<td>some/model</td>" in (tmp_path / "new" / "report.html").read_text()
     assert [json.loads(line)["scenario"]["id"] for line in lines] == [row["scenario"] for row in found["dialogues"]]
 
 

@@ -9,21 +9,11 @@ import numpy as np
 import pytest
 
 from cmpo import frontier
-from configs import fds
 from rollouts.embedded import oracle
 from rollouts.embedded.oracle import Frontier
+from tests.evaluations import evaluation
 
 LINE = Frontier(rates=np.array([0.0, 0.2, 0.6]), satisfaction=np.array([2.0, 3.0, 3.4]))
-
-
-def evaluation(agent, rate, satisfaction, **changes):
-    config = fds.get_config()
-    config.update_from_flattened_dict(changes)
-    summary = {
-        "voucher_rate": {"mean": rate, "std": 0.01},
-        "satisfaction": {"mean": satisfaction, "std": 0.02},
-    }
-    return {"agent": agent, "summary": summary, "config": config.to_dict()}
 
 
 def test_distance_and_share_of_the_gain_by_hand():
@@ -72,9 +62,10 @@ def test_the_command_draws_every_agent(tmp_path, capsys, ending):
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        ("[]", "TypeError"),
-        ("{}", "KeyError: 'config'"),
+        ("{}", "found none of its agent"),
         (json.dumps(evaluation("x", 0.1, 2.0, **{"user.url": "http://127.0.0.1:1/v1"})), "the embedded user"),
+        (json.dumps(evaluation("x", 0.1, 2.0, **{"data.path": "train.parquet"})), "scenarios of the generator"),
+        (json.dumps(evaluation("x", None, None)), "one served at least"),
         (json.dumps(evaluation("x", 0.1, 2.0, **{"data.difficulty": "normal"})), "--difficulty=hard"),
     ],
 )

@@ -1,6 +1,8 @@
 """From dialogues to rows, tables and differences, by hand; failures are in the denominator and never hidden."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from cmpo import compare, measures, metrics
 from rollouts.judge import Evaluation
 from rollouts.rubrics import Verdict
 from rollouts.types import Dialogue, Order, Persona, Scenario, Turn
+from tests.evaluations import evaluation
 
 
 def turn(reward=0.0, action="chat", tokens=0):
@@ -127,22 +130,16 @@ def test_tables_by_hand():
     assert wide[2].startswith("| 1 | 2.00 | 100.0 |") and wide[3].startswith("| 2 | – | 0.0 |")
 
 
-def result(played, **changes):
-    found = {"agent": "me", "user": {"url": "embedded"}, "judge": {"url": "embedded"}, "prompts": {"user": "1"}}
-    return metrics.plain(found | {"dialogues": played} | changes)
-
-
-def test_results_are_compared_and_what_else_differs_is_said(tmp_path):
-    (tmp_path / "a.json").write_text(json.dumps(result(rows(2.0, 3.0, 5.0, 4.0))))
-    loaded = compare.load(str(tmp_path / "a.json"))
-    assert measures.differences(loaded["dialogues"], rows(1.0, 3.0, 5.0, 4.0))["satisfaction"]["mean"] == 0.25
-    assert compare.caveats(loaded, loaded) == []
-    (caveat,) = compare.caveats(loaded, loaded | {"judge": {"url": "http://x/v1"}})
+def test_what_else_differs_between_two_results_is_said():
+    ours = evaluation("me")
+    assert compare.caveats(ours, ours) == []
+    (caveat,) = compare.caveats(ours, ours | {"judge": {"url": "http://x/v1", "model": ours["judge"]["model"]}})
     assert caveat == "not the same judge: url embedded and http://x/v1"
 
 
-@pytest.mark.parametrize("text", ["", "{}", "[]", '{"dialogues": [{}]}', '{"dialogues": []}', "[" * 9])
-def test_what_is_no_result_is_refused(tmp_path, text):
-    (tmp_path / "a.json").write_text(text)
-    with pytest.raises(ValueError, match="a.json: expected a file that cmpo.evaluate wrote"):
-        compare.load(str(tmp_path / "a.json"))
+def test_the_command_compares_two_files(tmp_path):
+    for name, played in (("a", rows(2.0, 3.0, 5.0, 4.0)), ("b", rows(1.0, 3.0, 5.0, 4.0))):
+        (tmp_path / f"{name}.json").write_text(json.dumps(evaluation(name) | {"dialogues": metrics.plain(played)}))
+    line = [sys.executable, "-m", "cmpo.compare", f"--result={tmp_path / 'a.json'}", f"--against={tmp_path / 'b.json'}"]
+    done = subprocess.run(line, capture_output=True, text=True, check=True)
+    assert "| a minus b |" in done.stdout and "| satisfaction, 1 to 5 | 0.25 |" in done.stdout

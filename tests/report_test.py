@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 from metrics_test import dialogue, turn
 
-from cmpo import metrics, report
+from cmpo import curves, metrics, report
+from tests.evaluations import evaluation
 
 
 @pytest.fixture
 def run(tmp_path):
-    """Two warm-up steps, three RL steps, an evaluation, four dialogues."""
+    """Two warm-up steps, three RL steps, a dialogue."""
     (tmp_path / "config.json").write_text(json.dumps({"name": "tiny <run>", "pid": {"target": [0.3]}}))
     with metrics.RunLog(tmp_path) as log:
         for step in (1, 2):
@@ -32,7 +33,6 @@ def run(tmp_path):
                     "seconds": {"sample": 2.0, "update": 0.5 * step},
                 }
             )
-        log.write({"step": 5, "phase": "eval", "satisfaction": 3.875, "voucher_rate": 0.25})
         log.transcripts(5, [dialogue(turn(0.75, response="<script>alert(1)</script>"), outcome=4.0)], [[0.5]])
     return tmp_path
 
@@ -92,8 +92,8 @@ def test_page_needs_nothing_else(run):
     assert not tags.tags & {"link", "script", "img", "iframe"}
     assert all(value.startswith("#") for name, value in tags.attributes if name in ("src", "href", "xlink:href"))
     assert "@import" not in page and "prefers-color-scheme: dark" in page
-    assert "currentColor" in page and report.INK in page  # the style sheet's; none is left in the picture
-    assert report.INK not in page[page.index("<svg") : page.index("</svg>")]
+    assert "currentColor" in page and curves.INK in page  # the style sheet's; none is left in the picture
+    assert curves.INK not in page[page.index("<svg") : page.index("</svg>")]
 
 
 def test_tables(run):
@@ -102,16 +102,14 @@ def test_tables(run):
     assert ["3", "2.00", "30%", "40%", "0.375"] in rows and ["5", "4.00", "50%", "40%", "0.625"] in rows
     # 27 dialogues were ok and 3 failed.
     assert ["user_timeout", "2", "6.7%", "4"] in rows and ["judge", "1", "3.3%", "5"] in rows
-    assert ["step", "satisfaction", "voucher rate"] in rows and ["5", "3.875", "0.25"] in rows
 
 
 def test_curves_draw_the_records(run):
-    figure = report.curves(metrics.read(run), target=0.3)
+    figure = curves.curves(metrics.read(run), target=0.3)
     axes = {axes.get_title(loc="left"): axes for axes in figure.axes}
-    line, points = axes["User satisfaction (1 to 5)"].lines
+    (line,) = axes["User satisfaction (1 to 5)"].lines
     np.testing.assert_array_equal(line.get_xydata(), [[3, 2.0], [4, math.nan], [5, 4.0]])
-    np.testing.assert_array_equal(points.get_xydata(), [[5, 3.875]])
-    raw, smoothed, budget, _ = axes["Voucher rate"].lines
+    raw, smoothed, budget = axes["Voucher rate"].lines
     np.testing.assert_array_equal(raw.get_ydata(), [0.3, 0.4, 0.5])
     np.testing.assert_array_equal(smoothed.get_ydata(), [0.4, 0.4, 0.4])
     assert list(budget.get_ydata()) == [0.3, 0.3] and budget.get_label() == "budget 30%"
@@ -120,6 +118,29 @@ def test_curves_draw_the_records(run):
     assert (sample.get_label(), update.get_label()) == ("sample", "update")
     assert update.get_datalim(axes["Seconds per step"].transData).ymax == 2.0 + 2.5
     assert [text.get_text() for text in axes["Entropy (nats per token)"].texts] == ["no data"]
+
+
+def test_evaluations_beside_the_run_and_beside_the_frontier(run):
+    assert "Evaluations" not in report.write_report(run).read_text()
+    hostile = "<script>me</script>"
+    elsewhere = evaluation("gpt", 0.5, 3.25, **{"user.url": "http://127.0.0.1:1/v1"})
+    for name, found in (
+        ("policy", evaluation(hostile, 0.25, 3.125)),
+        ("never", evaluation("never", 0.0, 2.5, **{"data.difficulty": "normal"})),
+        ("gpt", elsewhere),
+        ("down", evaluation("down", None, None)),
+    ):
+        (run / f"evaluation_{name}.json").write_text(json.dumps(found))
+    (run / "evaluation_torn.json").write_text(json.dumps(elsewhere)[:99])
+    page = report.write_report(run).read_text()
+    rows = Tags(page).rows
+    assert [hostile, "hard", "3.12", "–", "25.0", "–", "–", "1"] in rows
+    assert ["never", "normal", "2.50", "–", "0.0", "–", "–", "1"] in rows
+    assert ["gpt", "hard", "3.25", "–", "50.0", "–", "–", "1"] in rows and ["down", "hard", *"–––––", "1"] in rows
+    assert page.count("<svg") == 3  # the curves, and two frontiers: who met other users is in none, nor who failed
+    assert page.count("difficulty hard<") == page.count("difficulty normal<") == 1
+    assert "script" not in Tags(page).tags and page.count("gpt") == 1
+    assert "evaluation_torn.json: expected a JSON object" in page
 
 
 def test_dialogues_are_a_mix_of_the_present_past(run):
