@@ -1,0 +1,108 @@
+"""The curves of a run, and what all our pictures have in common: colours, and how they go into a page."""
+
+import io
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib
+from matplotlib import ticker
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+INK = "#23272f"  # text and axes; becomes the page's own text colour in the SVG
+BLUE, ORANGE, GREEN, RED, PURPLE, GREY = "#3d7de0", "#e07b2e", "#2f9e68", "#d9484c", "#8a63d2", "#8b94a3"
+_STACK = (BLUE, ORANGE, GREEN, PURPLE, GREY, RED)
+
+
+def curves(records: Sequence[Mapping[str, Any]], target: float | None = None) -> Figure:
+    """Draws a run against its steps; `target` is the voucher budget. Save with `figure.savefig(path, dpi=150)`."""
+    rl, sft = (of_phase(records, name) for name in ("rl", "sft"))
+    figure = Figure(figsize=(13, 8.6), layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.12, h_pad=0.09)
+    grid = figure.add_gridspec(3, 12, height_ratios=(1.45, 1, 1))
+    large = [figure.add_subplot(grid[0, 4 * i : 4 * i + 4]) for i in range(3)]
+    small = [figure.add_subplot(grid[row, 3 * i : 3 * i + 3]) for row in (1, 2) for i in range(4)]
+
+    satisfaction, voucher, multiplier = large
+    _line(satisfaction, "User satisfaction (1 to 5)", rl, "satisfaction", BLUE)
+    _line(voucher, "Voucher rate", rl, "voucher_rate", ORANGE, alpha=0.4, width=1, label="each step")
+    _line(voucher, "Voucher rate", rl, "voucher_rate_smoothed", ORANGE, label="smoothed")
+    if target is not None:
+        voucher.axhline(target, color=INK, linestyle=(0, (4, 3)), linewidth=1.1, label=f"budget {target:.0%}")
+    _legend(voucher)
+    _line(multiplier, "Multiplier lambda", rl, "lambda", RED)
+
+    _line(small[0], "Process reward (0 to 1)", rl, "process_reward", BLUE)
+    _line(small[1], "Dialogues finished", rl, "finish_rate", GREEN)
+    _line(small[2], "Turns per dialogue", rl, "turns_mean", GREY)
+    _stack_seconds(small[3], rl)
+    _line(small[4], "Warm-up (SFT) loss", sft, "loss", PURPLE)
+    _line(small[5], "Policy loss", rl, "loss", PURPLE)
+    _line(small[6], "KL to the reference", rl, "kl", PURPLE)
+    _line(small[7], "Entropy (nats per token)", rl, "entropy", PURPLE)
+    for axes in (voucher, small[1]):
+        axes.yaxis.set_major_formatter(ticker.PercentFormatter(1, decimals=0))
+        axes.set_ylim(-0.03, 1.03)
+    for axes in (*large, *small):
+        _style(axes)
+    for axes in small[4:]:
+        axes.set_xlabel("step", fontsize=8, color=INK)
+    return figure
+
+
+def _line(
+    axes: Axes, title: str, records: Sequence[Mapping], key: str, color: str, *, alpha=1.0, width=1.4, label=None
+):
+    axes.set_title(title, loc="left", fontsize=10, fontweight="bold", color=INK)
+    marker = "o" if len(records) == 1 else None
+    values = _series(records, key)
+    axes.plot(
+        _series(records, "step"), values, color=color, alpha=alpha, linewidth=width, label=label, marker=marker, ms=4
+    )
+    if all(math.isnan(value) for value in values) and not axes.texts:
+        axes.text(0.5, 0.5, "no data", transform=axes.transAxes, ha="center", va="center", color=GREY)
+
+
+def _stack_seconds(axes: Axes, records: Sequence[Mapping]) -> None:
+    axes.set_title("Seconds per step", loc="left", fontsize=10, fontweight="bold", color=INK)
+    parts = list(dict.fromkeys(name for record in records for name in record.get("seconds", {})))
+    if parts:
+        values = [[record.get("seconds", {}).get(part) or 0.0 for record in records] for part in parts]
+        colors = list(itertools.islice(itertools.cycle(_STACK), len(parts)))
+        axes.stackplot(_series(records, "step"), values, labels=parts, colors=colors, alpha=0.85, linewidth=0)
+        axes.set_ylim(0, 1.3 * max(map(sum, zip(*values, strict=True))))  # room for the legend
+        _legend(axes, ncols=3, columnspacing=1)
+
+
+def _legend(axes: Axes, **options) -> None:
+    axes.legend(fontsize=8, frameon=False, labelcolor=INK, handlelength=1.4, loc="best", borderaxespad=0.2, **options)
+
+
+def _style(axes: Axes) -> None:
+    axes.patch.set_visible(False)
+    axes.grid(axis="y", color=GREY, alpha=0.25, linewidth=0.7)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.spines["bottom"].set_color(GREY)
+    axes.tick_params(colors=INK, labelsize=8, length=0)
+    axes.xaxis.set_major_locator(ticker.MaxNLocator(6, integer=True))
+
+
+def svg(figure: Figure) -> str:
+    """The figure as an SVG element that takes its text colour from the page."""
+    buffer = io.StringIO()
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "cmpo", "font.family": "sans-serif"}):
+        nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
+    text = buffer.getvalue()
+    return text[text.index("<svg") :].replace(INK, "currentColor")
+
+
+def of_phase(records: Sequence[Mapping], name: str) -> list[Mapping]:
+    """The records of one phase, sft or rl."""
+    return [record for record in records if record["phase"] == name]
+
+
+def _series(records: Sequence[Mapping], key: str) -> list[float]:
+    return [math.nan if record.get(key) is None else record[key] for record in records]
