@@ -47,6 +47,7 @@ PAPER = {  # the authors' settings, as far as they are known
     "algo.normalize": "group",
     "pid.kp": 0.0,
     "pid.ki": 0.2,
+    "sft.dialogues": 1536,
     "sft.batch_rows": 16,  # about 32 dialogues of 2,000 tokens
     "sft.learning_rate": 1e-5,  # open
     "train.sft_steps": 48,  # one epoch
@@ -116,9 +117,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.episode = ConfigDict()
     config.episode.max_turns = 15
     config.episode.farewell = False  # may the agent answer once more after the rating?
-    config.episode.format_outcome = (
-        -3.0
-    )  # outcome of a dialogue with a format error; the paper: 0, the authors' code: -10
+    config.episode.format_outcome = -3.0  # of a dialogue with a format error; the paper: 0, the authors' code: -10
 
     config.algo = ConfigDict()
     config.algo.name = "cmpo"
@@ -145,14 +144,14 @@ def get_config(arg: str = "") -> ConfigDict:
 
     config.sft = ConfigDict()  # phase 1: demonstrations
     config.sft.path = ""  # `messages` JSONL; "": written by the scripted generous agent in the gym
-    config.sft.dialogues = 1536
+    config.sft.dialogues = 3072
     config.sft.batch_rows = 1
     config.sft.learning_rate = 3e-3
 
     config.train = ConfigDict()
     config.train.seed = 0
-    config.train.sft_steps = 600
-    config.train.rl_steps = 240
+    config.train.sft_steps = 1200  # half as many leave CMPO too little to choose from
+    config.train.rl_steps = 160
     config.train.scenarios_per_step = 12
     config.train.minibatches = 1  # parts of a batch, in the order of its groups, each with an update of its own,
     config.train.epochs = 1  # and how often all of them are gone through
