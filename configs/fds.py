@@ -2,8 +2,8 @@
 
 Default: a language model of a million parameters against the embedded user and judge, on a laptop.
   command   python -m cmpo.main --config=configs/fds.py --workdir=runs/fds      (or: make train)
-  hardware  2 busy CPU cores, 25 minutes
-  result    satisfaction 3.18 at a voucher rate of 34 %, every dialogue finished; the best there is at 34 %: 3.24
+  hardware  2 CPU cores, 15 minutes
+  result    satisfaction 3.19 at a voucher rate of 30 %, every dialogue finished; the best there is at 30 %: 3.21
 Variants, joined by commas after a colon, e.g. `configs/fds.py:smoke` or `configs/fds.py:algo=grpo,difficulty=normal`:
   smoke                 the whole loop in about a minute, too short to learn
   algo=cmpo|grpo|capo   cmpo; grpo: outcome only, no price; capo: outcome and judge, no price
