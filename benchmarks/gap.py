@@ -1,6 +1,7 @@
-"""Where a run's loss against the oracle comes from: replays its newest transcripts by the embedded gym's rules.
+"""Where an agent's loss against the oracle comes from: replays transcripts by the embedded gym's rules.
 
-    .venv/bin/python -m benchmarks.gap --workdir=runs/fds --steps=20
+    .venv/bin/python -m benchmarks.gap --workdir=runs/fds --steps=20               # the newest of a run
+    .venv/bin/python -m benchmarks.gap runs/fds/evaluation_policy.transcripts.jsonl
 
 The loss at the run's own voucher rate is the sum of two: `allocation`, vouchers that went to customers who gain less
 from one than others do, and `execution`, what the best plan for the same customer, with a voucher or without as it was,
@@ -101,12 +102,15 @@ def report(played: list[Replayed]) -> str:
 def main() -> None:
     """Prints the report."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--workdir", required=True, help="Directory of the run.")
+    parser.add_argument("files", nargs="*", type=pathlib.Path, help="Transcripts.")
+    parser.add_argument("--workdir", help="Or the directory of a run.")
     parser.add_argument("--steps", type=int, default=20, help="How many of the newest steps.")
     arguments = parser.parse_args()
-    files = sorted(pathlib.Path(arguments.workdir, "transcripts").glob("step_*.jsonl"))[-arguments.steps :]
+    files = arguments.files
+    if arguments.workdir:
+        files += sorted(pathlib.Path(arguments.workdir, "transcripts").glob("step_*.jsonl"))[-arguments.steps :]
     if not files:
-        raise SystemExit(f"--workdir: no transcripts in {arguments.workdir!r}")
+        raise SystemExit("expected files of transcripts, or a --workdir that has some")
     rows = [json.loads(line) for file in files for line in file.read_text(encoding="utf-8").splitlines()]
     print(report([replay(row) for row in rows if not row["failure"]]))
 

@@ -16,7 +16,7 @@ BLUE, ORANGE, GREEN, RED, PURPLE, GREY = "#3d7de0", "#e07b2e", "#2f9e68", "#d948
 _STACK = (BLUE, ORANGE, GREEN, PURPLE, GREY, RED)
 
 
-def curves(records: Sequence[Mapping[str, Any]], target: float | None = None) -> Figure:
+def draw(records: Sequence[Mapping[str, Any]], target: float | None = None) -> Figure:
     """Draws a run against its steps; `target` is the voucher budget. Save with `figure.savefig(path, dpi=150)`."""
     rl, sft = (of_phase(records, name) for name in ("rl", "sft"))
     figure = Figure(figsize=(13, 8.6), layout="constrained")
@@ -31,7 +31,7 @@ def curves(records: Sequence[Mapping[str, Any]], target: float | None = None) ->
     _line(voucher, "Voucher rate", rl, "voucher_rate_smoothed", ORANGE, label="smoothed")
     if target is not None:
         voucher.axhline(target, color=INK, linestyle=(0, (4, 3)), linewidth=1.1, label=f"budget {target:.0%}")
-    _legend(voucher)
+    legend(voucher)
     _line(multiplier, "Multiplier lambda", rl, "lambda", RED)
 
     _line(small[0], "Process reward (0 to 1)", rl, "process_reward", BLUE)
@@ -46,7 +46,8 @@ def curves(records: Sequence[Mapping[str, Any]], target: float | None = None) ->
         axes.yaxis.set_major_formatter(ticker.PercentFormatter(1, decimals=0))
         axes.set_ylim(-0.03, 1.03)
     for axes in (*large, *small):
-        _style(axes)
+        style(axes)
+        axes.xaxis.set_major_locator(ticker.MaxNLocator(6, integer=True))
     for axes in small[4:]:
         axes.set_xlabel("step", fontsize=8, color=INK)
     return figure
@@ -73,20 +74,21 @@ def _stack_seconds(axes: Axes, records: Sequence[Mapping]) -> None:
         colors = list(itertools.islice(itertools.cycle(_STACK), len(parts)))
         axes.stackplot(_series(records, "step"), values, labels=parts, colors=colors, alpha=0.85, linewidth=0)
         axes.set_ylim(0, 1.3 * max(map(sum, zip(*values, strict=True))))  # room for the legend
-        _legend(axes, ncols=3, columnspacing=1)
+        legend(axes, ncols=3, columnspacing=1)
 
 
-def _legend(axes: Axes, **options) -> None:
-    axes.legend(fontsize=8, frameon=False, labelcolor=INK, handlelength=1.4, loc="best", borderaxespad=0.2, **options)
+def legend(axes: Axes, **options) -> None:
+    """The legend, in our own style."""
+    axes.legend(fontsize=8, frameon=False, labelcolor=INK, handlelength=1.4, borderaxespad=0.2, **options)
 
 
-def _style(axes: Axes) -> None:
+def style(axes: Axes) -> None:
+    """Our own style for all but the legend; on a page, text and ticks take the page's colour."""
     axes.patch.set_visible(False)
     axes.grid(axis="y", color=GREY, alpha=0.25, linewidth=0.7)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.spines["bottom"].set_color(GREY)
     axes.tick_params(colors=INK, labelsize=8, length=0)
-    axes.xaxis.set_major_locator(ticker.MaxNLocator(6, integer=True))
 
 
 def svg(figure: Figure) -> str:

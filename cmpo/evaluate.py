@@ -2,7 +2,7 @@
 
 ``--agent`` says who serves the customers, see `cmpo.agents`; by default the checkpoint in DIR. docs/evaluation.md says
 what is measured and how; ``python -m cmpo.compare`` sets two results side by side. --out is the JSON file to write
-(DIR/evaluation_AGENT.json), beside which the dialogues go; the page of a run shows all that lie in its directory.
+(DIR/evaluation_AGENT.json), beside which the dialogues go; a run's page shows every evaluation_*.json in its directory.
 """
 
 import collections
@@ -118,12 +118,17 @@ def run() -> None:
         return
     found = result(config, agent.name, played, step=agent.step, remote=agent.remote)
     print(report(found))
+    print(f"written to {out}; the dialogues in {write(out, found, played)}")
+    if out.match("evaluation_*.json") and (out.parent / "metrics.jsonl").exists():
+        print(f"the page of the run: {write_report(out.parent)}")
+
+
+def write(out: pathlib.Path, found: Mapping[str, Any], played: Sequence[Played]) -> pathlib.Path:
+    """Writes a result, whole or not at all, and the dialogues beside it; returns where these are. Raises OSError."""
     files.replace(out, json.dumps(found, indent=2, allow_nan=False) + "\n")
     transcripts = out.with_suffix(".transcripts.jsonl")
     metrics.write_lines(transcripts, [{"seed": one.seed, **metrics.transcript(one.dialogue)} for one in played])
-    print(f"written to {out}; the dialogues in {transcripts}")
-    if (out.parent / "metrics.jsonl").exists():
-        print(f"the page of the run: {write_report(out.parent)}")
+    return transcripts
 
 
 def _counts(counts: Mapping[str, int]) -> str:

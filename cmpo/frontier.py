@@ -17,7 +17,7 @@ from matplotlib import ticker
 from matplotlib.figure import Figure
 
 from cmpo import results
-from cmpo.curves import GREY, INK
+from cmpo.curves import GREY, INK, legend, style
 from rollouts import fds
 from rollouts.embedded import oracle
 from rollouts.embedded.oracle import Frontier
@@ -97,18 +97,18 @@ def draw(difficulty: str, evaluations: Mapping[str, Mapping[str, Any]]) -> Figur
     for number, (name, evaluation) in enumerate(evaluations.items()):
         (rate, satisfaction), summary = _point(evaluation), evaluation["summary"]
         deviations = {f"{axis}err": summary[key]["std"] for axis, key in (("x", "voucher_rate"), ("y", "satisfaction"))}
-        axes.errorbar(rate, satisfaction, **deviations, fmt="o", color=f"C{number % 10}", capsize=2, label=name)
+        label = name.replace("$", r"\$")  # a name, no formula
+        axes.errorbar(rate, satisfaction, **deviations, fmt="o", color=f"C{number % 10}", capsize=2, label=label)
     title = f"The embedded gym, difficulty {difficulty}"
-    axes.set_title(title, loc="left", fontsize=10, fontweight="bold")
-    axes.set_xlabel("voucher rate")
-    axes.set_ylabel("user satisfaction (1 to 5)")
+    axes.set_title(title, loc="left", fontsize=10, fontweight="bold", color=INK)
+    axes.set_xlabel("voucher rate", fontsize=9, color=INK)
+    axes.set_ylabel("user satisfaction (1 to 5)", fontsize=9, color=INK)
     axes.xaxis.set_major_formatter(ticker.PercentFormatter(1, decimals=0))
     axes.set_xlim(-0.03, 1.03)
     lowest = min([frontier.satisfaction[0], *(_point(evaluation)[1] for evaluation in evaluations.values())])
     axes.set_ylim(lowest - 0.2, frontier.satisfaction[-1] + 0.2)
-    axes.grid(color=GREY, alpha=0.25, linewidth=0.7)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(fontsize=8, frameon=False, loc="lower right")
+    style(axes)
+    legend(axes, loc="lower right")
     return figure
 
 

@@ -14,8 +14,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cmpo import files, frontier, measures, metrics, results
-from cmpo.curves import curves, of_phase, svg
+from cmpo import curves, files, frontier, measures, metrics, results
 from rollouts.types import FORMAT_ERRORS, LEVELS
 
 _TRANSCRIPTS = 6
@@ -45,8 +44,8 @@ def write_report(workdir: str | os.PathLike) -> pathlib.Path:
     name = config.get("name") or pathlib.Path(workdir).resolve().name
     sections = [
         _header(name, config, records),
-        _latest(of_phase(records, "rl"), target),
-        f"<figure>{svg(curves(records, target))}</figure>",
+        _latest(curves.of_phase(records, "rl"), target),
+        f"<figure>{curves.svg(curves.draw(records, target))}</figure>",
         _failures(records),
         _evaluations(pathlib.Path(workdir)),
         _transcripts(pathlib.Path(workdir, "transcripts"), records[-1]["step"] if records else 0),
@@ -54,14 +53,14 @@ def write_report(workdir: str | os.PathLike) -> pathlib.Path:
     ]
     page = _PAGE.format(title=_text(name), style=_STYLE, body="\n".join(sections))
     path = pathlib.Path(workdir, "report.html")
-    path.write_text(page, encoding="utf-8", errors="replace")
+    files.replace(path, page.encode("utf-8", "replace").decode())  # a model may have written half a character
     return path
 
 
 def _header(name: str, config: Mapping, records: Sequence[Mapping]) -> str:
     parts = [
-        *(f"{len(of_phase(records, phase))} {phase.upper()} steps" for phase in ("sft", "rl")),
-        f"{sum(record.get('dialogues_ok', 0) for record in of_phase(records, 'rl')):,} dialogues",
+        *(f"{len(curves.of_phase(records, phase))} {phase.upper()} steps" for phase in ("sft", "rl")),
+        f"{sum(record.get('dialogues_ok', 0) for record in curves.of_phase(records, 'rl')):,} dialogues",
     ]
     for section, field in (("algo", "name"), ("data", "difficulty"), ("user", "model"), ("judge", "model")):
         if value := config.get(section, {}).get(field):
@@ -94,7 +93,7 @@ def _failures(records: Sequence[Mapping]) -> str:
 
 
 def _evaluations(workdir: pathlib.Path) -> str:
-    """What `cmpo.evaluate` wrote beside the run: a line for each agent, and all of them beside the frontier."""
+    """What `cmpo.evaluate` wrote beside the run: a line for each result, and all of them beside the frontier."""
     rows, unread, known = [], [], collections.defaultdict(dict)
     for path in sorted(workdir.glob("evaluation_*.json")):
         try:
@@ -102,15 +101,21 @@ def _evaluations(workdir: pathlib.Path) -> str:
         except (OSError, ValueError) as error:
             unread.append(f"<p class=error>{_text(error)}</p>")
             continue
-        customers, summary = found["config"]["data"]["difficulty"], found["summary"]
-        cells = (measures.shown(name, summary[name]["mean"]) for name in _EVALUATED)
-        rows.append([found["agent"], customers, *cells, str(len(found["dialogues"]))])
+        name, difficulty = path.stem.removeprefix("evaluation_"), found["config"]["data"]["difficulty"]
+        step, means = found["step"], (found["summary"][measure]["mean"] for measure in _EVALUATED)
+        cells = map(measures.shown, _EVALUATED, means)
+        who = [name, "" if step is None else str(step), found["user"]["model"], difficulty]
+        rows.append([*who, *cells, str(len(found["dialogues"]))])
         if frontier.is_known(found):
-            known[customers][found["agent"]] = found
+            known[difficulty][name] = found
     if not rows and not unread:
         return ""
-    head = ["agent", "customers", *(measures.MEASURES[name].heading for name in _EVALUATED), "dialogues"]
-    pictures = (f"<figure class=half>{svg(frontier.draw(*agents))}</figure>" for agents in known.items())
+    headings = (measures.MEASURES[name].heading for name in _EVALUATED)
+    head = ["evaluation", "step", "user", "difficulty", *headings, "dialogues"]
+    pictures = [
+        f"<figure class=half>{curves.svg(frontier.draw(difficulty, agents))}</figure>"
+        for difficulty, agents in known.items()
+    ]
     return "\n".join(["<h2>Evaluations</h2>", *([_table(head, rows)] if rows else []), *unread, *pictures])
 
 
@@ -265,7 +270,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(write_report(arguments.workdir))
         if arguments.png:
             records, _, target = _load(arguments.workdir)
-            curves(records, target).savefig(arguments.png, dpi=150)
+            curves.draw(records, target).savefig(arguments.png, dpi=150)
             print(arguments.png)
     except (FileNotFoundError, ValueError) as error:
         print(error, file=sys.stderr)

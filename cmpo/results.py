@@ -1,45 +1,45 @@
 """The files that `cmpo.evaluate` writes, read again by whoever compares or draws them."""
 
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from cmpo import files
 from cmpo.measures import MEASURES
 
-_NEEDED = (
-    ("agent",),
-    ("user", "url"),
-    ("judge", "url"),
-    ("prompts", "user"),
-    ("config", "user", "url"),
-    ("config", "data", "path"),
-    ("config", "data", "difficulty"),
-    *(("summary", name, field) for name in MEASURES for field in ("mean", "std")),
-)
-_NEEDED_OF_ROW = (("seed",), ("scenario",), *(("values", name) for name in MEASURES))
+_NUMBER = (int, float, type(None))
+_NOTHING = object()
+_NEEDED = {  # where in the file, and what has to be there
+    ("agent",): (str,),
+    ("step",): (int, type(None)),
+    ("user", "url"): (str,),
+    ("user", "model"): (str,),
+    ("judge", "url"): (str,),
+    ("prompts", "user"): (str,),
+    ("config", "user", "url"): (str,),
+    ("config", "data", "path"): (str,),
+    ("config", "data", "difficulty"): (str,),
+    ("dialogues",): (list,),
+    **{("summary", name, field): _NUMBER for name in MEASURES for field in ("mean", "std")},
+}
+_NEEDED_OF_ROW = {("seed",): (int,), ("scenario",): (str,), **{("values", name): _NUMBER for name in MEASURES}}
 
 
 def read(path: str | pathlib.Path) -> dict[str, Any]:
     """A result. Raises OSError, or ValueError, naming the file, if it is none."""
     found = files.read_object(pathlib.Path(path))
-    rows, missing = found.get("dialogues"), _missing(found, _NEEDED)
-    if isinstance(rows, list) and rows:
-        missing += [f"dialogues' {name}" for row in rows for name in _missing(row, _NEEDED_OF_ROW)]
-    else:
-        missing.append("dialogues")
-    if missing:
-        raise ValueError(f"{path}: expected a file that cmpo.evaluate wrote, found none of its {missing[0]}")
+    wrong = next(_wrong(found, _NEEDED), "") or next(
+        (f"dialogues' {name}" for row in found["dialogues"] for name in _wrong(row, _NEEDED_OF_ROW)), ""
+    )
+    if wrong or not found["dialogues"]:
+        raise ValueError(f"{path}: expected a file that cmpo.evaluate wrote, found no sound {wrong or 'dialogues'}")
     return found
 
 
-def _missing(tree: Any, needed: Sequence[Sequence[str]]) -> list[str]:
-    return [".".join(names) for names in needed if not _has(tree, names)]
-
-
-def _has(tree: Any, names: Sequence[str]) -> bool:
-    for name in names:
-        if not (isinstance(tree, Mapping) and name in tree):
-            return False
-        tree = tree[name]
-    return True
+def _wrong(tree: Any, needed: Mapping[tuple[str, ...], tuple[type, ...]]) -> Iterator[str]:
+    for names, types in needed.items():
+        found = tree
+        for name in names:
+            found = found[name] if isinstance(found, Mapping) and name in found else _NOTHING
+        if not isinstance(found, types):
+            yield ".".join(names)

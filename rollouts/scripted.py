@@ -23,7 +23,7 @@ class Habits:
 
     listens: float  # names the problem in the first reply, else an empty apology or nothing
     asks: float  # asks for evidence
-    waits: float  # leaves its first reply to the blunt at listening; others it asks there already
+    waits: float  # asks the blunt nothing in its first reply; others it asks there already
     explains: float  # states the record, where there is one
     offers: float  # proposes a voucher after evidence and hands it out if agreed
     hesitates: float  # per turn: holds that back from those who seem to want something else
@@ -110,7 +110,7 @@ _CUES = (  # what a customer's words give away, strongest first
     ("feedback_focus", r"should know|want you to know|they hear about it|just reporting"),
     ("compensation_flexible", r"what can you do|make this right|going to do for me|your solution"),
 )
-_BLUNT = re.compile(r"^(?:listen\.|hey you|unbelievable)")
+_BLUNT = re.compile(r"^(?:listen\.|hey you|unbelievable)")  # as most of the hostile begin, and some others
 _AGREED = re.compile(r"voucher would be fine|take the voucher|voucher sounds good|voucher it is")
 _BELIEFS = {
     "": "Demand unclear.",

@@ -13,7 +13,7 @@ from cmpo import evaluate, measures, metrics, rollout
 from rollouts import chat, fds
 from rollouts.client import BudgetReached
 from rollouts.embedded import app as embedded
-from tests.runs import ROOT, tiny
+from tests.runs import ROOT, full_disk, tiny
 
 TURN = chat.render(chat.Reply("hm", "Could you send me a photo of it?", "chat"))
 SECRET = "s3cret-key"
@@ -172,6 +172,16 @@ def test_the_result_says_with_what_it_was_measured_and_recomputes():
     assert all(row["evaluators"]["logic"]["reason"] for row in found["dialogues"])
 
 
+def test_a_result_that_finds_no_room_leaves_the_old_one(tmp_path):
+    played, _, config = remote(lambda messages: TURN)
+    found, out = evaluate.result(config, "x", played), tmp_path / "evaluation_x.json"
+    evaluate.write(out, found, played)
+    before = out.read_bytes()
+    with full_disk(), pytest.raises(OSError, match="evaluation_x.json"):
+        evaluate.write(out, found | {"agent": "y"}, played)
+    assert out.read_bytes() == before and json.loads(before)["agent"] == "x"
+
+
 def command(*arguments):
     line = [sys.executable, "-m", "cmpo.evaluate", f"--config={ROOT}/configs/fds.py:smoke", "--seeds=1", *arguments]
     return subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
@@ -195,7 +205,7 @@ def test_the_command_with_a_remote_agent(tmp_path, monkeypatch):
     assert SECRET not in done.stdout + json.dumps(found)
     assert evaluate.report(found) in done.stdout
     lines = (tmp_path / "new" / "evaluation_some-model.transcripts.jsonl").read_text().splitlines()
-    assert "<td>some/model</td>" in (tmp_path / "new" / "report.html").read_text()
+    assert "<td>some-model</td>" in (tmp_path / "new" / "report.html").read_text()
     assert [json.loads(line)["scenario"]["id"] for line in lines] == [row["scenario"] for row in found["dialogues"]]
 
 

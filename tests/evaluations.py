@@ -12,6 +12,7 @@ def evaluation(agent, rate=0.25, satisfaction=3.0, **changes):
     summary |= {"voucher_rate": {"mean": rate, "std": 0.01}, "satisfaction": {"mean": satisfaction, "std": 0.02}}
     return {
         "agent": agent,
+        "step": 5,
         **{name: {"url": config[name].url, "model": config[name].model} for name in ("user", "judge")},
         "prompts": {"user": "0f"},
         "summary": summary,

@@ -62,7 +62,7 @@ def test_the_command_draws_every_agent(tmp_path, capsys, ending):
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        ("{}", "found none of its agent"),
+        ("{}", "found no sound agent"),
         (json.dumps(evaluation("x", 0.1, 2.0, **{"user.url": "http://127.0.0.1:1/v1"})), "the embedded user"),
         (json.dumps(evaluation("x", 0.1, 2.0, **{"data.path": "train.parquet"})), "scenarios of the generator"),
         (json.dumps(evaluation("x", None, None)), "one served at least"),

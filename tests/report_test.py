@@ -3,6 +3,7 @@
 import html.parser
 import json
 import math
+import re
 
 import numpy as np
 import pytest
@@ -105,7 +106,7 @@ def test_tables(run):
 
 
 def test_curves_draw_the_records(run):
-    figure = curves.curves(metrics.read(run), target=0.3)
+    figure = curves.draw(metrics.read(run), target=0.3)
     axes = {axes.get_title(loc="left"): axes for axes in figure.axes}
     (line,) = axes["User satisfaction (1 to 5)"].lines
     np.testing.assert_array_equal(line.get_xydata(), [[3, 2.0], [4, math.nan], [5, 4.0]])
@@ -122,10 +123,10 @@ def test_curves_draw_the_records(run):
 
 def test_evaluations_beside_the_run_and_beside_the_frontier(run):
     assert "Evaluations" not in report.write_report(run).read_text()
-    hostile = "<script>me</script>"
-    elsewhere = evaluation("gpt", 0.5, 3.25, **{"user.url": "http://127.0.0.1:1/v1"})
+    elsewhere = evaluation("gpt", 0.5, 3.25, **{"user.url": "http://127.0.0.1:1/v1", "user.model": "qwen"})
     for name, found in (
-        ("policy", evaluation(hostile, 0.25, 3.125)),
+        ("policy", evaluation("policy", 0.25, 3.125)),
+        ("a$b_$c", evaluation("a$b_$c", 0.25, 3.0)),
         ("never", evaluation("never", 0.0, 2.5, **{"data.difficulty": "normal"})),
         ("gpt", elsewhere),
         ("down", evaluation("down", None, None)),
@@ -134,12 +135,15 @@ def test_evaluations_beside_the_run_and_beside_the_frontier(run):
     (run / "evaluation_torn.json").write_text(json.dumps(elsewhere)[:99])
     page = report.write_report(run).read_text()
     rows = Tags(page).rows
-    assert [hostile, "hard", "3.12", "–", "25.0", "–", "–", "1"] in rows
-    assert ["never", "normal", "2.50", "–", "0.0", "–", "–", "1"] in rows
-    assert ["gpt", "hard", "3.25", "–", "50.0", "–", "–", "1"] in rows and ["down", "hard", *"–––––", "1"] in rows
+    who = ["5", "embedded-user"]
+    assert ["policy", *who, "hard", "3.12", "–", "25.0", "–", "–", "1"] in rows
+    assert ["never", *who, "normal", "2.50", "–", "0.0", "–", "–", "1"] in rows
+    assert ["gpt", "5", "qwen", "hard", "3.25", "–", "50.0", "–", "–", "1"] in rows
+    assert ["down", *who, "hard", *"–––––", "1"] in rows
     assert page.count("<svg") == 3  # the curves, and two frontiers: who met other users is in none, nor who failed
-    assert page.count("difficulty hard<") == page.count("difficulty normal<") == 1
-    assert "script" not in Tags(page).tags and page.count("gpt") == 1
+    assert page.count("difficulty hard<") == page.count("difficulty normal<") == 1 and page.count("gpt") == 1
+    pictures = page[page.index("<svg") : page.rindex("</svg>")]
+    assert "#000000" not in pictures and pictures.count("<text") == len(re.findall("<text[^>]*fill:", pictures))
     assert "evaluation_torn.json: expected a JSON object" in page
 
 

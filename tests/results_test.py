@@ -23,20 +23,20 @@ def test_what_is_no_result_is_refused(tmp_path, text):
 
 
 @pytest.mark.parametrize(
-    "names, told",
-    [
-        (("agent",), "agent"),
-        (("config", "user", "url"), r"config\.user\.url"),
-        (("summary", "logic", "std"), r"summary\.logic\.std"),
-        (("dialogues",), "dialogues"),
-        (("dialogues", 0), "dialogues"),
-        (("dialogues", 0, "values", "tokens"), r"dialogues' values\.tokens"),
-    ],
+    "names",
+    [*results._NEEDED, ("dialogues", 0), *(("dialogues", 0, *names) for names in results._NEEDED_OF_ROW)],
+    ids=lambda names: ".".join(map(str, names)),
 )
-def test_what_a_result_lacks_is_named(tmp_path, names, told):
+@pytest.mark.parametrize("lacks", [True, False])
+def test_what_a_result_lacks_or_has_in_another_type_is_named(tmp_path, names, lacks):
     found = evaluation("me")
     *path, last = names
-    del functools.reduce(operator.getitem, path, found)[last]
+    holder = functools.reduce(operator.getitem, path, found)
+    if lacks:
+        del holder[last]
+    else:
+        holder[last] = {"a": 1}
     (tmp_path / "a.json").write_text(json.dumps(found))
-    with pytest.raises(ValueError, match=rf"a\.json: .*, found none of its {told}$"):
+    with pytest.raises(ValueError, match=r"a\.json: .*, found no sound ") as error:
         results.read(tmp_path / "a.json")
+    assert ("dialogues" if names[0] == "dialogues" else ".".join(names)) in str(error.value)

@@ -11,9 +11,9 @@ import pytest
 
 from rollouts import chat, fds, play
 from rollouts.client import ChatClient, Endpoint
-from rollouts.scripted import HABITS, ScriptedAgent
+from rollouts.scripted import HABITS, Habits, HabitSession, ScriptedAgent
 from rollouts.seeds import fold
-from rollouts.types import PRINCIPLES
+from rollouts.types import PRINCIPLES, Message
 
 
 class Delayed:
@@ -127,6 +127,17 @@ def test_only_the_generous_may_leave_the_first_reply_at_listening_and_only_to_th
             assert not only_listened or dialogue.turns[0].user.startswith(("Listen.", "Hey you.", "Unbelievable."))
     assert waited["never"] == waited["always"] == 0
     assert 3 <= waited["generous"] <= 12  # half of those who wait and listen, of some 16 blunt ones
+
+
+def test_what_is_too_much_for_a_turn_is_done_in_the_next():
+    all_of_it = dict.fromkeys((field.name for field in dataclasses.fields(Habits)), 1.0)
+    habits = Habits(**all_of_it | {"waits": 0.0, "hesitates": 0.0, "presses": 0.0, "slips": 0.0})
+    scenario = next(scenario for scenario in fds.scenarios(0) if scenario.order.record)
+    session, plans = HabitSession(habits, scenario, random.Random(0)), []
+    for said in ("It was cold. You should know.", "[Sent Picture: cold] You should know.", "You should know."):
+        think = chat.parse(asyncio.run(session.reply(Message("user", said), 0)).text).think
+        plans.append(think.rpartition("Plan: ")[2])
+    assert plans == ["listen, ask.", "listen, explain, note.", "offer."]
 
 
 def test_an_unknown_style_is_refused():

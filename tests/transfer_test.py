@@ -72,7 +72,7 @@ def test_a_run_starts_from_a_checkpoint_and_what_it_learns_is_exported(checkpoin
     settings = (tmp_path / "config.json").read_text()
     for damaged in (settings[:100], "[]", '{"model": {}}'):
         (tmp_path / "config.json").write_text(damaged)
-        with pytest.raises(ValueError, match=r"config\.json: expected the settings of a run, found a damaged file"):
+        with pytest.raises(ValueError, match=r"config\.json: expected a run's settings, with path, "):
             transfer.export_model(tmp_path, tmp_path / "out")
     assert not (tmp_path / "out").exists()
     (tmp_path / "config.json").write_text(settings)

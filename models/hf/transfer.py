@@ -83,8 +83,9 @@ def _model_settings(file: pathlib.Path) -> _Settings:
     try:
         model = json.loads(file.read_text(encoding="utf-8"))["model"]
         return _Settings(*(model[name] for name in _Settings._fields))
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{file}: expected the settings of a run, found a damaged file ({error!r})") from None
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        names = ", ".join(_Settings._fields)
+        raise ValueError(f"{file}: expected a run's settings, with {names} of its model, got {error!r}") from None
 
 
 def _newest(checkpoints: pathlib.Path) -> dict[str, Any] | None:
