@@ -17,6 +17,7 @@ from cmpo import rollout, setup, sharding
 from cmpo.checkpoint import Checkpoints
 from cmpo.records import scores
 from cmpo.rollout import Agents
+from cmpo.workdir import as_trained, check
 from models import tokenizer as tokenizers
 from rollouts.embedded import oracle
 from rollouts.scripted import HABITS, OracleAgent
@@ -80,11 +81,11 @@ def load_policy(
 
     Raises FileNotFoundError or ValueError if there is no such checkpoint.
     """
-    setup.check(workdir, config, prefix="model.")
+    check(workdir, config, settled=lambda name: name.startswith("model."))
     tokenizer = tokenizers.load(workdir / "tokenizer")
     model = policy.settled(config, workdir)
     mesh = setup.mesh(config, model)
-    layout = setup.abstract_state(setup.as_trained(workdir, config), model, mesh)
+    layout = setup.abstract_state(as_trained(workdir, config), model, mesh)
     with Checkpoints(workdir, score=scores(config, workdir)) as checkpoints:
         state = checkpoints.restore(layout, best=best)
     if state is None:

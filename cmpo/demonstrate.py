@@ -15,6 +15,9 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from cmpo import agents, command, data, demonstrations, metrics, processes, rollout
+from cmpo.interrupt import Interrupts
+from cmpo.journal import Page
+from cmpo.workdir import fingerprint, shapes_evaluation
 from rollouts.seeds import fold
 from rollouts.types import COSTS, Dialogue
 
@@ -61,11 +64,18 @@ def run() -> None:
     """Plays, selects, writes the file and says what is in it."""
     config, out = command.CONFIG.value, pathlib.Path(command.OUT.value)
     clients = rollout.chat_clients(config)
-    served_by = agents.load(config, command.WORKDIR.value).opened
+    agent = agents.load(config, command.WORKDIR.value)
     source = data.source(config.data, config.train.seed)
     scenarios = source.train(0, _SCENARIOS.value or config.sft.dialogues)
     seed = fold(config.train.seed, "demonstrations")
-    dialogues = rollout.collect(config, served_by, scenarios, repeats=_REPEATS.value, seed=seed, clients=clients)
+    head = {"settings": fingerprint(config, shapes_evaluation), "agent": [agent.name, agent.step or 0]}
+    with (
+        Page(out.with_name(f"{out.stem}.played"), head) as page,
+        Interrupts() as interrupts,
+        rollout.telling(lambda: "what was answered is kept"),
+    ):
+        options = {"clients": clients, "page": page, "stopping": lambda: interrupts.received}
+        dialogues = rollout.collect(config, agent.opened, scenarios, repeats=_REPEATS.value, seed=seed, **options)
     kept = select(dialogues, lambda dialogue: reward(config, dialogue), config.pid.target)
     if not kept:
         budget = f"{config.pid.target:.0%} vouchers"
@@ -73,6 +83,7 @@ def run() -> None:
     if not processes.is_first():
         return
     demonstrations.write(out, map(demonstrations.from_dialogue, kept))
+    page.remove()
     for name, some in (("played", dialogues), ("kept", kept)):
         form = "{satisfaction:.2f} satisfaction, {voucher_rate:.1%} vouchers, {process_reward:.2f} process reward"
         print(f"{name}: {len(some)} dialogues, " + form.format(**metrics.rollout_record(some)))

@@ -55,14 +55,19 @@ def read(path: str | pathlib.Path) -> list[Conversation]:
     return conversations
 
 
-def encode(tokenizer: Tokenizer, conversation: Sequence[Message]) -> Stream:
-    """Renders a conversation as the stream that sampling it would have made; the mask is on what the agent wrote."""
+def encode(tokenizer: Tokenizer, conversation: Sequence[Message], room: int) -> Stream:
+    """Renders a conversation as the stream that sampling it would have made; the mask is on what the agent wrote.
+
+    As there, it ends before a turn that would not fit in `room` tokens; the stream is empty if that is the first.
+    """
     tokens, mask = [], []
     incoming = chat.encode_opening(tokenizer, [*conversation[:1], _heard(conversation[1])])
     for user, assistant in zip(conversation[1::2], conversation[2::2], strict=True):
         if tokens:
             incoming = chat.encode_reply(tokenizer, _heard(user))
         written = [*tokenizer.encode(assistant.content), tokenizer.im_end]
+        if len(tokens) + len(incoming) + len(written) > room:
+            break
         tokens += [*incoming, *written]
         mask += [False] * len(incoming) + [True] * len(written)
     count = len(tokens)

@@ -6,18 +6,22 @@ what is measured and how; ``python -m cmpo.compare`` sets two results side by si
 """
 
 import collections
+import contextlib
 import hashlib
 import json
 import pathlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from absl import flags
 from ml_collections import ConfigDict
 
 from cmpo import agents, command, data, files, measures, metrics, processes, rollout
+from cmpo.interrupt import Interrupts
+from cmpo.journal import Page
 from cmpo.report import write_report
+from cmpo.workdir import fingerprint, shapes_evaluation
 from rollouts import fds
 from rollouts.judge import Evaluation
 from rollouts.seeds import fold
@@ -35,11 +39,24 @@ class Played(NamedTuple):
 
 
 def evaluate(
-    config: ConfigDict, served_by: rollout.Agents, seeds: int, clients: rollout.Clients | None = None
+    config: ConfigDict,
+    served_by: rollout.Agents,
+    seeds: int,
+    clients: rollout.Clients | None = None,
+    *,
+    pages: Callable[[int], contextlib.AbstractContextManager[Page | None]] = contextlib.nullcontext,
+    stopping: Callable[[], bool] = lambda: False,
 ) -> list[Played]:
-    """Plays `seeds` sets of held-out scenarios, one dialogue each; evaluated, too, under config.eval.evaluators."""
+    """Plays `seeds` sets of held-out scenarios, one dialogue each; evaluated, too, under config.eval.evaluators.
+
+    What is paid for is kept in the page of its seed; for `stopping`, and what is raised, see `rollout.collect`.
+    """
     source = data.source(config.data, config.train.seed)
     clients = clients or rollout.chat_clients(config)
+    numbers = range(config.eval.seed, config.eval.seed + seeds)
+    sets = {seed: source.held_out(config.eval.scenarios, seed) for seed in numbers}
+    for scenarios in sets.values():
+        served_by.check(scenarios)
     played, rounds = [], 1 + bool(config.eval.evaluators)
     total = seeds * config.eval.scenarios * rounds
     with metrics.progress(total, description="evaluation", every=max(1, total // 10)) as bar:
@@ -47,15 +64,14 @@ def evaluate(
         def done() -> None:
             bar.update({})
 
-        for seed in range(config.eval.seed, config.eval.seed + seeds):
-            scenarios = source.held_out(config.eval.scenarios, seed)
-            dialogues = rollout.collect(
-                config, served_by, scenarios, repeats=1, seed=fold(seed, "evaluate"), clients=clients, done=done
-            )
-            evaluations: Sequence[Mapping[str, Evaluation]] = [{}] * len(dialogues)
-            if config.eval.evaluators:
-                randomness = fold(seed, "evaluators")
-                evaluations = rollout.evaluate(config, dialogues, seed=randomness, clients=clients, done=done)
+        for seed, scenarios in sets.items():
+            with pages(seed) as page:
+                shared = {"clients": clients, "done": done, "page": page, "stopping": stopping}
+                randomness = fold(seed, "evaluate")
+                dialogues = rollout.collect(config, served_by, scenarios, repeats=1, seed=randomness, **shared)
+                evaluations: Sequence[Mapping[str, Evaluation]] = [{}] * len(dialogues)
+                if config.eval.evaluators:
+                    evaluations = rollout.evaluate(config, dialogues, seed=fold(seed, "evaluators"), **shared)
             played += [Played(seed, *pair) for pair in zip(dialogues, evaluations, strict=True)]
     return played
 
@@ -106,19 +122,33 @@ def report(found: Mapping[str, Any]) -> str:
 
 
 def run() -> None:
-    """Evaluates what the flags name, prints the tables and writes the files."""
+    """Evaluates what the flags name, prints the tables and writes the files.
+
+    Where that is stopped, what was paid for is kept beside --out, and the same command goes on from there.
+    """
     config, workdir = command.CONFIG.value, command.WORKDIR.value
     clients = rollout.chat_clients(config)  # what is wrong with them is said before a model is loaded
     agent = agents.load(config, workdir)
     slug = re.sub(r"[^\w.-]+", "-", agent.name)
     out = pathlib.Path(command.OUT.value or pathlib.Path(workdir or ".") / f"evaluation_{slug}.json")
     out.parent.mkdir(parents=True, exist_ok=True)
-    played = evaluate(config, agent.opened, _SEEDS.value, clients)
+    head = {"settings": fingerprint(config, shapes_evaluation), "agent": [agent.name, agent.step or 0]}
+    pages = {}
+
+    def page(seed: int) -> Page:
+        return pages.setdefault(seed, Page(out.with_name(f"{out.stem}.seed_{seed}"), head))
+
+    with Interrupts() as interrupts, rollout.telling(lambda: "what was answered is kept"):
+        options = {"pages": page, "stopping": lambda: interrupts.received}
+        played = evaluate(config, agent.opened, _SEEDS.value, clients, **options)
     if not processes.is_first():
         return
     found = result(config, agent.name, played, step=agent.step, remote=agent.remote)
     print(report(found))
-    print(f"written to {out}; the dialogues in {write(out, found, played)}")
+    transcripts = write(out, found, played)
+    for each in pages.values():
+        each.remove()
+    print(f"written to {out}; the dialogues in {transcripts}")
     if out.match("evaluation_*.json") and (out.parent / "metrics.jsonl").exists():
         print(f"the page of the run: {write_report(out.parent)}")
 

@@ -5,7 +5,7 @@ import sys
 
 
 class Interrupted(Exception):
-    """The run was asked to stop while dialogues were being played; those that had ended are kept."""
+    """The run was asked to stop while endpoints were being asked; what they had answered is kept."""
 
 
 class Interrupts:

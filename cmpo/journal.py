@@ -1,35 +1,38 @@
-"""Dialogues since the last checkpoint, on disk as they end: a run that goes on does not play them again.
+"""What was paid for and is not yet part of anything else, on disk at once: who goes on does not ask for it again.
 
-A page holds the dialogues of one step, a file for each process that wrote some. It counts only for the very weights
-that sampled them. A file is a sequence of frames (length, CRC-32, MessagePack); what follows a damaged one is ignored.
+A page holds the dialogues of one piece of work as they end, and every answer of an endpoint as it comes, so that a
+dialogue which was given up costs nothing either. There is a file for each process that wrote some. A page counts only
+for who has the same head: the very weights that sampled, say, and the settings. A file is a sequence of frames (length,
+CRC-32, MessagePack); what follows a damaged one is ignored.
 """
 
 import dataclasses
+import glob
 import pathlib
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
-import numpy as np
 from flax import serialization
 
 from cmpo import files
+from rollouts import recording
 from rollouts.types import Dialogue, Scenario, Turn
 
 _FRAME = struct.Struct(">II")
 
 
 class Journal:
-    """The pages in DIR/dialogues."""
+    """The pages of a run's steps, in DIR/dialogues; that of step 0 has the demonstrations."""
 
     def __init__(self, workdir: pathlib.Path):
         self._directory = workdir / "dialogues"
 
-    def page(self, step: int, weights: jax.Array) -> "Page":
-        """The page of step number `step`, for the weights with these checksums ([arrays] uint32)."""
-        return Page(self._directory, step, weights)
+    def page(self, step: int, head: Mapping[str, Any]) -> "Page":
+        """The page of step number `step`; see `Page`."""
+        return Page(self._directory / f"step_{step:06d}", head)
 
     def forget(self, step: int) -> None:
         """Removes the pages up to `step`, whose outcome a checkpoint holds."""
@@ -39,23 +42,32 @@ class Journal:
 
 
 class Page:
-    """The dialogues of one step; use as a context manager."""
+    """The dialogues and answers of one piece of work, in files that begin with `path`; use as a context manager.
 
-    def __init__(self, directory: pathlib.Path, step: int, weights: jax.Array):
-        self._directory, self._step, self._head = directory, step, {"weights": np.asarray(weights).tolist()}
+    `head`, which MessagePack and its lists can hold, says what the work depends on: a page with another is begun anew.
+
+    Attributes:
+      numbers: of the dialogues that are kept.
+    """
+
+    def __init__(self, path: pathlib.Path, head: Mapping[str, Any]):
+        self._stem, self._head = path, dict(head)
 
     def __enter__(self) -> "Page":
         self._found: list[dict[str, Any]] = []
-        own = self._directory / f"step_{self._step:06d}_{jax.process_index()}.frames"
+        own = self._stem.with_name(f"{self._stem.name}_{jax.process_index()}.frames")
         sound = 0  # bytes of our own file that are kept
-        for path in sorted(self._directory.glob(f"step_{self._step:06d}_*.frames")):
+        for path in self._files():
             frames, size = _read(path)
             if frames[:1] == [self._head]:
                 self._found += frames[1:]
                 sound = size if path == own else sound
         self._path = own
+        self._answers = {frame["request"]: frame["answer"] for frame in self._found if "request" in frame}
+        self._found = [frame for frame in self._found if "dialogue" in frame]
+        self.numbers = {frame["number"] for frame in self._found}
         with files.naming(own):
-            self._directory.mkdir(exist_ok=True)
+            own.parent.mkdir(exist_ok=True)
             self._file = own.open("r+b" if own.exists() else "w+b")
             self._file.truncate(sound)
             self._file.seek(sound)
@@ -83,7 +95,25 @@ class Page:
         if dialogue.ok:
             fields = dataclasses.asdict(dataclasses.replace(dialogue, scenario=None))
             del fields["scenario"]
+            self.numbers.add(number)
             self._write({"number": number, "scenario": dialogue.scenario.id, "dialogue": _lists(fields)})
+
+    def answer(self, request: Mapping[str, Any]) -> str | None:
+        """What an endpoint answered to a request before this page was opened; None if there is no trace of that."""
+        return self._answers.get(recording.digest(request))
+
+    def record(self, request: Mapping[str, Any], answer: str) -> str:
+        """Keeps an answer, and returns it. Raises OSError, naming the file."""
+        self._write({"request": recording.digest(request), "answer": answer})
+        return answer
+
+    def remove(self) -> None:
+        """Deletes what all processes wrote: it has become part of something else."""
+        for path in self._files():
+            path.unlink(missing_ok=True)
+
+    def _files(self) -> list[pathlib.Path]:
+        return sorted(self._stem.parent.glob(f"{glob.escape(self._stem.name)}_*.frames"))
 
     def _write(self, frame: dict[str, Any]) -> None:
         data = serialization.msgpack_serialize(frame)

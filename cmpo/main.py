@@ -14,6 +14,7 @@ from cmpo.lock import sole_use
 from cmpo.records import Records
 from cmpo.state import TrainState
 from cmpo.trainer import Trainer
+from cmpo.workdir import claim
 
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Only say what the run would take on each device, and whether it fits.")
 _DEVICES = flags.DEFINE_string(
@@ -21,15 +22,24 @@ _DEVICES = flags.DEFINE_string(
 )
 
 
-def train(config: ConfigDict, workdir: pathlib.Path) -> TrainState:
-    """Runs both phases to their end, or on from the last checkpoint; returns the final state. See docs/runs.md."""
+def train(config: ConfigDict, workdir: pathlib.Path) -> TrainState | None:
+    """Runs both phases to their end, or on from the last checkpoint; see docs/runs.md.
+
+    Returns the final state, or None where the run was asked to stop before its first step.
+    """
+    weights = policy.source(config, workdir)
+    setup.check_settings(config, weights)
     source = scenario_data.source(config.data, config.train.seed)
     clients = rollout.chat_clients(config, workdir)
     sft_steps, last = config.train.sft_steps, config.train.sft_steps + config.train.rl_steps
-    with sole_use(workdir):
-        processes.once(lambda: setup.claim(workdir, config))
-        prepared = setup.prepare(config, workdir, source, clients)
-        with Records(config, workdir) as records, Interrupts() as interrupts, Ahead() as ahead:
+    with sole_use(workdir), Interrupts() as interrupts:
+        processes.once(lambda: claim(workdir, config))
+        try:
+            prepared = setup.prepare(config, workdir, source, weights, clients, lambda: interrupts.received)
+        except Interrupted as reason:
+            print(" ".join([f"{workdir}: {reason}", *reason.__notes__]))
+            return None
+        with Records(config, workdir) as records, Ahead() as ahead:
             trainer = Trainer(config, source, prepared, clients, records.journal, interrupts, ahead)
             state = records.resume(trainer.layout, trainer.first_state)
 

@@ -149,7 +149,7 @@ def sit(
             if role == "agent":
                 return await play.play(Serving(keyboard, show, verdicts), table, scenario, index=0, seed=seed)
             table = dataclasses.replace(table, user=Customer(keyboard, show, verdicts))
-            async with served_by() as agent:
+            async with served_by.open() as agent:
                 return await play.play(agent, table, scenario, index=0, seed=seed)
 
     return asyncio.run(talk())

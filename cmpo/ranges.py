@@ -5,7 +5,7 @@ A command looks at these before it does anything: the first minutes of a run wou
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
@@ -14,39 +14,83 @@ from rollouts.types import PRINCIPLES
 
 _DTYPES = ("float32", "bfloat16", "float16")
 _CHOICES = {
+    "algo.name": ("cmpo", "grpo", "capo"),
     "algo.normalize": advantage.NORMALIZE,
     "algo.credit": advantage.CREDIT,
     "pid.form": pid.FORMS,
     "model.dtype": _DTYPES,
     "train.momentum_dtype": _DTYPES,
 }
-_RANGES = {  # least and most
-    **dict.fromkeys(("train.scenarios_per_step", "train.row_length", "train.micro_rows"), (1, math.inf)),
-    **dict.fromkeys(("train.checkpoint_every", "train.keep_checkpoints", "train.max_skipped"), (1, math.inf)),
-    **dict.fromkeys(("train.epochs", "train.minibatches", "train.importance_cap"), (1, math.inf)),
-    **dict.fromkeys(("sft.dialogues", "sft.batch_rows", "algo.group_size"), (1, math.inf)),
-    **dict.fromkeys(("model.context_length", "episode.max_turns", "eval.scenarios", "judge.votes"), (1, math.inf)),
-    **dict.fromkeys(("train.sft_steps", "train.rl_steps", "train.replacements"), (0, math.inf)),
-    **dict.fromkeys(("train.learning_rate", "sft.learning_rate", "train.weight_decay"), (0, math.inf)),
-    **dict.fromkeys(("train.max_grad_norm", "algo.clip_high", "algo.kl_weight"), (0, math.inf)),
-    **dict.fromkeys(("model.initializer_range", "model.lora_rank", "model.lora_alpha"), (0, math.inf)),
-    **dict.fromkeys(("pid.kp", "pid.ki", "pid.kd", "pid.lambda_max", "pid.initial_lambda"), (0, math.inf)),
-    **dict.fromkeys(("train.warmup_fraction", "train.final_fraction", "train.max_failed_fraction"), (0, 1)),
-    **dict.fromkeys(("algo.clip_low", "algo.discount", "pid.smoothing"), (0, 1)),
-    **{f"judge.weights.{name}": (0, math.inf) for name in PRINCIPLES},
-    "train.seed": (0, 2**31 - 1),
+
+
+class Range(NamedTuple):
+    """What a number may be, both ends included."""
+
+    least: float = 0
+    most: float = math.inf
+    beyond: bool = False  # must it be more than `least`?
+
+    def holds(self, value: float) -> bool:
+        """Whether `value` is within."""
+        return self.least <= value <= self.most and not (self.beyond and value == self.least)
+
+    def __str__(self) -> str:
+        if not self.beyond:
+            return f"{self.least} or more" if self.most == math.inf else f"{self.least} to {self.most}"
+        return f"more than {self.least}" + (f" and at most {self.most}" if self.most < math.inf else "")
+
+
+_ANY, _COUNT, _FROM_0, _SHARE, _POSITIVE = Range(-math.inf), Range(1), Range(), Range(0, 1), Range(0, beyond=True)
+_RANGES = {
+    "model.": {
+        **dict.fromkeys(("vocab_size", "hidden_size", "intermediate_size", "num_layers"), _FROM_0),  # 0: the file's
+        **dict.fromkeys(("num_heads", "num_kv_heads", "initializer_range", "lora_rank", "lora_alpha"), _FROM_0),
+        "context_length": _COUNT,
+    },
+    "mesh.": dict.fromkeys(("data", "fsdp", "tensor"), Range(-1)),
+    "engine.": {
+        **dict.fromkeys(("slots", "chunk", "steps", "max_new_tokens"), _COUNT),
+        **dict.fromkeys(("rows", "top_k"), _FROM_0),
+        "temperature": _POSITIVE,
+        "top_p": Range(0, 1, beyond=True),
+    },
+    "judge.": {"votes": _COUNT, **{f"weights.{name}": _FROM_0 for name in PRINCIPLES}},
+    "episode.": {"max_turns": _COUNT, "format_outcome": _ANY},
+    "algo.": {
+        "group_size": _COUNT,
+        **dict.fromkeys(("outcome_weight", "process_weight"), _ANY),
+        **dict.fromkeys(("clip_low", "discount"), _SHARE),
+        **dict.fromkeys(("clip_high", "kl_weight"), _FROM_0),
+    },
+    "pid.": {
+        **dict.fromkeys(("kp", "ki", "kd", "initial_lambda"), _FROM_0),
+        "lambda_max": _POSITIVE,
+        "target": _SHARE,  # of dialogues
+        "smoothing": Range(0, 1, beyond=True),
+    },
+    "sft.": {**dict.fromkeys(("dialogues", "batch_rows"), _COUNT), "learning_rate": _FROM_0},
+    "train.": {
+        "seed": Range(0, 2**31 - 1),
+        **dict.fromkeys(("sft_steps", "rl_steps", "replacements"), _FROM_0),
+        **dict.fromkeys(("scenarios_per_step", "minibatches", "epochs", "importance_cap"), _COUNT),
+        **dict.fromkeys(("row_length", "micro_rows", "checkpoint_every", "keep_checkpoints", "max_skipped"), _COUNT),
+        **dict.fromkeys(("learning_rate", "weight_decay"), _FROM_0),
+        "max_grad_norm": _POSITIVE,
+        **dict.fromkeys(("warmup_fraction", "final_fraction", "max_failed_fraction"), _SHARE),
+    },
+    "eval.": {"scenarios": _COUNT, "seed": Range(0, 2**31 - 1), "temperature": _FROM_0},
 }
+RANGES = {section + name: found for section, names in _RANGES.items() for name, found in names.items()}
+"""What each number of a config may be, by the field's name. An endpoint's own are in `rollouts.endpoint`."""
 
 
 def check(config: ConfigDict) -> None:
     """Raises ValueError, naming the field, for a value that no run can begin with."""
     for name, value in flatten(config.to_dict()).items():
-        least, most = _RANGES.get(name, (-math.inf, math.inf))
         if isinstance(value, float) and not math.isfinite(value) and not name.endswith(("_timeout", "_wait")):
             raise ValueError(f"config.{name}: expected a finite number, got {value}")
-        if not isinstance(value, str) and not least <= value <= most:
-            expected = f"{least} or more" if most == math.inf else f"{least} to {most}"
-            raise ValueError(f"config.{name}: expected {expected}, got {value}")
+        if name in RANGES and not RANGES[name].holds(value):
+            raise ValueError(f"config.{name}: expected {RANGES[name]}, got {value!s:.30}")
         bits = 63 if ".budget_" in name else 31  # integers have 32 on devices
         if isinstance(value, int) and value >= 2**bits:
             raise ValueError(f"config.{name}: expected less than 2^{bits}, got {value!s:.30}")
@@ -54,6 +98,16 @@ def check(config: ConfigDict) -> None:
             raise ValueError(f"config.{name}: expected one of {_CHOICES[name]}, got {value!r}")
     if not any(config.judge.weights.values()):
         raise ValueError("config.judge.weights: expected one above 0, got none")
+    train, algo, batch = config.train, config.algo, config.train.scenarios_per_step * config.algo.group_size
+    if train.rl_steps and algo.group_size == 1 and algo.normalize in ("group", "center"):
+        raise ValueError(
+            f"config.algo.group_size: expected 2 or more where config.algo.normalize is {algo.normalize!r}, got 1: "
+            "a dialogue alone has nobody to be better than, and its outcome would teach nothing"
+        )
+    if train.minibatches > batch:
+        raise ValueError(
+            f"config.train.minibatches: expected at most the {batch} dialogues of a step, got {train.minibatches}"
+        )
 
 
 def flatten(tree: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,10 +3,12 @@
 import asyncio
 import contextlib
 import dataclasses
+import functools
 import itertools
 import pathlib
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from typing import TypeVar
 
 import jax
 import numpy as np
@@ -21,16 +23,24 @@ from rollouts.client import BudgetReached, ChatClient, Endpoint, ReplayMiss
 from rollouts.engine import Engine
 from rollouts.judge import Evaluation
 from rollouts.meter import Meter
-from rollouts.policy import PolicyAgent
+from rollouts.policy import PolicyAgent, check_prompts
 from rollouts.remote import RemoteAgent
 from rollouts.scripted import ScriptedAgent
 from rollouts.seeds import fold
 from rollouts.types import PRINCIPLES, Dialogue, Scenario
 
+T = TypeVar("T")
+
 _POLL = 0.1  # seconds between looks at whether to stop
 
-Agents = Callable[[], contextlib.AbstractAsyncContextManager[play.Agent]]
-"""Opens an agent for one collection of dialogues."""
+
+@dataclasses.dataclass(frozen=True)
+class Agents:
+    """How an agent is opened for one collection of dialogues, and what it cannot serve."""
+
+    open: Callable[[], contextlib.AbstractAsyncContextManager[play.Agent]]
+    check: Callable[[Sequence[Scenario]], None] = lambda scenarios: None  # raises ValueError, before anybody is asked
+
 
 Clients = Mapping[str, ChatClient]
 """Those who ask the config's endpoints, by name."""
@@ -44,6 +54,16 @@ STOPS = (Interrupted, RolloutsFailed, BudgetReached, ReplayMiss)
 """Ends of `collect` that are no faults of ours: the run saves and stops."""
 
 
+@contextlib.contextmanager
+def telling(kept: Callable[[], str]) -> Iterator[None]:
+    """Lets one of STOPS say what is `kept`, and that the same command goes on."""
+    try:
+        yield
+    except STOPS as reason:
+        reason.add_note(f"({kept()}; the same command goes on from there)")
+        raise
+
+
 def policy_agents(engine: Engine, tokenizer: Tokenizer, version: int | None = None) -> Agents:
     """The policy with the weights that the engine holds; with a `version`, with no others (see `Engine.open`)."""
 
@@ -52,7 +72,7 @@ def policy_agents(engine: Engine, tokenizer: Tokenizer, version: int | None = No
         async with engine:
             yield PolicyAgent(engine, tokenizer, version)
 
-    return agents
+    return Agents(agents, functools.partial(check_prompts, tokenizer, context_length=engine.sampling.capacity))
 
 
 def serving(agent: play.Agent) -> Agents:
@@ -62,7 +82,7 @@ def serving(agent: play.Agent) -> Agents:
     async def agents() -> AsyncIterator[play.Agent]:
         yield agent
 
-    return agents
+    return Agents(agents)
 
 
 def scripted_agents(style: str) -> Agents:
@@ -79,7 +99,7 @@ def remote_agents(config: ConfigDict) -> Agents:
         async with client:
             yield RemoteAgent(client)
 
-    return agents
+    return Agents(agents)
 
 
 def collect(
@@ -98,16 +118,18 @@ def collect(
     """Plays every scenario `repeats` times against the config's endpoints; see `play.play_all`.
 
     Each process plays its share of the scenarios, and every process gets all dialogues. Those that `page` holds are
-    not played again, and those that end are added to it. `clients` are those of a run, whose limits and counts last;
-    default: new ones.
+    not played again, nor answers it holds asked for; what ends and what is answered is added to it. `clients` are those
+    of a run, whose limits and counts last; default: new ones.
 
     Raises:
+      ValueError: for a scenario that the agent cannot serve, before anybody is asked.
       RolloutsFailed: if more than config.train.max_failed_fraction of the dialogues failed, in spite of
         config.train.replacements.
       BudgetReached, ReplayMiss: if an endpoint may not be asked; the dialogues under way are given up.
       Interrupted: on every process, if `stopping` came true before all dialogues of this one had ended.
     """
     asked = clients or chat_clients(config)
+    agents.check(scenarios)
     numbers = _share(len(scenarios))
     first = int(numbers[0]) * repeats if len(numbers) else 0
 
@@ -118,7 +140,7 @@ def collect(
 
     async def run() -> list[Dialogue]:
         share = [scenarios[number] for number in numbers]
-        async with table(config, asked, judged=judged) as everybody, agents() as agent:
+        async with _remembering(asked, page), table(config, asked, judged=judged) as everybody, agents.open() as agent:
             playing = asyncio.create_task(
                 play.play_all(
                     agent,
@@ -132,12 +154,7 @@ def collect(
                     done=ended,
                 )
             )
-            while not (playing.done() or stopping()):
-                await asyncio.wait([playing], timeout=_POLL)
-            if playing.cancel():  # unless it is done
-                await asyncio.gather(playing, return_exceptions=True)
-                raise Interrupted("stopped while dialogues were being played")
-            return playing.result()
+            return await _unless(stopping, playing, "stopped while dialogues were being played")
 
     dialogues = list(itertools.chain(*processes.everywhere(lambda: asyncio.run(run()))))
     failed = [dialogue for dialogue in dialogues if not dialogue.ok]
@@ -173,10 +190,13 @@ def evaluate(
     seed: int,
     clients: Clients | None = None,
     done: Callable[[], None] = lambda: None,
+    page: Page | None = None,
+    stopping: Callable[[], bool] = lambda: False,
 ) -> list[Mapping[str, Evaluation]]:
     """Asks config.judge to evaluate whole dialogues, see `judge.evaluate`; nothing is asked of one that failed.
 
-    Each process asks about its share of the dialogues, and every process gets all evaluations.
+    Each process asks about its share of the dialogues, and every process gets all evaluations. `page` and `stopping`
+    as for `collect`.
     """
     asked = clients or chat_clients(config)
 
@@ -188,8 +208,9 @@ def evaluate(
         return found
 
     async def run() -> list[Mapping[str, Evaluation]]:
-        async with asked["judge"] as client:
-            return await asyncio.gather(*(one(client, int(number)) for number in _share(len(dialogues))))
+        async with _remembering(asked, page), asked["judge"] as client:
+            everybody = asyncio.gather(*(one(client, int(number)) for number in _share(len(dialogues))))
+            return await _unless(stopping, everybody, "stopped while dialogues were being evaluated")
 
     return list(itertools.chain(*processes.everywhere(lambda: asyncio.run(run()))))
 
@@ -226,6 +247,25 @@ def spent(clients: Clients) -> dict[str, float]:
 def endpoint(config: ConfigDict) -> Endpoint:
     """The endpoint that config.user, config.judge or config.agent describes."""
     return Endpoint(**{field.name: config[field.name] for field in dataclasses.fields(Endpoint)})
+
+
+@contextlib.asynccontextmanager
+async def _remembering(clients: Clients, page: Page | None) -> AsyncIterator[None]:
+    """Has all `clients` keep their answers in `page`, where there is one."""
+    with contextlib.ExitStack() as stack:
+        for client in clients.values() if page else ():
+            stack.enter_context(client.remembering(page))
+        yield
+
+
+async def _unless(stopping: Callable[[], bool], work: asyncio.Future[T], message: str) -> T:
+    """The result of `work`; where `stopping` comes true before there is one, `work` is given up. Raises Interrupted."""
+    while not (work.done() or stopping()):
+        await asyncio.wait([work], timeout=_POLL)
+    if work.cancel():  # unless it is done
+        await asyncio.gather(work, return_exceptions=True)
+        raise Interrupted(message)
+    return work.result()
 
 
 def _share(count: int) -> np.ndarray:

@@ -1,11 +1,10 @@
-"""What a run needs before its first step: a workdir of its own, demonstrations, a tokenizer, a model, a sampler."""
+"""What a run needs before its first step: settings that can work, demonstrations, a tokenizer, a model, a sampler."""
 
 import contextlib
 import dataclasses
 import functools
-import json
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import jax
@@ -13,78 +12,24 @@ import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from cmpo import demonstrations, files, lock, pid, processes, ranges, rollout, sharding
+from cmpo import demonstrations, metrics, pid, processes, ranges, rollout, sharding
 from cmpo import model as policy
 from cmpo import state as train_state
 from cmpo.data import Source
 from cmpo.demonstrations import Conversation
+from cmpo.journal import Journal
 from cmpo.state import TrainState
+from cmpo.workdir import fingerprint, made_demonstrations
 from models import hf, lora, qwen2
 from models import tokenizer as tokenizers
 from models.tokenizer import Tokenizer
 from rollouts import grammar
-from rollouts.client import Endpoint
-from rollouts.endpoint import ASKED
 from rollouts.engine import Engine
+from rollouts.policy import check_prompts
 from rollouts.sampling import Sampling
 from rollouts.seeds import fold
 
-MAY_CHANGE = {"endpoints.record"} | {
-    f"{name}.{field.name}"
-    for name in ("user", "judge", "agent")
-    for field in dataclasses.fields(Endpoint)
-    if name == "agent" or field.name not in ASKED
-}
-"""Fields that may differ from start to start of a run: how an endpoint is reached, and what that may cost."""
-
-
-class ConfigConflict(ValueError):
-    """The workdir belongs to a run with another config."""
-
-
-def claim(workdir: pathlib.Path, config: ConfigDict) -> None:
-    """Makes `workdir`, which exists, this run's, or checks that it already is.
-
-    Fields in MAY_CHANGE may differ; the newest values are kept. A workdir with nothing but a config in it, left by a
-    run that failed at once, may be taken by another.
-
-    Raises ConfigConflict naming the fields that differ, or OSError if nothing can be written there.
-    """
-    path = workdir / "config.json"
-    if path.exists() and [other for other in workdir.iterdir() if other.name not in (path.name, lock.NAME)]:
-        check(workdir, config)
-    files.replace(path, json.dumps(config.to_dict(), indent=2) + "\n")
-
-
-def check(workdir: pathlib.Path, config: ConfigDict, prefix: str = "") -> None:
-    """Compares `config` with the one that `workdir` was made with, as far as field names begin with `prefix`.
-
-    Raises FileNotFoundError if there is no run, ConfigConflict naming the fields that differ, ValueError naming the
-    file if it is damaged.
-    """
-    path = workdir / "config.json"
-    if not path.exists():
-        raise FileNotFoundError(f"--workdir: expected a run with a config.json, found none in {str(workdir)!r}")
-    here, there = ranges.flatten(config.to_dict()), ranges.flatten(files.read_object(path))
-    fixed = (here.keys() | there.keys()) - MAY_CHANGE
-    names = (name for name in sorted(fixed) if name.startswith(prefix))
-    differ = [
-        f"{name} is {there.get(name)!r} there, {here.get(name)!r} here"
-        for name in names
-        if here.get(name) != there.get(name)
-    ]
-    if differ:
-        raise ConfigConflict(
-            f"{workdir} holds a run with another config ({', '.join(differ[:3])}); choose another --workdir"
-        )
-
-
-def as_trained(workdir: pathlib.Path, config: ConfigDict) -> ConfigDict:
-    """`config` with the section train of the run in `workdir`: the layout of its checkpoints depends on that."""
-    there = files.read_object(workdir / "config.json")["train"]
-    config = config.copy_and_resolve_references()
-    config.train.update({name: there[name] for name in config.train if name in there})
-    return config
+_CHECKED = 20_000  # scenarios of a run whose prompts are looked at before it begins; it may have no end
 
 
 class Prepared(NamedTuple):
@@ -96,35 +41,102 @@ class Prepared(NamedTuple):
     weights: pathlib.Path | None  # of a model in Hugging Face's format to start from; None: from new ones
 
 
+def check_settings(config: ConfigDict, weights: pathlib.Path | None) -> None:
+    """Everything about a config that can be known before anybody is asked.
+
+    `weights` are those to start from, of `policy.source`; only the beginnings of their files are read.
+
+    Raises ValueError, naming the field or the file.
+    """
+    ranges.check(config)
+    with _naming("model"):
+        model = policy.architecture(config, weights)
+    if weights:
+        hf.verify(weights)
+        _check_vocabulary(weights, tokenizers.load(weights), model)
+    elif model.vocab_size < tokenizers.SMALLEST:
+        raise ValueError(
+            f"config.model.vocab_size: expected {tokenizers.SMALLEST} or more of a new model, got {model.vocab_size}"
+        )
+    devices = mesh(config, model)
+    sharding.cache(devices, config.engine.slots)
+    with _naming("engine"):
+        sampling(config, devices)
+    with _naming("pid"):
+        controller(config)
+    optimizers(config)
+
+
+@contextlib.contextmanager
+def _naming(section: str) -> Iterator[None]:
+    """Lets a component's ValueError, which names its own argument, name the section of the config as well."""
+    try:
+        yield
+    except ValueError as error:
+        raise error if str(error).startswith("config.") else ValueError(f"config.{section}.{error}") from None
+
+
 def prepare(
     config: ConfigDict,
     workdir: pathlib.Path,
     scenarios: Source,
+    weights: pathlib.Path | None,
     clients: rollout.Clients | None = None,
-    done: Callable[[], None] = lambda: None,
+    stopping: Callable[[], bool] = lambda: False,
 ) -> Prepared:
     """Demonstrations, tokenizer and architecture, made on the first start.
 
-    Without config.sft.path, the scripted generous agent plays config.sft.dialogues training scenarios.
+    Where demonstrations are needed, for phase 1 or to train a tokenizer on, and config.sft.path names none, the
+    scripted generous agent plays config.sft.dialogues training scenarios. What has been played is in the journal, and
+    is not played again.
+
+    Raises:
+      ValueError: if a file of demonstrations is none, or a system prompt does not fit in the context.
+      Interrupted, RolloutsFailed, BudgetReached, ReplayMiss: of `rollout.collect`; what was played is kept.
     """
-    path = pathlib.Path(config.sft.path or workdir / "demonstrations.jsonl")
-    weights = policy.source(config, workdir)
-    if not processes.once(lambda: bool(config.sft.path) or path.exists()):
+    conversations = []
+    if config.train.sft_steps or not weights:
+        path = pathlib.Path(config.sft.path or workdir / "demonstrations.jsonl")
+        if not processes.once(lambda: bool(config.sft.path) or path.exists()):
+            _play_demonstrations(config, workdir, path, scenarios, clients, stopping)
+        conversations = demonstrations.read(path)
+    processes.once(lambda: _settle(config, workdir, conversations, weights))
+    tokenizer = tokenizers.load(workdir / "tokenizer")
+    dealt = min(_CHECKED, config.train.rl_steps * config.train.scenarios_per_step)
+    check_prompts(tokenizer, scenarios.train(0, dealt), config.model.context_length)
+    return Prepared(conversations, tokenizer, policy.settled(config, workdir), weights)
+
+
+def _play_demonstrations(
+    config: ConfigDict,
+    workdir: pathlib.Path,
+    path: pathlib.Path,
+    scenarios: Source,
+    clients: rollout.Clients | None,
+    stopping: Callable[[], bool],
+) -> None:
+    """Has the scripted generous agent play config.sft.dialogues training scenarios, and writes `path`."""
+    count, journal = config.sft.dialogues, Journal(workdir)
+    with (
+        journal.page(0, {"settings": fingerprint(config, made_demonstrations)}) as page,
+        metrics.progress(count, len(page.numbers), "demonstrations", every=max(1, count // 10)) as bar,
+        rollout.telling(lambda: f"{len(page.numbers)} of {count} demonstrations are kept"),
+    ):
         dialogues = rollout.collect(
             config,
             rollout.scripted_agents("generous"),
-            scenarios.train(0, config.sft.dialogues),
+            scenarios.train(0, count),
             repeats=1,
             seed=fold(config.train.seed, "demonstrations"),
             judged=False,
             clients=clients,
-            done=done,
+            done=lambda: bar.update({}),
+            page=page,
+            stopping=stopping,
         )
-        played = (demonstrations.from_dialogue(dialogue) for dialogue in dialogues if dialogue.ok)
-        processes.once(lambda: demonstrations.write(path, played))
-    conversations = demonstrations.read(path)
-    processes.once(lambda: _settle(config, workdir, conversations, weights))
-    return Prepared(conversations, tokenizers.load(workdir / "tokenizer"), policy.settled(config, workdir), weights)
+    played = (demonstrations.from_dialogue(dialogue) for dialogue in dialogues if dialogue.ok)
+    processes.once(lambda: demonstrations.write(path, played))
+    processes.once(lambda: journal.forget(0))
 
 
 def _settle(
@@ -140,10 +152,23 @@ def _settle(
             tokenizers.train(texts, config.model.vocab_size).save(directory)
     tokenizer = tokenizers.load(directory)
     model = policy.architecture(config, weights, tokenizer.vocab_size)
-    if tokenizer.vocab_size > model.vocab_size:
-        raise ValueError(f"{weights}: the tokenizer has {tokenizer.vocab_size} ids, the model {model.vocab_size}")
+    _check_vocabulary(weights or directory, tokenizer, model)
     if not (workdir / "model" / "config.json").exists():
         hf.write_config(workdir / "model", model, eos_token_id=tokenizer.im_end, pad_token_id=tokenizer.endoftext)
+
+
+def _check_vocabulary(directory: pathlib.Path, tokenizer: Tokenizer, model: qwen2.Qwen2Config) -> None:
+    if tokenizer.vocab_size > model.vocab_size:
+        raise ValueError(f"{directory}: the tokenizer has {tokenizer.vocab_size} ids, the model {model.vocab_size}")
+
+
+def sampling(config: ConfigDict, mesh: Mesh, **changes) -> Sampling:
+    """How the sampler is laid out and draws, by config.engine; `changes` replace options. Raises ValueError."""
+    options = {"capacity": config.model.context_length, **config.engine, **changes}
+    del options["grammar"]
+    chosen = Sampling(**options)
+    # On several devices: rows of one device each, where its slots are.
+    return dataclasses.replace(chosen, rows=0) if sharding.rows_axis_size(mesh.local_mesh) > 1 else chosen
 
 
 def engine(
@@ -156,14 +181,11 @@ def engine(
     **changes,
 ) -> Engine:
     """The sampler, without weights yet; `changes` replace options of config.engine. `turn_taking`: see `Engine`."""
-    options = {"capacity": config.model.context_length, **config.engine, **changes}
-    rules = grammar.turn_format(tokenizer, model.vocab_size) if options.pop("grammar") else None
-    if sharding.rows_axis_size(mesh.local_mesh) > 1:
-        options["rows"] = 0  # rows of one device each, where its slots are
+    rules = grammar.turn_format(tokenizer, model.vocab_size) if config.engine.grammar else None
     return Engine(
         dataclasses.replace(model, lora_rank=0),
         tokenizer.im_end,
-        Sampling(**options),
+        sampling(config, mesh, **changes),
         kv_sharding=sharding.cache(mesh, config.engine.slots),
         grammar=rules,
         turn_taking=turn_taking,

@@ -70,12 +70,15 @@ def init(
     )
 
 
-def begin_rl(config: qwen2.Qwen2Config, state: TrainState, optimizer: optax.GradientTransformation) -> TrainState:
-    """Freezes the parameters as the reference and starts the optimizer afresh."""
+def begin_rl(
+    config: qwen2.Qwen2Config, state: TrainState, optimizer: optax.GradientTransformation, controller: pid.PIDState
+) -> TrainState:
+    """Freezes the parameters as the reference and starts optimizer and controller afresh."""
     return state._replace(
         opt_state=optimizer.init(state.params),
         reference=copy(config, state.params),
         behaviour=copy(config, state.params) if state.behaviour else (),
+        pid=controller,
     )
 
 

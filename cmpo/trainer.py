@@ -5,11 +5,13 @@ import functools
 import math
 import threading
 import time
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from absl import logging
 from ml_collections import ConfigDict
 
 from cmpo import batch, demonstrations, metrics, pid, rollout, setup, sharding, step
@@ -17,9 +19,11 @@ from cmpo import data as scenario_data
 from cmpo import model as policy
 from cmpo import state as train_state
 from cmpo.ahead import Ahead
+from cmpo.demonstrations import Conversation
 from cmpo.interrupt import Interrupts
 from cmpo.journal import Journal
 from cmpo.state import TrainState
+from cmpo.workdir import fingerprint
 from models import qwen2
 from rollouts.seeds import fold
 from rollouts.types import Dialogue
@@ -67,10 +71,10 @@ class Trainer:
         self.frozen = policy.frozen(*self.origin)
         self.turn_taking = threading.Lock() if self.mesh.size > 1 else contextlib.nullcontext()
         self.engine = setup.engine(config, self.model, self.mesh, self.tokenizer, turn_taking=self.turn_taking)
-        self.gains, _ = setup.controller(config)
+        self.gains, first = setup.controller(config)
         train, algo, optimizer = config.train, config.algo, setup.optimizers(config)
-        streams = [demonstrations.encode(self.tokenizer, conversation) for conversation in prepared.conversations]
-        self.demonstrations = batch.pack(streams, row_length=train.row_length)
+        self.demonstrations = batch.pack(self._fitting(prepared.conversations), row_length=train.row_length)
+        self.settings = fingerprint(config)
         warmth = {"temperature": config.engine.temperature}
         share = step.cmpo_share(**{name: algo[name] for name in ("clip_low", "clip_high", "kl_weight")})
         self.publish = sharding.make_publish(self.model, self.mesh)
@@ -79,8 +83,32 @@ class Trainer:
         self.rl_update = step.make_update(self.model, self.mesh, optimizer["rl"], share, **warmth)
         self.correct = jax.jit(functools.partial(step.corrected, cap=train.importance_cap))
         self.copy = jax.jit(functools.partial(train_state.copy, self.model))
-        begin = functools.partial(train_state.begin_rl, self.model, optimizer=optimizer["rl"])
+        begin = functools.partial(train_state.begin_rl, self.model, optimizer=optimizer["rl"], controller=first)
         self.begin_rl = jax.jit(begin, out_shardings=jax.tree.map(lambda x: x.sharding, self.layout))
+
+    def _fitting(self, conversations: Sequence[Conversation]) -> list[batch.Stream]:
+        """Demonstrations as streams, as far as they fit in the context. Raises ValueError if none has a turn that does.
+
+        Without any, phase 1 has no steps.
+        """
+        room = self.config.model.context_length
+        streams = [demonstrations.encode(self.tokenizer, conversation, room) for conversation in conversations]
+        cut = sum(
+            np.sum(stream.tokens == self.tokenizer.im_end) < len(conversation)
+            for stream, conversation in zip(streams, conversations, strict=True)
+        )
+        if cut:
+            logging.warning(
+                "%d of %d demonstrations are longer than config.model.context_length, %d tokens, and end before it",
+                *(cut, len(streams), room),
+            )
+        fitting = [stream for stream in streams if len(stream.tokens)]
+        if streams and not fitting:
+            raise ValueError(
+                f"config.model.context_length: expected room for a turn of at least one of {len(streams)} "
+                f"demonstrations, got {room} tokens"
+            )
+        return fitting
 
     def first_state(self) -> TrainState:
         """The state before the first step."""
@@ -135,12 +163,12 @@ class Trainer:
         scenarios = self.source.train(int(state.cursor) + later * count, count)
         with self.turn_taking:
             self.engine.load(self.publish(self.frozen, weights), version=number)
-            checksums = train_state.checksums(weights)
+            checksums = np.asarray(train_state.checksums(weights)).tolist()
         agents = rollout.policy_agents(self.engine, self.tokenizer, version=number)
 
         def played() -> Played:
             started = time.perf_counter()
-            with self.journal.page(number, weights=checksums) as page:
+            with self.journal.page(number, {"weights": checksums, "settings": self.settings}) as page:
                 dialogues = rollout.collect(
                     config,
                     agents,

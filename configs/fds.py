@@ -5,7 +5,7 @@ Default: a language model of a million parameters against the embedded user and 
   hardware  2 CPU cores, 15 minutes
   result    satisfaction 3.19 at a voucher rate of 30 %, every dialogue finished; the best there is at 30 %: 3.21
 Variants, joined by commas after a colon, e.g. `configs/fds.py:smoke` or `configs/fds.py:algo=grpo,difficulty=normal`:
-  smoke                 the whole loop in about a minute, too short to learn
+  smoke                 the whole loop in about a minute, too short to learn; with a model=, its fewest steps
   algo=cmpo|grpo|capo   cmpo; grpo: outcome only, no price; capo: outcome and judge, no price
   difficulty=hard|normal
   model=NAME            qwen2.5-0.5b, -1.5b, -3b, -7b, -14b, -32b or -72b with the paper's settings, on all GPUs there
@@ -61,6 +61,11 @@ PAPER = {  # the authors' settings, as far as they are known
 }
 
 
+_VALUES = {"algo": tuple(ALGOS), "difficulty": ("hard", "normal")}
+_ORDER = ("model", "difficulty", "algo", "smoke")
+"""Which variant is applied when, however they are ordered: of two that set a field, the later one has its way."""
+
+
 def get_config(arg: str = "") -> ConfigDict:
     """The configuration for the variants named in `arg`. Raises ValueError for an unknown one."""
     config = ConfigDict()
@@ -99,7 +104,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.engine.rows = 8  # of so many dialogues; 0: of all slots, as on several devices
     config.engine.steps = 8  # tokens drawn before newcomers join
     config.engine.max_new_tokens = 96  # a turn that is longer is cut: a format error; demonstrations have up to 82
-    config.engine.temperature = 0.8  # of the policy that is sampled and trained; a small model's tails are noise
+    config.engine.temperature = 0.8  # of the policy that is sampled and trained; small models' tails are noise
     config.engine.top_k = 0  # 0: off. With top_k or top_p the ratios of the loss are to what was drawn from
     config.engine.top_p = 1.0
     config.engine.grammar = False  # keep the policy from writing malformed turns; log-probabilities stay the policy's
@@ -137,7 +142,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.pid.kp = 0.5
     config.pid.ki = 0.15
     config.pid.kd = 0.0
-    config.pid.target = 0.30
+    config.pid.target = 0.30  # share of dialogues that may cost a voucher
     config.pid.smoothing = 0.7
     config.pid.lambda_max = 5.0
     config.pid.initial_lambda = 0.0
@@ -176,12 +181,25 @@ def get_config(arg: str = "") -> ConfigDict:
     config.eval = ConfigDict()
     config.eval.scenarios = 256
     config.eval.seed = 1000  # of the held-out scenarios
-    config.eval.temperature = 0.3  # a served agent need not explore
+    config.eval.temperature = 0.3  # a served agent need not explore; 0: always the likeliest token
     config.eval.evaluators = True  # let the judge evaluate communication, logic and compensation of dialogues, too
 
-    for variant in filter(None, arg.split(",")):
-        _apply(config, variant)
+    for kind, value in _read(arg):
+        _apply(config, kind, value)
     return config
+
+
+def _read(arg: str) -> list[tuple[str, str]]:
+    """The variants named in `arg` as kind and value, in the order in which they are applied."""
+    found = {}
+    for variant in filter(None, arg.split(",")):
+        kind, _, value = variant.partition("=")
+        if variant != "smoke" and not (value and value in _VALUES.get(kind, ())) and not (kind == "model" and value):
+            known = ["smoke", *(f"algo={name}" for name in ALGOS), "difficulty=hard|normal", "model=…"]
+            raise ValueError(f"unknown variant {variant!r}; expected one of {known}")
+        if found.setdefault(kind, value) != value:
+            raise ValueError(f"expected one variant {kind}=, got {found[kind]!r} and {value!r}")
+    return sorted(found.items(), key=lambda item: _ORDER.index(item[0]))
 
 
 def _endpoint(model: str, temperature: float, url: str = "embedded", max_tokens: int = 256) -> ConfigDict:
@@ -216,9 +234,8 @@ def _endpoint(model: str, temperature: float, url: str = "embedded", max_tokens:
     )
 
 
-def _apply(config: ConfigDict, variant: str) -> None:
-    name, _, value = variant.partition("=")
-    if variant == "smoke":
+def _apply(config: ConfigDict, kind: str, value: str) -> None:
+    if kind == "smoke":
         config.update_from_flattened_dict(
             {
                 "sft.dialogues": 64,
@@ -230,10 +247,10 @@ def _apply(config: ConfigDict, variant: str) -> None:
                 "eval.scenarios": 16,
             }
         )
-    elif name == "algo" and value in ALGOS:
+    elif kind == "algo":
         config.algo.name = value
         config.update_from_flattened_dict(ALGOS[value])
-    elif name == "model" and value:
+    elif kind == "model":
         config.update_from_flattened_dict(PAPER)
         sizes = dict(zip(_SIZES, QWEN.get(value, (0, 0, 0, 0, 0, 0, False)), strict=True))
         config.model.update(sizes)
@@ -241,8 +258,5 @@ def _apply(config: ConfigDict, variant: str) -> None:
         config.model.path = f"Qwen/Qwen2.5-{size}-Instruct" if value in QWEN else value
         if value in QWEN and config.model.hidden_size >= 5120:
             config.mesh.tensor, config.engine.slots = 2, 48  # each device holds all it samples with, but for tensor
-    elif name == "difficulty" and value in ("hard", "normal"):
-        config.data.difficulty = value
     else:
-        known = ["smoke", *(f"algo={name}" for name in ALGOS), "difficulty=hard|normal", "model=…"]
-        raise ValueError(f"unknown variant {variant!r}; expected one of {known}")
+        config.data.difficulty = value

@@ -161,12 +161,13 @@ def hidden(
       constrain: applied to the activations [B, T, D] between layers, to say how they are sharded.
 
     Raises:
-      ValueError: when T exceeds `config.max_positions`, or for prefixes where the model has a sliding window.
+      ValueError: when positions are not given and T exceeds `config.max_positions`, or for prefixes where the model has
+        a sliding window. Rows of several segments may be longer: what counts are positions.
     """
     chex.assert_rank(tokens, 2)
-    if tokens.shape[1] > config.max_positions:
-        raise ValueError(f"{tokens.shape[1]} tokens exceed the model's max_positions {config.max_positions}")
     if positions is None:
+        if tokens.shape[1] > config.max_positions:
+            raise ValueError(f"{tokens.shape[1]} tokens exceed the model's max_positions {config.max_positions}")
         positions = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
     model = _merge(config, params)
     rope = rotary.angles(config, positions)

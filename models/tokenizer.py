@@ -19,6 +19,9 @@ CONTROL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 TAGS = ("<think>", "</think>", "<response>", "</response>", "<action>", "</action>")
 """The turn format's tags: one token each, ordinary in every other respect."""
 
+SMALLEST = 256 + len(CONTROL) + len(TAGS)
+"""The least vocabulary that can write anything."""
+
 # Qwen2's pre-tokenizer: contractions, words, single digits, punctuation, whitespace (Apache-2.0,
 # https://huggingface.co/Qwen/Qwen2.5-0.5B/blob/main/tokenizer.json).
 _SPLIT = (
@@ -113,9 +116,8 @@ def train(texts: Iterable[str], vocab_size: int) -> Tokenizer:
     Raises:
       ValueError: when `vocab_size` is too small.
     """
-    learned = vocab_size - len(CONTROL) - len(TAGS)
-    if learned < 256:
-        raise ValueError(f"vocab_size must be at least {256 + len(CONTROL) + len(TAGS)}, got {vocab_size}")
+    if vocab_size < SMALLEST:
+        raise ValueError(f"vocab_size must be at least {SMALLEST}, got {vocab_size}")
     backend = tokenizers.Tokenizer(tokenizers.models.BPE())
     backend.normalizer = normalizers.NFC()
     backend.pre_tokenizer = pre_tokenizers.Sequence(
@@ -127,7 +129,9 @@ def train(texts: Iterable[str], vocab_size: int) -> Tokenizer:
     backend.decoder = decoders.ByteLevel()
     backend.post_processor = processors.ByteLevel(trim_offsets=False)
     trainer = trainers.BpeTrainer(
-        vocab_size=learned, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+        vocab_size=vocab_size - len(CONTROL) - len(TAGS),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
     )
     markers = re.compile("|".join(map(re.escape, CONTROL + TAGS)))
     backend.train_from_iterator((piece for text in texts for piece in markers.split(text)), trainer)

@@ -6,14 +6,14 @@ import dataclasses
 import json
 import random
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rollouts import answers
 from rollouts.endpoint import EMBEDDED, FORMATS, Endpoint, check
 from rollouts.limits import Taken, Window
 from rollouts.meter import BudgetReached, Meter, Spent
-from rollouts.recording import Recording, ReplayMiss
+from rollouts.recording import Memory, Recording, ReplayMiss
 from rollouts.replicas import Failure, Replica, Replicas
 from rollouts.types import DialogueError, Message
 
@@ -42,6 +42,7 @@ class ChatClient:
         self._replicas = Replicas(name, endpoint)
         self._requests, self._tokens = Window(endpoint.requests_per_minute), Window(endpoint.tokens_per_minute)
         self.meter = meter or Meter(name, endpoint)
+        self._memory: Memory | None = None
 
     async def __aenter__(self) -> "ChatClient":
         self._slots, self._admission = asyncio.Semaphore(self._endpoint.concurrency), asyncio.Lock()
@@ -55,6 +56,15 @@ class ChatClient:
 
     async def __aexit__(self, *_):
         await self._open.aclose()
+
+    @contextlib.contextmanager
+    def remembering(self, memory: Memory) -> Iterator[None]:
+        """Within, what `memory` holds is not asked, and what is asked goes there."""
+        self._memory = memory
+        try:
+            yield
+        finally:
+            self._memory = None
 
     async def chat(
         self, messages: Sequence[Message], *, seed: int, response_format: Mapping[str, Any] | None = None
@@ -78,17 +88,18 @@ class ChatClient:
         request = {"endpoint": self._name, **body}
         if self._replayed:
             return self._replayed.replay(request)
-        if not self._recorded:
-            return await self._ask(body)
-        known = self._recorded.answer(request)
-        if known is not None:
-            return known
+        for memory in filter(None, (self._recorded, self._memory)):
+            if (known := memory.answer(request)) is not None:
+                return known
         try:
             content = await self._ask(body)
         except DialogueError as error:
-            await asyncio.to_thread(self._recorded.record_failure, request, error)
+            if self._recorded:
+                await asyncio.to_thread(self._recorded.record_failure, request, error)
             raise
-        return await asyncio.to_thread(self._recorded.record, request, content)
+        if self._memory:
+            self._memory.record(request, content)
+        return await asyncio.to_thread(self._recorded.record, request, content) if self._recorded else content
 
     async def _ask(self, body: dict[str, Any]) -> str:
         """Attempts at one request, until there is an answer or no hope."""

@@ -1,5 +1,7 @@
 """The policy as an agent: renders what others say, samples with the engine, keeps the tokens as they were sampled."""
 
+from collections.abc import Iterable
+
 import numpy as np
 
 from models.tokenizer import Tokenizer
@@ -7,6 +9,8 @@ from rollouts import chat
 from rollouts.engine import Engine, EngineSession
 from rollouts.play import Sample
 from rollouts.types import Message, Scenario
+
+_LONGEST = 32  # by characters: those with the most tokens are among them
 
 
 class PolicyAgent:
@@ -20,6 +24,18 @@ class PolicyAgent:
         return PolicySession(self._engine.open(self._version), self._tokenizer, scenario)
 
 
+def check_prompts(tokenizer: Tokenizer, scenarios: Iterable[Scenario], context_length: int) -> None:
+    """Raises ValueError, naming the scenario, where a system prompt alone leaves no room for a turn in the context."""
+    longest = sorted(scenarios, key=lambda scenario: -len(scenario.agent_prompt))[:_LONGEST]
+    for scenario in longest:
+        size = len(chat.encode_opening(tokenizer, [Message("system", scenario.agent_prompt)]))
+        if size >= context_length:
+            raise ValueError(
+                f"config.model.context_length: the system prompt of scenario {scenario.id} has {size} tokens, expected "
+                f"fewer than the {context_length} of the context; raise it, dialogues come on top"
+            )
+
+
 class PolicySession:
     """One dialogue of the policy: one append-only stream of tokens."""
 
@@ -28,21 +44,11 @@ class PolicySession:
         self._begun = False
 
     async def reply(self, message: Message, seed: int) -> Sample:
-        """Answers the user's message.
-
-        Raises ValueError if the very first prompt does not fit; a dialogue that outgrows the context later on stops
-        with "context".
-        """
+        """Answers the user's message; where the dialogue does not fit, be it at once, it stops with "context"."""
         if self._begun:
             incoming = chat.encode_reply(self._tokenizer, message)
         else:
-            opening = [Message("system", self._scenario.agent_prompt), message]
-            incoming = chat.encode_opening(self._tokenizer, opening)
-            if len(incoming) >= self._session.room:
-                raise ValueError(
-                    f"config.model.context_length: the prompt of scenario {self._scenario.id} has {len(incoming)} "
-                    f"tokens, expected fewer than {self._session.room}"
-                )
+            incoming = chat.encode_opening(self._tokenizer, [Message("system", self._scenario.agent_prompt), message])
             self._begun = True
         incoming = np.array(incoming, np.int32)
         if len(incoming) >= self._session.room:

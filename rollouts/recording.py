@@ -12,9 +12,24 @@ import os
 import pathlib
 import uuid
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from rollouts.types import DialogueError
+
+
+class Memory(Protocol):
+    """Answers that are not asked for again."""
+
+    def answer(self, request: Mapping[str, Any]) -> str | None:
+        """The answer to a request that was asked before; None if there is none."""
+
+    def record(self, request: Mapping[str, Any], answer: str) -> str:
+        """Keeps an answer; returns the one that stands."""
+
+
+def digest(request: Mapping[str, Any]) -> str:
+    """What a request is known by: a hash of the endpoint's name and the body."""
+    return hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()
 
 
 class ReplayMiss(LookupError):
@@ -61,7 +76,7 @@ class Recording:
         self._write(request, ".failed.json", {"cause": error.cause, "message": str(error)})
 
     def _path(self, request: Mapping[str, Any], suffix: str) -> pathlib.Path:
-        name = hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()
+        name = digest(request)
         return self._directory / name[:2] / (name + suffix)
 
     def _read(self, request: Mapping[str, Any], suffix: str) -> dict[str, Any]:

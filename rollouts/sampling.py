@@ -26,7 +26,7 @@ class Sampling:
     rows: int = 0  # R; 0: one for each slot
     steps: int = 8  # N: newcomers join, and who is done leaves, after so many tokens
     max_new_tokens: int = 96  # of a turn
-    temperature: float = 1.0
+    temperature: float = 1.0  # 0: always the likeliest token
     top_k: int = 0  # draw from the k likeliest tokens only (and those as likely as the last of them); 0: from all
     top_p: float = 1.0  # draw from the likeliest tokens that make up this share only; 1: from all
     window: float = 0.01  # seconds without a newcomer after which an idle engine sets to work
@@ -35,7 +35,7 @@ class Sampling:
         for name, least in (("slots", 1), ("capacity", 1), ("chunk", 1), ("steps", 1), ("max_new_tokens", 1)):
             self._expect(name, getattr(self, name) >= least, f"at least {least}")
         self._expect("rows", 0 <= self.rows <= self.slots, f"0 to slots, {self.slots}")
-        self._expect("temperature", self.temperature > 0, "more than 0")
+        self._expect("temperature", self.temperature >= 0, "0 or more")
         self._expect("top_k", self.top_k >= 0, "0 or more")
         self._expect("top_p", 0 < self.top_p <= 1, "more than 0 and at most 1")
 
@@ -46,7 +46,7 @@ class Sampling:
 
     def _expect(self, name: str, holds: bool, expected: str) -> None:
         if not holds:
-            raise ValueError(f"config.engine.{name}: expected {expected}, got {getattr(self, name)}")
+            raise ValueError(f"{name}: expected {expected}, got {getattr(self, name)}")
 
 
 class Drawn(NamedTuple):
@@ -152,9 +152,15 @@ def draw(
 
     Returns:
       tokens [S] int32 and their log-probabilities [S] under the distribution drawn from and under the model's own.
-      Where `allowed` is given, the first is that of the tempered policy, neither cut nor kept to what is allowed.
+      Where `allowed` is given, the first is that of the tempered policy, neither cut nor kept to what is allowed. At
+      temperature 0 it is 0: nothing else could have been drawn.
     """
-    model, tempered = jax.nn.log_softmax(logits), jax.nn.log_softmax(logits / sampling.temperature)
+    model = jax.nn.log_softmax(logits)
+    if sampling.temperature == 0:
+        likely = model if allowed is None else jnp.where(allowed, model, -jnp.inf)
+        token = jnp.argmax(likely, axis=-1).astype(jnp.int32)
+        return token, jnp.zeros(token.shape, jnp.float32), _at(model, token)
+    tempered = jax.nn.log_softmax(logits / sampling.temperature)
     chances = tempered if allowed is None else jax.nn.log_softmax(jnp.where(allowed, tempered, -jnp.inf))
     chances = _cut(chances, sampling)
     token = _invert(jnp.exp(chances), uniform)

@@ -77,8 +77,8 @@ def test_interrupted_with_two_batches_under_way_and_resumed_equals_uninterrupted
 
     def adding(page, number, dialogue):
         add(page, number, dialogue)
-        ended.append((page._step, number))
-        if page._step == 4:
+        ended.append((page._stem.name, number))
+        if page._stem.name == "step_000004":
             enough.set()
 
     def interrupted(trainer, now):

@@ -2,15 +2,14 @@
 
 import dataclasses
 
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cmpo.journal import Journal
+from cmpo.journal import Journal, Page
 from tests.metrics_test import SCENARIO, dialogue, turn
 from tests.runs import full_disk
 
-WEIGHTS = jnp.array([7, 2**32 - 1], jnp.uint32)
+HEAD = {"weights": [7, 2**32 - 1], "settings": "f0"}
 OTHER = dataclasses.replace(SCENARIO, id="hard-train-1")
 
 
@@ -28,13 +27,13 @@ def played(number):
 
 
 def write(journal, *numbers):
-    with journal.page(3, WEIGHTS) as page:
+    with journal.page(3, HEAD) as page:
         for number in numbers:
             page.add(number, played(number))
 
 
-def kept(journal, step=3, weights=WEIGHTS):
-    with journal.page(step, weights) as page:
+def kept(journal, step=3, head=HEAD):
+    with journal.page(step, head) as page:
         return page.kept([SCENARIO, OTHER], repeats=2)
 
 
@@ -57,7 +56,7 @@ def test_what_was_played_comes_back_to_the_bit(tmp_path):
 
 
 def test_failed_dialogues_are_not_kept(tmp_path):
-    with Journal(tmp_path).page(3, WEIGHTS) as page:
+    with Journal(tmp_path).page(3, HEAD) as page:
         page.add(0, dataclasses.replace(played(0), failure="user_timeout"))
     assert kept(Journal(tmp_path)) == {}
 
@@ -66,10 +65,12 @@ def test_other_weights_steps_and_scenarios_know_nothing_of_it(tmp_path):
     journal = Journal(tmp_path)
     write(journal, 0, 2)
     assert kept(journal, step=4) == {}
-    with journal.page(3, WEIGHTS) as page:
+    with journal.page(3, HEAD) as page:
         assert list(page.kept([SCENARIO, SCENARIO], repeats=2)) == [0]
-    assert kept(journal, weights=WEIGHTS + jnp.uint32(1)) == {}
-    assert kept(journal) == {}  # those of the other weights have taken the page
+    for other in ({"weights": [7, 2**32 - 2]}, {"settings": "f1"}):
+        assert kept(journal, head=HEAD | other) == {}
+        assert kept(journal) == {}  # those of the other head have taken the page
+        write(journal, 0, 2)
 
 
 def test_what_follows_a_torn_or_flipped_frame_is_gone_and_can_be_played_again(tmp_path):
@@ -90,6 +91,28 @@ def test_what_follows_a_torn_or_flipped_frame_is_gone_and_can_be_played_again(tm
         assert sorted(kept(journal)) == [0, 1]
 
 
+def test_answers_come_back_to_the_request_that_was_asked_and_to_no_other(tmp_path):
+    asked = {"endpoint": "user", "model": "m", "messages": [{"role": "user", "content": "Já\u2028?"}], "seed": 3}
+    others = [asked | {"seed": 4}, asked | {"endpoint": "judge"}, asked | {"messages": []}]
+    with Journal(tmp_path).page(3, HEAD) as page:
+        assert page.answer(asked) is None and page.record(asked, "\u2028 cold [end:2]") == "\u2028 cold [end:2]"
+        page.add(0, played(0))
+    with Journal(tmp_path).page(3, HEAD) as page:
+        assert page.answer(asked) == "\u2028 cold [end:2]" and [page.answer(other) for other in others] == [None] * 3
+        assert page.numbers == {0} and list(page.kept([SCENARIO], repeats=2)) == [0]
+    with Journal(tmp_path).page(3, HEAD | {"settings": "f1"}) as page:
+        assert page.answer(asked) is None and page.numbers == set()
+
+
+def test_a_page_that_is_removed_takes_no_other_with_it(tmp_path):
+    pages = [Page(tmp_path / name, HEAD) for name in ("evaluation_a[1]", "evaluation_a[1].b", "evaluation_a1")]
+    for page in pages:
+        with page:
+            page.add(0, played(0))
+    pages[0].remove()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["evaluation_a1_0.frames", "evaluation_a[1].b_0.frames"]
+
+
 def test_pages_of_all_processes_are_read_and_forgotten_by_step(tmp_path, monkeypatch):
     journal = Journal(tmp_path)
     write(journal, 0)
@@ -104,7 +127,7 @@ def test_pages_of_all_processes_are_read_and_forgotten_by_step(tmp_path, monkeyp
 
 def test_a_page_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "dialogues").write_text("in the way")
-    with pytest.raises(OSError, match="cannot write .*/dialogues"), Journal(tmp_path).page(3, WEIGHTS):
+    with pytest.raises(OSError, match="cannot write .*/dialogues"), Journal(tmp_path).page(3, HEAD):
         pass
 
 
@@ -112,7 +135,7 @@ def test_a_full_disk_is_named_and_what_was_kept_stays(tmp_path):
     journal = Journal(tmp_path)
     write(journal, 0)
     told = pytest.raises(OSError, match="cannot write .*/dialogues/step_000003_0.frames: File too large")
-    with told, full_disk(1024), journal.page(3, WEIGHTS) as page:
+    with told, full_disk(1024), journal.page(3, HEAD) as page:
         for number in range(1, 4):
             page.add(number, played(number))
     assert 0 in kept(journal) and 3 not in kept(journal)

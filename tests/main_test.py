@@ -19,7 +19,8 @@ import numpy as np
 import pytest
 import uvicorn
 
-from cmpo import agents, command, evaluate, journal, lock, main, metrics, ranges, rollout, setup
+from cmpo import agents, command, evaluate, journal, lock, main, metrics, ranges, rollout
+from cmpo import workdir as workdirs
 from cmpo.checkpoint import Checkpoints
 from models import tokenizer as tokenizers
 from rollouts.client import BudgetReached, ChatClient
@@ -220,7 +221,7 @@ def test_a_finished_run_says_so_and_changes_nothing(whole, capsys):
 def test_another_config_is_refused(whole):
     workdir, _ = whole
     before = (workdir / "config.json").read_bytes()
-    with pytest.raises(setup.ConfigConflict, match=r"another config \(pid.target is 0.3 there, 0.5 here\)"):
+    with pytest.raises(workdirs.ConfigConflict, match=r"another config \(pid.target is 0.3 there, 0.5 here\)"):
         main.train(tiny(**{"pid.target": 0.5}), workdir)
     assert (workdir / "config.json").read_bytes() == before
 
@@ -278,7 +279,7 @@ def test_a_budget_that_is_reached_stops_the_run_saves_and_may_be_raised(whole, t
     assert json.loads((workdir / "spent" / "user-0.json").read_text())["calls"] == calls + 3
     assert sorted(path.name for path in (workdir / "checkpoints").iterdir()) == ["1", "2", "3"]
     raised = tiny(**{"user.budget_calls": calls + 100})
-    setup.claim(workdir, raised)
+    workdirs.claim(workdir, raised)
     assert json.loads((workdir / "config.json").read_text()) == raised.to_dict()
 
 
