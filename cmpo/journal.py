@@ -1,4 +1,4 @@
-"""What was paid for and is not yet part of anything else, on disk at once: who goes on does not ask for it again.
+"""What was paid for and is not yet part of anything else, on disk at once: whoever goes on does not ask again.
 
 A page holds the dialogues of one piece of work as they end, and every answer of an endpoint as it comes, so that a
 dialogue which was given up costs nothing either. There is a file for each process that wrote some. A page counts only
@@ -86,7 +86,7 @@ class Page:
             number, fields = frame["number"], dict(frame["dialogue"])
             scenario = scenarios[number // repeats]
             if frame["scenario"] == scenario.id:
-                turns = tuple(Turn(**turn) for turn in fields.pop("turns"))
+                turns = tuple(Turn(**turn | {"scores": dict(turn["scores"])}) for turn in fields.pop("turns"))
                 kept[number] = Dialogue(scenario, turns=turns, **fields | {"replaced": tuple(fields["replaced"])})
         return kept
 
@@ -95,6 +95,8 @@ class Page:
         if dialogue.ok:
             fields = dataclasses.asdict(dataclasses.replace(dialogue, scenario=None))
             del fields["scenario"]
+            for turn in fields["turns"]:
+                turn["scores"] = list(turn["scores"].items())  # in their order, which a map would lose
             self.numbers.add(number)
             self._write({"number": number, "scenario": dialogue.scenario.id, "dialogue": _lists(fields)})
 

@@ -75,7 +75,8 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> TrainState | None:
                     break
             records.wait()
     if processes.is_first():
-        report.write_report(workdir)
+        if (workdir / "metrics.jsonl").exists():  # else it was stopped in its first step
+            report.write_report(workdir)
         done = f"all {last} steps are done" if first == last else f"{int(state.step)} of {last} steps done and saved"
         print(f"{workdir}: {done}")
     return state

@@ -61,10 +61,18 @@ def test_missing_and_empty_files(tmp_path):
 
 
 def test_encoded_as_a_session_would_have_written_it(tokenizer):
-    made = demonstrations.encode(tokenizer, TALK)
+    made = demonstrations.encode(tokenizer, TALK, 10_000)
     written = [*tokenizer.encode(ANSWER), tokenizer.im_end]
     opening = chat.encode_opening(tokenizer, TALK[:2])
     reply = chat.encode_reply(tokenizer, Message("user", "Fine."))  # the agent never sees the simulator's marks
     assert made.tokens.tolist() == [*opening, *written, *reply, *written]
     want = [0] * len(opening) + [1] * len(written) + [0] * len(reply) + [1] * len(written)
     np.testing.assert_array_equal(made.mask, np.array(want, bool))
+
+
+def test_a_demonstration_ends_before_the_turn_that_does_not_fit(tokenizer):
+    whole, first = demonstrations.encode(tokenizer, TALK, 10_000), demonstrations.encode(tokenizer, TALK[:3], 10_000)
+    size = len(whole.tokens)
+    for room, expected in ((size, whole), (size - 1, first), (len(first.tokens), first)):
+        np.testing.assert_array_equal(demonstrations.encode(tokenizer, TALK, room).tokens, expected.tokens)
+    assert len(demonstrations.encode(tokenizer, TALK, len(first.tokens) - 1).tokens) == 0

@@ -18,6 +18,7 @@ def played(number):
     said = dataclasses.replace(
         turn(0.5, tokens=3, action="voucher"),
         user="„Já“ \x00",
+        scores={"stage": 0.5, "persona": 1.0},
         logprobs=np.array([-0.0, 1e-42, -np.inf], np.float32),
         model_logprobs=np.random.default_rng(number).normal(size=3).astype(np.float32),
     )

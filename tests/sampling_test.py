@@ -55,6 +55,19 @@ def test_draws_follow_the_cut_softmax(temperature, top_k, top_p):
     np.testing.assert_allclose(model_logprobs, np.log(cut(logits, 1.0, 0, 1.0)[tokens]), atol=1e-5)
 
 
+def test_at_temperature_0_the_likeliest_of_what_is_allowed_is_drawn_for_certain():
+    logits = jnp.asarray(np.random.default_rng(0).normal(size=(3, 300)), jnp.float32)
+    allowed = jnp.ones((3, 300), bool).at[0, jnp.argmax(logits[0])].set(False)
+    for mask in (None, allowed):
+        token, logprobs, model_logprobs = jax.jit(lambda u: device.draw(logits, u, Sampling(temperature=0.0), mask))(
+            jnp.array([0.0, 0.5, 0.999])
+        )
+        likely = np.asarray(logits if mask is None else jnp.where(mask, logits, -jnp.inf))
+        assert token.tolist() == np.argmax(likely, axis=-1).tolist() and logprobs.tolist() == [0.0] * 3
+        expected = np.log(cut(np.asarray(logits[0]), 1.0, 0, 1.0)[token[0]])
+        np.testing.assert_allclose(model_logprobs[0], expected, atol=1e-5)
+
+
 def test_the_engine_draws_from_the_models_logits():
     prompt, draws = np.array([100, 200, 300, 40]) % 300, 1024
     weights = params(scale=6)
