@@ -9,7 +9,7 @@ import jax
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from cmpo import processes, ranges
+from cmpo import files, processes, ranges
 from cmpo.rollout import RolloutsFailed
 from rollouts.client import BudgetReached, ReplayMiss
 
@@ -51,7 +51,7 @@ def keep_programs() -> None:
 
 def _parse(arguments: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> list[str]:
     try:
-        program, *others = values(arguments)
+        program, *others = values([files.at_home(argument) for argument in arguments])
         given = values["config"]
         overrides = config_flags.get_override_values(given) if given.present else {}
     except flags.Error as error:
@@ -71,4 +71,7 @@ def _parse(arguments: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> 
         sys.exit(f"error: unexpected argument {others[0]!r}; a setting is written --config.FIELD=VALUE")
     if whole := [name for name, value in overrides.items() if isinstance(value, ConfigDict)]:
         sys.exit(f"error: --config.{whole[0]}: expected one of its fields, as in --config.{whole[0]}.FIELD=VALUE")
+    if given.present:  # what its file has
+        texts = {name: x for name, x in ranges.flatten(given.value.to_dict()).items() if isinstance(x, str)}
+        given.value.update_from_flattened_dict({name: files.at_home(text) for name, text in texts.items()})
     return [program]
