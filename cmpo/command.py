@@ -54,6 +54,9 @@ def _parse(arguments: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> 
         program, *others = values([files.at_home(argument) for argument in arguments])
         given = values["config"]
         overrides = config_flags.get_override_values(given) if given.present else {}
+        if given.present:  # paths in its file
+            texts = {name: x for name, x in ranges.flatten(given.value.to_dict()).items() if isinstance(x, str)}
+            given.value.update_from_flattened_dict({name: files.at_home(text) for name, text in texts.items()})
     except flags.Error as error:
         text = str(error).strip()
         if "Traceback" in text:  # the config file raised: its message comes last
@@ -71,7 +74,4 @@ def _parse(arguments: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> 
         sys.exit(f"error: unexpected argument {others[0]!r}; a setting is written --config.FIELD=VALUE")
     if whole := [name for name, value in overrides.items() if isinstance(value, ConfigDict)]:
         sys.exit(f"error: --config.{whole[0]}: expected one of its fields, as in --config.{whole[0]}.FIELD=VALUE")
-    if given.present:  # what its file has
-        texts = {name: x for name, x in ranges.flatten(given.value.to_dict()).items() if isinstance(x, str)}
-        given.value.update_from_flattened_dict({name: files.at_home(text) for name, text in texts.items()})
     return [program]

@@ -98,6 +98,11 @@ def test_a_path_may_have_an_equals_sign_in_it(tmp_path, capsys, monkeypatch):
     ):
         assert frontier.main([argument]) == 0
         assert f"| {name} | 0.0% | 2.430 |" in capsys.readouterr().out
+    (tmp_path / "a=b.json").write_text(json.dumps(evaluation("whole", 0.0, 2.43)))
+    (tmp_path / "b.json").write_text(json.dumps(evaluation("part", 0.0, 2.43)))
+    assert frontier.main(["a=b.json", "c=b.json"]) == 0  # what is a file as a whole is a path
+    printed = capsys.readouterr().out
+    assert "| whole |" in printed and "| c |" in printed
 
 
 def test_two_of_one_name_are_told_apart_or_refused(tmp_path, capsys):
