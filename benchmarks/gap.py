@@ -11,12 +11,12 @@ and voucher, with how often each thing was reached that pays, and how often each
 
 import argparse
 import collections
-import json
 import pathlib
 from typing import NamedTuple
 
 import numpy as np
 
+from cmpo import metrics
 from rollouts import chat, fds
 from rollouts.embedded import oracle, reading, rules
 from rollouts.types import DEMANDS, Order, Persona, Scenario
@@ -111,7 +111,7 @@ def main() -> None:
         files += sorted(pathlib.Path(arguments.workdir, "transcripts").glob("step_*.jsonl"))[-arguments.steps :]
     if not files:
         raise SystemExit("expected files of transcripts, or a --workdir that has some")
-    rows = [json.loads(line) for file in files for line in file.read_text(encoding="utf-8").splitlines()]
+    rows = [row for file in files for row in metrics.read_lines(file)]
     print(report([replay(row) for row in rows if not row["failure"]]))
 
 

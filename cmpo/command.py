@@ -9,7 +9,7 @@ import jax
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from cmpo import processes, ranges
+from cmpo import files, processes, ranges
 from cmpo.rollout import RolloutsFailed
 from rollouts.client import BudgetReached, ReplayMiss
 
@@ -51,9 +51,12 @@ def keep_programs() -> None:
 
 def _parse(arguments: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> list[str]:
     try:
-        program, *others = values(arguments)
+        program, *others = values([files.at_home(argument) for argument in arguments])
         given = values["config"]
         overrides = config_flags.get_override_values(given) if given.present else {}
+        if given.present:  # paths in its file
+            texts = {name: x for name, x in ranges.flatten(given.value.to_dict()).items() if isinstance(x, str)}
+            given.value.update_from_flattened_dict({name: files.at_home(text) for name, text in texts.items()})
     except flags.Error as error:
         text = str(error).strip()
         if "Traceback" in text:  # the config file raised: its message comes last

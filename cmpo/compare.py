@@ -2,6 +2,8 @@
 
 Both are files that `cmpo.evaluate` wrote, on the same scenarios with the same seeds. The table gives A minus B,
 dialogue by dialogue: pairs share customer, order and demand, so that a difference is known better than either mean.
+What else differs is said below, field by field; what makes the numbers incomparable (`cmpo.conditions`) is refused,
+unless --allow_different asks for it, which pairs the dialogues that both have.
 """
 
 from collections.abc import Mapping
@@ -9,31 +11,34 @@ from typing import Any
 
 from absl import flags
 
-from cmpo import command, measures, results
+from cmpo import command, conditions, measures, results
 
 _RESULT = flags.DEFINE_string("result", None, "JSON file of an evaluation.")
 _AGAINST = flags.DEFINE_string("against", None, "JSON file of the evaluation to subtract.")
-
-SAME = ("user", "judge", "prompts")
-"""What has to be the same for a difference to be the agents' own."""
+_ALLOW_DIFFERENT = flags.DEFINE_bool(
+    "allow_different", False, "Compare what was measured with other customers, rules or judges; say so below."
+)
 
 
 def caveats(result: Mapping[str, Any], against: Mapping[str, Any]) -> list[str]:
-    """What differs between two evaluations besides the agent, one line each."""
-    lines = []
-    for name in SAME:
-        ours, theirs = result[name], against[name]
-        differ = [key for key in sorted(ours.keys() | theirs.keys()) if ours.get(key) != theirs.get(key)]
-        told = (f"{key} {ours.get(key)!s:.40} and {theirs.get(key)!s:.40}" for key in differ)
-        lines += [f"not the same {name}: {', '.join(told)}"] if differ else []
-    return lines
+    """What differs between two evaluations besides the agents' names and numbers, one line each."""
+    found = conditions.differences(result, against)
+    lines = [str(difference) for difference in found]
+    return lines + [f"{x['agent']}, {line}" for x in (result, against) if (line := conditions.as_trained(x))]
 
 
 def run() -> None:
     """Prints the differences and, below them, what else is different."""
     result, against = results.read(_RESULT.value), results.read(_AGAINST.value)
+    wrong = conditions.incomparable(conditions.differences(result, against), paired=True)
+    if wrong and not _ALLOW_DIFFERENT.value:
+        raise ValueError(
+            f"--result and --against: expected the same customers, rules and judge, got {'; '.join(map(str, wrong))}; "
+            "--allow_different sets them side by side all the same"
+        )
     title = f"{result['agent']} minus {against['agent']}"
-    print(measures.table(title, measures.differences(result["dialogues"], against["dialogues"])))
+    found = measures.differences(result["dialogues"], against["dialogues"], common=_ALLOW_DIFFERENT.value)
+    print(measures.table(title, found))
     for line in caveats(result, against):
         print(f"\nbeware, {line}")
 

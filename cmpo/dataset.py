@@ -41,7 +41,7 @@ def released_config(path: str) -> FdsConfig:
     """The config for a parquet file, named by what is in it. Raises FileNotFoundError, naming config.data.path."""
     if not pathlib.Path(path).is_file():
         raise FileNotFoundError(f"config.data.path: expected a parquet file, found none at {path!r}")
-    digest = hashlib.blake2b(pathlib.Path(path).read_bytes(), digest_size=4).hexdigest()
+    digest = hashlib.blake2b(pathlib.Path(path).read_bytes(), digest_size=16).hexdigest()
     return FdsConfig(name=f"released_{digest}", path=path, description="Released records; a tenth of the orders: test.")
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
 
-from cmpo import agents, command, data, demonstrations, metrics, processes, rollout
+from cmpo import agents, command, data, demonstrations, files, metrics, processes, rollout
 from cmpo.interrupt import Interrupts
 from cmpo.journal import Page
 from cmpo.workdir import fingerprint, shapes_evaluation
@@ -63,6 +63,7 @@ def select(dialogues: Sequence[Dialogue], worth: Callable[[Dialogue], float], bu
 def run() -> None:
     """Plays, selects, writes the file and says what is in it."""
     config, out = command.CONFIG.value, pathlib.Path(command.OUT.value)
+    files.make_room(out)
     clients = rollout.chat_clients(config)
     agent = agents.load(config, command.WORKDIR.value)
     source = data.source(config.data, config.train.seed)

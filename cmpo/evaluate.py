@@ -17,7 +17,8 @@ from typing import Any, NamedTuple
 from absl import flags
 from ml_collections import ConfigDict
 
-from cmpo import agents, command, data, files, measures, metrics, processes, rollout
+import rollouts
+from cmpo import agents, command, conditions, data, files, measures, metrics, processes, rollout
 from cmpo.interrupt import Interrupts
 from cmpo.journal import Page
 from cmpo.report import write_report
@@ -77,11 +78,18 @@ def evaluate(
 
 
 def result(
-    config: ConfigDict, agent: str, played: Sequence[Played], *, step: int | None = None, remote: bool = False
+    config: ConfigDict,
+    agent: str,
+    played: Sequence[Played],
+    *,
+    step: int | None = None,
+    remote: bool = False,
+    run: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """All there is to know of an evaluation, as JSON has it: what was measured with what, and a row per dialogue.
 
-    Every number follows from `dialogues`. `remote` says that the agent is the endpoint config.agent.
+    Every number follows from `dialogues`. `remote` says that the agent is the endpoint config.agent, `run` is the
+    config that it was trained with, if a run here trained it.
     """
     rows = [measures.row(*one) for one in played]
     settings = config.to_dict()
@@ -96,6 +104,8 @@ def result(
         "step": step,
         **{name: {key: settings[field][key] for key in ("url", "model")} for name, field in asked.items()},
         "prompts": fds.prompt_hashes(),
+        "code": _code(),
+        "since_training": None if run is None else conditions.since_training(run, settings),
         "summary": measures.summarize(rows),
         **{f"by_{key}": measures.by(rows, key) for key in measures.GROUPS},
         "ends": dict(collections.Counter(row["end"] for row in rows if not row["failure"])),
@@ -113,6 +123,8 @@ def report(found: Mapping[str, Any]) -> str:
     seeds = len(found["seeds"])
     parts = [measures.table(f"{found['agent']}, {seeds} seed{'s' * (seeds > 1)}", found["summary"])]
     parts += [measures.breakdown(key, found[f"by_{key}"]) for key in measures.GROUPS]
+    if told := conditions.as_trained(found):
+        parts.append(told)
     if found["ends"]:
         parts.append(f"ended: {_counts(found['ends'])}")
     if found["replaced"]:
@@ -131,7 +143,7 @@ def run() -> None:
     agent = agents.load(config, workdir)
     slug = re.sub(r"[^\w.-]+", "-", agent.name)
     out = pathlib.Path(command.OUT.value or pathlib.Path(workdir or ".") / f"evaluation_{slug}.json")
-    out.parent.mkdir(parents=True, exist_ok=True)
+    files.make_room(out)
     head = {"settings": fingerprint(config, shapes_evaluation), "agent": [agent.name, agent.step or 0]}
     pages = {}
 
@@ -143,7 +155,8 @@ def run() -> None:
         played = evaluate(config, agent.opened, _SEEDS.value, clients, **options)
     if not processes.is_first():
         return
-    found = result(config, agent.name, played, step=agent.step, remote=agent.remote)
+    run = None if agent.step is None else files.read_object(pathlib.Path(workdir, "config.json"))
+    found = result(config, agent.name, played, step=agent.step, remote=agent.remote, run=run)
     print(report(found))
     transcripts = write(out, found, played)
     for each in pages.values():
@@ -168,6 +181,13 @@ def _counts(counts: Mapping[str, int]) -> str:
 def _digest(scenarios: Sequence[Scenario]) -> str:
     """SHA-256 of scenarios and of the prompts made of them: the same only where all of that is."""
     return hashlib.sha256(repr([(scenario, fds.user_prompt(scenario)) for scenario in scenarios]).encode()).hexdigest()
+
+
+def _code() -> str:
+    """SHA-256 of the sources that play and judge dialogues, rules of the embedded gym included."""
+    root = pathlib.Path(rollouts.__file__).parent
+    sources = {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*.py")}
+    return hashlib.sha256(repr(sorted(sources.items())).encode()).hexdigest()
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ its file's ending: svg, png, pdf.
 
 import argparse
 import itertools
+import pathlib
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,11 +17,14 @@ import numpy as np
 from matplotlib import ticker
 from matplotlib.figure import Figure
 
-from cmpo import results
+from cmpo import conditions, files, results
 from cmpo.curves import GREY, INK, legend, style
 from rollouts import fds
 from rollouts.embedded import oracle
 from rollouts.embedded.oracle import Frontier
+
+_TURNS = 7
+"""Of the agent: with as many, patience ends every conversation first (`rollouts.embedded.oracle`)."""
 
 WORST = (1.0, 1.0)
 """The reference point of hypervolumes: a voucher for everybody, and the lowest satisfaction."""
@@ -79,11 +83,22 @@ def measures(frontier: Frontier, point: Point) -> dict[str, float]:
 def is_known(evaluation: Mapping[str, Any]) -> bool:
     """Whether the frontier of an evaluation's customers is known, the embedded user with the generator's scenarios.
 
-    And whether there is anything to set beside it: not every dialogue failed.
+    And as many turns as the frontier takes, and anything to set beside it: not every dialogue failed.
     """
-    user, data = evaluation["config"]["user"], evaluation["config"]["data"]
+    user, data, episode = (evaluation["config"][section] for section in ("user", "data", "episode"))
     dealt = not data["path"] and (data["difficulty"], "test") in fds.LEVEL_COUNTS
-    return user["url"] == "embedded" and dealt and evaluation["summary"]["satisfaction"]["mean"] is not None
+    met = user["url"] == "embedded" and dealt and episode["max_turns"] >= _TURNS
+    return met and evaluation["summary"]["satisfaction"]["mean"] is not None
+
+
+def caveats(evaluations: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """What the evaluations, by name, differ in from the first of them, and from how their agents were trained."""
+    told = {name: [conditions.as_trained(found)] for name, found in evaluations.items()}
+    first, *others = evaluations or [""]
+    for name in others:
+        found = conditions.differences(evaluations[name], evaluations[first])
+        told[name].append(f"other than {first}: {'; '.join(map(str, found))}" if found else "")
+    return [f"{name}, {line}" for name, lines in told.items() for line in filter(None, lines)]
 
 
 def draw(difficulty: str, evaluations: Mapping[str, Mapping[str, Any]]) -> Figure:
@@ -134,25 +149,58 @@ def _point(evaluation: Mapping[str, Any]) -> Point:
     return rate, satisfaction
 
 
+def _read(arguments: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """The evaluations by name, from PATH or NAME=PATH; a file that is there is no name, whatever is in its path."""
+    evaluations: dict[str, dict[str, Any]] = {}
+    for argument in arguments:
+        pieces = argument.split("=")
+        splits = (("=".join(pieces[:count]), "=".join(pieces[count:])) for count in range(len(pieces)))
+        there = next(((name, path) for name, path in splits if pathlib.Path(path).is_file()), None)
+        if there is None:
+            raise FileNotFoundError(f"{argument}: expected PATH or NAME=PATH, found no such file")
+        name, path = there
+        found = results.read(path)
+        name = name or found["agent"]
+        if name in evaluations:
+            raise ValueError(f"{path}: another evaluation is called {name!r}; give each a name, as NAME=PATH")
+        evaluations[name] = found
+    return evaluations
+
+
+def _check(evaluations: Mapping[str, Mapping[str, Any]], difficulty: str, *, allow_different: bool) -> None:
+    """Raises ValueError for what has no place beside this frontier, or beside the first of the evaluations."""
+    first = next(iter(evaluations), "")
+    for name, found in evaluations.items():
+        if not is_known(found):
+            raise ValueError(
+                f"{name}: expected the embedded user, scenarios of the generator, one served at least, "
+                f"config.episode.max_turns of {_TURNS} or more"
+            )
+        if found["config"]["data"]["difficulty"] != difficulty:
+            raise ValueError(f"{name}: expected customers of --difficulty={difficulty}")
+        wrong = conditions.incomparable(conditions.differences(found, evaluations[first]), paired=False)
+        if wrong and not allow_different:
+            raise ValueError(
+                f"{name} and {first}: expected the same rules and judge, got {'; '.join(map(str, wrong))}; "
+                "--allow_different shows them all the same"
+            )
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Prints the table and draws; the exit status is 2 where an evaluation cannot be read."""
     parser = argparse.ArgumentParser(prog="python -m cmpo.frontier", description=__doc__.splitlines()[0])
     parser.add_argument("evaluations", nargs="*", help="JSON files of cmpo.evaluate, as PATH or NAME=PATH.")
     parser.add_argument("--difficulty", default="hard", choices=("hard", "normal"), help="Of the customers.")
+    parser.add_argument("--allow_different", action="store_true", help="Show what other rules or judges measured, too.")
     parser.add_argument("--out", help="Picture to draw: .svg, .png or .pdf.")
-    arguments = parser.parse_args(argv)
-    evaluations = {}
+    arguments = parser.parse_args(map(files.at_home, sys.argv[1:] if argv is None else argv))
     try:
-        for named in arguments.evaluations:
-            name, _, path = named.rpartition("=")
-            found = results.read(path)
-            if not is_known(found):
-                raise ValueError(f"{path}: expected the embedded user, scenarios of the generator, one served at least")
-            if found["config"]["data"]["difficulty"] != arguments.difficulty:
-                raise ValueError(f"{path}: expected customers of --difficulty={arguments.difficulty}")
-            evaluations[name or found["agent"]] = found
+        evaluations = _read(arguments.evaluations)
+        _check(evaluations, arguments.difficulty, allow_different=arguments.allow_different)
         frontier = oracle.frontier(oracle.distribution(arguments.difficulty))
         print(table(frontier, evaluations))
+        for line in caveats(evaluations):
+            print(f"\nbeware, {line}")
         if arguments.out:
             with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "cmpo"}):
                 draw(arguments.difficulty, evaluations).savefig(arguments.out, dpi=150)

@@ -85,7 +85,7 @@ class Page:
         for frame in self._found:
             number, fields = frame["number"], dict(frame["dialogue"])
             scenario = scenarios[number // repeats]
-            if frame["scenario"] == scenario.id:
+            if frame["scenario"] == scenario.digest:
                 turns = tuple(Turn(**turn | {"scores": dict(turn["scores"])}) for turn in fields.pop("turns"))
                 kept[number] = Dialogue(scenario, turns=turns, **fields | {"replaced": tuple(fields["replaced"])})
         return kept
@@ -98,7 +98,7 @@ class Page:
             for turn in fields["turns"]:
                 turn["scores"] = list(turn["scores"].items())  # in their order, which a map would lose
             self.numbers.add(number)
-            self._write({"number": number, "scenario": dialogue.scenario.id, "dialogue": _lists(fields)})
+            self._write({"number": number, "scenario": dialogue.scenario.digest, "dialogue": _lists(fields)})
 
     def answer(self, request: Mapping[str, Any]) -> str | None:
         """What an endpoint answered to a request before this page was opened; None if there is no trace of that."""

@@ -62,6 +62,7 @@ def row(seed: int, dialogue: Dialogue, evaluations: Mapping[str, Evaluation]) ->
     return {
         "seed": seed,
         "scenario": scenario.id,
+        "digest": scenario.digest,
         "level": scenario.persona.level,
         "demand": scenario.demand,
         "complaint": scenario.order.complaint,
@@ -95,19 +96,27 @@ def by(rows: Sequence[Row], key: str) -> dict[str, Summary]:
     return {str(value): summarize(group) for value, group in groups.items() if group}
 
 
-def differences(rows: Sequence[Row], others: Sequence[Row]) -> Summary:
+def differences(rows: Sequence[Row], others: Sequence[Row], *, common: bool = False) -> Summary:
     """Estimates of rows minus others, dialogue by dialogue: the same scenario played with the same seed.
 
-    A pair counts for a measure that both have. Raises ValueError if they are not of the same scenarios and seeds.
+    A pair counts for a measure that both have. Raises ValueError if they are not of the same scenarios and seeds; with
+    `common`, only if they have none in common. And if a side has one of them twice: it would be unknown which counts.
     """
-    here, there = ({(row["seed"], row["scenario"]): row for row in side} for side in (rows, others))
-    if here.keys() != there.keys():
-        shared, some = len(here.keys() & there.keys()), next(iter(here.keys() ^ there.keys()))
+    names = ["seed", "scenario"]
+    names += ["digest"] if all("digest" in row for row in (*rows, *others)) else []  # ids of two files may be the same
+    here, there = ({tuple(row[name] for name in names): row for row in side} for side in (rows, others))
+    if (len(here), len(there)) != (len(rows), len(others)):
+        raise ValueError(
+            f"expected each scenario once with each seed, got {len(rows)} and {len(others)} dialogues of {len(here)} "
+            f"and {len(there)}"
+        )
+    shared, apart = here.keys() & there.keys(), here.keys() ^ there.keys()
+    if not shared or (apart and not common):
         raise ValueError(
             "expected two evaluations on the same scenarios with the same seeds, got "
-            f"{len(here)} and {len(there)} with {shared} in common; only one has {some}"
+            f"{len(here)} and {len(there)} with {len(shared)} in common; only one has {next(iter(apart))}"
         )
-    pairs = [(row, there[key]) for key, row in here.items()]
+    pairs = [(row, there[key]) for key, row in here.items() if key in shared]
     ours, theirs = (_values(side) for side in zip(*pairs, strict=True))
     return _estimates(ours - theirs, [row for row, _ in pairs])
 

@@ -103,22 +103,8 @@ class RunLog:
 
 
 def read(workdir: str | os.PathLike) -> list[dict[str, Any]]:
-    """The records of a run's metrics.jsonl, without a last line that is still being written.
-
-    Raises:
-      FileNotFoundError: there is no such file.
-      ValueError: a line other than the last is not JSON.
-    """
-    path = pathlib.Path(workdir, "metrics.jsonl")
-    lines = path.read_text(encoding="utf-8").rstrip("\n").split("\n")
-    records = []
-    for number, line in enumerate(lines, 1):
-        try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError as error:
-            if number < len(lines):
-                raise ValueError(f"{path}:{number}: expected a JSON object, got {line[:80]!r}") from error
-    return records
+    """The records of a run's metrics.jsonl, without a last line that is still being written; see `read_lines`."""
+    return read_lines(pathlib.Path(workdir, "metrics.jsonl"), torn=True)
 
 
 def rollout_record(dialogues: Sequence[Dialogue]) -> dict[str, Any]:
@@ -213,6 +199,21 @@ def plain(value: Any) -> Any:
 def write_lines(path: pathlib.Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Writes one JSON object a line; the file is the old one or the new one, never half of either."""
     files.replace(path, "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows))
+
+
+def read_lines(path: pathlib.Path, *, torn: bool = False) -> list[dict[str, Any]]:
+    """What `write_lines` wrote. With `torn`, a last line that is no object was cut short, and is left out.
+
+    Raises FileNotFoundError, or ValueError naming the line that is no JSON object.
+    """
+    lines, rows = list(files.read_lines(path)), []
+    for number, line in lines:
+        try:
+            rows.append(files.parse_object(line))
+        except ValueError as error:
+            if not torn or number < lines[-1][0]:
+                raise ValueError(f"{path}:{number}: {error}") from None
+    return rows
 
 
 def transcript(dialogue: Dialogue) -> dict[str, Any]:

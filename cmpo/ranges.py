@@ -35,6 +35,8 @@ class Range(NamedTuple):
         return self.least <= value <= self.most and not (self.beyond and value == self.least)
 
     def __str__(self) -> str:
+        if self.least == -math.inf:
+            return f"{self.most} or less"
         if not self.beyond:
             return f"{self.least} or more" if self.most == math.inf else f"{self.least} to {self.most}"
         return f"more than {self.least}" + (f" and at most {self.most}" if self.most < math.inf else "")
@@ -55,7 +57,7 @@ _RANGES = {
         "top_p": Range(0, 1, beyond=True),
     },
     "judge.": {"votes": _COUNT, **{f"weights.{name}": _FROM_0 for name in PRINCIPLES}},
-    "episode.": {"max_turns": _COUNT, "format_outcome": _ANY},
+    "episode.": {"max_turns": _COUNT, "format_outcome": Range(-math.inf, 0)},
     "algo.": {
         "group_size": _COUNT,
         **dict.fromkeys(("outcome_weight", "process_weight"), _ANY),

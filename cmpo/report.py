@@ -14,7 +14,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cmpo import curves, files, frontier, measures, metrics, results
+from cmpo import conditions, curves, files, frontier, measures, metrics, results
 from rollouts.types import FORMAT_ERRORS, LEVELS
 
 _TRANSCRIPTS = 6
@@ -94,7 +94,7 @@ def _failures(records: Sequence[Mapping]) -> str:
 
 def _evaluations(workdir: pathlib.Path) -> str:
     """What `cmpo.evaluate` wrote beside the run: a line for each result, and all of them beside the frontier."""
-    rows, unread, known = [], [], collections.defaultdict(dict)
+    rows, unread, read = [], [], {}
     for path in sorted(workdir.glob("evaluation_*.json")):
         try:
             found = results.read(path)
@@ -106,17 +106,34 @@ def _evaluations(workdir: pathlib.Path) -> str:
         cells = map(measures.shown, _EVALUATED, means)
         who = [name, "" if step is None else str(step), found["user"]["model"], difficulty]
         rows.append([*who, *cells, str(len(found["dialogues"]))])
-        if frontier.is_known(found):
-            known[difficulty][name] = found
+        read[name] = found
     if not rows and not unread:
         return ""
     headings = (measures.MEASURES[name].heading for name in _EVALUATED)
     head = ["evaluation", "step", "user", "difficulty", *headings, "dialogues"]
+    notes = [f"<p class=muted>{_text(line)}</p>" for line in frontier.caveats(read)]
     pictures = [
         f"<figure class=half>{curves.svg(frontier.draw(difficulty, agents))}</figure>"
-        for difficulty, agents in known.items()
+        for difficulty, agents in _alike(read)
     ]
-    return "\n".join(["<h2>Evaluations</h2>", *([_table(head, rows)] if rows else []), *unread, *pictures])
+    return "\n".join(["<h2>Evaluations</h2>", *([_table(head, rows)] if rows else []), *unread, *notes, *pictures])
+
+
+def _alike(evaluations: Mapping[str, Mapping]) -> list[tuple[str, dict[str, Mapping]]]:
+    """The evaluations whose frontier is known, parted by difficulty and by what makes numbers incomparable."""
+    groups: list[tuple[str, dict[str, Mapping]]] = []
+    for name, found in evaluations.items():
+        difficulty = found["config"]["data"]["difficulty"]
+        if not frontier.is_known(found):
+            continue
+        for known, agents in groups:
+            differ = conditions.differences(found, next(iter(agents.values())))
+            if known == difficulty and not conditions.incomparable(differ, paired=False):
+                agents[name] = found
+                break
+        else:
+            groups.append((difficulty, {name: found}))
+    return groups
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -130,12 +147,11 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def _transcripts(folder: pathlib.Path, step: int) -> str:
     """The newest transcripts, but none that a restart left behind from beyond the run's present `step`."""
-    files = sorted(path for path in folder.glob("step_*.jsonl") if int(path.stem.removeprefix("step_")) <= step)
-    if not files:
+    there = sorted(path for path in folder.glob("step_*.jsonl") if int(path.stem.removeprefix("step_")) <= step)
+    if not there:
         return ""
-    dialogues = [json.loads(line) for line in files[-1].read_text(encoding="utf-8").splitlines()]
-    cards = "\n".join(_card(dialogue) for dialogue in _choose(dialogues))
-    heading = f"Dialogues of step {int(files[-1].stem.removeprefix('step_'))}"
+    cards = "\n".join(_card(dialogue) for dialogue in _choose(metrics.read_lines(there[-1])))
+    heading = f"Dialogues of step {int(there[-1].stem.removeprefix('step_'))}"
     return f"<h2>{heading}</h2>\n<div class=cards>{cards}</div>"
 
 
@@ -265,14 +281,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m cmpo.report", description="Writes the page of a run.")
     parser.add_argument("--workdir", required=True, help="Directory of the run.")
     parser.add_argument("--png", help="Also save the curves alone, here.")
-    arguments = parser.parse_args(argv)
+    arguments = parser.parse_args(map(files.at_home, sys.argv[1:] if argv is None else argv))
     try:
         print(write_report(arguments.workdir))
         if arguments.png:
             records, _, target = _load(arguments.workdir)
             curves.draw(records, target).savefig(arguments.png, dpi=150)
             print(arguments.png)
-    except (FileNotFoundError, ValueError) as error:
+    except (OSError, ValueError) as error:
         print(error, file=sys.stderr)
         return 2
     return 0

@@ -16,23 +16,28 @@ _NEEDED = {  # where in the file, and what has to be there
     ("user", "model"): (str,),
     ("judge", "url"): (str,),
     ("prompts", "user"): (str,),
+    ("config", "episode", "max_turns"): (int,),
     ("config", "user", "url"): (str,),
     ("config", "data", "path"): (str,),
     ("config", "data", "difficulty"): (str,),
+    ("seeds",): (list,),
     ("dialogues",): (list,),
     **{("summary", name, field): _NUMBER for name in MEASURES for field in ("mean", "std")},
 }
+_NEEDED_OF_SEED = {("seed",): (int,), ("scenarios",): (str,)}
 _NEEDED_OF_ROW = {("seed",): (int,), ("scenario",): (str,), **{("values", name): _NUMBER for name in MEASURES}}
 
 
 def read(path: str | pathlib.Path) -> dict[str, Any]:
     """A result. Raises OSError, or ValueError, naming the file, if it is none."""
     found = files.read_object(pathlib.Path(path))
+    lists = {"seeds": _NEEDED_OF_SEED, "dialogues": _NEEDED_OF_ROW}
     wrong = next(_wrong(found, _NEEDED), "") or next(
-        (f"dialogues' {name}" for row in found["dialogues"] for name in _wrong(row, _NEEDED_OF_ROW)), ""
+        (f"{name}' {one}" for name, needed in lists.items() for row in found[name] for one in _wrong(row, needed)),
+        next((name for name in lists if not found[name]), ""),
     )
-    if wrong or not found["dialogues"]:
-        raise ValueError(f"{path}: expected a file that cmpo.evaluate wrote, found no sound {wrong or 'dialogues'}")
+    if wrong:
+        raise ValueError(f"{path}: expected a file that cmpo.evaluate wrote, found no sound {wrong}")
     return found
 
 

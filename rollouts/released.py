@@ -1,5 +1,6 @@
 """The authors' released FDS records (Apache-2.0 parquet files), read into the same Scenario as the generator's."""
 
+import contextlib
 import pathlib
 from collections.abc import Iterator, Mapping
 from types import UnionType
@@ -21,22 +22,42 @@ _DETAILS = "extra_info.interaction_kwargs"
 
 
 def read(path: str) -> Iterator[Scenario]:
-    """The records of a parquet file, in its order.
+    """The records of a parquet file, in its order; no two have the same id.
 
     Raises FileNotFoundError or ValueError, naming config.data.path, for a missing or damaged file, other columns or a
     bad row.
     """
     if not pathlib.Path(path).is_file():
         raise FileNotFoundError(f"config.data.path: expected a parquet file, found none at {path!r}")
+    rows: dict[str, int] = {}
+    for number, row in enumerate(_rows(path)):
+        scenario = _checked(row, number, path)
+        if (before := rows.setdefault(scenario.id, number)) != number:
+            raise ValueError(
+                f"config.data.path: row {number} of {path!r} is no FDS record: {_DETAILS}: expected a split, batch_id "
+                f"and index of its own, got those of row {before}, {scenario.id!r:.100}"
+            )
+        yield scenario
+
+
+def _rows(path: str) -> Iterator[Mapping[str, Any]]:
+    with _parquet(path) as file:
+        columns = file.schema_arrow.names
+    if missing := sorted(set(_COLUMNS) - set(columns)):
+        raise ValueError(f"config.data.path: {path!r} lacks the columns {missing}; it has {columns}")
+    if twice := [name for name in _COLUMNS if columns.count(name) > 1]:
+        raise ValueError(f"config.data.path: {path!r} has the columns {twice} more than once")
+    with _parquet(path) as file:
+        for batch in file.iter_batches(256, columns=list(_COLUMNS)):
+            yield from batch.to_pylist()
+
+
+@contextlib.contextmanager
+def _parquet(path: str) -> Iterator[pyarrow.parquet.ParquetFile]:
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
-            columns = file.schema_arrow.names
-            if missing := sorted(set(_COLUMNS) - set(columns)):
-                raise ValueError(f"config.data.path: {path!r} lacks the columns {missing}; it has {columns}")
-            batches = file.iter_batches(256, columns=list(_COLUMNS))
-            for number, row in enumerate(row for batch in batches for row in batch.to_pylist()):
-                yield _checked(row, number, path)
-    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:  # names of columns and values are UTF-8
+            yield file
+    except (pyarrow.ArrowException, OSError, ValueError) as error:  # such as names that are no UTF-8, or come twice
         raise ValueError(f"config.data.path: {path!r} is not a parquet file, or a damaged one: {error}") from None
 
 
@@ -79,7 +100,19 @@ def from_record(record: Mapping[str, Any]) -> Scenario:
         signals=tuple(shown.items()),
     )
     name = "-".join(str(_field(record, f"{_DETAILS}.{part}", str | int)) for part in ("split", "batch_id", "index"))
-    return Scenario(name, persona, DEMANDS[demand - 1], order, _field(record, "prompt.0.content"))
+    return Scenario(name, persona, DEMANDS[demand - 1], order, _system_prompt(record))
+
+
+def _system_prompt(record: Mapping[str, Any]) -> str:
+    """The one message of `prompt`: more of them would be lost, and another's words are no system prompt."""
+    content, role = _field(record, "prompt.0.content"), _field(record, "prompt.0.role")
+    if role != "system":
+        raise ValueError(f"prompt.0.role: expected 'system', got {role!r:.100}")
+    if not content.strip():
+        raise ValueError(f"prompt.0.content: expected text, got {content!r:.100}")
+    if len(_field(record, "prompt", list)) > 1:
+        raise ValueError(f"prompt: expected one message, got {len(record['prompt'])}")
+    return content
 
 
 def _field(record: Mapping[str, Any], path: str, kind: type | UnionType = str) -> Any:

@@ -4,6 +4,7 @@ Letters: N = agent turns of a dialogue, I = token ids that came in before a turn
 """
 
 import dataclasses
+import hashlib
 
 import numpy as np
 
@@ -71,6 +72,11 @@ class Scenario:
     demand: str  # one of DEMANDS
     order: Order
     agent_prompt: str  # the agent's system prompt
+
+    @property
+    def digest(self) -> str:
+        """A hash of all of it: what tells scenarios apart whose sources gave them the same id."""
+        return hashlib.sha256(repr(self).encode()).hexdigest()[:16]
 
 
 @dataclasses.dataclass(frozen=True)

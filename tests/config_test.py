@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from ml_collections import config_flags
 
 import cmpo.workdir
-from cmpo import command, ranges, report, rollout, setup
+from cmpo import command, files, ranges, report, rollout, setup
 from configs import fds
 from rollouts import endpoint
 from tests import almost
@@ -61,6 +61,34 @@ def parse(*arguments):
     given = config_flags.DEFINE_config_file("config", None, "", values, lock_config=True, sys_argv=arguments)
     assert command._parse(arguments, values) == ["program"]
     return given.value
+
+
+def test_a_tilde_is_the_home_directory_wherever_a_path_begins(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "mine.py").write_text(
+        "from configs import fds\ndef get_config(arg):\n  c = fds.get_config(arg)\n  c.data.dir = '~/d'\n  return c\n"
+    )
+    config = parse("--config=~/mine.py:model=~/m", "--config.sft.path=~/a b.jsonl", "--config.endpoints.record", "~/r")
+    assert (config.model.path, config.data.dir) == (f"{tmp_path}/m", f"{tmp_path}/d")
+    assert (config.sft.path, config.endpoints.record) == (f"{tmp_path}/a b.jsonl", f"{tmp_path}/r")
+
+
+@pytest.mark.parametrize(
+    ("argument", "expected"),
+    [
+        ("--out=~/e.json", "--out=HOME/e.json"),
+        ("--workdir=~", "--workdir=HOME"),
+        ("~/e.json", "HOME/e.json"),
+        ("CMPO=~/runs/lr=3e-4/e.json", "CMPO=HOME/runs/lr=3e-4/e.json"),
+        ("--out=a~/b", "--out=a~/b"),
+        ("--out=a/~/b", "--out=a/~/b"),
+        ("--out=~nobody-of-that-name/b", "--out=~nobody-of-that-name/b"),
+        ("--config.user.model=~x~", "--config.user.model=~x~"),
+    ],
+)
+def test_no_other_tilde_is(argument, expected, monkeypatch):
+    monkeypatch.setenv("HOME", "HOME")
+    assert files.at_home(argument) == expected
 
 
 def begin(config):

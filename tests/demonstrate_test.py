@@ -78,7 +78,7 @@ def test_the_budget_holds_and_no_scenario_comes_twice(rows, budget):
 
 
 def test_the_command_writes_what_phase_1_reads(tmp_path):
-    out = tmp_path / "demos.jsonl"
+    out = tmp_path / "new" / "demos.jsonl"
     arguments = ["--config=configs/fds.py", "--agent=oracle", "--scenarios=40", "--repeats=2", f"--out={out}"]
     done = subprocess.run(
         [sys.executable, "-m", "cmpo.demonstrate", *arguments], cwd=ROOT, capture_output=True, text=True

@@ -9,7 +9,7 @@ import threading
 
 import pytest
 
-from cmpo import evaluate, measures, metrics, rollout
+from cmpo import evaluate, files, measures, metrics, rollout
 from rollouts import chat, fds
 from rollouts.client import BudgetReached
 from rollouts.embedded import app as embedded
@@ -180,6 +180,15 @@ def test_a_result_that_finds_no_room_leaves_the_old_one(tmp_path):
     with full_disk(), pytest.raises(OSError, match="evaluation_x.json"):
         evaluate.write(out, found | {"agent": "y"}, played)
     assert out.read_bytes() == before and json.loads(before)["agent"] == "x"
+
+
+def test_room_is_made_before_anybody_is_asked(tmp_path):
+    files.make_room(tmp_path / "a" / "b" / "e.json")
+    assert (tmp_path / "a" / "b").is_dir()
+    (tmp_path / "file").touch()
+    for path in (tmp_path, tmp_path / "file" / "e.json"):
+        with pytest.raises(OSError, match=f"cannot write {path}: "):
+            files.make_room(path)
 
 
 def command(*arguments):

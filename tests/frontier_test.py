@@ -2,8 +2,6 @@
 
 import json
 import math
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -66,6 +64,7 @@ def test_the_command_draws_every_agent(tmp_path, capsys, ending):
         (json.dumps(evaluation("x", 0.1, 2.0, **{"user.url": "http://127.0.0.1:1/v1"})), "the embedded user"),
         (json.dumps(evaluation("x", 0.1, 2.0, **{"data.path": "train.parquet"})), "scenarios of the generator"),
         (json.dumps(evaluation("x", None, None)), "one served at least"),
+        (json.dumps(evaluation("x", 0.1, 2.0, **{"episode.max_turns": 6})), "config.episode.max_turns of 7 or more"),
         (json.dumps(evaluation("x", 0.1, 2.0, **{"data.difficulty": "normal"})), "--difficulty=hard"),
     ],
 )
@@ -76,8 +75,40 @@ def test_what_cannot_be_compared_is_refused(tmp_path, capsys, content, reason):
     assert reason in capsys.readouterr().err
 
 
-def test_a_missing_file_is_one_line(tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-m", "cmpo.frontier", str(tmp_path / "none.json")], capture_output=True, text=True
-    )
-    assert done.returncode == 2 and done.stderr.count("\n") == 1 and "none.json" in done.stderr
+def test_a_missing_file_is_one_line(tmp_path, capsys):
+    for name in (str(tmp_path / "lr=3e-4" / "none.json"), f"CMPO={tmp_path / 'none.json'}"):
+        assert frontier.main([name]) == 2
+        told = capsys.readouterr().err
+        assert told == f"error: {name}: expected PATH or NAME=PATH, found no such file\n"
+
+
+def test_a_path_may_have_an_equals_sign_in_it(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    path = tmp_path / "runs" / "lr=3e-4" / "e.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(evaluation("me", 0.0, 2.43)))
+    for argument, name in (
+        ("runs/lr=3e-4/e.json", "me"),
+        ("CMPO=runs/lr=3e-4/e.json", "CMPO"),
+        ("lr=3e-4=runs/lr=3e-4/e.json", "lr=3e-4"),
+        ("=runs/lr=3e-4/e.json", "me"),
+        ("~/runs/lr=3e-4/e.json", "me"),
+        ("a/b=~/runs/lr=3e-4/e.json", "a/b"),
+    ):
+        assert frontier.main([argument]) == 0
+        assert f"| {name} | 0.0% | 2.430 |" in capsys.readouterr().out
+    (tmp_path / "a=b.json").write_text(json.dumps(evaluation("whole", 0.0, 2.43)))
+    (tmp_path / "b.json").write_text(json.dumps(evaluation("part", 0.0, 2.43)))
+    assert frontier.main(["a=b.json", "c=b.json"]) == 0  # what is a file as a whole is a path
+    printed = capsys.readouterr().out
+    assert "| whole |" in printed and "| c |" in printed
+
+
+def test_two_of_one_name_are_told_apart_or_refused(tmp_path, capsys):
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.json").write_text(json.dumps(evaluation("policy", 0.0, 2.43)))
+    a, b = str(tmp_path / "a.json"), str(tmp_path / "b.json")
+    assert frontier.main([a, b]) == 2
+    assert f"error: {b}: another evaluation is called 'policy'; give each a name" in capsys.readouterr().err
+    assert frontier.main([a, f"second={b}"]) == 0

@@ -1,17 +1,14 @@
 """From dialogues to rows, tables and differences, by hand; failures are in the denominator and never hidden."""
 
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 
-from cmpo import compare, measures, metrics
+from cmpo import measures
 from rollouts.judge import Evaluation
 from rollouts.rubrics import Verdict
 from rollouts.types import Dialogue, Order, Persona, Scenario, Turn
-from tests.evaluations import evaluation
 
 
 def turn(reward=0.0, action="chat", tokens=0):
@@ -130,16 +127,21 @@ def test_tables_by_hand():
     assert wide[2].startswith("| 1 | 2.00 | 100.0 |") and wide[3].startswith("| 2 | – | 0.0 |")
 
 
-def test_what_else_differs_between_two_results_is_said():
-    ours = evaluation("me")
-    assert compare.caveats(ours, ours) == []
-    (caveat,) = compare.caveats(ours, ours | {"judge": {"url": "http://x/v1", "model": ours["judge"]["model"]}})
-    assert caveat == "not the same judge: url embedded and http://x/v1"
+def test_pairs_are_of_one_scenario_whatever_its_name():
+    """The authors' two files call their records by the same numbers."""
+    ours = rows(2.0, 3.0, 5.0, 4.0)
+    others = [row | {"digest": "other"} for row in ours]
+    with pytest.raises(ValueError, match="4 and 4 with 0 in common"):
+        measures.differences(ours, others, common=True)
+    mixed = [*others[:2], *ours[2:]]
+    assert measures.differences(ours, mixed, common=True)["satisfaction"]["count"] == 2
+    older = [{name: value for name, value in row.items() if name != "digest"} for row in ours]
+    assert measures.differences(older, others)["satisfaction"]["count"] == 4
 
 
-def test_the_command_compares_two_files(tmp_path):
-    for name, played in (("a", rows(2.0, 3.0, 5.0, 4.0)), ("b", rows(1.0, 3.0, 5.0, 4.0))):
-        (tmp_path / f"{name}.json").write_text(json.dumps(evaluation(name) | {"dialogues": metrics.plain(played)}))
-    line = [sys.executable, "-m", "cmpo.compare", f"--result={tmp_path / 'a.json'}", f"--against={tmp_path / 'b.json'}"]
-    done = subprocess.run(line, capture_output=True, text=True, check=True)
-    assert "| a minus b |" in done.stdout and "| satisfaction, 1 to 5 | 0.25 |" in done.stdout
+def test_a_scenario_that_a_result_has_twice_is_refused():
+    ours = rows(2.0, 3.0, 5.0, 4.0)
+    with pytest.raises(
+        ValueError, match="expected each scenario once with each seed, got 4 and 5 dialogues of 4 and 4"
+    ):
+        measures.differences(ours, [*ours, ours[0]], common=True)

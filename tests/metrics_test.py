@@ -148,6 +148,22 @@ def test_resume_of_a_run_without_lines(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_no_line_ends_but_at_its_newline(tmp_path):
+    """Python's own splitlines would end one at each of these."""
+    odd = "a\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029b"
+    rows = [{"step": 1, "said": odd}, {"step": 2}]
+    metrics.write_lines(tmp_path / "own.jsonl", rows)
+    (tmp_path / "others.jsonl").write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in rows) + "\n\n")
+    assert metrics.read_lines(tmp_path / "own.jsonl") == metrics.read_lines(tmp_path / "others.jsonl") == rows
+
+
+def test_only_a_line_that_is_being_written_may_be_torn(tmp_path):
+    (tmp_path / "x.jsonl").write_text('{"step": 1}\n{"st')
+    assert metrics.read_lines(tmp_path / "x.jsonl", torn=True) == [{"step": 1}]
+    with pytest.raises(ValueError, match=r"x\.jsonl:2: expected a JSON object, got JSONDecodeError"):
+        metrics.read_lines(tmp_path / "x.jsonl")
+
+
 def test_a_broken_line_in_the_middle_is_reported(tmp_path):
     (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n{"st\n{"step": 3}\n')
     with pytest.raises(ValueError, match=r"metrics\.jsonl:2: expected a JSON object"):

@@ -106,6 +106,11 @@ def test_a_row_becomes_a_scenario():
         (("prompt",), REMOVED, "prompt.0.content: expected 'prompt' to be there, got {'extra_info'"),
         (("prompt",), [], "prompt.0.content: expected '0' to be there, got []"),
         (("prompt", 0, "content"), None, "prompt.0.content: expected str, got None"),
+        (("prompt", 0, "role"), "user", "prompt.0.role: expected 'system', got 'user'"),
+        (("prompt", 0, "role"), REMOVED, "prompt.0.role: expected 'role' to be there, got {'content'"),
+        (("prompt", 0, "content"), " \n", "prompt.0.content: expected text, got ' \\n'"),
+        (("prompt",), ROW["prompt"] * 2, "prompt: expected one message, got 2"),
+        (("prompt",), "You serve.", "prompt.0.content: expected '0' to be there, got 'You serve.'"),
         ((*DETAILS, "core_demand"), REMOVED, "core_demand.core_need_type: expected 'core_demand' to be there"),
         (
             (*DETAILS, "system_signal", "merchantNameMap"),
@@ -178,6 +183,39 @@ def test_a_damaged_file_is_read_whole_or_refused_by_its_name(content):
             assert str(error).startswith("config.data.path: ") and file.name in str(error)
         else:
             assert all(isinstance(text, str) for scenario in found for text in strings_of(scenario))
+
+
+def table(tmp_path, *rows):
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(list(rows)), tmp_path / "x.parquet")
+    return str(tmp_path / "x.parquet")
+
+
+def test_two_records_of_one_identity_are_refused(tmp_path):
+    others = [changed((*DETAILS, "index"), number) for number in range(300)]
+    path = table(tmp_path, *others, changed((*DETAILS, "index"), 7))
+    with pytest.raises(ValueError, match=rf"config.data.path: row 300 of '{path}' .*got those of row 7, 'train-4-7'"):
+        list(released.read(path))
+    path = table(tmp_path, changed((*DETAILS, "split"), "a-4"), changed((*DETAILS, "split"), "a"))
+    assert [scenario.id for scenario in released.read(path)] == ["a-4-4-17", "a-4-17"]
+
+
+def test_a_user_who_speaks_first_is_no_system_prompt_and_is_named_by_row(tmp_path):
+    user = changed(("prompt", 0, "role"), "user")
+    path = table(tmp_path, ROW, user)
+    with pytest.raises(ValueError, match=f"row 1 of '{path}' is no FDS record: prompt.0.role: expected 'system', got"):
+        list(released.read(path))
+
+
+def test_columns_and_fields_that_come_twice_are_refused(tmp_path):
+    found, path = pyarrow.Table.from_pylist([ROW]), str(tmp_path / "x.parquet")
+    pyarrow.parquet.write_table(found.append_column("prompt", found["prompt"]), path)
+    with pytest.raises(ValueError, match=rf"config.data.path: '{path}' has the columns \['prompt'\] more than once"):
+        list(released.read(path))
+    twice = pyarrow.StructArray.from_arrays([pyarrow.array(["system"])] * 2, names=["role", "role"])
+    prompts = pyarrow.ListArray.from_arrays([0, 1], twice)
+    pyarrow.parquet.write_table(found.set_column(found.column_names.index("prompt"), "prompt", prompts), path)
+    with pytest.raises(ValueError, match=f"config.data.path: '{path}' is not a parquet file, or a damaged one: .*dup"):
+        list(released.read(path))
 
 
 def test_rows_are_read_in_their_order(tmp_path):

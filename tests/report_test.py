@@ -141,10 +141,23 @@ def test_evaluations_beside_the_run_and_beside_the_frontier(run):
     assert ["gpt", "5", "qwen", "hard", "3.25", "–", "50.0", "–", "–", "1"] in rows
     assert ["down", *who, "hard", *"–––––", "1"] in rows
     assert page.count("<svg") == 3  # the curves, and two frontiers: who met other users is in none, nor who failed
-    assert page.count("difficulty hard<") == page.count("difficulty normal<") == 1 and page.count("gpt") == 1
+    assert page.count("difficulty hard<") == page.count("difficulty normal<") == 1
     pictures = page[page.index("<svg") : page.rindex("</svg>")]
+    frontiers = page[page.index("<figure class=half>") : page.rindex("</svg>")]
+    assert not any(f">{name}<" in frontiers for name in ("gpt", "down")) and ">policy<" in frontiers
     assert "#000000" not in pictures and pictures.count("<text") == len(re.findall("<text[^>]*fill:", pictures))
     assert "evaluation_torn.json: expected a JSON object" in page
+    assert "gpt, other than a$b_$c: user.model" in page and ">policy, " not in page
+
+
+def test_evaluations_by_other_rules_are_named_and_drawn_apart(run):
+    for name, changes in (("a", {}), ("b", {"episode.max_turns": 9}), ("c", {"episode.max_turns": 2}), ("d", {})):
+        (run / f"evaluation_{name}.json").write_text(json.dumps(evaluation(name, **changes)))
+    page = report.write_report(run).read_text()
+    _, *pictures = page[: page.rindex("</svg>")].split("<figure class=half>")
+    labels = [[name for name in "abcd" if f">{name}<" in picture] for picture in pictures]
+    assert labels == [["a", "d"], ["b"]]  # with two turns there is no frontier
+    assert "b, other than a: episode.max_turns 9 and 15" in page and ">d, " not in page
 
 
 def test_dialogues_are_a_mix_of_the_present_past(run):

@@ -58,10 +58,9 @@ def test_draws_follow_the_cut_softmax(temperature, top_k, top_p):
 def test_at_temperature_0_the_likeliest_of_what_is_allowed_is_drawn_for_certain():
     logits = jnp.asarray(np.random.default_rng(0).normal(size=(3, 300)), jnp.float32)
     allowed = jnp.ones((3, 300), bool).at[0, jnp.argmax(logits[0])].set(False)
+    draw, uniform = jax.jit(device.draw, static_argnums=2), jnp.array([0.0, 0.5, 0.999])
     for mask in (None, allowed):
-        token, logprobs, model_logprobs = jax.jit(lambda u: device.draw(logits, u, Sampling(temperature=0.0), mask))(
-            jnp.array([0.0, 0.5, 0.999])
-        )
+        token, logprobs, model_logprobs = draw(logits, uniform, Sampling(temperature=0.0), mask)
         likely = np.asarray(logits if mask is None else jnp.where(mask, logits, -jnp.inf))
         assert token.tolist() == np.argmax(likely, axis=-1).tolist() and logprobs.tolist() == [0.0] * 3
         expected = np.log(cut(np.asarray(logits[0]), 1.0, 0, 1.0)[token[0]])
