@@ -45,7 +45,7 @@ def evaluate(
     seeds: int,
     clients: rollout.Clients | None = None,
     *,
-    pages: Callable[[int], contextlib.AbstractContextManager[Page | None]] = contextlib.nullcontext,
+    pages: Callable[[int], contextlib.AbstractContextManager[Page | None]] = lambda seed: contextlib.nullcontext(),
     stopping: Callable[[], bool] = lambda: False,
 ) -> list[Played]:
     """Plays `seeds` sets of held-out scenarios, one dialogue each; evaluated, too, under config.eval.evaluators.

@@ -16,7 +16,6 @@ from tests.runs import tiny
 INCOMPARABLE = {
     "episode.max_turns": 2,
     "episode.farewell": True,
-    "episode.format_outcome": 0.0,
     "user.model": "other",
     "user.temperature": 0.0,
     "user.max_tokens": 16,
@@ -26,6 +25,7 @@ INCOMPARABLE = {
     "judge.weights.persona": 0.0,
 }
 SAID = {
+    "episode.format_outcome": 0.0,  # what training charges: satisfaction is 0 in any case
     "agent.temperature": 0.0,
     "algo.name": "grpo",
     "data.difficulty": "normal",  # without other scenarios: of a file
