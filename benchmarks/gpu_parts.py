@@ -2,7 +2,7 @@
 
 A part is a generator of records: a figure, and beside it what the device itself can do (`products`, `copies`), so that
 `ratio` is the share of that. Weights are random, in Qwen2.5's shapes and with the paper's settings (configs/fds.py).
-Times are medians after a first call, which compiles and is said apart.
+Times are medians, after a first call; what compiling takes is said apart.
 """
 
 import asyncio
@@ -12,6 +12,7 @@ import math
 import pathlib
 import statistics
 import tempfile
+import time
 import unittest.mock
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
@@ -54,7 +55,7 @@ class Sizes(NamedTuple):
         (16384, 3584, 18944),
         (16384, 1536, 8960),
     )
-    copied: int = 2**30  # float32 numbers read, and as many written
+    copied: int = 2**29  # float32 numbers read, and as many written
     calls: int = 10  # of a product or a copy, one after another
     repeats: int = 3  # of what a median is taken of
     lengths: tuple[int, ...] = (4096, 8192)  # of rows, ascending: the peak of memory never goes down
@@ -115,7 +116,7 @@ def products(sizes: Sizes) -> dict[tuple[int, int, int], float]:
     for rows, inner, columns in sizes.products:
         keys = jax.random.split(jax.random.key(0))
         a, b = (jax.random.normal(*x, jnp.bfloat16) for x in zip(keys, ((rows, inner), (inner, columns)), strict=True))
-        took, _ = timed(lambda a=a, b=b: [product(a, b) for _ in range(sizes.calls)][-1], sizes.repeats)
+        took = timed(lambda a=a, b=b: in_a_row(lambda: product(a, b), sizes.calls), sizes.repeats)
         rates[rows, inner, columns] = 2 * rows * inner * columns * sizes.calls / took
     return rates
 
@@ -123,18 +124,31 @@ def products(sizes: Sizes) -> dict[tuple[int, int, int], float]:
 def copies(sizes: Sizes) -> float:
     """Bytes a second, read and written, of a large array to another."""
     x, negate = jax.random.normal(jax.random.key(0), sizes.copied), jax.jit(jnp.negative)
-    took, _ = timed(lambda: [negate(x) for _ in range(sizes.calls)][-1], sizes.repeats)
+    took = timed(lambda: in_a_row(lambda: negate(x), sizes.calls), sizes.repeats)
     return 2 * x.nbytes * sizes.calls / took
 
 
-def timed(work: Callable[[], Any], repeats: int) -> tuple[float, float]:
-    """Median seconds until the result of `work` is there, and those of a first call."""
+def timed(work: Callable[[], Any], repeats: int) -> float:
+    """Median seconds until the result of `work` is there, after a first call."""
 
     def once():
         return contest.seconds(lambda: jax.block_until_ready(work()))
 
-    first = once()
-    return statistics.median(once() for _ in range(repeats)), first
+    once()
+    return statistics.median(once() for _ in range(repeats))
+
+
+def in_a_row(work: Callable[[], jax.Array], count: int) -> jax.Array:
+    """The last of several results, which are not held at the same time."""
+    for _ in range(count):
+        result = work()
+    return result
+
+
+def compiled(lowered: jax.stages.Lowered) -> tuple[jax.stages.Compiled, float]:
+    """The program, and the seconds that it takes to compile it."""
+    started = time.perf_counter()
+    return lowered.compile(), time.perf_counter() - started
 
 
 def random_weights(model: qwen2.Qwen2Config) -> qwen2.Params:
@@ -155,7 +169,7 @@ def update(size: str, sizes: Sizes, **changes) -> Iterator[Record]:
     loss = step.cmpo_share(**{name: config.algo[name] for name in ("clip_low", "clip_high", "kl_weight")})
     frozen = random_weights(model) if model.lora_rank else {}
     params = policy.trained(model, mesh, None, 0)
-    state = params, jax.jit(optimizer.init)(params)
+    state, values = (params, jax.jit(optimizer.init)(params)), {}
     del params  # the update takes it over
     name = f"update of Qwen2.5-{size.upper()}" + (f", LoRA of rank {model.lora_rank}" if model.lora_rank else "")
 
@@ -163,22 +177,22 @@ def update(size: str, sizes: Sizes, **changes) -> Iterator[Record]:
         host = rows(model, length, sizes)
         packed, extras = sharding.rows(mesh, (host, signals(model, host)), config.train.micro_rows)
         jitted = step.make_update(model, mesh, optimizer, loss, temperature=config.engine.temperature)
-        program = jitted.lower(*state, frozen, packed, extras).compile()
+        program, compiling = compiled(jitted.lower(*state, frozen, packed, extras))
 
         def work(packed, program=program, extras=extras):
-            nonlocal state
+            nonlocal state, values
             *state, values = program(*state, frozen, packed, extras)
             return values
 
-        took, first = timed(functools.partial(work, packed), sizes.repeats)
-        if work(packed)["updates_skipped"]:
+        took = timed(functools.partial(work, packed), sizes.repeats)
+        if values["updates_skipped"]:
             raise FloatingPointError(f"{name}: expected a finite loss and gradient, and the update was skipped")
         count, needed = np.sum(host.segment_ids > 0), operations(model, host)
         rate, everything = needed / took, sum(leaf.size for leaf in jax.tree.leaves(qwen2.shapes(model)))
         note = (
             f"{count:,} tokens in {took:.3f} s, {np.mean(host.mask):.0%} scored; {rate / 1e12:.4g} TFLOP/s of "
             f"{4 if model.lora_rank else 6} operations a weight that a token meets and 12 a pair of attention; "
-            f"6 N T: {6 * everything * count / took / ceiling:.0%}; first call {first:.1f} s"
+            f"6 N T: {6 * everything * count / took / ceiling:.0%}; compiled in {compiling:.1f} s"
         )
         what = f"{name}, rows of {length:,}"
         yield record(what, count / took, count * ceiling / needed, "the rate of products", "tokens/s", note)
@@ -196,7 +210,10 @@ def update(size: str, sizes: Sizes, **changes) -> Iterator[Record]:
 
 
 def rows(model: qwen2.Qwen2Config, length: int, sizes: Sizes) -> batch.Rows:
-    """Full rows of random dialogues, one group in each, that share their prompt; five tokens in eight after it count."""
+    """Full rows of random dialogues, a group in each.
+
+    They share their prompt; of what follows, five tokens in eight count.
+    """
     rng, streams = np.random.default_rng(0), []
     members = max(2, length // 2048)
     tail = (length - sizes.prompt) // members
@@ -255,7 +272,7 @@ def costs(what: str, work: Callable[[], Any], program: Any) -> Iterator[Record]:
 
 
 def decode(size: str, sizes: Sizes) -> Iterator[Record]:
-    """The sampler's step, every slot in use, and between half and all of the context in it; then the costs of a call."""
+    """The sampler's step, in every slot between half and all of the context; then the costs of a call."""
     config, model = settings(size, sizes)
     ceiling = copies(sizes)
     weights = random_weights(model)
@@ -271,20 +288,21 @@ def decode(size: str, sizes: Sizes) -> Iterator[Record]:
         seeds, places = np.arange(slots, dtype=np.uint32), np.zeros(slots, np.int32)
         rest = seeds, places, np.ones(slots, bool), places, None
         logits = jax.random.normal(jax.random.key(1), (slots, model.vocab_size))
-        program = sampling.decode.lower(model, weights, kv, logits, *rest, sampling=layout, stop_id=0).compile()
+        options = {"sampling": layout, "stop_id": 0}
+        program, compiling = compiled(sampling.decode.lower(model, weights, kv, logits, *rest, **options))
 
         def work(program=program, lengths=lengths, rest=rest):
             nonlocal kv, logits
             drawn, logits, kv = program(weights, kv._replace(lengths=jnp.asarray(lengths)), logits, *rest)
             return drawn.counts
 
-        took, first = timed(work, sizes.repeats)
+        took = timed(work, sizes.repeats)
         count = int(work().sum())  # a slot that happened to draw the stop token has fewer
         held = kv.k.nbytes + kv.v.nbytes
         cached = held * (lengths.mean() + layout.steps / 2) / sizes.context
         note = (
             f"{1e3 * took / layout.steps:.4g} ms a step, {read / 1e9:.4g} GB of weights and {cached / 1e9:.4g} GB of "
-            f"keys and values; {lengths.min():,} to {lengths.max():,} tokens a slot; first call {first:.1f} s"
+            f"keys and values; {lengths.min():,} to {lengths.max():,} tokens a slot; compiled in {compiling:.1f} s"
         )
         what = f"decoding with Qwen2.5-{size.upper()}, {slots} slots"
         bound = count * ceiling / (layout.steps * (read + cached))
@@ -319,7 +337,7 @@ def gap(size: str, sizes: Sizes) -> Iterator[Record]:
     async def drawn() -> list:
         async with engine:
             sessions = [engine.open() for _ in prompts]
-            turns = (session.generate(ids, seed) for seed, (session, ids) in enumerate(zip(sessions, prompts, strict=True)))
+            turns = (session.generate(ids, len(ids)) for session, ids in zip(sessions, prompts, strict=True))
             return await asyncio.gather(*turns)
 
     streams = []
@@ -338,10 +356,11 @@ def gap(size: str, sizes: Sizes) -> Iterator[Record]:
 
     trained, exact, sampled = score(model.dtype), score("float32"), host.sampled_logprobs[host.mask]
     apart, rounding = np.abs(sampled - trained), np.abs(exact - trained)
+    least = np.spacing(np.abs(trained).max())  # the last place of a float32: where nothing is apart, this
     note = f"{len(apart):,} tokens drawn by Qwen2.5-{size.upper()} with random weights, {model.dtype}"
     for name, of in (("largest", np.max), ("mean", np.mean)):
-        what, peer = f"sampler and trainer apart, {name}", "the trainer in float32"
-        yield record(what, float(of(apart)), float(of(rounding)), peer, "nats", note, less=True)
+        what, values = f"sampler and trainer apart, {name}", (float(max(of(x), least)) for x in (apart, rounding))
+        yield record(what, *values, "the trainer from float32", "nats", note, less=True)
 
 
 # A whole step.
@@ -367,14 +386,13 @@ def rl_step(size: str, sizes: Sizes) -> Iterator[Record]:
         state, found, _ = made.rl_step(state)
     whole = sum(found["seconds"].values())
     note = (
-        f"{found['new_tokens']:,} tokens drawn in {found['dialogues_ok']} dialogues of {found['turns_mean']:.2f} turns, "
-        f"random weights; the step before, which compiles: {sum(first['seconds'].values()):.1f} s"
+        f"{found['dialogues_ok']} dialogues of {found['turns_mean']:.2f} turns, {found['new_tokens']:,} tokens drawn, "
+        f"random weights; logprob_gap_max {found['logprob_gap_max']:.2g} nats in {model.dtype}; the step before it, "
+        f"which compiles: {sum(first['seconds'].values()):.1f} s"
     )
-    what = f"a step with Qwen2.5-{size.upper()} in the embedded gym"
     for phase, took in found["seconds"].items():
-        yield record(f"{what}: {phase}", took, whole, "the whole step", "s", note)
-    apart = float(found["logprob_gap_max"])
-    yield record(f"{what}: logprob_gap_max", apart, apart, "itself", "nats", f"{model.dtype}, {note}")
+        what = f"a step with Qwen2.5-{size.upper()} in the embedded gym: {phase}"
+        yield record(what, took, whole, "the whole step", "s", note)
 
 
 def terse(turn_format: Callable[..., grammar.Grammar], *arguments) -> grammar.Grammar:
