@@ -9,13 +9,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from benchmarks import gpu, gpu_parts, profiles
+from benchmarks.gpu import __main__ as gpu
+from benchmarks.gpu import device, learning, playing, profiles
 from cmpo import batch, sharding
 from models import qwen2
 from models import tokenizer as tokenizers
 from rollouts import chat, grammar
 
-TINY = gpu_parts.Sizes(
+TINY = device.Sizes(
     products=((16, 16, 16), (32, 16, 8)),
     copied=2**12,
     calls=2,
@@ -53,7 +54,7 @@ COSTS = ["cost 1", "cost 2", "cost 3"]
 @pytest.fixture
 def one_device(monkeypatch):
     """A trainer's mesh is of the first device, as where there is one GPU."""
-    monkeypatch.setattr(sharding, "make_mesh", functools.partial(sharding.make_mesh, devices=[gpu_parts.device()]))
+    monkeypatch.setattr(sharding, "make_mesh", functools.partial(sharding.make_mesh, devices=[device.accelerator()]))
 
 
 @pytest.mark.parametrize(
@@ -67,7 +68,7 @@ def one_device(monkeypatch):
     ],
 )
 def test_a_part_yields_its_figures(name, endings, units, one_device):
-    records = list(gpu_parts.PARTS[name](TINY))
+    records = list(gpu.PARTS[name](TINY))
     assert len(records) == len(endings)
     for record, ending in zip(records, endings, strict=True):
         assert record["what"].endswith(ending)
@@ -85,7 +86,7 @@ def test_a_part_that_fails_leaves_the_others_and_is_named(tmp_path, monkeypatch,
     def part(name, fails=False):
         def yields(_):
             seen.append([record["what"] for record in json.loads(path.read_text())] if path.exists() else [])
-            yield gpu_parts.record(name, 1, 2, "a ceiling", "tokens/s", "")
+            yield device.record(name, 1, 2, "a ceiling", "tokens/s", "")
             seen.append([record["what"] for record in json.loads(path.read_text())])
             if fails:
                 raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory\nwhile trying to allocate 99 bytes")
@@ -102,7 +103,7 @@ def test_a_part_that_fails_leaves_the_others_and_is_named(tmp_path, monkeypatch,
 
 
 def test_a_part_whose_process_dies_or_takes_too_long_leaves_its_figures():
-    record = gpu_parts.record("kept", 1, 2, "a ceiling", "tokens/s", "")
+    record = device.record("kept", 1, 2, "a ceiling", "tokens/s", "")
     soon, late = time.monotonic() + 0.5, time.monotonic() + 60
 
     def after(end, until):
@@ -138,13 +139,13 @@ def test_memory_is_asked_for_once_whatever_the_variable_is_called(monkeypatch):
 def test_figures_that_are_none_are_refused():
     for ours, peer in ((0.0, 1.0), (1.0, math.nan), (math.inf, 1.0)):
         with pytest.raises(ValueError, match="speed: expected positive numbers"):
-            gpu_parts.record("speed", ours, peer, "a ceiling", "tokens/s", "")
+            device.record("speed", ours, peer, "a ceiling", "tokens/s", "")
 
 
 def test_rows_are_full_share_their_prompts_and_half_of_them_counts():
     model = qwen2.Qwen2Config(1000, 8, 16, 1, 1, 1)
     for length, members in ((4096, 2), (8192, 4)):
-        rows = gpu_parts.rows(model, length, gpu_parts.Sizes())
+        rows = learning.rows(model, length, device.Sizes())
         assert rows.tokens.shape == (16384 // length, length)
         assert (rows.segment_ids > 0).all() and rows.segment_ids.max() == 1 + members
         assert set(rows.prefix_ids.ravel()) == {0, 1} and 0.4 < rows.mask.mean() < 0.6
@@ -168,12 +169,12 @@ def test_operations_by_hand(rank, times):
     layer = 8 * 8 + 2 * 8 * 4 + 8 * 8 + 3 * 8 * 16  # q, k and v, o, the MLP
     pairs = (1 + 2 + 3) + (1 + 2)
     by_hand = times * (5 * layer + 2 * 100 * 8) + 6 * 5 * adapters + 12 * 2 * 4 * pairs
-    assert gpu_parts.operations(model, rows) == by_hand
+    assert learning.operations(model, rows) == by_hand
 
 
 def test_random_weights_write_whole_turns_of_a_few_tokens():
     tokenizer = tokenizers.train(["The order is late, I am sorry."], 300)
-    rules = gpu_parts.terse(grammar.turn_format, tokenizer, 400)
+    rules = playing.terse(grammar.turn_format, tokenizer, 400)
     rng, lengths = np.random.default_rng(0), []
     for _ in range(50):
         ids, state = [], 0

@@ -5,7 +5,7 @@
 
 Weights are random, in Qwen2.5's shapes: nothing is downloaded, and no other project is needed. Where packages cannot
 be installed and JAX, Flax, optax, orbax, chex, tokenizers, httpx and msgpack are there, what is still wanted is pure
-Python: ml-collections, starlette, and sniffio. `benchmarks/gpu_parts.py` holds the parts, those wanted most first;
+Python: ml-collections, starlette, and sniffio. PARTS are in the order in which they are wanted;
 docs/gpu.md says what they mean.
 
 Each part has a process of its own, on the first GPU (or the first of CUDA_VISIBLE_DEVICES): one that runs out of memory
@@ -16,6 +16,7 @@ compiled is kept in ~/.cache/cmpo: a second run goes further in the same time.
 
 import argparse
 import contextlib
+import functools
 import json
 import os
 import pathlib
@@ -27,8 +28,21 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from benchmarks import contest
-from benchmarks.gpu_parts import PARTS, Record, Sizes, device
+from benchmarks.gpu import device, drawing, learning, playing
+from benchmarks.gpu.device import Record, Sizes
 from cmpo import command, plan
+
+PARTS: dict[str, Callable[[Sizes], Iterator[Record]]] = {  # what is wanted most comes first
+    "ceilings": device.ceilings,
+    "update-1.5b": functools.partial(learning.update, "1.5b"),
+    "decode-1.5b": functools.partial(drawing.decode, "1.5b"),
+    "step-1.5b": functools.partial(playing.rl_step, "1.5b"),
+    "gap-0.5b": functools.partial(drawing.gap, "0.5b"),
+    "update-0.5b": functools.partial(learning.update, "0.5b"),
+    "update-7b": functools.partial(learning.update, "7b", **{"model.lora_rank": 32}),
+    "decode-7b": functools.partial(drawing.decode, "7b"),
+}
+"""Name -> what yields its records."""
 
 HEADS = ("what", "ours", "unit", "beside", "ratio", "note")
 
@@ -73,7 +87,7 @@ def guarded(name: str, sizes: Sizes) -> Iterator[Record]:
     try:
         yield from PARTS[name](sizes)
     except Exception as error:  # of whatever kind: the others' figures are worth having
-        yield failure(name, f"{type(error).__name__}: {error}", device().device_kind)
+        yield failure(name, f"{type(error).__name__}: {error}", device.accelerator().device_kind)
 
 
 def apart(name: str, arguments: Sequence[str], until: float) -> Iterator[Record]:
@@ -129,7 +143,7 @@ def main() -> None:
     parser.add_argument("--only", choices=PARTS, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.only:
-        if device().platform == "cpu":
+        if device.accelerator().platform == "cpu":
             sys.exit("expected a GPU, and JAX sees none: is jax[cuda13] or jax[cuda12] installed?")
         command.keep_programs()
         with contextlib.redirect_stdout(sys.stderr):  # what others print is no record
