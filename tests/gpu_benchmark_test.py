@@ -1,11 +1,14 @@
 """`benchmarks.gpu` in a tiny form: every part's figures, and what becomes of them where a part fails."""
 
+import dataclasses
 import functools
 import json
 import math
 import time
 from types import SimpleNamespace
 
+import chex
+import jax
 import numpy as np
 import pytest
 
@@ -113,7 +116,7 @@ def test_a_part_whose_process_dies_or_takes_too_long_leaves_its_figures():
     for end, until, reason in (
         ("kill -9 $$", late, "exit status -9: why"),
         ("exit 3", late, "exit status 3: why"),
-        ("exec sleep 60", soon, "the time was over"),
+        ("exec sleep 20", soon, "the time was over"),
     ):
         kept, failed = after(end, until)
         assert kept == record and failed == gpu.failure("x", reason, record["device"])
@@ -140,6 +143,14 @@ def test_figures_that_are_none_are_refused():
     for ours, peer in ((0.0, 1.0), (1.0, math.nan), (math.inf, 1.0)):
         with pytest.raises(ValueError, match="speed: expected positive numbers"):
             device.record("speed", ours, peer, "a ceiling", "tokens/s", "")
+
+
+def test_random_weights_are_those_of_the_model_in_its_precision():
+    model = qwen2.Qwen2Config(40, 8, 16, 3, 1, 1, dtype="bfloat16", lora_rank=2)
+    plain = dataclasses.replace(model, lora_rank=0)
+    weights = device.random_weights(model)
+    chex.assert_trees_all_equal_shapes_and_dtypes(weights, qwen2.cast(plain, qwen2.init(plain, jax.random.key(0))))
+    assert all(float(np.std(x, dtype=np.float64)) > 0 for x in jax.tree.leaves(weights) if x.dtype == "bfloat16")
 
 
 def test_rows_are_full_share_their_prompts_and_half_of_them_counts():

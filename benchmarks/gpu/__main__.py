@@ -1,6 +1,6 @@
 """What one GPU makes of updates, decoding and a whole step, beside its own ceilings: a table, within eight minutes.
 
-    pip install -e . 'jax[cuda13]'                         # or cuda12
+    pip install -e '.[cuda13]'                             # or cuda12
     python -m benchmarks.gpu [--json=FILE] [--part=NAME[,NAME]] [--minutes=8]
 
 Weights are random, in Qwen2.5's shapes: nothing is downloaded, and no other project is needed. Where packages cannot

@@ -131,9 +131,13 @@ def compiled(lowered: jax.stages.Lowered) -> tuple[jax.stages.Compiled, float]:
 
 
 def random_weights(model: qwen2.Qwen2Config) -> qwen2.Params:
-    """The model without adapters, in the precision that it computes in, and never in another."""
-    plain = dataclasses.replace(model, lora_rank=0)
-    return jax.jit(lambda: qwen2.cast(plain, qwen2.init(plain, jax.random.key(0))))()
+    """The model without adapters, in the precision that it computes in; all layers alike.
+
+    So the peak of memory is not that of drawing numbers, which takes several times what is drawn.
+    """
+    plain, single = (dataclasses.replace(model, lora_rank=0, num_layers=layers) for layers in (model.num_layers, 1))
+    drawn = jax.jit(lambda: qwen2.cast(single, qwen2.init(single, jax.random.key(0))))()
+    return jax.tree.map(lambda x, like: jnp.broadcast_to(x, like.shape), drawn, qwen2.shapes(plain))
 
 
 def costs(what: str, work: Callable[[], Any], program: Any) -> Iterator[Record]:
