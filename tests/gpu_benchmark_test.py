@@ -112,7 +112,7 @@ def test_a_part_whose_process_dies_or_takes_too_long_leaves_its_figures():
     def after(end, until):
         return list(gpu.apart("x", ["sh", "-c", f'echo "$0"; echo why >&2; {end}', json.dumps(record)], until))
 
-    assert after("true", late) == [record]
+    assert after("true", late) == after("exec >&-; sleep 0.2", late) == [record]  # some take a while to end
     for end, until, reason in (
         ("kill -9 $$", late, "exit status -9: why"),
         ("exit 3", late, "exit status 3: why"),
@@ -150,7 +150,7 @@ def test_random_weights_are_those_of_the_model_in_its_precision():
     plain = dataclasses.replace(model, lora_rank=0)
     weights = device.random_weights(model)
     chex.assert_trees_all_equal_shapes_and_dtypes(weights, qwen2.cast(plain, qwen2.init(plain, jax.random.key(0))))
-    assert all(float(np.std(x, dtype=np.float64)) > 0 for x in jax.tree.leaves(weights) if x.dtype == "bfloat16")
+    assert all(np.asarray(x, np.float32).std() > 0 for x in jax.tree.leaves(weights) if x.dtype == "bfloat16")
 
 
 def test_rows_are_full_share_their_prompts_and_half_of_them_counts():

@@ -108,6 +108,7 @@ def apart(name: str, arguments: Sequence[str], until: float) -> Iterator[Record]
                     record = json.loads(text)
                     on = record["device"]
                     yield record
+                process.wait()
             finally:
                 timer.cancel()
                 process.kill()  # whoever reads no further does not leave it on the device
