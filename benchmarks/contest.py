@@ -13,6 +13,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from cmpo import files
+
 SHAPE = {"hidden_size": 256, "intermediate_size": 768, "num_layers": 6, "num_heads": 8, "num_kv_heads": 2}
 """The model of all of them, float32, with tied embeddings; the vocabulary differs."""
 
@@ -82,7 +84,7 @@ def write(path: pathlib.Path | None, records: Sequence[Mapping[str, Any]]) -> No
     """Writes the records of --json, each with this machine as its device; nothing without a path."""
     if path:
         device = {"device": f"{platform.machine()}, {os.cpu_count()} cores"}
-        path.write_text(json.dumps([device | record for record in records], indent=2) + "\n", encoding="utf-8")
+        files.replace(path, json.dumps([device | record for record in records], indent=2) + "\n")
 
 
 def seconds(work: Callable[[], Any]) -> float:

@@ -1,0 +1,122 @@
+"""The update of phase 2 on one device: its speed, its memory beside the plan's, its costs."""
+
+import functools
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import numpy as np
+from flax import traverse_util
+from ml_collections import ConfigDict
+
+from benchmarks.gpu import device
+from benchmarks.gpu.device import Record, Sizes
+from cmpo import batch, plan, setup, sharding, step
+from cmpo import model as policy
+from models import lora, qwen2
+
+HELD = ("parameters that are trained, float32", "parameters that are frozen", "moments of the optimizer")
+"""What an update alone holds of what `cmpo.plan` says a run always does."""
+
+
+def update(size: str, sizes: Sizes, **changes) -> Iterator[Record]:
+    """The update of phase 2, as the trainer makes it, on rows of each length; then the costs of one row of the last."""
+    config, model = device.settings(size, sizes, **changes)
+    mesh = sharding.make_mesh(devices=[device.accelerator()])
+    ceiling = max(device.products(sizes).values())
+    optimizer = setup.optimizers(config)["rl"]
+    loss = step.cmpo_share(**{name: config.algo[name] for name in ("clip_low", "clip_high", "kl_weight")})
+    frozen = device.random_weights(model) if model.lora_rank else {}
+    params = policy.trained(model, mesh, None, 0)
+    state, values = (params, jax.jit(optimizer.init)(params)), {}
+    del params  # the update takes it over
+    name = f"update of Qwen2.5-{size.upper()}" + (f", LoRA of rank {model.lora_rank}" if model.lora_rank else "")
+
+    for length in sizes.lengths:
+        host = rows(model, length, sizes)
+        packed, extras = sharding.rows(mesh, (host, signals(model, host)), config.train.micro_rows)
+        jitted = step.make_update(model, mesh, optimizer, loss, temperature=config.engine.temperature)
+        program, compiling = device.compiled(jitted.lower(*state, frozen, packed, extras))
+
+        def work(packed, program=program, extras=extras):
+            nonlocal state, values
+            *state, values = program(*state, frozen, packed, extras)
+            return values
+
+        took = device.timed(functools.partial(work, packed), sizes.repeats)
+        if values["updates_skipped"]:
+            raise FloatingPointError(f"{name}: expected a finite loss and gradient, and the update was skipped")
+        count, needed = np.sum(host.segment_ids > 0), operations(model, host)
+        rate, everything = needed / took, sum(leaf.size for leaf in jax.tree.leaves(qwen2.shapes(model)))
+        note = (
+            f"{count:,} tokens in {took:.3f} s, {np.mean(host.mask):.0%} scored; {rate / 1e12:.4g} TFLOP/s of "
+            f"{4 if model.lora_rank else 6} operations a weight that a token meets and 12 a pair of attention; "
+            f"6 N T: {6 * everything * count / took / ceiling:.0%}; compiled in {compiling:.1f} s"
+        )
+        what = f"{name}, rows of {length:,}"
+        yield device.record(what, count / took, count * ceiling / needed, "the rate of products", "tokens/s", note)
+
+        what, expected = f"{what}, peak memory", planned(config, model, length)
+        account = memory(program)
+        peak = (device.accelerator().memory_stats() or {}).get("peak_bytes_in_use", account)
+        note = f"XLA's own account of the update: {account / 1e9:.4g} GB"
+        yield device.record(what, peak / 1e9, expected / 1e9, "--dry_run", "GB", note, less=True)
+
+    alone = packed.replace(segment_ids=packed.segment_ids.at[1:].set(0))  # the other rows are padding then
+    yield from device.costs(f"{name}, a row of {length:,}", lambda: jax.block_until_ready(work(alone)), program)
+
+
+def rows(model: qwen2.Qwen2Config, length: int, sizes: Sizes) -> batch.Rows:
+    """Full rows of random dialogues, a group in each.
+
+    They share their prompt; of what follows, five tokens in eight count.
+    """
+    rng, streams = np.random.default_rng(0), []
+    members = max(2, length // 2048)
+    tail = (length - sizes.prompt) // members
+    mask = np.concatenate([np.zeros(sizes.prompt, bool), np.arange(tail) % 8 >= 3])
+    for group in range(max(1, sizes.tokens // length)):
+        prompt = rng.integers(0, model.vocab_size, sizes.prompt)
+        for _ in range(members):
+            tokens = np.concatenate([prompt, rng.integers(0, model.vocab_size, tail)])
+            sampled = np.where(mask, -math.log(model.vocab_size), 0)  # about what the model thinks of them
+            streams.append(batch.Stream(tokens, mask, sampled, np.zeros(len(tokens)), group))
+    return batch.pack(streams, row_length=length, share=True)
+
+
+def signals(model: qwen2.Qwen2Config, host: batch.Rows) -> tuple[np.ndarray, np.ndarray]:
+    """Advantages and reference logprobs, [R, T] float32."""
+    advantages = np.random.default_rng(1).choice([-1, 1], host.tokens.shape)
+    return advantages.astype(np.float32), host.sampled_logprobs.copy()
+
+
+def operations(model: qwen2.Qwen2Config, host: batch.Rows) -> int:
+    """Floating-point operations that one update of these rows cannot do without.
+
+    A multiplication and an addition for each weight of a layer and token, once forward and twice backward; for the
+    head, scored tokens only; for frozen weights, once backward: they have no gradient. Of attention, two products
+    forward and four backward for each pair of a token and one that it sees. Norms and the like are not counted, nor
+    what is computed again.
+    """
+    flat = traverse_util.flatten_dict(qwen2.shapes(model))
+    kernels = sum(leaf.size for path, leaf in flat.items() if path[0] == "layers" and path[-1] == "kernel")
+    adapters = sum(leaf.size for path, leaf in flat.items() if path[-1] in (lora.A, lora.B))
+    head, used = model.vocab_size * model.hidden_size, host.segment_ids > 0
+    count, scored, pairs = np.sum(used), np.sum(host.mask), np.sum((host.positions + 1)[used], dtype=np.int64)
+    weights = (4 if model.lora_rank else 6) * (kernels * count + head * scored) + 6 * adapters * count
+    return int(weights + 12 * model.num_layers * model.num_heads * model.head_dim * pairs)
+
+
+def planned(config: ConfigDict, model: qwen2.Qwen2Config, length: int) -> int:
+    """Bytes that `--dry_run` says an update takes, without what a run holds beside it."""
+    config.train.row_length = length
+    needs = plan.needs(config, model, dict.fromkeys(sharding.AXES, 1))
+    return sum(needs["always"][item] for item in HELD) + sum(needs["updating"].values())
+
+
+def memory(program: Any) -> int:
+    """Bytes that a compiled program takes while it runs, by its own account."""
+    found = program.memory_analysis()
+    sizes = found.argument_size_in_bytes, found.output_size_in_bytes, found.temp_size_in_bytes
+    return sum(sizes) - found.alias_size_in_bytes
