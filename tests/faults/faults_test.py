@@ -61,7 +61,7 @@ def test_an_answer_after_a_fault_is_an_answer(fault):
 def test_faults_side_by_side_spoil_only_their_own_request():
     names = list(FAULTS)
     with Server(lambda number, body: names[body["seed"] % len(names)] if body["seed"] % 2 else "") as server:
-        results = ask(server.url, times=60, retries=0, breaker_failures=99)
+        results = ask(server.url, times=60, retries=0, breaker_failures=99, read_timeout=1.0, total_timeout=1.5)
     for seed, result in enumerate(results):
         if seed % 2:
             assert result.cause == CAUSE[names[seed % len(names)]]
