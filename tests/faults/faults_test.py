@@ -17,7 +17,11 @@ CAUSES = {
     "judge_timeout": ("hang", "drip"),
     "judge_http_429": ("storm", "storm_date"),
     "judge_http_500": ("error",),
-    "judge_malformed": ("html", "truncated", "schema", "charset", "compressed"),
+    "judge_malformed": ("html", "truncated", "schema", "charset", "compressed", "stream"),
+    "judge_error": ("told",),
+    "judge_truncated": ("cut_off", "thoughts"),
+    "judge_filtered": ("filtered",),
+    "judge_refused": ("refused",),
     "judge_too_large": ("huge", "endless"),
 }
 CAUSE = {fault: cause for cause, faults in CAUSES.items() for fault in faults}
