@@ -112,7 +112,7 @@ def test_a_setting_that_is_none_is_named(field, value):
     [
         (
             400,
-            "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead.",
+            "Unsupported parameter: 'max_tokens' is not supported with this model.",
             "config.user.max_tokens, config.user.max_tokens_field",
         ),
         (
