@@ -128,7 +128,7 @@ def test_addresses_and_networks(environment, url, exempt, direct):
 
 @pytest.mark.parametrize(
     "value",
-    ["nonsense://x:1", "http://", "http://me:s3cret@x:99999", "http://[s3cret", "http://x:s3cret", "socks9://x"],
+    ["nonsense://x:1", "http://", "http://me:s3cret@x:99999", "http://s3cret\x7f", "http://x:s3cret", "socks9://x"],
 )
 @pytest.mark.parametrize("variable", ["HTTP_PROXY", "all_proxy"])
 def test_a_proxy_that_is_none_is_refused_by_its_variable_before_anybody_is_asked(environment, value, variable):
