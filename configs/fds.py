@@ -191,7 +191,7 @@ def _endpoint(model: str, temperature: float, url: str = "embedded", max_tokens:
             "model": model,
             "api_key_env": "",  # name of the environment variable that holds the key
             "temperature": temperature,
-            "max_tokens": max_tokens,
+            "max_tokens": max_tokens,  # thoughts included; what is cut off is no answer
             "response_format": "json_schema",  # how a judge's schema is passed on: json_schema | json_object+schema |
             # json_object | none, see docs/endpoints.md; its answers are held to it in any case
             "max_tokens_field": "max_tokens",  # its name in a request: max_tokens | max_completion_tokens

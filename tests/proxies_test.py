@@ -6,6 +6,7 @@ import pytest
 
 from rollouts import proxies
 from rollouts.client import ChatClient, Endpoint
+from rollouts.meter import Meter, Spent
 from rollouts.types import DialogueError, Message
 from tests.faults.server import Server
 
@@ -20,11 +21,11 @@ def environment(monkeypatch):
     return monkeypatch
 
 
-def ask(url, **options):
+def ask(url, meter=None, **options):
     """The answer, or the DialogueError."""
 
     async def run():
-        async with ChatClient("user", Endpoint(url, "m", **{"retries": 0} | options)) as client:
+        async with ChatClient("user", Endpoint(url, "m", **{"retries": 0} | options), meter=meter) as client:
             return await client.chat([Message("user", "Hm?")], seed=0)
 
     try:
@@ -55,9 +56,11 @@ def test_a_proxy_may_do_without_its_scheme_and_get_a_password(environment):
 def test_https_asks_for_a_tunnel_and_a_proxy_that_refuses_it_is_named(environment):
     with Server() as proxy:
         environment.setenv("HTTPS_PROXY", proxy.url.removesuffix("/v1"))
-        error = ask("https://models.invalid/v1")
+        meter = Meter("user", Endpoint("https://models.invalid/v1", "m"))
+        error = ask("https://models.invalid/v1", meter)
         assert proxy.tunnels == ["models.invalid:443"] and not proxy.log
     assert error.cause == "user_unreachable" and "through HTTPS_PROXY" in str(error) and "403" in str(error)
+    assert meter.total() == Spent(1)  # nobody can have done any work
 
 
 def test_this_machine_is_asked_itself_beside_a_replica_elsewhere(environment):

@@ -74,6 +74,9 @@ def test_recordings_made_before_the_settings_of_a_requests_words_are_still_answe
     (path,) = tmp_path.rglob("*.json")
     assert path.stem.startswith("51afec07da1474b17c12")  # as it was named then
     assert ask("http://127.0.0.1:9/v1", 7, replay=tmp_path) == ["Cold!"]
+    Recording(tmp_path).record(request | {"seed": 8}, "<think>It was kept then that I")
+    ((cause, message),) = ask("http://127.0.0.1:9/v1", 8, replay=tmp_path)
+    assert cause == "user_truncated" and "kept then that I" in message
 
 
 def test_how_a_setting_is_spelt_changes_no_request_and_what_an_answer_depends_on_does(tmp_path):
