@@ -12,7 +12,7 @@ from typing import NamedTuple
 from rollouts import fds
 from rollouts.types import PRINCIPLES, Scenario
 
-_FENCED = re.compile(r"\s*(?P<fence>`{3,9}|~{3,9})[ \t]*\w*\s*(?P<inside>.*)(?P=fence)\s*", re.DOTALL)
+_FENCED = re.compile(r"\s*+(?P<fence>`{3,9}|~{3,9})[ \t]*+\w*+(?P<inside>.*)(?P=fence)\s*+", re.DOTALL)
 
 
 class Verdict(NamedTuple):

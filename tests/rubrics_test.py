@@ -118,6 +118,7 @@ BAD = [
     f"The agent wrote:\n```json\n{json.dumps(GOOD)}\n```\n{json.dumps(GOOD | {'rules': 0})}",
     f"<think>{json.dumps(GOOD)}</think>",
     f'```json\n{json.dumps(GOOD)[:-1]}, "rules": 0}}\n```',
+    *("```" + filling * 50_000 for filling in (" ", "a", "`", "\n", "```\n")),
     json.dumps(GOOD)[:-5],
     json.dumps(GOOD)[1:],
     json.dumps([GOOD]),

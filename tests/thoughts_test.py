@@ -3,6 +3,7 @@
 ``--hypothesis-profile=100k`` fuzzes for 10^5 cases.
 """
 
+import contextlib
 import json
 
 import pytest
@@ -133,6 +134,29 @@ def test_what_a_server_did_to_an_agents_turn_is_not_the_agents_fault(message, ca
     with pytest.raises(NoAnswer) as caught:
         answers.turn(completion(**message))
     assert caught.value.cause == cause
+
+
+@pytest.mark.parametrize(
+    "piece",
+    [
+        "<think>",
+        "</think>",
+        "<think></think>",
+        "<think> ",
+        " ",
+        "<|channel|>",
+        "<|channel|>final",
+        "[THINK]",
+        "<",
+        "think>",
+    ],
+)
+@pytest.mark.parametrize("end", ["", "</think>", "<|message|>", "x"])
+def test_a_hundred_thousand_marks_take_no_time(piece, end):
+    sent = completion(piece * 100_000 + end)
+    for read in (answers.plain, answers.turn):
+        with contextlib.suppress(NoAnswer):
+            read(sent)
 
 
 spoken = st.text(max_size=20).filter(str.strip) | st.sampled_from([RATING, "{}", "```", "<b>", "a < b"])
