@@ -185,7 +185,8 @@ def _parts(content: Any) -> tuple[str, str | None, str]:
     for part in content:
         kind = {"output_text": "text", "reasoning": "thinking"}.get(part["type"], part["type"])
         names = {"text": ("text",), "thinking": ("thinking", "reasoning", "text"), "refusal": ("refusal",)}[kind]
-        kinds[kind].append(_joined(next(part[name] for name in names if name in part)) or "")
+        texts = [part[name] for name in names if name in part]
+        kinds[kind].append(_joined(texts[0]) or "")
     text, thinking, refusal = ("".join(texts) for texts in kinds.values())
     return text, thinking if kinds["thinking"] else None, refusal
 

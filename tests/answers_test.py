@@ -139,6 +139,7 @@ WORDS = (
 )
 @example(b"[" * 100_000)
 @example(b'{"error": ' + b"[" * 100_000)
+@example(b'{"choices": [{"message": {"content": [{"type": "text"}]}}]}')
 @example(b'{"choices": [{"message": {"content": "\\ud83d"}}]}')
 @example(b'{"choices": [{"message": {"content": "x", "reasoning": "\\ud83d"}}]}')
 @example(b'{"choices": [{"message": {"content": "x"}}], "usage": {"prompt_tokens": ' + b"9" * 5000 + b"}}")
