@@ -129,6 +129,8 @@ WORDS = (
     "tool_calls",
     "thinking",
     "refusal",
+    "<|channel|>final<|message|><think>a</think>b",
+    "a</think><thinking>b</thinking>c",
 )
 
 
@@ -159,6 +161,7 @@ def test_any_body_is_an_answer_or_a_value_error(sent):
             assert str(error) and error.cause in ("malformed", "truncated", "refused", "filtered")
         else:
             assert text.encode().decode() == text and (text.strip() or answer.finish == "length")
+            assert read(Answer(text, finish=answer.finish)) == text  # what is kept of an answer can be read again
             assert read is answers.turn or (not answer.finish and "think>" not in text)
 
 
