@@ -88,9 +88,18 @@ def watching():
 
 
 def unanswered(log) -> tuple[set, set]:
-    """The requests of a server's log, as (model, seed), and those of them that never had a proper answer."""
+    """The requests of a server's log, as (model, seed), and those of them that never had a proper answer.
+
+    A model that did answer, but not wholly, is asked again with a seed that follows from the first.
+    """
     asked = {(entry.body["model"], entry.body["seed"]) for entry in log}
-    return asked, asked - {(entry.body["model"], entry.body["seed"]) for entry in log if entry.answered}
+    answered = {(entry.body["model"], entry.body["seed"]) for entry in log if entry.answered}
+    lost = {
+        (model, seed)
+        for model, seed in asked - answered
+        if not any((model, fold(seed, "again", draw)) in answered for draw in range(1, 9))
+    }
+    return asked, lost
 
 
 def requests(seed: int) -> set:

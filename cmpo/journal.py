@@ -63,7 +63,7 @@ class Page:
                 self._found += frames[1:]
                 sound = size if path == own else sound
         self._path = own
-        self._answers = {frame["request"]: frame["answer"] for frame in self._found if "request" in frame}
+        self._answers = {frame.pop("request"): frame for frame in self._found if "request" in frame}
         self._found = [frame for frame in self._found if "dialogue" in frame]
         self.numbers = {frame["number"] for frame in self._found}
         with files.naming(own):
@@ -79,16 +79,16 @@ class Page:
         with files.naming(self._path):  # a full disk is found out here, too
             self._file.close()
 
-    def kept(self, scenarios: Sequence[Scenario], repeats: int) -> dict[int, Dialogue]:
+    def dialogues(self, scenarios: Sequence[Scenario], repeats: int) -> dict[int, Dialogue]:
         """The dialogues that are there already, by their number; number i is of scenario ``i // repeats``."""
-        kept = {}
+        dialogues = {}
         for frame in self._found:
             number, fields = frame["number"], dict(frame["dialogue"])
             scenario = scenarios[number // repeats]
             if frame["scenario"] == scenario.digest:
                 turns = tuple(Turn(**turn | {"scores": dict(turn["scores"])}) for turn in fields.pop("turns"))
-                kept[number] = Dialogue(scenario, turns=turns, **fields | {"replaced": tuple(fields["replaced"])})
-        return kept
+                dialogues[number] = Dialogue(scenario, turns=turns, **fields | {"replaced": tuple(fields["replaced"])})
+        return dialogues
 
     def add(self, number: int, dialogue: Dialogue) -> None:
         """Keeps a dialogue, unless it failed: that one is worth another try. Raises OSError, naming the file."""
@@ -100,13 +100,13 @@ class Page:
             self.numbers.add(number)
             self._write({"number": number, "scenario": dialogue.scenario.digest, "dialogue": _lists(fields)})
 
-    def answer(self, request: Mapping[str, Any]) -> str | None:
-        """What an endpoint answered to a request before this page was opened; None if there is no trace of that."""
-        return self._answers.get(recording.digest(request))
+    def kept(self, request: Mapping[str, Any]) -> Mapping[str, str]:
+        """See `recording.Memory`; of answers that came before this page was opened."""
+        return self._answers.get(recording.digest(request), {})
 
-    def record(self, request: Mapping[str, Any], answer: str) -> str:
-        """Keeps an answer, and returns it. Raises OSError, naming the file."""
-        self._write({"request": recording.digest(request), "answer": answer})
+    def record(self, request: Mapping[str, Any], answer: str, **beside: str) -> str:
+        """See `recording.Memory`. Raises OSError, naming the file."""
+        self._write({"request": recording.digest(request), "answer": answer, **beside})
         return answer
 
     def remove(self) -> None:

@@ -150,7 +150,7 @@ def collect(
                     seed=seed,
                     first=first,
                     replacements=config.train.replacements,
-                    kept=page.kept(scenarios, repeats) if page else {},
+                    kept=page.dialogues(scenarios, repeats) if page else {},
                     done=ended,
                 )
             )

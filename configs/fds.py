@@ -209,9 +209,14 @@ def _endpoint(model: str, temperature: float, url: str = "embedded", max_tokens:
             "model": model,
             "api_key_env": "",  # name of the environment variable that holds the key
             "temperature": temperature,
-            "max_tokens": max_tokens,
+            "max_tokens": max_tokens,  # thoughts included; what is cut off is no answer
             "response_format": "json_schema",  # how a judge's schema is passed on: json_schema | json_object+schema |
             # json_object | none, see docs/endpoints.md; its answers are held to it in any case
+            "max_tokens_field": "max_tokens",  # its name in a request: max_tokens | max_completion_tokens
+            "temperature_field": "temperature",  # temperature | none: it is not sent
+            "seed_field": "seed",  # seed | random_seed | none
+            "system_role": "system",  # that the prompt comes in: system | developer | user, with the first message
+            "extra_body": "",  # further fields of a request: '{"chat_template_kwargs": {"enable_thinking": false}}'
             "concurrency": 64,  # requests under way at a time, all replicas together
             "requests_per_minute": 0,  # 0: no limit
             "tokens_per_minute": 0,  # of prompts and answers

@@ -2,19 +2,20 @@
 
 import asyncio
 import contextlib
-import dataclasses
 import json
 import random
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from rollouts import answers
-from rollouts.endpoint import EMBEDDED, FORMATS, Endpoint, check
+from rollouts.answers import Answer, NoAnswer
+from rollouts.endpoint import EMBEDDED, Endpoint, check, request, spell
 from rollouts.limits import Taken, Window
 from rollouts.meter import BudgetReached, Meter, Spent
 from rollouts.recording import Memory, Recording, ReplayMiss
 from rollouts.replicas import Failure, Replica, Replicas
+from rollouts.seeds import fold
 from rollouts.types import DialogueError, Message
 
 __all__ = ["EMBEDDED", "BudgetReached", "ChatClient", "Endpoint", "ReplayMiss", "check"]
@@ -24,8 +25,10 @@ class ChatClient:
     """Asks one endpoint; an async context manager that may be entered again: its limits, circuits and counts last.
 
     Broken connections, time-outs, 408, 409, 425, 429, 5xx and answers that are none are tried again; what remains
-    raises DialogueError with the cause `{name}_unreachable`, `{name}_timeout`, `{name}_http_NNN`, `{name}_too_large`,
-    `{name}_malformed` or, where the circuit breaker let nothing through, `{name}_circuit_open`.
+    raises DialogueError with the cause `{name}_unreachable`, `{name}_timeout`, `{name}_http_NNN`, `{name}_error`,
+    `{name}_too_large`, `{name}_malformed`, `{name}_truncated`, `{name}_refused`, `{name}_filtered` or, where the
+    circuit breaker let nothing through, `{name}_circuit_open`. A model that did answer, but not with a whole, plain
+    answer, is asked again with another seed.
 
     `record` and `replay` are directories, see `rollouts.recording`; a replay opens no connection and needs no key.
     """
@@ -69,46 +72,76 @@ class ChatClient:
     async def chat(
         self, messages: Sequence[Message], *, seed: int, response_format: Mapping[str, Any] | None = None
     ) -> str:
-        """Returns the content of the answer to `messages`.
+        """Returns the answer to `messages`, whole, and without the thoughts before it.
 
         Raises:
           DialogueError: if there is none, see the class.
           BudgetReached: if the run may not ask for more.
           ReplayMiss: if a replay asks for what was not recorded.
         """
-        body = {
-            "model": self._endpoint.model,
-            "messages": [dataclasses.asdict(message) for message in messages],
-            "temperature": self._endpoint.temperature,
-            "max_tokens": self._endpoint.max_tokens,
-            "seed": seed,
-        }
-        if response_format is not None and (sent := FORMATS[self._endpoint.response_format](response_format)):
-            body["response_format"] = dict(sent)
-        request = {"endpoint": self._name, **body}
+        asked = request(self._endpoint, messages, seed=seed, response_format=response_format)
+        return answers.plain(await self._answer(asked, answers.plain))
+
+    async def turn(self, messages: Sequence[Message], *, seed: int) -> tuple[str, bool]:
+        """Returns an agent's answer to `messages`, thoughts included, and whether it was cut off; raises as `chat`."""
+        answer = await self._answer(request(self._endpoint, messages, seed=seed), answers.turn)
+        return answers.turn(answer), answer.finish == "length"
+
+    async def _answer(self, asked: dict[str, Any], read: Callable[[Answer], str]) -> Answer:
+        """The answer to a request, one that `read` can read; from where it is kept, if it was asked before."""
+        key = {"endpoint": self._name, **asked}
         if self._replayed:
-            return self._replayed.replay(request)
+            return self._recalled(self._replayed.replay(key), read)
         for memory in filter(None, (self._recorded, self._memory)):
-            if (known := memory.answer(request)) is not None:
-                return known
+            if kept := memory.kept(key):
+                return self._recalled(kept, read)
         try:
-            content = await self._ask(body)
+            answer = await self._ask(asked, read)
         except DialogueError as error:
             if self._recorded:
-                await asyncio.to_thread(self._recorded.record_failure, request, error)
+                await asyncio.to_thread(self._recorded.record_failure, key, error)
             raise
+        beside = {} if answer.reasoning is None else {"reasoning": answer.reasoning}
+        beside |= {"finish": answer.finish} if answer.finish else {}
         if self._memory:
-            self._memory.record(request, content)
-        return await asyncio.to_thread(self._recorded.record, request, content) if self._recorded else content
+            self._memory.record(key, answer.content, **beside)
+        if not self._recorded:
+            return answer
+        await asyncio.to_thread(self._recorded.record, key, answer.content, **beside)
+        return self._recalled(self._recorded.kept(key), read)
 
-    async def _ask(self, body: dict[str, Any]) -> str:
+    def _recalled(self, kept: Mapping[str, str], read: Callable[[Answer], str]) -> Answer:
+        """A recorded answer. Raises DialogueError if it is none, which older recordings may hold."""
+        answer = Answer(kept["answer"], reasoning=kept.get("reasoning"), finish=kept.get("finish", ""))
+        try:
+            read(answer)
+        except NoAnswer as error:
+            raise self._failure(error) from None
+        return answer
+
+    def _failure(self, error: NoAnswer) -> DialogueError:
+        setting = f"; see config.{self._name}.max_tokens ({self._endpoint.max_tokens:,})"
+        return DialogueError(
+            f"{self._name}_{error.cause}",
+            f"config.{self._name}.url {self._endpoint.url} (model {self._endpoint.model}) {error}"
+            f"{setting if error.cause == 'truncated' else ''}",
+        )
+
+    async def _ask(self, asked: dict[str, Any], read: Callable[[Answer], str]) -> Answer:
         """Attempts at one request, until there is an answer or no hope."""
-        content = json.dumps(body, ensure_ascii=False).encode()
-        attempt, last = 0, None
+        sent, attempt, unfit, last = asked, 0, 0, None
         async with self._slots:
             while True:
+                content = json.dumps(spell(self._endpoint, sent), ensure_ascii=False).encode()
                 try:
-                    return await self._attempt(content, last)
+                    answer = await self._attempt(content, last)
+                    read(answer)
+                    return answer
+                except NoAnswer as error:
+                    if attempt == self._endpoint.retries:
+                        raise self._failure(error) from None
+                    unfit, wait = unfit + 1, 0.0  # the server is well; the same seed might give the same
+                    sent = asked | {"seed": fold(asked["seed"], "again", unfit)}
                 except Failure as failure:
                     if not failure.again or attempt == self._endpoint.retries:
                         raise
@@ -118,7 +151,7 @@ class ChatClient:
                 attempt += 1
                 await asyncio.sleep(wait)
 
-    async def _attempt(self, content: bytes, avoid: Replica | None) -> str:
+    async def _attempt(self, content: bytes, avoid: Replica | None) -> Answer:
         """One attempt, within the rates and the budget."""
         most = Spent(1, answers.estimated_tokens(content), self._endpoint.max_tokens)
         self.meter.reserve(most)
@@ -127,11 +160,11 @@ class ChatClient:
             taken = await self._admit(most.tokens)
             spent = most  # an attempt that is given up may have its price
             answer = await self._replicas.ask(content, avoid=avoid)
-            wrote = answers.estimated_tokens(answer.content.encode())
+            wrote = answers.estimated_tokens(f"{answer.reasoning or ''}{answer.content}".encode())
             spent = Spent(
                 1,
-                most.prompt_tokens if answer.prompt_tokens is None else answer.prompt_tokens,
-                wrote if answer.answer_tokens is None else answer.answer_tokens,
+                answers.counted(answer.prompt_tokens, most.prompt_tokens),
+                answers.counted(answer.answer_tokens, wrote),
             )
         except Failure as failure:
             spent = most if failure.charged else Spent(1 if failure.replica else 0)
@@ -140,7 +173,7 @@ class ChatClient:
             self.meter.settle(most, spent)
             if taken:
                 self._tokens.correct(taken, spent.tokens)
-        return answer.content
+        return answer
 
     async def _admit(self, tokens: int) -> Taken:
         """Waits until the rates allow a request; first come, first served."""

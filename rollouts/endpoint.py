@@ -1,10 +1,16 @@
 """Where a model is served and how it is asked: settings, and what is wrong with them."""
 
 import dataclasses
+import json
 import os
 import re
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import httpx
+
+from rollouts import proxies
+from rollouts.types import Message
 
 EMBEDDED = "embedded"
 
@@ -19,6 +25,11 @@ class Endpoint:
     temperature: float = 1.0
     max_tokens: int = 256
     response_format: str = "json_schema"  # how the JSON schema of an answer is passed on, a key of FORMATS
+    max_tokens_field: str = "max_tokens"  # what the request calls a setting, see FIELDS
+    temperature_field: str = "temperature"
+    seed_field: str = "seed"
+    system_role: str = "system"  # of the prompt, one of SYSTEM_ROLES
+    extra_body: str = ""  # further fields of the request, as a JSON object
     concurrency: int = 64  # requests under way at a time, all replicas together
     requests_per_minute: int = 0
     tokens_per_minute: int = 0  # of prompts and answers
@@ -39,8 +50,18 @@ class Endpoint:
     budget_cost: float = 0.0  # in the currency of the prices
 
 
-ASKED = ("model", "temperature", "max_tokens", "response_format")
+ASKED = ("model", "temperature", "max_tokens", "response_format", "temperature_field", "system_role", "extra_body")
 """The fields that an answer may depend on; the others say how it is fetched."""
+
+FIELDS = {
+    "max_tokens_field": ("max_tokens", "max_completion_tokens"),
+    "temperature_field": ("temperature", "none"),
+    "seed_field": ("seed", "random_seed", "none"),
+}
+"""The names that servers have for what a request says; "none": it is not sent."""
+
+SYSTEM_ROLES = ("system", "developer", "user")
+"""What a prompt may come as; "user": at the head of the first user message."""
 
 FORMATS = {
     "json_schema": lambda wanted: wanted,
@@ -66,10 +87,47 @@ def urls(endpoint: Endpoint) -> list[str]:
     return [url.strip().rstrip("/") + "/" for url in endpoint.url.split(",")]
 
 
+def request(
+    endpoint: Endpoint, messages: Sequence[Message], *, seed: int, response_format: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """What an endpoint is asked: all that an answer may depend on, in the words of the protocol."""
+    asked = {
+        "model": endpoint.model,
+        "messages": [dataclasses.asdict(message) for message in _with_role(endpoint.system_role, messages)],
+        "temperature": endpoint.temperature,
+        "max_tokens": endpoint.max_tokens,
+        "seed": seed,
+    }
+    if endpoint.temperature_field == "none":
+        del asked["temperature"]
+    if response_format is not None and (sent := FORMATS[endpoint.response_format](response_format)):
+        asked["response_format"] = dict(sent)
+    return asked | json.loads(endpoint.extra_body or "{}")
+
+
+def spell(endpoint: Endpoint, asked: Mapping[str, Any]) -> dict[str, Any]:
+    """A request in the words of its server: fields are called as the endpoint says, or left out."""
+    names = {field.removesuffix("_field"): getattr(endpoint, field) for field in FIELDS}
+    return {names.get(name, name): value for name, value in asked.items() if names.get(name) != "none"}
+
+
+def _with_role(role: str, messages: Sequence[Message]) -> list[Message]:
+    """`messages` with their prompt in that role; as a user's, it joins the one after it: roles must alternate."""
+    if not messages or messages[0].role != "system":
+        return list(messages)
+    prompt, *others = messages
+    if role == "user" and others and others[0].role == "user":
+        first, *others = others
+        return [Message("user", f"{prompt.content}\n\n{first.content}"), *others]
+    return [Message(role, prompt.content), *others]
+
+
 def check(name: str, endpoint: Endpoint) -> None:
-    """Raises ValueError, naming the field, if config.{name} cannot be asked or its key is not in the environment."""
+    """Raises ValueError, naming the field, if config.{name} cannot be asked, or its key or proxy is not in order."""
     for url in urls(endpoint):
         _check_url(name, url)
+        if endpoint.url != EMBEDDED and (proxy := proxies.find(url)):
+            proxies.transport(proxy)
     for field, least in _AT_LEAST.items():
         if not getattr(endpoint, field) >= least:
             raise ValueError(f"config.{name}.{field}: expected {least} or more, got {getattr(endpoint, field)}")
@@ -80,6 +138,12 @@ def check(name: str, endpoint: Endpoint) -> None:
         raise ValueError(
             f"config.{name}.response_format: expected one of {', '.join(FORMATS)}, got {endpoint.response_format!r}"
         )
+    for field, names in {**FIELDS, "system_role": SYSTEM_ROLES}.items():
+        if getattr(endpoint, field) not in names:
+            raise ValueError(
+                f"config.{name}.{field}: expected one of {', '.join(names)}, got {getattr(endpoint, field)!r}"
+            )
+    _check_extra_body(name, endpoint.extra_body)
     if endpoint.budget_cost and not (endpoint.prompt_price or endpoint.answer_price):
         raise ValueError(f"config.{name}.budget_cost: expected prices beside it, config.{name}.prompt_price is 0")
     if endpoint.api_key_env:
@@ -90,6 +154,19 @@ def check(name: str, endpoint: Endpoint) -> None:
             raise ValueError(
                 f"config.{name}.api_key_env: expected printable ASCII without spaces in {endpoint.api_key_env}"
             )
+
+
+def _check_extra_body(name: str, text: str) -> None:
+    try:
+        found = json.loads(text or "{}")
+        json.dumps(found, allow_nan=False).encode()
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise ValueError(f"config.{name}.extra_body: expected a JSON object as text, got {text!r:.100}")
+    ours = {"endpoint", "model", "messages", "response_format", "n", "stream"}.union(*FIELDS.values())
+    if taken := sorted(ours & found.keys()):
+        raise ValueError(f"config.{name}.extra_body: expected fields without a setting of their own, got {taken[0]!r}")
 
 
 def _check_url(name: str, url: str) -> None:

@@ -12,6 +12,9 @@ from rollouts import chat, episode, fds, judge, rubrics
 from rollouts.seeds import fold
 from rollouts.types import PRINCIPLES, Dialogue, DialogueError, Message, Scenario, Turn
 
+UNUSABLE = tuple(f"{rubrics.PROCESS.name}_{cause}" for cause in ("malformed", "truncated", "refused", "filtered"))
+"""Failures of a judge that did answer: the same request would be answered the same."""
+
 _NO_IDS = np.zeros(0, np.int32)
 _NO_LOGPROBS = np.zeros(0, np.float32)
 
@@ -83,8 +86,8 @@ async def play_all(
 
     A dialogue whose endpoint failed is played again from its beginning, with the same seed, up to `replacements`
     times: what comes of it is what an endpoint that answered would have given. Only a judge whose verdict was malformed
-    gets other seeds, as the same would give the same verdict. The last attempt comes back, with `failure` set if it
-    failed too.
+    or cut off gets other seeds, as the same would give the same verdict. The last attempt comes back, with `failure`
+    set if it failed too.
     """
 
     async def one(index: int) -> Dialogue:
@@ -92,7 +95,7 @@ async def play_all(
             return kept[number]
         causes: tuple[str, ...] = ()
         while True:
-            malformed = causes.count(f"{rubrics.PROCESS.name}_malformed")
+            malformed = sum(cause in UNUSABLE for cause in causes)
             dialogue = await play(
                 agent,
                 table,

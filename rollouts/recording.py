@@ -20,10 +20,10 @@ from rollouts.types import DialogueError
 class Memory(Protocol):
     """Answers that are not asked for again."""
 
-    def answer(self, request: Mapping[str, Any]) -> str | None:
-        """The answer to a request that was asked before; None if there is none."""
+    def kept(self, request: Mapping[str, Any]) -> Mapping[str, str]:
+        """What is kept of the answer to a request: `answer`, and what was said beside it; {} if there is none."""
 
-    def record(self, request: Mapping[str, Any], answer: str) -> str:
+    def record(self, request: Mapping[str, Any], answer: str, **beside: str) -> str:
         """Keeps an answer; returns the one that stands."""
 
 
@@ -42,19 +42,20 @@ class Recording:
     def __init__(self, directory: str | os.PathLike):
         self._directory = pathlib.Path(directory)
 
-    def answer(self, request: Mapping[str, Any]) -> str | None:
-        """The recorded answer to a request; None if there is none."""
-        return self._read(request, ".json").get("answer")
+    def kept(self, request: Mapping[str, Any]) -> dict[str, str]:
+        """See Memory."""
+        entry = self._read(request, ".json")
+        return {name: value for name, value in entry.items() if name != "request"}
 
-    def replay(self, request: Mapping[str, Any]) -> str:
-        """What became of a request when it was recorded.
+    def replay(self, request: Mapping[str, Any]) -> dict[str, str]:
+        """What became of a request when it was recorded, as `kept` has it.
 
         Raises:
           DialogueError: as it was raised then, where no answer was ever recorded.
           ReplayMiss: if there is no trace of the request; the message names it.
         """
-        answer = self.answer(request)
-        if answer is None:
+        kept = self.kept(request)
+        if not kept:
             failure = self._read(request, ".failed.json")
             if not failure:
                 last = request["messages"][-1] if request["messages"] else {}
@@ -64,11 +65,11 @@ class Recording:
                     f"the last {json.dumps(last, ensure_ascii=False)[:200]}; looked for {self._path(request, '.json')}"
                 )
             raise DialogueError(failure["cause"], failure["message"])
-        return answer
+        return kept
 
-    def record(self, request: Mapping[str, Any], answer: str) -> str:
+    def record(self, request: Mapping[str, Any], answer: str, **beside: str) -> str:
         """Keeps an answer; returns the one that stands, which is another's where that came first."""
-        self._write(request, ".json", {"answer": answer})
+        self._write(request, ".json", {"answer": answer, **beside})
         return self._read(request, ".json")["answer"]
 
     def record_failure(self, request: Mapping[str, Any], error: DialogueError) -> None:

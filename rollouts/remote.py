@@ -8,8 +8,9 @@ from rollouts.types import Message, Scenario
 class RemoteAgent:
     """Serves customers by asking an endpoint.
 
-    Whatever text it answers is its turn: what breaches the turn format ends the dialogue, as it does for the policy.
-    An answer that does not come raises the client's DialogueError, a failure of the endpoint.
+    Whatever it writes is its turn, thoughts that its server keeps apart included: what breaches the turn format ends
+    the dialogue, and so does a turn that was cut off, as for the policy. An answer that does not come raises the
+    client's DialogueError, a failure of the endpoint.
     """
 
     def __init__(self, client: ChatClient):
@@ -29,9 +30,9 @@ class RemoteSession:
     async def reply(self, message: Message, seed: int) -> Sample:
         """Answers the user's message. Raises DialogueError if the endpoint does not."""
         self._messages.append(message)
-        text = await self._client.chat(self._messages, seed=seed)
+        text, cut_off = await self._client.turn(self._messages, seed=seed)
         self._messages.append(Message("assistant", text))
-        return Sample(text)
+        return Sample(text, stop="length" if cut_off else "end_of_turn")
 
     def close(self) -> None:
         """Nothing is held."""

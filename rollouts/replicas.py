@@ -3,11 +3,12 @@
 import asyncio
 import datetime
 import os
+import re
 import time
 
 import httpx
 
-from rollouts import answers
+from rollouts import answers, proxies
 from rollouts.answers import Answer
 from rollouts.endpoint import EMBEDDED, Endpoint, urls
 from rollouts.limits import Breaker
@@ -15,6 +16,15 @@ from rollouts.types import DialogueError
 
 _RETRIED = {408, 409, 425, 429}
 _EXCERPT = 2000  # bytes of an error's body that are read
+_HINTS = {
+    r"response_format": ("response_format",),
+    r"max_(completion_)?tokens": ("max_tokens", "max_tokens_field"),
+    r"temperature": ("temperature", "temperature_field"),
+    r"\b(random_)?seed\b": ("seed_field",),
+    r"\broles?\b|developer": ("system_role",),
+}
+"""Settings that may help where a server refuses a request and names this."""
+
 _SECRET = 16  # characters; shorter keys are dummies such as EMPTY, which may well be words of an answer
 
 
@@ -23,6 +33,7 @@ class Replica:
 
     def __init__(self, url: str, breaker: Breaker):
         self.url, self.breaker = url, breaker
+        self.proxy: proxies.Proxy | None = None
         self.under_way = self.served = 0
 
 
@@ -61,7 +72,7 @@ class Replicas:
         await self._http.aclose()
 
     def _connect(self) -> httpx.AsyncClient:
-        endpoint = self._endpoint
+        endpoint, mounts = self._endpoint, {}
         if endpoint.url == EMBEDDED:
             from rollouts.embedded.app import app  # imported where it is used: real endpoints need no gym
 
@@ -70,12 +81,17 @@ class Replicas:
             count = endpoint.concurrency
             limits = httpx.Limits(max_connections=count, max_keepalive_connections=count)
             transport = httpx.AsyncHTTPTransport(limits=limits)
+            for replica in self._all:
+                if proxy := proxies.find(replica.url):
+                    server, replica.proxy = httpx.URL(replica.url), proxy
+                    through = proxies.transport(proxy, limits=limits)
+                    mounts[f"{server.scheme}://{server.netloc.decode()}"] = through
         # Not compressed: a small body could hold a huge one.
         headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
         if self._key:
             headers["Authorization"] = f"Bearer {self._key}"
         timeout = httpx.Timeout(endpoint.read_timeout, connect=endpoint.connect_timeout)
-        return httpx.AsyncClient(transport=transport, headers=headers, timeout=timeout)
+        return httpx.AsyncClient(transport=transport, mounts=mounts, headers=headers, timeout=timeout)
 
     async def ask(self, content: bytes, *, avoid: Replica | None = None) -> Answer:
         """Sends the request `content` once, to another replica than `avoid` where there is one. Raises Failure."""
@@ -152,6 +168,7 @@ class Replicas:
         name, endpoint = self._name, self._endpoint
         shown = endpoint.url if endpoint.url == EMBEDDED else replica.url.rstrip("/")
         where = f"config.{name}.url {shown} (model {endpoint.model})"
+        where += f" through {replica.proxy.variable}" if replica.proxy else ""
         try:
             async with (
                 asyncio.timeout(endpoint.total_timeout),
@@ -164,28 +181,45 @@ class Replicas:
             raise Failure(f"{name}_timeout", message, charged=not isinstance(error, httpx.ConnectTimeout)) from None
         except httpx.RequestError as error:
             message = f"{where} cannot be reached: {self._safe(str(error)) or type(error).__name__}"
-            raise Failure(f"{name}_unreachable", message, charged=not isinstance(error, httpx.ConnectError)) from None
+            refused = isinstance(error, httpx.ConnectError | httpx.ProxyError)
+            raise Failure(f"{name}_unreachable", message, charged=not refused) from None
+        wait = answers.retry_after(headers.get("Retry-After"), datetime.datetime.now(datetime.UTC))
         if status != 200:
-            hint = f"; see config.{name}.response_format" if b"response_format" in body else ""
-            raise Failure(
-                f"{name}_http_{status}",
-                f"{where} answered {status}: {self._excerpt(body)}{hint}",
-                again=status in _RETRIED or status >= 500,
-                wait=answers.retry_after(headers.get("Retry-After"), datetime.datetime.now(datetime.UTC)),
-                alive=status < 500,
-            )
+            raise self._refusal(f"{where} answered {status}", status, body.decode(errors="replace"), wait)
         if not complete:
             message = f"{where} answered with more than config.{name}.max_answer_bytes ({endpoint.max_answer_bytes:,})"
             raise Failure(f"{name}_too_large", message, alive=True, charged=True)
         try:
             answer = answers.read(body)  # a compressed body is none: it is read as it was sent
-        except ValueError:
-            message = f"{where} answered without text: {self._excerpt(body)}"
-            raise Failure(f"{name}_malformed", message, alive=True, charged=True) from None
-        return answer._replace(content=self._safe(answer.content)) if len(self._key) >= _SECRET else answer
+        except answers.ErrorBody as error:
+            raise self._refusal(f"{where} answered {status} with an error", error.status, str(error), wait) from None
+        except ValueError as error:
+            text = self._excerpt(body.decode(errors="replace"))
+            raise Failure(f"{name}_malformed", f"{where}: {error}, got {text}", alive=True, charged=True) from None
+        if len(self._key) < _SECRET:
+            return answer
+        thought = answer.reasoning and self._safe(answer.reasoning)
+        return answer._replace(content=self._safe(answer.content), reasoning=thought, finish=self._safe(answer.finish))
 
-    def _excerpt(self, body: bytes) -> str:
-        return repr(self._safe(body[:_EXCERPT].decode(errors="replace"))[:200])
+    def _refusal(self, what: str, status: int | None, told: str, wait: float) -> Failure:
+        """What a server's `status` and words make of a request; None: it named no status."""
+        told = told[:_EXCERPT]
+        settings = [
+            f"config.{self._name}.{setting}"
+            for named, helpful in _HINTS.items()
+            if status != 429 and re.search(named, told, re.IGNORECASE)
+            for setting in helpful
+        ]
+        return Failure(
+            f"{self._name}_http_{status}" if status else f"{self._name}_error",
+            f"{what}: {self._excerpt(told)}{'; see ' if settings else ''}{', '.join(settings)}",
+            again=status is None or status in _RETRIED or status >= 500,
+            wait=wait,
+            alive=status is None or status < 500,
+        )
+
+    def _excerpt(self, text: str) -> str:
+        return repr(self._safe(text[:_EXCERPT])[:200])
 
     def _safe(self, text: str) -> str:
         """`text` without the key, which servers may repeat, and which must not get into messages and transcripts."""

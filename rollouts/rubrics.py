@@ -5,11 +5,14 @@ This is the one place that says so. The JSON schema sent along, the scores and t
 """
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from rollouts import fds
 from rollouts.types import PRINCIPLES, Scenario
+
+_FENCED = re.compile(r"\s*+(?P<fence>`{3,9}|~{3,9})[ \t]*+\w*+(?P<inside>.*)(?P=fence)\s*+", re.DOTALL)
 
 
 class Verdict(NamedTuple):
@@ -69,13 +72,18 @@ class Rubric(NamedTuple):
         return fds.prompt(self.name, case=case.strip(), answer=self.shape, **scores)
 
     def read(self, answer: str) -> Verdict:
-        """Reads an answer. Raises ValueError, saying what is wrong, unless it is exactly what the schema describes."""
+        """Reads an answer, which may stand in a Markdown fence.
+
+        Raises ValueError, saying what is wrong and what came, unless it is exactly what the schema describes. Words
+        around it are refused: a judge that quotes an agent would say what the agent wants it to.
+        """
+        fenced = _FENCED.fullmatch(answer)
         try:
-            found = json.loads(answer, object_pairs_hook=_once_each)
+            found = json.loads(fenced["inside"] if fenced else answer, object_pairs_hook=_once_each)
         except RecursionError:
             raise ValueError("expected a JSON object, got one too deeply nested") from None
         except ValueError as error:  # JSONDecodeError, a key twice, or a number of too many digits for Python
-            raise ValueError(f"expected one JSON object and nothing else: {error}") from None
+            raise ValueError(f"expected one JSON object and nothing else: {error}; got {answer!r:.100}") from None
         if not isinstance(found, dict) or found.keys() != {"reason", *self.items}:
             got = sorted(found) if isinstance(found, dict) else type(found).__name__
             raise ValueError(f"expected an object with exactly the keys {['reason', *self.items]}, got {got!r:.300}")

@@ -2,13 +2,14 @@
 
 import asyncio
 import hmac
-import ipaddress
 import os
 from typing import Any
 
 import uvicorn
 from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
+
+from rollouts.proxies import is_loopback
 
 OPEN = ("/health",)
 """Paths that need no key."""
@@ -114,7 +115,7 @@ def api_key(host: str, variable: str) -> str:
     key = os.environ.get(variable, "") if variable else ""
     if variable and not key:
         raise ValueError(f"--api_key_env: the environment variable {variable} is not set")
-    if not key and not _is_loopback(host):
+    if not key and not is_loopback(host):
         raise ValueError(
             f"--host: {host} is open to others; expected --api_key_env=VARIABLE with a key beside it, or 127.0.0.1"
         )
@@ -128,13 +129,6 @@ def serve(app: Any, *, host: str = "127.0.0.1", port: int, api_key_env: str = ""
     """
     guarded = Guard(app, api_key=api_key(host, api_key_env), **limits)
     uvicorn.run(guarded, host=host, port=port, log_level="warning", access_log=False)
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _refusal(status: int, message: str, headers: dict[str, str] | None = None) -> JSONResponse:

@@ -12,7 +12,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from rollouts import answers
-from rollouts.answers import Answer
+from rollouts.answers import Answer, ErrorBody, NoAnswer
+from tests import almost
 
 NOW = datetime.datetime(2026, 3, 1, 12, 0, 0, tzinfo=datetime.UTC)
 
@@ -52,8 +53,15 @@ def body(content, **fields):
     ("usage", "counts"),
     [
         ({"prompt_tokens": 7, "completion_tokens": 5, "total_tokens": 12}, (7, 5)),
-        ({"prompt_tokens": 0, "completion_tokens": 0}, (0, 0)),
+        ({"prompt_tokens": 0, "completion_tokens": 0}, (0, 0)),  # which the client does not believe
         ({"prompt_tokens": 7}, (7, None)),
+        ({"prompt_tokens": 7, "total_tokens": 12}, (7, 5)),
+        ({"completion_tokens": 5, "total_tokens": 12}, (7, 5)),
+        ({"total_tokens": 12}, (12, None)),
+        ({"prompt_tokens": 7, "completion_tokens": 5, "total_tokens": 40}, (7, 33)),  # thoughts, counted nowhere else
+        ({"prompt_tokens": 7, "completion_tokens": 5, "total_tokens": 0}, (7, 5)),
+        ({"prompt_tokens": 7, "total_tokens": 5}, (7, None)),
+        ({"completion_tokens": 7, "total_tokens": 5}, (None, 7)),
         ({"prompt_tokens": -1, "completion_tokens": True}, (None, None)),
         ({"prompt_tokens": 1.0, "completion_tokens": "1"}, (None, None)),
         ([], (None, None)),
@@ -91,18 +99,101 @@ def encoded(value, encoding, length):
     return json.dumps(value, ensure_ascii=False).encode(encoding, errors)[:length]
 
 
-@given(st.binary(max_size=60) | st.builds(encoded, leaves | nearly, encodings, st.none() | st.integers(0, 120)))
+COMPLETION = {
+    "choices": [
+        {
+            "message": {
+                "role": "assistant",
+                "content": [
+                    {"type": "thinking", "thinking": [{"type": "text", "text": "Hm."}]},
+                    {"type": "text", "text": "Hi"},
+                ],
+                "reasoning_content": "Hm.",
+                "refusal": None,
+                "tool_calls": [],
+            },
+            "finish_reason": "stop",
+            "error": None,
+        }
+    ],
+    "usage": {"prompt_tokens": 7, "completion_tokens": 5, "total_tokens": 12},
+    "error": None,
+}
+WORDS = (
+    *almost.ODD,
+    "<think>",
+    "a</think>b",
+    "<think>a</think>",
+    "length",
+    "error",
+    "tool_calls",
+    "thinking",
+    "refusal",
+    "<|channel|>final<|message|><think>a</think>b",
+    "a</think><thinking>b</thinking>c",
+)
+
+
+@given(
+    st.binary(max_size=60)
+    | st.builds(encoded, leaves | nearly, encodings, st.none() | st.integers(0, 120))
+    | st.builds(encoded, almost.trees(COMPLETION, WORDS), encodings, st.just(10**6))
+)
 @example(b"[" * 100_000)
+@example(b'{"error": ' + b"[" * 100_000)
+@example(b'{"choices": [{"message": {"content": [{"type": "text"}]}}]}')
 @example(b'{"choices": [{"message": {"content": "\\ud83d"}}]}')
+@example(b'{"choices": [{"message": {"content": "x", "reasoning": "\\ud83d"}}]}')
 @example(b'{"choices": [{"message": {"content": "x"}}], "usage": {"prompt_tokens": ' + b"9" * 5000 + b"}}")
 def test_any_body_is_an_answer_or_a_value_error(sent):
     try:
-        content, *counts = answers.read(sent)
+        answer = answers.read(sent)
+    except ErrorBody as error:
+        assert str(error) and error.status in (None, *range(400, 600))
+        return
     except ValueError:
         return
-    assert content.strip() and content.encode().decode() == content
-    assert all(count is None or 0 <= count < 10**9 for count in counts)
-    assert json.loads(sent.decode())["choices"][0]["message"]["content"] == content
+    assert all(count is None or 0 <= count < 2 * 10**9 for count in (answer.prompt_tokens, answer.answer_tokens))
+    for read in (answers.plain, answers.turn):
+        try:
+            text = read(answer)
+        except NoAnswer as error:
+            assert str(error) and error.cause in ("malformed", "truncated", "refused", "filtered")
+        else:
+            assert text.encode().decode() == text and (text.strip() or answer.finish == "length")
+            assert read(Answer(text, finish=answer.finish)) == text  # what is kept of an answer can be read again
+            assert read is answers.turn or (not answer.finish and "think>" not in text)
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "said"),
+    [
+        ({"error": {"message": "overloaded", "code": 502}}, 502, "overloaded"),
+        ({"error": {"message": "slow down", "code": "429"}}, 429, "slow down"),
+        ({"error": {"message": "The engine is overloaded", "type": "server_error", "code": None}}, None, "overloaded"),
+        ({"error": {"code": 200, "type": "x"}}, None, "'type': 'x'"),
+        ({"error": "out of memory"}, None, "out of memory"),
+        ({"object": "error", "message": "no such model", "code": 404}, 404, "no such model"),
+        ({"choices": [{"error": {"message": "gone", "code": 503}, "finish_reason": "error"}]}, 503, "gone"),
+    ],
+)
+def test_an_error_sent_as_an_answer_is_an_error(body, status, said):
+    with pytest.raises(ErrorBody, match=said) as caught:
+        answers.read(json.dumps(body).encode())
+    assert caught.value.status == status
+
+
+def test_a_stream_is_named():
+    with pytest.raises(ValueError, match="stream"):
+        answers.read(b'data: {"choices": [{"delta": {"content": "Hi"}}]}\n\ndata: [DONE]\n')
+
+
+@pytest.mark.parametrize(
+    ("count", "estimate", "counted"),
+    [(None, 7, 7), (7, 100, 100), (0, 1, 1), (9, 100, 100), (10, 100, 10), (5000, 100, 5000)],
+)
+def test_a_count_is_believed_unless_its_tokens_were_too_long_to_be_true(count, estimate, counted):
+    assert answers.counted(count, estimate) == counted
 
 
 dates = st.builds(

@@ -35,7 +35,7 @@ def write(journal, *numbers):
 
 def kept(journal, step=3, head=HEAD):
     with journal.page(step, head) as page:
-        return page.kept([SCENARIO, OTHER], repeats=2)
+        return page.dialogues([SCENARIO, OTHER], repeats=2)
 
 
 def same(one, other):
@@ -67,7 +67,7 @@ def test_other_weights_steps_and_scenarios_know_nothing_of_it(tmp_path):
     write(journal, 0, 2)
     assert kept(journal, step=4) == {}
     with journal.page(3, HEAD) as page:
-        assert list(page.kept([SCENARIO, SCENARIO], repeats=2)) == [0]
+        assert list(page.dialogues([SCENARIO, SCENARIO], repeats=2)) == [0]
     for other in ({"weights": [7, 2**32 - 2]}, {"settings": "f1"}):
         assert kept(journal, head=HEAD | other) == {}
         assert kept(journal) == {}  # those of the other head have taken the page
@@ -96,13 +96,18 @@ def test_answers_come_back_to_the_request_that_was_asked_and_to_no_other(tmp_pat
     asked = {"endpoint": "user", "model": "m", "messages": [{"role": "user", "content": "Já\u2028?"}], "seed": 3}
     others = [asked | {"seed": 4}, asked | {"endpoint": "judge"}, asked | {"messages": []}]
     with Journal(tmp_path).page(3, HEAD) as page:
-        assert page.answer(asked) is None and page.record(asked, "\u2028 cold [end:2]") == "\u2028 cold [end:2]"
+        assert (
+            page.kept(asked) == {} and page.record(asked, "\u2028 cold [end:2]", finish="stop") == "\u2028 cold [end:2]"
+        )
         page.add(0, played(0))
     with Journal(tmp_path).page(3, HEAD) as page:
-        assert page.answer(asked) == "\u2028 cold [end:2]" and [page.answer(other) for other in others] == [None] * 3
-        assert page.numbers == {0} and list(page.kept([SCENARIO], repeats=2)) == [0]
+        assert (
+            page.kept(asked) == {"answer": "\u2028 cold [end:2]", "finish": "stop"}
+            and [page.kept(other) for other in others] == [{}] * 3
+        )
+        assert page.numbers == {0} and list(page.dialogues([SCENARIO], repeats=2)) == [0]
     with Journal(tmp_path).page(3, HEAD | {"settings": "f1"}) as page:
-        assert page.answer(asked) is None and page.numbers == set()
+        assert page.kept(asked) == {} and page.numbers == set()
 
 
 def test_a_page_that_is_removed_takes_no_other_with_it(tmp_path):

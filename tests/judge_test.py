@@ -105,10 +105,30 @@ def test_a_server_gets_the_response_format_it_knows_and_its_answer_is_read_as_st
     assert verdict.scores == {"persona": 1.0, "stage": 0.5, "quality": 1.0, "rules": 1.0}
     assert [entry.body.get("response_format") for entry in log] == [FORMATS[name]]
     assert ("response_format" in log[0].body) == (name != "none")
-    for bad in (answer(stage=0.7), answer(more=1), answer(stage="1"), f"```json\n{answer()}\n```"):
+    for bad in (answer(stage=0.7), answer(more=1), answer(stage="1"), f"Here you are: {answer()}"):
         error, log = over_http(name, [FORMATS[name]], bad)
         assert error.cause == "judge_malformed" and len(log) == 2
         assert [entry.body.get("response_format") for entry in log] == [FORMATS[name]] * 2
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"```json\n{answer(stage=0.5)}\n```",
+        f"<think>\nAll good: {answer()}\n</think>\n\n{answer(stage=0.5)}",
+        f"Let me see.\n</think>\n```\n{answer(stage=0.5)}\n```\n",
+    ],
+)
+def test_a_verdict_in_a_fence_or_after_a_thought_is_understood_at_once(text):
+    verdict, log = over_http("none", [None], text)
+    assert verdict.scores == {"persona": 1.0, "stage": 0.5, "quality": 1.0, "rules": 1.0} and len(log) == 1
+
+
+@pytest.mark.parametrize("text", ["I cannot score this.", f"```json\n{answer()}\n```\n```json\n{answer(stage=0)}\n```"])
+def test_a_verdict_that_is_none_is_shown_to_the_judge_and_in_the_failure(text):
+    error, log = over_http("none", [None], text)
+    assert error.cause == "judge_malformed" and repr(text[:60])[1:-1] in str(error)
+    assert repr(text[:60])[1:-1] in log[1].body["messages"][-1]["content"]
 
 
 def test_a_server_that_refuses_the_response_format_is_not_asked_again_and_the_setting_is_named():

@@ -12,7 +12,7 @@ from rollouts.client import BudgetReached, ChatClient, Endpoint
 from rollouts.limits import Breaker, Window
 from rollouts.meter import Meter, Spent
 from rollouts.types import DialogueError, Message
-from tests.faults.server import Server
+from tests.faults.server import Server, completion
 
 ASK = [Message("user", "Hello?")]
 
@@ -164,6 +164,28 @@ def test_the_meter_estimates_what_the_server_does_not_say(said):
         sent = len(json.dumps(server.log[0].body))
     assert spent.calls == 1 and spent.answer_tokens == 11  # 30 bytes, three a token, and one
     assert 0 <= spent.prompt_tokens - sent // 3 <= 1
+
+
+@pytest.mark.parametrize("said", [0, 1])
+def test_a_count_too_small_to_be_true_does_not_keep_a_budget_from_being_reached(said):
+    with Server(answer=answer(said, said, content="Long words. " * 100)) as server:
+        with pytest.raises(BudgetReached, match="config.user.budget_tokens: of 2,000 there are"):
+            ask(server.url, times=99, budget_tokens=2000)
+        assert len(server.log) == 5  # of 400 tokens and some 30 for the prompt
+    with Server(answer=answer(said, said, content="Yes.")) as server:
+        assert ask(server.url).meter.total().answer_tokens == (2 if said == 0 else 1)  # one token it may well be
+
+
+def test_thoughts_are_booked_and_so_is_an_answer_that_is_none():
+    usage = {"prompt_tokens": 30, "completion_tokens": 10, "total_tokens": 90}  # 50 are thoughts
+    bodies = [completion("", "length", reasoning="x" * 300), completion("Hi.", usage=usage)]
+
+    async def answered(_):
+        return 200, bodies.pop(0)
+
+    with Server(answer=answered) as server:
+        spent = ask(server.url, retries=1).meter.total()
+    assert spent.calls == 2 and spent.answer_tokens == 101 + 60
 
 
 def test_failed_attempts_are_calls_and_may_have_been_charged():

@@ -26,10 +26,10 @@ class Asked:
         self.answered, self.bodies = 0, []
         ask = ChatClient._ask
 
-        async def asking(client, body):
+        async def asking(client, body, read):
             if self.answered == stop_after:
                 await asyncio.sleep(3600)
-            answer = await ask(client, body)
+            answer = await ask(client, body, read)
             self.answered += 1
             self.bodies.append(json.dumps([client._name, body], sort_keys=True))
             if self.answered == stop_after:
@@ -117,7 +117,7 @@ def test_an_evaluation_goes_on_after_a_signal_and_nothing_that_was_answered_is_a
 
 
 def unreachable(patch):
-    async def asking(client, body):
+    async def asking(client, body, read):
         raise AssertionError("nobody is to be asked")
 
     patch.setattr(ChatClient, "_ask", asking)

@@ -8,11 +8,14 @@ import json
 import pytest
 
 from rollouts import chat, fds, play, rubrics
-from rollouts.client import BudgetReached
+from rollouts.client import BudgetReached, ChatClient, Endpoint
 from rollouts.seeds import fold
 from rollouts.types import DialogueError, Message
+from tests.faults.server import Server, completion
 
 SCENARIO = next(fds.scenarios(2))
+PLAN = "If the agent refuses I will answer with [end:1]."
+CUT_OFF = completion(f"<think>\n{PLAN}", "length")
 VERDICT = json.dumps({"persona": 1, "stage": 0.5, "quality": 0, "rules": 1, "reason": "so"})
 
 
@@ -144,6 +147,28 @@ def test_how_a_user_ends_it(answer, end, outcome, finished):
     assert (dialogue.end, dialogue.outcome, dialogue.finished) == (end, outcome, finished)
     assert dialogue.last_words == answer and len(dialogue.turns) == 2
     assert all(said.scores == {} and said.process_reward == 0.0 for said in dialogue.turns)  # there was no judge
+
+
+@pytest.mark.parametrize("bodies", [(completion(f"<think>\n{PLAN}\n</think>\n\nThe rice is cold."),), (CUT_OFF,)])
+def test_thoughts_of_a_simulator_neither_end_a_dialogue_nor_reach_the_agent(bodies):
+    last = [completion("Fine. [end:4]", reasoning_content=PLAN)]
+
+    async def answer(content):
+        return 200, (bodies if len(json.loads(content)["messages"]) == 2 else last)[0]
+
+    async def played(url):
+        async with ChatClient("user", Endpoint(url, "m", retries=0)) as user:
+            return await play.play(agent, play.Table(user, None), SCENARIO, index=0, seed=7)
+
+    agent = Agent(turn("Hello."))
+    with Server(answer=answer) as server:
+        dialogue = asyncio.run(played(server.url))
+        told = json.dumps([entry.body["messages"][2:] for entry in server.log])
+    if bodies == (CUT_OFF,):
+        assert (dialogue.failure, dialogue.outcome, agent.heard) == ("user_truncated", 0.0, [])
+    else:
+        assert (dialogue.end, dialogue.outcome, dialogue.last_words) == ("rated", 4.0, "Fine. [end:4]")
+        assert agent.heard == [Message("user", "The rice is cold.")] and "[end:1]" not in told
 
 
 def test_a_full_context_ends_it_without_the_turn():

@@ -10,7 +10,7 @@ import pytest
 from rollouts.client import ChatClient, Endpoint, ReplayMiss
 from rollouts.recording import Recording
 from rollouts.types import DialogueError, Message
-from tests.faults.server import Server
+from tests.faults.server import Server, completion
 
 ASK = [Message("user", "Süß? 你好")]
 REQUEST = {"endpoint": "user", "model": "m", "messages": [{"role": "user", "content": "Hm?"}], "seed": 1}
@@ -67,6 +67,51 @@ def test_a_failure_is_asked_again_and_an_answer_takes_its_place(tmp_path):
         assert ask(server.url, 1, replay=tmp_path) == ["Grüß dich."]
 
 
+def test_recordings_made_before_the_settings_of_a_requests_words_are_still_answered_from(tmp_path):
+    request = {"model": "m", "messages": [{"role": "user", "content": "Süß? 你好"}], "temperature": 1.0}
+    request = {"endpoint": "user", **request, "max_tokens": 256, "seed": 7}
+    Recording(tmp_path).record(request, "<think>As it was kept then.</think>Cold!")
+    (path,) = tmp_path.rglob("*.json")
+    assert path.stem.startswith("51afec07da1474b17c12")  # as it was named then
+    assert ask("http://127.0.0.1:9/v1", 7, replay=tmp_path) == ["Cold!"]
+    Recording(tmp_path).record(request | {"seed": 8}, "<think>It was kept then that I")
+    ((cause, message),) = ask("http://127.0.0.1:9/v1", 8, replay=tmp_path)
+    assert cause == "user_truncated" and "kept then that I" in message
+
+
+def test_how_a_setting_is_spelt_changes_no_request_and_what_an_answer_depends_on_does(tmp_path):
+    spelt = {"max_tokens_field": "max_completion_tokens", "seed_field": "none"}
+    with Server(answer=counting()) as server:
+        assert ask(server.url, 1, 2, record=tmp_path, **spelt) == ["Answer 1.", "Answer 2."]
+        assert ask(server.url, 2, 1, record=tmp_path) == ["Answer 2.", "Answer 1."]
+        for change in ({"temperature_field": "none"}, {"extra_body": '{"top_p": 0.5}'}):
+            (answer,) = ask(server.url, 1, record=tmp_path, **change)
+            assert answer not in ("Answer 1.", "Answer 2.")
+
+
+def test_an_agents_turn_is_replayed_with_its_thoughts_and_with_where_it_was_cut_off(tmp_path):
+    bodies = [completion("Hi.", reasoning="hm"), completion("Hi, I a", "length")]
+
+    async def answer(_):
+        return 200, bodies.pop(0)
+
+    async def turns(url, **directory):
+        async with ChatClient("agent", Endpoint(url, "m"), **directory) as client:
+            return [await client.turn(ASK, seed=seed) for seed in range(2)]
+
+    with Server(answer=answer) as server:
+        recorded = asyncio.run(turns(server.url, record=str(tmp_path)))
+    assert recorded == [("<think>hm</think>Hi.", False), ("Hi, I a", True)]
+    assert asyncio.run(turns("http://127.0.0.1:9/v1", replay=str(tmp_path))) == recorded
+
+
+def test_an_answer_that_is_none_is_recorded_and_replayed_as_the_failure_that_it_was(tmp_path):
+    with Server(lambda number, body: "cut_off") as server:
+        recorded = ask(server.url, 1, record=tmp_path, retries=1)
+        assert recorded[0][0] == "user_truncated" and len(server.log) == 2
+        assert ask(server.url, 1, replay=tmp_path) == recorded
+
+
 @pytest.mark.parametrize("change", [{"name": "judge"}, {"model": "n"}, {"temperature": 0.3}, {"max_tokens": 5}])
 def test_another_request_is_a_miss_that_is_named(tmp_path, change):
     with Server() as server:
@@ -97,7 +142,7 @@ def race(directory, number, barrier):
     for seed in range(200):
         barrier.wait(60)
         request = {**REQUEST, "seed": seed}
-        assert recording.record(request, f"{number} " + "x" * 10_000) == recording.answer(request)
+        assert recording.record(request, f"{number} " + "x" * 10_000) == recording.kept(request)["answer"]
 
 
 def test_processes_may_record_at_once(tmp_path):
@@ -126,7 +171,7 @@ def test_a_writer_that_dies_leaves_nothing_that_is_read(tmp_path):
     assert writer.exitcode == 0
     recording = Recording(tmp_path)
     assert len(list(tmp_path.rglob("*.partial"))) == 1
-    assert recording.answer(REQUEST) is None
+    assert recording.kept(REQUEST) == {}
     assert recording.record(REQUEST, "whole") == "whole"
 
 
@@ -137,7 +182,7 @@ def test_a_damaged_entry_is_named(tmp_path, damage):
     (path,) = tmp_path.rglob("*.json")
     path.write_text(damage)
     with pytest.raises(ValueError, match=path.name):
-        recording.answer(REQUEST)
+        recording.kept(REQUEST)
 
 
 def test_record_and_replay_exclude_each_other():

@@ -1,5 +1,6 @@
 """Rubrics: the prompt, the schema and the reading of answers say the same; only exact answers are read."""
 
+import contextlib
 import itertools
 import json
 import os
@@ -94,13 +95,30 @@ def test_a_verdict_is_read():
     assert PROCESS.read(json.dumps(GOOD | {"reason": "half \ud83d"})).reason == "half ?"
 
 
+@pytest.mark.parametrize(
+    "fenced",
+    ["```json\n{}\n```", "```\n{}\n```", "```JSON\n{}```\n", "\n~~~json\n{}\n~~~ ", "````\n{}\n````", "```json {} ```"],
+)
+@pytest.mark.parametrize("reason", ["fine", "It said ``` and ```json\n{}\n```."])
+def test_a_verdict_alone_in_a_markdown_fence_is_read(fenced, reason):
+    answer = json.dumps(GOOD | {"reason": reason}, indent=2)
+    assert PROCESS.read(fenced.replace("{}", answer)) == PROCESS.read(answer)
+
+
 BAD = [
     "",
     "I would say persona: 1, stage: 1, quality: 1, rules: 1.",
     "Here you are: " + json.dumps(GOOD),
     json.dumps(GOOD) + " Hope this helps!",
     json.dumps(GOOD) * 2,
-    f"```json\n{json.dumps(GOOD)}\n```",
+    f"```json\n{json.dumps(GOOD)}",
+    f"```json\n{json.dumps(GOOD)}\n~~~",
+    f"```json\n{json.dumps(GOOD)}\n```\n```json\n{json.dumps(GOOD | {'rules': 0})}\n```",
+    f"My verdict:\n```json\n{json.dumps(GOOD)}\n```",
+    f"The agent wrote:\n```json\n{json.dumps(GOOD)}\n```\n{json.dumps(GOOD | {'rules': 0})}",
+    f"<think>{json.dumps(GOOD)}</think>",
+    f'```json\n{json.dumps(GOOD)[:-1]}, "rules": 0}}\n```',
+    *("```" + filling * 50_000 for filling in (" ", "a", "`", "\n", "```\n")),
     json.dumps(GOOD)[:-5],
     json.dumps(GOOD)[1:],
     json.dumps([GOOD]),
@@ -148,16 +166,20 @@ def damaged(rubric):
     """The rubric, and what a judge may answer to it: anything, or what is nearly right as text or as an object."""
     places = [{item: scores[place] for item, scores in rubric.items.items()} for place in (0, 1, -1)]
     answers = [json.dumps({"reason": "1 of 2", **scores}, indent=gap) for scores in places for gap in (None, 0)]
+    answers += [f"```json\n{answer}\n```" for answer in answers]
     texts = st.text() | almost.texts(answers, PIECES) | almost.trees(best(rubric)).map(json.dumps)
     return texts.map(lambda text: (rubric, text))
 
 
 def verdict_by_hand(rubric, text):
-    """What the answer says if it is what the schema describes, else None."""
-    try:
-        pairs = json.loads(text, object_pairs_hook=lambda pairs: ("object", *pairs))
-    except (ValueError, RecursionError):
-        return None
+    """What the answer says if it is what the schema describes, in a fence or not, else None."""
+    bare = text.strip()
+    fences = [mark * length for mark in "`~" for length in range(3, 10)]
+    insides = [bare[len(fence) : -len(fence)] for fence in fences if bare.startswith(fence) and bare.endswith(fence)]
+    pairs = None
+    for candidate in (text, *(re.sub(r"^[ \t]*\w*", "", inside) for inside in insides)):
+        with contextlib.suppress(ValueError, RecursionError):
+            pairs = json.loads(candidate, object_pairs_hook=lambda pairs: ("object", *pairs))
     if not isinstance(pairs, tuple) or sorted(name for name, _ in pairs[1:]) != sorted(["reason", *rubric.items]):
         return None
     found = dict(pairs[1:])

@@ -17,7 +17,11 @@ CAUSES = {
     "judge_timeout": ("hang", "drip"),
     "judge_http_429": ("storm", "storm_date"),
     "judge_http_500": ("error",),
-    "judge_malformed": ("html", "truncated", "schema", "charset", "compressed"),
+    "judge_malformed": ("html", "truncated", "schema", "charset", "compressed", "stream"),
+    "judge_error": ("told",),
+    "judge_truncated": ("cut_off", "thoughts"),
+    "judge_filtered": ("filtered",),
+    "judge_refused": ("refused",),
     "judge_too_large": ("huge", "endless"),
 }
 CAUSE = {fault: cause for cause, faults in CAUSES.items() for fault in faults}
@@ -61,7 +65,7 @@ def test_an_answer_after_a_fault_is_an_answer(fault):
 def test_faults_side_by_side_spoil_only_their_own_request():
     names = list(FAULTS)
     with Server(lambda number, body: names[body["seed"] % len(names)] if body["seed"] % 2 else "") as server:
-        results = ask(server.url, times=60, retries=0, breaker_failures=99)
+        results = ask(server.url, times=60, retries=0, breaker_failures=99, read_timeout=1.0, total_timeout=1.5)
     for seed, result in enumerate(results):
         if seed % 2:
             assert result.cause == CAUSE[names[seed % len(names)]]

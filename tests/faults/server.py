@@ -12,8 +12,14 @@ import threading
 import time
 from collections.abc import Awaitable, Callable
 
-COMPLETION = {"choices": [{"message": {"role": "assistant", "content": "Grüß dich."}}]}
-GOOD = json.dumps(COMPLETION, ensure_ascii=False).encode()
+
+def completion(content, finish="stop", *, usage=None, **message) -> bytes:
+    """The body of a chat completion."""
+    choice = {"message": {"role": "assistant", "content": content, **message}, "finish_reason": finish}
+    return json.dumps({"choices": [choice], "usage": usage}, ensure_ascii=False).encode()
+
+
+GOOD = completion("Grüß dich.")
 
 FAULTS = {
     "refuse": "resets the connection before a byte is answered",
@@ -31,6 +37,12 @@ FAULTS = {
     "endless": "200 with a body that never ends, in chunks",
     "charset": "200 in Latin-1",
     "compressed": "200 in gzip, which nobody asked for",
+    "told": "200 with a JSON of an error",
+    "stream": "200 with a stream, which nobody asked for",
+    "cut_off": "200 with an answer that was cut off",
+    "thoughts": "200 with thoughts that were cut off",
+    "filtered": "200 with an answer that a content filter stopped",
+    "refused": "200 with a refusal",
 }
 
 
@@ -40,6 +52,7 @@ class Entry:
 
     body: dict
     headers: dict[str, str]
+    target: str  # what was asked for: a path, or a URL where the server is taken for a proxy
     time: float  # seconds of time.monotonic
     fault: str  # a key of FAULTS; "": none
     sent: int = 0  # bytes of a body
@@ -63,6 +76,7 @@ class Server:
         self.cue, self.answer, self.retry_after = cue, answer or _greet, retry_after
         self.log: list[Entry] = []
         self.probes: list[float] = []  # when /models was asked for
+        self.tunnels: list[str] = []  # to where, as a proxy; none is dug
         self.down = False  # does /models answer 500?
         self.busy = self.most_busy = 0
         self._loop = asyncio.new_event_loop()
@@ -111,12 +125,17 @@ class Server:
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
         headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in head[1:-2])}
         content = await reader.readexactly(int(headers.get("content-length", 0)))
-        if head[0].startswith("GET"):
+        method, target, _ = head[0].split(" ")
+        if method == "CONNECT":
+            self.tunnels.append(target)
+            await _send(writer, 403, b"no way")
+            return False
+        if method == "GET":
             self.probes.append(time.monotonic())
             await _send(writer, 500 if self.down else 200, b"{}")
             return True
         body = json.loads(content)
-        entry = Entry(body, headers, time.monotonic(), self.cue(len(self.log), body))
+        entry = Entry(body, headers, target, time.monotonic(), self.cue(len(self.log), body))
         self.log.append(entry)
         self.busy += 1
         self.most_busy = max(self.most_busy, self.busy)
@@ -201,6 +220,30 @@ class Server:
 
     async def _compressed(self, reader, writer, entry) -> bool:
         await _send(writer, 200, gzip.compress(GOOD), {"Content-Encoding": "gzip"})
+        return True
+
+    async def _told(self, reader, writer, entry) -> bool:
+        await _send(writer, 200, b'{"error": {"message": "overloaded", "type": "server_error"}}')
+        return True
+
+    async def _stream(self, reader, writer, entry) -> bool:
+        await _send(writer, 200, b"data: " + GOOD + b"\n\n", {"Content-Type": "text/event-stream"})
+        return True
+
+    async def _cut_off(self, reader, writer, entry) -> bool:
+        await _send(writer, 200, completion("Grüß d", "length"))
+        return True
+
+    async def _thoughts(self, reader, writer, entry) -> bool:
+        await _send(writer, 200, completion("", "length", reasoning="Hm. Shall I"))
+        return True
+
+    async def _filtered(self, reader, writer, entry) -> bool:
+        await _send(writer, 200, completion("", "content_filter"))
+        return True
+
+    async def _refused(self, reader, writer, entry) -> bool:
+        await _send(writer, 200, completion(None, refusal="I cannot be a customer."))
         return True
 
 
