@@ -302,7 +302,7 @@ def test_a_fault_reaches_all_who_wait_and_the_engine_goes_on():
             waiting = [asyncio.create_task(talk(made, number)) for number in range(3)]
             await asyncio.sleep(0)
             waiting[1].cancel()  # its waiting ends, that of the others must not be forgotten
-            failures = await asyncio.wait_for(asyncio.gather(*waiting, return_exceptions=True), 10)
+            failures = await asyncio.wait_for(asyncio.gather(*waiting, return_exceptions=True), 60)
             made._round = round_
             after = await kept.generate(script(0)[1], seed=1)  # its keys and values are gone, and computed again
             return failures, [before, after], await asyncio.wait_for(talk(made, 2), 60)
@@ -321,7 +321,7 @@ def test_a_slot_whose_session_is_cancelled_is_given_on_only_when_its_round_is_do
 
         def slow(*arguments):
             started.set()
-            go_on.wait(10)
+            go_on.wait(60)
             if fault:
                 raise MemoryError
             return round_(*arguments)
