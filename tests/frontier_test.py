@@ -2,8 +2,6 @@
 
 import json
 import math
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -11,6 +9,7 @@ import pytest
 from cmpo import frontier
 from rollouts.embedded import oracle
 from rollouts.embedded.oracle import Frontier
+from tests import commands
 from tests.evaluations import evaluation
 
 LINE = Frontier(rates=np.array([0.0, 0.2, 0.6]), satisfaction=np.array([2.0, 3.0, 3.4]))
@@ -77,7 +76,5 @@ def test_what_cannot_be_compared_is_refused(tmp_path, capsys, content, reason):
 
 
 def test_a_missing_file_is_one_line(tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-m", "cmpo.frontier", str(tmp_path / "none.json")], capture_output=True, text=True
-    )
+    done = commands.run("cmpo.frontier", tmp_path / "none.json")
     assert done.returncode == 2 and done.stderr.count("\n") == 1 and "none.json" in done.stderr

@@ -1,8 +1,6 @@
 """From dialogues to rows, tables and differences, by hand; failures are in the denominator and never hidden."""
 
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -11,6 +9,7 @@ from cmpo import compare, measures, metrics
 from rollouts.judge import Evaluation
 from rollouts.rubrics import Verdict
 from rollouts.types import Dialogue, Order, Persona, Scenario, Turn
+from tests import commands
 from tests.evaluations import evaluation
 
 
@@ -140,6 +139,5 @@ def test_what_else_differs_between_two_results_is_said():
 def test_the_command_compares_two_files(tmp_path):
     for name, played in (("a", rows(2.0, 3.0, 5.0, 4.0)), ("b", rows(1.0, 3.0, 5.0, 4.0))):
         (tmp_path / f"{name}.json").write_text(json.dumps(evaluation(name) | {"dialogues": metrics.plain(played)}))
-    line = [sys.executable, "-m", "cmpo.compare", f"--result={tmp_path / 'a.json'}", f"--against={tmp_path / 'b.json'}"]
-    done = subprocess.run(line, capture_output=True, text=True, check=True)
+    done = commands.run("cmpo.compare", f"--result={tmp_path / 'a.json'}", f"--against={tmp_path / 'b.json'}")
     assert "| a minus b |" in done.stdout and "| satisfaction, 1 to 5 | 0.25 |" in done.stdout
