@@ -23,3 +23,10 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
 hypothesis.settings.register_profile("same", deadline=None, derandomize=True)
 hypothesis.settings.register_profile("100k", deadline=None, max_examples=100_000)
 hypothesis.settings.load_profile("same")
+
+LONG = ("main_test", "step_test", "processes_test", "transfer_test", "ahead_test", "evaluate_test", "engine_test")
+
+
+def pytest_collection_modifyitems(items):
+    """The longest files begin first, so that no worker is left alone with one of them in the end."""
+    items.sort(key=lambda item: item.path.stem not in LONG)

@@ -185,7 +185,7 @@ def test_a_result_that_finds_no_room_leaves_the_old_one(tmp_path):
 
 def command(*arguments):
     line = [sys.executable, "-m", "cmpo.evaluate", f"--config={ROOT}/configs/fds.py:smoke", "--seeds=1", *arguments]
-    return subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False)
 
 
 def test_the_command_with_a_remote_agent(tmp_path, monkeypatch):

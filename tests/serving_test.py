@@ -133,7 +133,7 @@ def test_another_address_needs_a_key(host, monkeypatch):
 
 def test_the_embedded_endpoint_refuses_to_be_open():
     command = [sys.executable, "-m", "rollouts.embedded", "--host=0.0.0.0"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 1 and done.stderr.startswith("error: --host: 0.0.0.0") and done.stderr.count("\n") == 1
 
 
