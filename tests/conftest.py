@@ -11,6 +11,7 @@ import jax
 # Tests compile a hundred small programs and run each a few times: optimizing them costs more than it gains.
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_backend_optimization_level=0"
 jax.config.update("jax_num_cpu_devices", 8)
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"  # of workers and programs: XLA's errors are shown as they come, no warnings
 # Most runs compile what another has compiled. All workers, and the programs that tests start, share one place.
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     programs = tempfile.mkdtemp(prefix="cmpo-tests-")
