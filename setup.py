@@ -4,7 +4,7 @@ import pathlib
 
 from setuptools import setup
 
-TESTS = ["hypothesis>=6", "jinja2>=3.1", "pytest>=8", "pytest-xdist>=3"]
+TESTS = ["hypothesis>=6", "jinja2>=3.1", "pytest>=9", "pytest-xdist>=3"]
 
 setup(
     name="cmpo",

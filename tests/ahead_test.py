@@ -37,7 +37,7 @@ def whole(tmp_path_factory):
         version = loaded[-1][0] if loaded else 0
         if version > 3 and version not in waiting:
             waiting.add(version)
-            late.append(not await asyncio.to_thread(steps.acquire, timeout=60))
+            late.append(not await asyncio.to_thread(steps.acquire, timeout=600))
         return await chat(client, messages, seed=seed, **options)
 
     def stepping(trainer, state):
@@ -83,7 +83,7 @@ def test_interrupted_with_two_batches_under_way_and_resumed_equals_uninterrupted
 
     def interrupted(trainer, now):
         result = rl_step(trainer, now)
-        assert enough.wait(60)
+        assert enough.wait(600)
         os.kill(os.getpid(), signal.SIGTERM)
         return result
 

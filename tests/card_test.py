@@ -1,15 +1,13 @@
 """The card of a dataset: counts worked out by hand, the page, the picture and the command."""
 
 import math
-import subprocess
-import sys
 
 import pytest
 
 from cmpo import card
 from rollouts.types import Order, Persona, Scenario
+from tests import commands
 from tests.released_test import write
-from tests.runs import ROOT
 
 
 def scenario(name, level, demand, complaint="food temperature", supported=True, items="Soup*1"):
@@ -76,8 +74,7 @@ def test_the_picture_shows_the_shares():
 
 def test_the_command_prints_and_draws(tmp_path):
     path = write(tmp_path / "x.parquet", 60)
-    command = [sys.executable, "-m", "cmpo.card", "--config=configs/fds.py", f"--png={tmp_path / 'card.png'}"]
-    command += [f"--config.data.path={path}", f"--config.data.dir={tmp_path}"]
-    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    arguments = [f"--config.data.path={path}", f"--config.data.dir={tmp_path}", f"--png={tmp_path / 'card.png'}"]
+    ended = commands.run("cmpo.card", "--config=configs/fds.py", *arguments)
     assert "| compensation_flexible | nan% (10%) | 100.0% (15%) |" in ended.stdout, ended.stderr
     assert (tmp_path / "card.png").read_bytes().startswith(b"\x89PNG") and not ended.stderr

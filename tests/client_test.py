@@ -243,11 +243,12 @@ def test_an_answer_that_breaks_off_is_a_failure(server):
 
 
 def test_a_slow_answer_times_out(server):
-    server.delay = 0.5
+    server.delay = 30
     start = time.perf_counter()
     assert failure(server.url, read_timeout=0.1, retries=1).cause == "judge_timeout"
-    assert time.perf_counter() - start < 0.5
+    assert time.perf_counter() - start < 30
     assert len(server.requests) == 2
+    server.delay = 0.2
     assert ask(server.url, read_timeout=10.0) == ["Hello."]
 
 

@@ -1,6 +1,9 @@
-"""Eight virtual CPU devices and quick compilation for every test, set before JAX starts; no stop-watch on examples."""
+"""Eight virtual CPU devices and quick compilation for every test, set before JAX starts; how properties are tried."""
 
+import atexit
 import os
+import shutil
+import tempfile
 
 import hypothesis
 import jax
@@ -8,6 +11,23 @@ import jax
 # Tests compile a hundred small programs and run each a few times: optimizing them costs more than it gains.
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_backend_optimization_level=0"
 jax.config.update("jax_num_cpu_devices", 8)
-hypothesis.settings.register_profile("any machine", deadline=None)
-hypothesis.settings.register_profile("100k", deadline=None, max_examples=100_000)  # --hypothesis-profile=100k
-hypothesis.settings.load_profile("any machine")
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"  # of workers and programs: XLA's errors are shown as they come, no warnings
+# Most runs compile what another has compiled. All workers, and the programs that tests start, share one place.
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    programs = tempfile.mkdtemp(prefix="cmpo-tests-")
+    atexit.register(shutil.rmtree, programs, ignore_errors=True)
+    os.environ |= {"JAX_COMPILATION_CACHE_DIR": programs, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.05"}
+    jax.config.update("jax_compilation_cache_dir", programs)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)
+# The same examples in every run, so that a suite that passed passes; no stop-watch on examples. New ones come with
+# --hypothesis-profile=100k, which is for a person to read.
+hypothesis.settings.register_profile("same", deadline=None, derandomize=True)
+hypothesis.settings.register_profile("100k", deadline=None, max_examples=100_000)
+hypothesis.settings.load_profile("same")
+
+LONG = ("main_test", "step_test", "processes_test", "transfer_test", "ahead_test", "evaluate_test", "engine_test")
+
+
+def pytest_collection_modifyitems(items):
+    """The longest files begin first, so that no worker is left alone with one of them in the end."""
+    items.sort(key=lambda item: item.path.stem not in LONG)

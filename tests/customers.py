@@ -23,7 +23,7 @@ CUSTOMER = rules.Customer(3, "refund_priority", True)
 ACTS = ("listen", "ask", "explain_true", "note", "offer", "limit", "close")
 TURNS = [frozenset({act}) for act in ACTS] + [frozenset(pair) for pair in itertools.combinations(ACTS[:5], 2)]
 WORLD = [rules.Customer(level, demand, fact) for level in (1, 3) for demand in DEMANDS for fact in (True, False)]
-NEVER, PRESSED, AGREED = (), (0, 1, 3), (2,)
+NEVER, PRESSED, AGREED, ANYHOW = (), (0, 1, 3), (2,), (0, 1, 2, 3)
 
 
 @functools.cache

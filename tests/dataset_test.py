@@ -84,7 +84,7 @@ dataset.SIZES["hard"] = {SMALL["hard"]}
 source = tfds.data_source("fds/hard", split="train", data_dir={str(tmp_path)!r})
 print(len(source), source[0]["id"], "tensorflow" in sys.modules)
 """
-    ended = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    ended = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert ended.stdout.splitlines()[-1] == "30 b'hard-train-0-0' False", ended.stderr
 
 

@@ -1,8 +1,6 @@
 """Demonstrations by any agent: which dialogues are kept, by hand, and the whole command."""
 
 import dataclasses
-import subprocess
-import sys
 
 import numpy as np
 from hypothesis import given
@@ -12,7 +10,7 @@ from cmpo import demonstrate, demonstrations
 from configs import fds as configs
 from rollouts import fds
 from rollouts.types import Dialogue, Turn
-from tests.runs import ROOT
+from tests import commands
 
 SCENARIO = next(fds.scenarios(4))
 NOTHING = np.zeros(0, np.float32)
@@ -80,9 +78,7 @@ def test_the_budget_holds_and_no_scenario_comes_twice(rows, budget):
 def test_the_command_writes_what_phase_1_reads(tmp_path):
     out = tmp_path / "new" / "demos.jsonl"
     arguments = ["--config=configs/fds.py", "--agent=oracle", "--scenarios=40", "--repeats=2", f"--out={out}"]
-    done = subprocess.run(
-        [sys.executable, "-m", "cmpo.demonstrate", *arguments], cwd=ROOT, capture_output=True, text=True
-    )
+    done = commands.run("cmpo.demonstrate", *arguments)
     assert done.returncode == 0, done.stderr
     conversations = demonstrations.read(out)
     granted = [any("<action>voucher" in message.content for message in talk) for talk in conversations]

@@ -13,6 +13,7 @@ from cmpo import evaluate, files, measures, metrics, rollout
 from rollouts import chat, fds
 from rollouts.client import BudgetReached
 from rollouts.embedded import app as embedded
+from tests import commands
 from tests.runs import ROOT, full_disk, tiny
 
 TURN = chat.render(chat.Reply("hm", "Could you send me a photo of it?", "chat"))
@@ -193,7 +194,7 @@ def test_room_is_made_before_anybody_is_asked(tmp_path):
 
 def command(*arguments):
     line = [sys.executable, "-m", "cmpo.evaluate", f"--config={ROOT}/configs/fds.py:smoke", "--seeds=1", *arguments]
-    return subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False)
 
 
 def test_the_command_with_a_remote_agent(tmp_path, monkeypatch):
@@ -219,6 +220,6 @@ def test_the_command_with_a_remote_agent(tmp_path, monkeypatch):
 
 
 def test_an_endpoint_without_a_model_is_told_in_one_line():
-    done = command("--agent_url=http://127.0.0.1:9/v1")
+    done = commands.run("cmpo.evaluate", f"--config={ROOT}/configs/fds.py:smoke", "--agent_url=http://127.0.0.1:9/v1")
     assert done.returncode == 1 and done.stderr.count("\n") == 1
     assert "--agent_model: expected the name of the model" in done.stderr

@@ -26,6 +26,7 @@ from models import tokenizer as tokenizers
 from rollouts.client import BudgetReached, ChatClient
 from rollouts.embedded.app import app
 from rollouts.types import DialogueError
+from tests import commands
 from tests.runs import ROOT, assert_same_run, tiny, transcripts
 
 RELEASED = ROOT.parent / "shared" / "data" / "fds" / "hard" / "train.parquet"
@@ -297,11 +298,6 @@ def test_the_released_prompts_and_personas_train(tmp_path):
     assert dialogue["scenario"]["id"].startswith("train-")
 
 
-def run(*arguments):
-    command = [sys.executable, "-m", *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -322,9 +318,15 @@ def run(*arguments):
     ],
 )
 def test_bad_input_on_the_command_line(tmp_path, arguments, message):
-    done = run("cmpo.main", *arguments, f"--workdir={tmp_path / 'run'}")
+    done = commands.run("cmpo.main", *arguments, f"--workdir={tmp_path / 'run'}")
     assert done.returncode != 0 and message in done.stderr and done.stderr.count("\n") == 1
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
+
+
+def test_bad_input_from_a_shell_is_one_line_too():
+    line = [sys.executable, "-m", "cmpo.main", "--config=configs/fds.py:smoke", "--config.user.url=ftp://x"]
+    done = subprocess.run([*line, "--workdir=x"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and done.stderr.startswith("error: config.user.url") and done.stderr.count("\n") == 1
 
 
 def test_evaluate_policy_and_start(whole):

@@ -73,7 +73,7 @@ def together(program, environments, *arguments):
         for environment in environments
     ]
     try:
-        ended = [process.communicate(timeout=240) for process in started]
+        ended = [process.communicate(timeout=600) for process in started]
     finally:
         for process in started:
             process.kill()

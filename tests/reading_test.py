@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from rollouts import fds, scripted
 from rollouts.embedded import app, reading, rules, writing
 from rollouts.types import DEMANDS, PRINCIPLES
-from tests.customers import AGREED, CUSTOMER, WORLD, best, happenings, moods, value
+from tests.customers import AGREED, ANYHOW, CUSTOMER, WORLD, best, happenings, moods, value
 
 # What is read
 
@@ -155,13 +155,15 @@ def heap(pieces):
     st.sampled_from(["no", "this turn"]),
 )
 @example(COLD[0], heap(KEYWORDS), "no")
+@example(COLD[0], "I am sorry to hear that the order arrived cold.", "this turn")  # pleases more than no voucher can
 def test_no_heap_of_phrases_beats_honest_service(order, text, issued):
-    mood = rules.start(order.customer)
+    """A heap with a voucher is compared with honest service that may give one, whenever it pleases most."""
+    mood, leave = rules.start(order.customer), ANYHOW if issued == "this turn" else AGREED
     events = reading.read_reply(text, [], order, issued)
     after = rules.transition(order.customer, mood, events)
     end = rules.ended(order.customer, after)
     worth = rules.expected_rating(order.customer, after) if end else best(order.customer, after, AGREED)
-    assert worth <= value(order.customer, AGREED)
+    assert worth <= value(order.customer, leave)
     assert judged(order, mood, events) <= judged(order, mood, honest(order.customer))
 
 

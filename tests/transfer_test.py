@@ -19,7 +19,7 @@ from models import tokenizer as tokenizers
 from models.config import Qwen2Config
 from models.hf import transfer
 from rollouts import fds
-from tests import runs
+from tests import commands, runs
 
 TEXTS = [scenario.agent_prompt for scenario in itertools.islice(fds.scenarios(0), 20)]
 
@@ -36,15 +36,12 @@ def checkpoint(tmp_path_factory):
     return directory
 
 
-def command(*arguments):
-    arguments = [sys.executable, "-m", "models.hf", *map(str, arguments)]
-    return subprocess.run(arguments, cwd=runs.ROOT, capture_output=True, text=True, timeout=120, check=False)
-
-
 def test_import_and_export_give_the_model_back(checkpoint, tmp_path):
-    done = command("import", checkpoint, f"--workdir={tmp_path / 'run'}")
+    line = [sys.executable, "-m", "models.hf", "import", checkpoint, f"--workdir={tmp_path / 'run'}"]
+    done = subprocess.run(line, cwd=runs.ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    done = command("export", f"--workdir={tmp_path / 'run'}", tmp_path / "out", "--dtype=float32")
+    export = ("export", f"--workdir={tmp_path / 'run'}", tmp_path / "out", "--dtype=float32")
+    done = commands.run("models.hf", *export)
     assert done.returncode == 0, done.stderr
     (config, params), (config_out, params_out) = hf.load(checkpoint), hf.load(tmp_path / "out")
     assert config_out == config
@@ -117,7 +114,7 @@ def test_what_cannot_be_imported_leaves_nothing(checkpoint, tmp_path):
     shutil.copytree(checkpoint, tmp_path / "damaged")
     first = sorted((tmp_path / "damaged").glob("*.safetensors"))[0]
     first.write_bytes(first.read_bytes()[:100])
-    done = command("import", tmp_path / "damaged", f"--workdir={tmp_path / 'run'}")
+    done = commands.run("models.hf", "import", tmp_path / "damaged", f"--workdir={tmp_path / 'run'}")
     assert done.returncode == 1 and done.stderr.startswith("error: ") and first.name in done.stderr
     assert done.stderr.count("\n") == 1 and not (tmp_path / "run").exists()
 
