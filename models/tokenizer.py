@@ -11,7 +11,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import tokenizers
-from tokenizers import decoders, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import pre_tokenizers, processors, trainers
+
+from models.tokenizer_files import SETTINGS, read_settings, set_qwen2_parts
 
 CONTROL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 """Special tokens; the order of their ids in Qwen2.5 (151643, 151644, 151645)."""
@@ -19,34 +21,12 @@ CONTROL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 TAGS = ("<think>", "</think>", "<response>", "</response>", "<action>", "</action>")
 """The turn format's tags: one token each, ordinary in every other respect."""
 
-# Qwen2's pre-tokenizer: contractions, words, single digits, punctuation, whitespace (Apache-2.0,
-# https://huggingface.co/Qwen/Qwen2.5-0.5B/blob/main/tokenizer.json).
-_SPLIT = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
-    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
-
-_CHATML = (
-    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n' }}"
-    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
-)
-
-_SETTINGS = {
-    "tokenizer_class": "PreTrainedTokenizerFast",
-    "eos_token": "<|im_end|>",
-    "pad_token": "<|endoftext|>",
-    "additional_special_tokens": ["<|im_start|>", "<|im_end|>"],
-    "clean_up_tokenization_spaces": False,
-    "model_max_length": 32768,
-    "chat_template": _CHATML,
-}
-
 
 class Tokenizer:
     """Text to ids and back.
 
     Attributes:
-      vocab_size: number of ids, added tokens included.
+      vocab_size: rows of an embedding that has one for each id, added tokens included.
       endoftext: id of `<|endoftext|>`, the padding.
       im_start: id of `<|im_start|>`, which opens a message.
       im_end: id of `<|im_end|>`, which closes it.
@@ -61,7 +41,7 @@ class Tokenizer:
         backend.encode_special_tokens = True
         self._backend = backend
         self._settings = settings
-        self.vocab_size = backend.get_vocab_size(with_added_tokens=True)
+        self.vocab_size = 1 + max(backend.get_vocab(with_added_tokens=True).values())
         self.endoftext, self.im_start, self.im_end = (backend.token_to_id(token) for token in CONTROL)
         self.control_ids = frozenset(id for id, token in backend.get_added_tokens_decoder().items() if token.special)
 
@@ -88,18 +68,24 @@ def load(path: str | pathlib.Path) -> Tokenizer:
 
     Raises:
       FileNotFoundError: when there is no such directory, or no `tokenizer.json` in it.
-      ValueError: when a file does not parse, or the vocabulary lacks ChatML's tokens.
+      ValueError: when a file does not parse, the vocabulary lacks ChatML's tokens, or a file or an option beside
+        `tokenizer.json` asks for what this tokenizer does not do; the message names it.
     """
     path = pathlib.Path(path)
     if not (path / "tokenizer.json").is_file():
-        raise FileNotFoundError(f"{path}: expected a tokenizer directory with a tokenizer.json")
-    settings_file = path / "tokenizer_config.json"
+        raise FileNotFoundError(
+            f"{path}: expected a tokenizer directory with a tokenizer.json (of other files, transformers' "
+            "AutoTokenizer makes one: from_pretrained, then save_pretrained)"
+        )
     try:
         backend = tokenizers.Tokenizer.from_file(str(path / "tokenizer.json"))
-        settings = json.loads(settings_file.read_text(encoding="utf-8")) if settings_file.is_file() else _SETTINGS
-        return Tokenizer(backend, settings)
+        # They would cut or lengthen what is encoded; transformers sets them anew at every call.
+        backend.no_truncation()
+        backend.no_padding()
+        Tokenizer(backend, SETTINGS)
     except Exception as error:  # The backend raises bare Exceptions.
         raise ValueError(f"{path}: expected a Hugging Face tokenizer with ChatML tokens: {error}") from error
+    return Tokenizer(backend, read_settings(path, backend))
 
 
 def train(texts: Iterable[str], vocab_size: int) -> Tokenizer:
@@ -117,14 +103,7 @@ def train(texts: Iterable[str], vocab_size: int) -> Tokenizer:
     if learned < 256:
         raise ValueError(f"vocab_size must be at least {256 + len(CONTROL) + len(TAGS)}, got {vocab_size}")
     backend = tokenizers.Tokenizer(tokenizers.models.BPE())
-    backend.normalizer = normalizers.NFC()
-    backend.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(tokenizers.Regex(_SPLIT), behavior="isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
-    backend.decoder = decoders.ByteLevel()
+    set_qwen2_parts(backend)
     backend.post_processor = processors.ByteLevel(trim_offsets=False)
     trainer = trainers.BpeTrainer(
         vocab_size=learned, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
@@ -133,4 +112,4 @@ def train(texts: Iterable[str], vocab_size: int) -> Tokenizer:
     backend.train_from_iterator((piece for text in texts for piece in markers.split(text)), trainer)
     backend.add_special_tokens([tokenizers.AddedToken(token, special=True, normalized=False) for token in CONTROL])
     backend.add_tokens([tokenizers.AddedToken(token, special=False, normalized=False) for token in TAGS])
-    return Tokenizer(backend, _SETTINGS)
+    return Tokenizer(backend, SETTINGS)

@@ -91,7 +91,7 @@ def test_configs_survive_the_round_trip(config):
         ({"use_sliding_window": True, "layer_types": ["sliding_attention"] * 24}, "layer_types: expected full"),
         ({"layer_types": ["sliding_attention"] * 24}, "layer_types: names sliding_attention while"),
         ({"hidden_size": None}, "hidden_size: missing"),
-        ({"num_key_value_heads": 3}, "num_heads 14 is no multiple"),
+        ({"num_key_value_heads": 3}, "num_key_value_heads: expected a divisor of num_attention_heads 14, got 3"),
     ],
 )
 def test_what_cannot_be_honoured_is_refused(change, message):

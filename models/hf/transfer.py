@@ -12,7 +12,8 @@ import orbax.checkpoint as ocp
 
 from models import lora
 from models import tokenizer as tokenizers
-from models.hf.weights import holds_weights, load, read_config, save, verify
+from models.hf.files import holds_weights
+from models.hf.weights import load, read_config, save, verify
 
 _FILES = ("*.safetensors", "*.json", "*.txt", "*.jinja")
 
