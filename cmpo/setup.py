@@ -143,7 +143,7 @@ def _settle(
     if tokenizer.vocab_size > model.vocab_size:
         raise ValueError(f"{weights}: the tokenizer has {tokenizer.vocab_size} ids, the model {model.vocab_size}")
     if not (workdir / "model" / "config.json").exists():
-        hf.write_config(workdir / "model", model, eos_token_id=tokenizer.im_end, pad_token_id=tokenizer.endoftext)
+        hf.write_config(workdir / "model", model, **hf.origin(weights), **hf.token_ids(weights, tokenizer))
 
 
 def engine(

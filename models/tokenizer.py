@@ -21,6 +21,11 @@ CONTROL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 TAGS = ("<think>", "</think>", "<response>", "</response>", "<action>", "</action>")
 """The turn format's tags: one token each, ordinary in every other respect."""
 
+_DIALOGUE = (
+    "<|im_start|>system\nYou serve.\n<|im_end|>\n<|im_start|>user\n It's 12 o'clock! <|im_end|>\n"
+    "<|im_start|>assistant\n<think>So</think><|im_end|>\n"
+)
+
 
 class Tokenizer:
     """Text to ids and back.
@@ -44,6 +49,8 @@ class Tokenizer:
         self.vocab_size = 1 + max(backend.get_vocab(with_added_tokens=True).values())
         self.endoftext, self.im_start, self.im_end = (backend.token_to_id(token) for token in CONTROL)
         self.control_ids = frozenset(id for id, token in backend.get_added_tokens_decoder().items() if token.special)
+        if plain := [token for token in CONTROL if backend.token_to_id(token) not in self.control_ids]:
+            raise ValueError(f"{', '.join(plain)}: expected special tokens, else a text that spells one becomes one")
 
     def encode(self, text: str) -> list[int]:
         """Returns the ids of `text`, none of them in `control_ids`; tags known to the vocabulary are one id each."""
@@ -85,7 +92,23 @@ def load(path: str | pathlib.Path) -> Tokenizer:
         Tokenizer(backend, SETTINGS)
     except Exception as error:  # The backend raises bare Exceptions.
         raise ValueError(f"{path}: expected a Hugging Face tokenizer with ChatML tokens: {error}") from error
-    return Tokenizer(backend, read_settings(path, backend))
+    tokenizer = Tokenizer(backend, read_settings(path, backend))
+    _check_parts_and_whole(path, tokenizer, backend)
+    return tokenizer
+
+
+def _check_parts_and_whole(path: pathlib.Path, tokenizer: Tokenizer, backend: tokenizers.Tokenizer) -> None:
+    """Raises ValueError unless a dialogue has the same ids in parts, as it is trained, and as a whole, as served."""
+    parts = [part for part in re.split(f"({'|'.join(map(re.escape, CONTROL))})", _DIALOGUE) if part]
+    ours = [[backend.token_to_id(part)] if part in CONTROL else tokenizer.encode(part) for part in parts]
+    backend.encode_special_tokens = False
+    whole = backend.encode(_DIALOGUE, add_special_tokens=False).ids
+    backend.encode_special_tokens = True
+    if sum(ours, []) != whole or tokenizer.decode(whole) != _DIALOGUE:
+        raise ValueError(
+            f"{path}: tokenizer.json: expected the ids of a dialogue to be those of its parts, and its text to "
+            "survive; its normalizer, pre_tokenizer or the flags of a ChatML token (lstrip, rstrip) do not let it"
+        )
 
 
 def train(texts: Iterable[str], vocab_size: int) -> Tokenizer:
