@@ -35,10 +35,10 @@ def read_templates(path: pathlib.Path, settings: Mapping[str, Any]) -> dict[str,
 
     Raises ValueError, naming the file, if one is no template, or two files have different ones of the same name.
     """
-    sources = [("tokenizer_config.json", _named("tokenizer_config.json", settings.get("chat_template")))]
+    said = {"tokenizer_config.json": settings}
     if (path / "chat_template.json").is_file():
-        file = read_object(path / "chat_template.json")
-        sources.append(("chat_template.json", _named("chat_template.json", file.get("chat_template"))))
+        said["chat_template.json"] = read_object(path / "chat_template.json")
+    sources = [(name, _named(path / name, content.get("chat_template"))) for name, content in said.items()]
     for file in [path / "chat_template.jinja", *sorted((path / "additional_chat_templates").glob("*.jinja"))]:
         if file.is_file():
             name = _DEFAULT if file.parent == path else file.stem
@@ -98,7 +98,7 @@ def _render(path: pathlib.Path, reference: Any, messages: list[dict[str, str]], 
         raise ValueError(f"{path}: chat_template: cannot render a dialogue with a system prompt: {error!r}") from None
 
 
-def _named(file: str, raw: Any) -> dict[str, str]:
+def _named(file: pathlib.Path, raw: Any) -> dict[str, str]:
     """Templates by name, from one text or a list of named ones."""
     match raw:
         case None:

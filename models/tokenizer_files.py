@@ -38,6 +38,12 @@ _FIXED = {
     "auto_map": None,  # code of the checkpoint's own
     "fast_tokenizer_files": ["tokenizer.json"],
 }
+_TYPES = {
+    "add_prefix_space": (bool, "true or false"),
+    "additional_special_tokens": (list, "a list of tokens"),
+    "extra_special_tokens": (list | dict, "a list of tokens, or an object"),
+    "added_tokens_decoder": (dict, "an object"),
+}
 _FLAGS = ("special", "lstrip", "rstrip", "single_word", "normalized")
 
 
@@ -70,11 +76,12 @@ def read_settings(path: pathlib.Path, backend: tokenizers.Tokenizer) -> dict[str
             raise ValueError(
                 f"{path}: tokenizer_config.json: {name}: only {fixed!r} is supported, got {settings[name]!r:.60}"
             )
+    _check_types(path, settings)
     _check_model(path, raw, settings)
     _check_parts(path, raw, settings)
     _check_vocabulary(path, raw["model"])
     _merge_special_tokens(path, settings)
-    _check_tokens(path, backend, settings)
+    _check_tokens(path, backend, settings, raw["added_tokens"])
     templates = chat_template.read_templates(path, settings)
     settings |= {name: SETTINGS[name] for name in _MISSING if settings.get(name) is None}
     settings |= {name: SETTINGS[name] for name in _ALWAYS}
@@ -83,6 +90,15 @@ def read_settings(path: pathlib.Path, backend: tokenizers.Tokenizer) -> dict[str
         chat_template.check(path, templates["default"], backend, named)
         settings["chat_template"] = chat_template.to_setting(templates)
     return settings
+
+
+def _check_types(path: pathlib.Path, settings: Mapping[str, Any]) -> None:
+    for name, value in settings.items():
+        kind, expected = _TYPES.get(name, (object, ""))
+        if name.endswith("_token") and not name.startswith("add_"):
+            kind, expected = str | dict, "a token"
+        if value is not None and not isinstance(value, kind):
+            raise ValueError(f"{path}: tokenizer_config.json: {name}: expected {expected}, got {value!r:.60}")
 
 
 def _check_model(path: pathlib.Path, raw: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
@@ -160,9 +176,12 @@ def _merge_special_tokens(path: pathlib.Path, settings: dict[str, Any]) -> None:
             )
 
 
-def _check_tokens(path: pathlib.Path, backend: tokenizers.Tokenizer, settings: Mapping[str, Any]) -> None:
-    """Checks that every token named beside tokenizer.json is in it, with the same id and flags."""
-    for file, name, id, token in _named_tokens(path, settings):
+def _check_tokens(
+    path: pathlib.Path, backend: tokenizers.Tokenizer, settings: Mapping[str, Any], added_tokens: list[dict[str, Any]]
+) -> None:
+    """Checks that every token that is named anywhere is in the tokenizer, with the same id and flags."""
+    own = [("tokenizer.json", "added_tokens", token["id"], token) for token in added_tokens]  # reading may move ids
+    for file, name, id, token in (*own, *_named_tokens(path, settings)):
         content = _content(token)
         found = backend.token_to_id(content) if isinstance(content, str) else None
         if found is None or (id is not None and str(found) != str(id)):
