@@ -223,8 +223,9 @@ def _same(one: Any, other: Any) -> bool:
     """Whether two matrices of files are equal to the bit; reads a few rows at a time."""
     if one.get_shape() != other.get_shape() or one.get_dtype() != other.get_dtype():
         return False
-    starts = range(0, one.get_shape()[0], _ROWS)
-    return all(one[start : start + _ROWS].tobytes() == other[start : start + _ROWS].tobytes() for start in starts)
+    rows = one.get_shape()[0]
+    parts = [slice(start, min(start + _ROWS, rows)) for start in range(0, rows, _ROWS)]
+    return all(one[part].tobytes() == other[part].tobytes() for part in parts)
 
 
 def _read(tensor: Any, place: Place, sharding: Sharding, dtype: str) -> jax.Array:
