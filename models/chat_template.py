@@ -6,7 +6,7 @@ from typing import Any
 
 import tokenizers
 
-from models.objects import read_object
+from models.objects import read_object, read_text
 
 CHATML = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n' }}"
@@ -42,7 +42,7 @@ def read_templates(path: pathlib.Path, settings: Mapping[str, Any]) -> dict[str,
     for file in [path / "chat_template.jinja", *sorted((path / "additional_chat_templates").glob("*.jinja"))]:
         if file.is_file():
             name = _DEFAULT if file.parent == path else file.stem
-            sources.append((str(file.relative_to(path)), {name: file.read_text(encoding="utf-8")}))
+            sources.append((str(file.relative_to(path)), {name: read_text(file)}))
     found: dict[str, tuple[str, str]] = {}
     for source, templates in sources:
         for name, template in templates.items():

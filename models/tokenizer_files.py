@@ -9,7 +9,7 @@ import tokenizers
 from tokenizers import decoders, normalizers, pre_tokenizers
 
 from models import chat_template
-from models.objects import read_object
+from models.objects import read_object, read_text
 
 # Qwen2's pre-tokenizer: contractions, words, single digits, punctuation, whitespace (Apache-2.0,
 # https://huggingface.co/Qwen/Qwen2.5-0.5B/blob/main/tokenizer.json).
@@ -156,7 +156,7 @@ def _check_vocabulary(path: pathlib.Path, model: Mapping[str, Any]) -> None:
             f"{path}: vocab.json and tokenizer.json have different vocabularies; keep the one that is meant"
         )
     if (path / "merges.txt").is_file():
-        lines = (path / "merges.txt").read_text(encoding="utf-8").split("\n")
+        lines = read_text(path / "merges.txt").split("\n")
         merges = [line.rstrip("\r") for line in lines if line.strip() and not line.startswith("#version")]
         known = [merge if isinstance(merge, str) else " ".join(merge) for merge in model.get("merges", [])]
         if merges != known:
@@ -180,6 +180,7 @@ def _check_tokens(
     path: pathlib.Path, backend: tokenizers.Tokenizer, settings: Mapping[str, Any], added_tokens: list[dict[str, Any]]
 ) -> None:
     """Checks that every token that is named anywhere is in the tokenizer, with the same id and flags."""
+    decoder = backend.get_added_tokens_decoder()
     own = [("tokenizer.json", "added_tokens", token["id"], token) for token in added_tokens]  # reading may move ids
     for file, name, id, token in (*own, *_named_tokens(path, settings)):
         content = _content(token)
@@ -191,7 +192,7 @@ def _check_tokens(
             raise ValueError(
                 f"{path}: {file}: {name}: expected {expected}, got {(content if id is None else id)!r:.60}"
             )
-        added = backend.get_added_tokens_decoder().get(found) if id is not None and isinstance(token, dict) else None
+        added = decoder.get(found) if id is not None and isinstance(token, dict) else None
         for flag in _FLAGS if added else ():
             if token.get(flag, getattr(added, flag)) != getattr(added, flag):
                 raise ValueError(

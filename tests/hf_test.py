@@ -264,7 +264,7 @@ def test_an_index_of_one_file_is_no_second_source(saved, params, tmp_path):
     ("content", "message"),
     [
         ("[]", "expected a JSON object, got list"),
-        ('{"vocab_size": 24, "vocab_size": 25}', "the key 'vocab_size' twice"),
+        ('{"vocab_size": 24, "vocab_size": 25}', "the key 'vocab_size' 2 times"),
         ("[" * 100_000, "expected a JSON object"),
         ('{"model_type": "qwen2", "vocab_size": "24"}', "config.json: hidden_size, .* missing"),
     ],

@@ -220,11 +220,7 @@ EVERYTHING = {  # that a tokenizer_config.json may say
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(trees(EVERYTHING))
 def test_whatever_it_says_is_read_or_refused_by_its_directory(directory, content):
-    try:
-        text = json.dumps(content).encode()
-    except UnicodeEncodeError:
-        return
-    (directory / "tokenizer_config.json").write_bytes(text)
+    (directory / "tokenizer_config.json").write_text(json.dumps(content))
     try:
         tokenizer.load(directory)
     except ValueError as error:

@@ -14,7 +14,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from cmpo import agents, evaluate, main
+from cmpo import agents, evaluate, main, setup
 from cmpo import model as policy
 from cmpo.checkpoint import Checkpoints
 from models import hf, lora, qwen2
@@ -150,6 +150,17 @@ def test_adapters_are_merged_into_the_commit_that_they_were_trained_on(checkpoin
     ):
         transfer.export_model(tmp_path / "run", tmp_path / "again")
     assert not list(tmp_path.glob("again*"))
+
+
+def test_adapters_of_a_new_model_are_merged_into_what_its_seed_makes(checkpoint, tmp_path):
+    model = hf.read_config(checkpoint)
+    adapted = dataclasses.replace(model, lora_rank=2)
+    adapters = jax.tree.map(lambda leaf: leaf + 0.1, lora.split(adapted, qwen2.init(adapted, jax.random.key(1)))[1])
+    config = run_of(checkpoint, tmp_path / "run", adapters, **{"model.lora_rank": 2, "train.seed": 7})
+    frozen = policy.frozen(adapted, setup.mesh(config, model), None, 7)
+    expected = lora.merge(adapted, lora.combine(jax.device_get(frozen), adapters))
+    transfer.export_model(tmp_path / "run", tmp_path / "out")
+    chex.assert_trees_all_close(hf.load(tmp_path / "out")[1], expected, rtol=1e-6)
 
 
 def test_nothing_is_downloaded_unless_it_may_be(hub, monkeypatch):

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from models import lora
+from models import lora, qwen2
 from models import tokenizer as tokenizers
 from models.config import Qwen2Config
 from models.hf import hub
@@ -21,6 +21,16 @@ from models.objects import read_object
 from models.qwen2 import Params
 
 _FILES = ("*.safetensors", "*.json", "*.txt", "*.jinja", "additional_chat_templates/*.jinja")
+
+
+class _Settings(NamedTuple):
+    """What an export needs of a run's config.json."""
+
+    path: str
+    lora_rank: int
+    lora_alpha: float
+    seed: int
+    sampling: dict[str, Any]  # as generation_config.json has it
 
 
 def import_model(source: str | pathlib.Path, workdir: str | pathlib.Path) -> pathlib.Path:
@@ -93,32 +103,29 @@ def _check_vocabulary(source: pathlib.Path, config: Qwen2Config, tokenizer: toke
         raise ValueError(f"{source}: the tokenizer has {tokenizer.vocab_size} ids, the model {config.vocab_size}")
 
 
-def _merge(workdir: pathlib.Path, config: Qwen2Config, trained: Params, settings: "_Settings") -> Params:
+def _merge(workdir: pathlib.Path, config: Qwen2Config, trained: Params, settings: _Settings) -> Params:
     """The parameters that were trained, or, if those are adapters, the model beneath with them merged into it."""
     if not settings.lora_rank:
         return trained
+    adapted = dataclasses.replace(config, lora_rank=settings.lora_rank, lora_alpha=settings.lora_alpha)
+    return lora.merge(adapted, lora.combine(_beneath(workdir, config, settings), trained))
+
+
+def _beneath(workdir: pathlib.Path, config: Qwen2Config, settings: _Settings) -> Params:
+    """The model that adapters were trained on: as imported, as config.model.path names it, or a new one."""
     home = workdir / "model"
-    source = home if holds_weights(home) else hub.find(settings.path, download=False, commit=hub.recorded(home))
-    if source is None:
+    if holds_weights(home):
+        return load(home, config=config)[1]
+    if not settings.path:
+        return jax.jit(lambda: qwen2.init(config, jax.random.key(settings.seed)))()
+    commit = hub.recorded(home)
+    if (source := hub.find(settings.path, download=False, commit=commit)) is None:
+        fetch = f"hf download {settings.path}" + (f" --revision {commit}" if commit else "")
         raise FileNotFoundError(
             f"{workdir}: what was trained are adapters of {settings.path}, which is no directory here, nor in Hugging "
-            f"Face's cache; fetch it (hf download {settings.path}{_revision(home)}) and export again"
+            f"Face's cache; fetch it ({fetch}) and export again"
         )
-    adapted = dataclasses.replace(config, lora_rank=settings.lora_rank, lora_alpha=settings.lora_alpha)
-    return lora.merge(adapted, lora.combine(load(source, config=config)[1], trained))
-
-
-def _revision(home: pathlib.Path) -> str:
-    return f" --revision {commit}" if (commit := hub.recorded(home)) else ""
-
-
-class _Settings(NamedTuple):
-    """What an export needs of a run's config.json."""
-
-    path: str
-    lora_rank: int
-    lora_alpha: float
-    sampling: dict[str, Any]  # as generation_config.json has it
+    return load(source, config=config)[1]
 
 
 def _read_settings(file: pathlib.Path) -> _Settings:
@@ -127,7 +134,8 @@ def _read_settings(file: pathlib.Path) -> _Settings:
         model, engine, temperature = config["model"], config["engine"], config["eval"]["temperature"]
         sampled = {"temperature": temperature, "top_k": engine["top_k"], "top_p": engine["top_p"]}
         sampling = {"do_sample": True, **sampled} if temperature else {"do_sample": False}
-        return _Settings(model["path"], model["lora_rank"], model["lora_alpha"], sampling)
+        names = ("path", "lora_rank", "lora_alpha")
+        return _Settings(*(model[name] for name in names), seed=config["train"]["seed"], sampling=sampling)
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f"{file}: expected a run's settings, with path, lora_rank and lora_alpha of its model, and how it is "
