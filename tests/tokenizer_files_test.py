@@ -305,13 +305,13 @@ def test_truncation_and_padding_in_the_file_change_nothing(directory, trained):
 
 @pytest.mark.parametrize(("alter", "kind"), [(None, "qwen2"), (digits, "llama")])
 def test_what_is_exported_is_the_same_in_transformers_whatever_class_was_named(alter, kind, directory):
-    """Of the class GPT2Tokenizer, transformers would build another pre-tokenizer than that of the file."""
+    """Of the class GPT2Tokenizer, transformers would build another normalizer and pre-tokenizer than the file's."""
     if alter:
         altered(directory, alter)
     change(directory, "config.json", model_type=kind)
     change(directory, tokenizer_class="GPT2Tokenizer", clean_up_tokenization_spaces=True, chat_template=QWEN)
     theirs, ours = export(directory), tokenizer.load(directory)
-    text = "It's 12:45 , Ünïcödé\u0301 你好 \r\n\n <think> yes!"
+    text = "It's 12:45 , cafe\u0301 你好 \r\n\n <think> yes!"
     ids = ours.encode(text)
     assert theirs.encode(text, split_special_tokens=True, add_special_tokens=False) == ids
     assert theirs.decode(ids) == ours.decode(ids)
