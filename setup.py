@@ -4,7 +4,7 @@ import pathlib
 
 from setuptools import setup
 
-TESTS = ["hypothesis>=6", "jinja2>=3.1", "pytest>=9", "pytest-xdist>=3"]
+TESTS = ["hypothesis>=6", "pytest>=9", "pytest-xdist>=3"]
 
 setup(
     name="cmpo",
@@ -26,6 +26,7 @@ setup(
         "huggingface-hub>=0.30",
         "importlib-resources",  # tensorflow-datasets imports it, and does not say so
         "jax>=0.10",
+        "jinja2>=3.1",  # transformers renders chat templates with it, and does not say so
         "matplotlib>=3.8",
         "ml-collections>=1.0",
         "numpy>=1.26",

@@ -3,40 +3,31 @@
 import dataclasses
 import pathlib
 
-import huggingface_hub
 import jax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from cmpo import sharding
+from cmpo import ranges, sharding
 from models import hf, lora, qwen2
 
 SIZES = ("vocab_size", "hidden_size", "intermediate_size", "num_layers", "num_heads", "num_kv_heads")
-_WANTED = ("*.json", "*.safetensors", "merges.txt")
 
 
 def source(config: ConfigDict, workdir: pathlib.Path | None, *, download: bool = True) -> pathlib.Path | None:
     """The directory in Hugging Face's format that the policy comes from; None: it is a new one.
 
     What was imported into the workdir comes first, then config.model.path: a directory, or the name of a model on the
-    hub, which is fetched into Hugging Face's cache if `download` says so, and None otherwise.
+    hub, which is fetched into Hugging Face's cache if `download` says so, and otherwise None if it is not there. A run
+    keeps to the commit that it began with.
 
     Raises FileNotFoundError if there is neither such a directory nor such a model.
     """
     if workdir and hf.holds_weights(workdir / "model"):
         return workdir / "model"
-    path = config.model.path
-    if not path or pathlib.Path(path).is_dir():
-        return pathlib.Path(path) if path else None
-    if path.count("/") != 1 or path.startswith((".", "/", "~")):
-        raise FileNotFoundError(f"config.model.path: expected a directory or a model on the hub, found no {path!r}")
-    if not download:
+    if not config.model.path:
         return None
-    try:
-        return pathlib.Path(huggingface_hub.snapshot_download(path, allow_patterns=list(_WANTED)))
-    except Exception as error:  # the hub's client has many kinds of its own
-        reason = " ".join(str(error).split())
-        raise FileNotFoundError(f"config.model.path: {path!r} is no directory, nor to be had: {reason}") from None
+    commit = hf.recorded(workdir / "model") if workdir else None
+    return hf.find(config.model.path, download=download, commit=commit)
 
 
 def architecture(config: ConfigDict, source: pathlib.Path | None, vocab_size: int = 0) -> qwen2.Qwen2Config:
@@ -54,7 +45,8 @@ def architecture(config: ConfigDict, source: pathlib.Path | None, vocab_size: in
     if source is None:
         sizes = {name: model[name] for name in (*SIZES, "tie_embeddings", "initializer_range")}
         sizes["vocab_size"] = vocab_size or model.vocab_size
-        return qwen2.Qwen2Config(max_positions=model.context_length, **sizes, **_choices(config))
+        with ranges.naming("model"):
+            return qwen2.Qwen2Config(max_positions=model.context_length, **sizes, **_choices(config))
     found = dataclasses.replace(hf.read_config(source), **_choices(config))
     for name in SIZES:
         if model[name] not in (0, getattr(found, name)):

@@ -3,8 +3,9 @@
 A command looks at these before it does anything: the first minutes of a run would be lost otherwise.
 """
 
+import contextlib
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
@@ -110,6 +111,15 @@ def check(config: ConfigDict) -> None:
         raise ValueError(
             f"config.train.minibatches: expected at most the {batch} dialogues of a step, got {train.minibatches}"
         )
+
+
+@contextlib.contextmanager
+def naming(section: str) -> Iterator[None]:
+    """Lets a component's ValueError, which names its own argument, name the section of the config as well."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"config.{section}.{error}") from None
 
 
 def flatten(tree: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -49,31 +49,23 @@ def check_settings(config: ConfigDict, weights: pathlib.Path | None) -> None:
     Raises ValueError, naming the field or the file.
     """
     ranges.check(config)
-    with _naming("model"):
-        model = policy.architecture(config, weights)
+    model = policy.architecture(config, weights)
     if weights:
         hf.verify(weights)
-        _check_vocabulary(weights, tokenizers.load(weights), model)
+        tokenizer = tokenizers.load(weights)
+        _check_vocabulary(weights, tokenizer, model)
+        hf.token_ids(weights, tokenizer)
     elif model.vocab_size < tokenizers.SMALLEST:
         raise ValueError(
             f"config.model.vocab_size: expected {tokenizers.SMALLEST} or more of a new model, got {model.vocab_size}"
         )
     devices = mesh(config, model)
     sharding.cache(devices, config.engine.slots)
-    with _naming("engine"):
+    with ranges.naming("engine"):
         sampling(config, devices)
-    with _naming("pid"):
+    with ranges.naming("pid"):
         controller(config)
     optimizers(config)
-
-
-@contextlib.contextmanager
-def _naming(section: str) -> Iterator[None]:
-    """Lets a component's ValueError, which names its own argument, name the section of the config as well."""
-    try:
-        yield
-    except ValueError as error:
-        raise error if str(error).startswith("config.") else ValueError(f"config.{section}.{error}") from None
 
 
 def prepare(
@@ -154,7 +146,7 @@ def _settle(
     model = policy.architecture(config, weights, tokenizer.vocab_size)
     _check_vocabulary(weights or directory, tokenizer, model)
     if not (workdir / "model" / "config.json").exists():
-        hf.write_config(workdir / "model", model, eos_token_id=tokenizer.im_end, pad_token_id=tokenizer.endoftext)
+        hf.write_config(workdir / "model", model, **hf.origin(weights), **hf.token_ids(weights, tokenizer))
 
 
 def _check_vocabulary(directory: pathlib.Path, tokenizer: Tokenizer, model: qwen2.Qwen2Config) -> None:

@@ -11,7 +11,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import tokenizers
-from tokenizers import decoders, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import pre_tokenizers, processors, trainers
+
+from models.tokenizer_files import SETTINGS, read_settings, set_qwen2_parts
 
 CONTROL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 """Special tokens; the order of their ids in Qwen2.5 (151643, 151644, 151645)."""
@@ -22,34 +24,17 @@ TAGS = ("<think>", "</think>", "<response>", "</response>", "<action>", "</actio
 SMALLEST = 256 + len(CONTROL) + len(TAGS)
 """The least vocabulary that can write anything."""
 
-# Qwen2's pre-tokenizer: contractions, words, single digits, punctuation, whitespace (Apache-2.0,
-# https://huggingface.co/Qwen/Qwen2.5-0.5B/blob/main/tokenizer.json).
-_SPLIT = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
-    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+_DIALOGUE = (
+    "<|im_start|>system\nYou serve.\n<|im_end|>\n<|im_start|>user\n It's 12 o'clock! <|im_end|>\n"
+    "<|im_start|>assistant\n<think>So</think><|im_end|>\n"
 )
-
-_CHATML = (
-    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n' }}"
-    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
-)
-
-_SETTINGS = {
-    "tokenizer_class": "PreTrainedTokenizerFast",
-    "eos_token": "<|im_end|>",
-    "pad_token": "<|endoftext|>",
-    "additional_special_tokens": ["<|im_start|>", "<|im_end|>"],
-    "clean_up_tokenization_spaces": False,
-    "model_max_length": 32768,
-    "chat_template": _CHATML,
-}
 
 
 class Tokenizer:
     """Text to ids and back.
 
     Attributes:
-      vocab_size: number of ids, added tokens included.
+      vocab_size: rows of an embedding that has one for each id, added tokens included.
       endoftext: id of `<|endoftext|>`, the padding.
       im_start: id of `<|im_start|>`, which opens a message.
       im_end: id of `<|im_end|>`, which closes it.
@@ -64,9 +49,11 @@ class Tokenizer:
         backend.encode_special_tokens = True
         self._backend = backend
         self._settings = settings
-        self.vocab_size = backend.get_vocab_size(with_added_tokens=True)
+        self.vocab_size = 1 + max(backend.get_vocab(with_added_tokens=True).values())
         self.endoftext, self.im_start, self.im_end = (backend.token_to_id(token) for token in CONTROL)
         self.control_ids = frozenset(id for id, token in backend.get_added_tokens_decoder().items() if token.special)
+        if plain := [token for token in CONTROL if backend.token_to_id(token) not in self.control_ids]:
+            raise ValueError(f"{', '.join(plain)}: expected special tokens, else a text that spells one becomes one")
 
     def encode(self, text: str) -> list[int]:
         """Returns the ids of `text`, none of them in `control_ids`; tags known to the vocabulary are one id each."""
@@ -91,18 +78,40 @@ def load(path: str | pathlib.Path) -> Tokenizer:
 
     Raises:
       FileNotFoundError: when there is no such directory, or no `tokenizer.json` in it.
-      ValueError: when a file does not parse, or the vocabulary lacks ChatML's tokens.
+      ValueError: when a file does not parse, the vocabulary lacks ChatML's tokens, or a file or an option beside
+        `tokenizer.json` asks for what this tokenizer does not do; the message names it.
     """
     path = pathlib.Path(path)
     if not (path / "tokenizer.json").is_file():
-        raise FileNotFoundError(f"{path}: expected a tokenizer directory with a tokenizer.json")
-    settings_file = path / "tokenizer_config.json"
+        raise FileNotFoundError(
+            f"{path}: expected a tokenizer directory with a tokenizer.json (of other files, transformers' "
+            "AutoTokenizer makes one: from_pretrained, then save_pretrained)"
+        )
     try:
         backend = tokenizers.Tokenizer.from_file(str(path / "tokenizer.json"))
-        settings = json.loads(settings_file.read_text(encoding="utf-8")) if settings_file.is_file() else _SETTINGS
-        return Tokenizer(backend, settings)
+        # They would cut or lengthen what is encoded; transformers sets them anew at every call.
+        backend.no_truncation()
+        backend.no_padding()
+        Tokenizer(backend, SETTINGS)
     except Exception as error:  # The backend raises bare Exceptions.
         raise ValueError(f"{path}: expected a Hugging Face tokenizer with ChatML tokens: {error}") from error
+    tokenizer = Tokenizer(backend, read_settings(path, backend))
+    _check_parts_and_whole(path, tokenizer, backend)
+    return tokenizer
+
+
+def _check_parts_and_whole(path: pathlib.Path, tokenizer: Tokenizer, backend: tokenizers.Tokenizer) -> None:
+    """Raises ValueError unless a dialogue has the same ids in parts, as it is trained, and as a whole, as served."""
+    parts = [part for part in re.split(f"({'|'.join(map(re.escape, CONTROL))})", _DIALOGUE) if part]
+    ours = [[backend.token_to_id(part)] if part in CONTROL else tokenizer.encode(part) for part in parts]
+    backend.encode_special_tokens = False
+    whole = backend.encode(_DIALOGUE, add_special_tokens=False).ids
+    backend.encode_special_tokens = True
+    if sum(ours, []) != whole or tokenizer.decode(whole) != _DIALOGUE:
+        raise ValueError(
+            f"{path}: tokenizer.json: expected the ids of a dialogue to be those of its parts, and its text to "
+            "survive; its normalizer, pre_tokenizer or the flags of a ChatML token (lstrip, rstrip) do not let it"
+        )
 
 
 def train(texts: Iterable[str], vocab_size: int) -> Tokenizer:
@@ -119,14 +128,7 @@ def train(texts: Iterable[str], vocab_size: int) -> Tokenizer:
     if vocab_size < SMALLEST:
         raise ValueError(f"vocab_size must be at least {SMALLEST}, got {vocab_size}")
     backend = tokenizers.Tokenizer(tokenizers.models.BPE())
-    backend.normalizer = normalizers.NFC()
-    backend.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(tokenizers.Regex(_SPLIT), behavior="isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
-    backend.decoder = decoders.ByteLevel()
+    set_qwen2_parts(backend)
     backend.post_processor = processors.ByteLevel(trim_offsets=False)
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size - len(CONTROL) - len(TAGS),
@@ -137,4 +139,4 @@ def train(texts: Iterable[str], vocab_size: int) -> Tokenizer:
     backend.train_from_iterator((piece for text in texts for piece in markers.split(text)), trainer)
     backend.add_special_tokens([tokenizers.AddedToken(token, special=True, normalized=False) for token in CONTROL])
     backend.add_tokens([tokenizers.AddedToken(token, special=False, normalized=False) for token in TAGS])
-    return Tokenizer(backend, _SETTINGS)
+    return Tokenizer(backend, SETTINGS)

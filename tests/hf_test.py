@@ -1,5 +1,6 @@
 """Checkpoints in Hugging Face's format: what goes out comes back, and what is wrong is refused by name."""
 
+import dataclasses
 import json
 import shutil
 
@@ -192,3 +193,84 @@ def test_old_buffers_are_passed_over(saved, params, tmp_path):
         tmp_path / "old"
     )
     chex.assert_trees_all_equal(hf.load(tmp_path / "old")[1], params)
+
+
+@pytest.fixture(scope="module")
+def tied(params, tmp_path_factory):
+    """A checkpoint whose head is its embedding."""
+    directory = tmp_path_factory.mktemp("tied") / "model"
+    config = dataclasses.replace(CONFIG, tie_embeddings=True)
+    hf.save(directory, config, {name: leaf for name, leaf in params.items() if name != "head"})
+    return directory
+
+
+@pytest.mark.parametrize("equal", [True, False])
+def test_a_head_beside_the_embedding_it_is_tied_to_is_the_same_or_refused(equal, tied, tmp_path):
+    shutil.copytree(tied, tmp_path / "both")
+
+    def add(tensors):
+        head = tensors["model.embed_tokens.weight"].copy()
+        head[-1, -1] += 0 if equal else 1e-6
+        tensors["lm_head.weight"] = head
+
+    rewritten(add)(tmp_path / "both")
+    if equal:
+        hf.verify(tmp_path / "both")
+        config, loaded = hf.load(tmp_path / "both")
+        assert config.tie_embeddings
+        chex.assert_trees_all_equal(loaded, hf.load(tied)[1])
+        return
+    for read in (hf.load, hf.verify):
+        with pytest.raises(ValueError, match="tensor lm_head.weight differs from model.embed_tokens.weight, while"):
+            read(tmp_path / "both")
+
+
+@pytest.mark.parametrize(
+    ("kind", "beside", "message"),
+    [
+        ("sharded", "model.safetensors", "index.json and model.safetensors are two sources of the weights"),
+        ("sharded", "model-00001-of-00002.safetensors", "index.json and model-00001-of-00002.safetensors are two"),
+        ("single", "model-00001-of-00002.safetensors", "model.safetensors and model-00001-of-00002.safetensors are"),
+        ("single", "consolidated.safetensors", "model.safetensors and consolidated.safetensors are two sources"),
+        ("single", "consolidated.00.pth", "model.safetensors and consolidated.00.pth are two sources"),
+        ("single", "pytorch_model.bin", "model.safetensors and pytorch_model.bin are two sources"),
+        ("sharded", "pytorch_model.bin.index.json", "index.json and pytorch_model.bin.index.json are two"),
+        ("single", "adapter_model.safetensors", "adapter_model.safetensors: adapters are not read; merge"),
+        ("single", "adapter_config.json", "adapter_config.json: adapters are not read; merge"),
+    ],
+)
+def test_two_sources_of_the_weights_are_refused_by_name(kind, beside, message, saved, tmp_path):
+    shutil.copytree(saved / kind, tmp_path / "model")
+    shutil.copyfile(saved / "single" / hf.SINGLE, tmp_path / "model" / beside)
+    for read in (hf.load, hf.verify):
+        with pytest.raises(ValueError, match=message):
+            read(tmp_path / "model")
+
+
+def test_adapters_alone_are_named(tmp_path):
+    (tmp_path / "adapter_config.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"adapter_config.json: adapters are not read"):
+        hf.read_config(tmp_path)
+
+
+def test_an_index_of_one_file_is_no_second_source(saved, params, tmp_path):
+    shutil.copytree(saved / "single", tmp_path / "model")
+    index = {"weight_map": dict.fromkeys(hf.table(CONFIG), hf.SINGLE)}
+    (tmp_path / "model" / hf.INDEX).write_text(json.dumps(index))
+    chex.assert_trees_all_equal(hf.load(tmp_path / "model")[1], params)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("[]", "expected a JSON object, got list"),
+        ('{"vocab_size": 24, "vocab_size": 25}', "the key 'vocab_size' 2 times"),
+        ("[" * 100_000, "expected a JSON object"),
+        ('{"model_type": "qwen2", "vocab_size": "24"}', "config.json: hidden_size, .* missing"),
+    ],
+)
+def test_a_config_that_is_no_object_is_refused_by_its_file(content, message, saved, tmp_path):
+    shutil.copytree(saved / "single", tmp_path / "model")
+    (tmp_path / "model" / "config.json").write_text(content)
+    with pytest.raises(ValueError, match=f"config.json: .*{message}|{message}"):
+        hf.load(tmp_path / "model")

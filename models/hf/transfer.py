@@ -10,36 +10,56 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from models import lora
+from models import lora, qwen2
 from models import tokenizer as tokenizers
-from models.hf.weights import holds_weights, load, read_config, save, verify
+from models.config import Qwen2Config
+from models.hf import hub
+from models.hf.files import holds_weights
+from models.hf.generation import GENERATION, read_optional, token_ids
+from models.hf.weights import load, read_config, save, verify
+from models.objects import read_object
+from models.qwen2 import Params
 
-_FILES = ("*.safetensors", "*.json", "*.txt", "*.jinja")
+_FILES = ("*.safetensors", "*.json", "*.txt", "*.jinja", "additional_chat_templates/*.jinja")
+
+
+class _Settings(NamedTuple):
+    """What an export needs of a run's config.json."""
+
+    path: str
+    lora_rank: int
+    lora_alpha: float
+    seed: int
+    sampling: dict[str, Any]  # as generation_config.json has it
 
 
 def import_model(source: str | pathlib.Path, workdir: str | pathlib.Path) -> pathlib.Path:
     """Copies a checkpoint and its tokenizer into `workdir`/model, where a run takes it from; complete, or not at all.
 
-    Raises FileExistsError if there is a model already, and what `load` and `tokenizer.load` raise for `source`.
+    Raises FileExistsError if there is a model already, and what `load`, `tokenizer.load` and `token_ids` raise for
+    `source`.
     """
     source, target = pathlib.Path(source), pathlib.Path(workdir) / "model"
     if target.exists():
         raise FileExistsError(f"{target}: there is a model already; choose another --workdir")
     verify(source)
-    tokenizers.load(source)
+    tokenizer = tokenizers.load(source)
+    _check_vocabulary(source, read_config(source), tokenizer)
+    token_ids(source, tokenizer)
     partial = target.with_name("model.partial")
     shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    for file in [path for pattern in _FILES for path in source.glob(pattern)]:
-        shutil.copyfile(file, partial / file.name)
+    for file in [path.relative_to(source) for pattern in _FILES for path in source.glob(pattern)]:
+        (partial / file).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source / file, partial / file)
     partial.rename(target)
     return target
 
 
 def export_model(workdir: str | pathlib.Path, out: str | pathlib.Path, *, dtype: str | None = None) -> pathlib.Path:
-    """Writes the policy of the run in `workdir`, adapters merged, as `transformers` and vLLM read it.
+    """Writes the policy of the run in `workdir`, adapters merged, as `transformers` and vLLM read it; all, or nothing.
 
-    That is the newest checkpoint's, or, where no step has been saved yet, the model that was imported.
+    That is the newest checkpoint's, or, where no step has been saved yet, the model that was imported. Its
+    generation_config.json samples as `cmpo.evaluate` does, or, where nothing was trained, as that of the import.
 
     Args:
       workdir: the run's directory.
@@ -47,45 +67,80 @@ def export_model(workdir: str | pathlib.Path, out: str | pathlib.Path, *, dtype:
       dtype: of the weights; None: float32, as they are trained.
 
     Raises:
-      FileNotFoundError: there is no model.
+      FileNotFoundError: there is no model, or not the one that the adapters belong to.
       FileExistsError: `out` holds something.
       ValueError: a file of the run is damaged; the message names it.
     """
     workdir, out = pathlib.Path(workdir), pathlib.Path(out)
+    if out.exists() and any(out.iterdir()):
+        raise FileExistsError(f"{out}: expected a new or empty directory")
     home = workdir / "model"
     config, trained = read_config(home), _newest(workdir / "checkpoints")
     if trained is None and not holds_weights(home):
         raise FileNotFoundError(f"{workdir}: expected a checkpoint or an imported model, found neither")
-    if trained is None:
-        params = load(home, config=config)[1]
-    elif (settings := _model_settings(workdir / "config.json")).lora_rank:
-        adapted = dataclasses.replace(config, lora_rank=settings.lora_rank, lora_alpha=settings.lora_alpha)
-        frozen = load(home if holds_weights(home) else settings.path, config=config)[1]
-        params = lora.merge(adapted, lora.combine(frozen, trained))
-    else:
-        params = trained
     tokenizer = tokenizers.load(home if (home / "tokenizer.json").exists() else workdir / "tokenizer")
-    tokens = {"eos_token_id": tokenizer.im_end, "pad_token_id": tokenizer.endoftext}
-    save(out, config, params, dtype=dtype, tokens=tokens)
-    tokenizer.save(out)
+    _check_vocabulary(home, config, tokenizer)
+    tokens = token_ids(home, tokenizer)
+    if trained is None:
+        params, sampling = load(home, config=config)[1], read_optional(home / GENERATION)
+    else:
+        settings = _read_settings(workdir / "config.json")
+        params, sampling = _merge(workdir, config, trained, settings), settings.sampling
+    partial = out.with_name(out.name + ".exporting")
+    shutil.rmtree(partial, ignore_errors=True)
+    save(partial, config, params, dtype=dtype, tokens=tokens)
+    (partial / GENERATION).write_text(json.dumps({**sampling, **tokens}, indent=2) + "\n", encoding="utf-8")
+    tokenizer.save(partial)
+    if out.exists():
+        out.rmdir()
+    partial.rename(out)
     return out
 
 
-class _Settings(NamedTuple):
-    """What a run's config.json says of its model, as far as an export needs it."""
-
-    path: str
-    lora_rank: int
-    lora_alpha: float
+def _check_vocabulary(source: pathlib.Path, config: Qwen2Config, tokenizer: tokenizers.Tokenizer) -> None:
+    """Raises ValueError if the tokenizer has an id that the model of `config` has no row for."""
+    if tokenizer.vocab_size > config.vocab_size:
+        raise ValueError(f"{source}: the tokenizer has {tokenizer.vocab_size} ids, the model {config.vocab_size}")
 
 
-def _model_settings(file: pathlib.Path) -> _Settings:
+def _merge(workdir: pathlib.Path, config: Qwen2Config, trained: Params, settings: _Settings) -> Params:
+    """The parameters that were trained, or, if those are adapters, the model beneath with them merged into it."""
+    if not settings.lora_rank:
+        return trained
+    adapted = dataclasses.replace(config, lora_rank=settings.lora_rank, lora_alpha=settings.lora_alpha)
+    return lora.merge(adapted, lora.combine(_beneath(workdir, config, settings), trained))
+
+
+def _beneath(workdir: pathlib.Path, config: Qwen2Config, settings: _Settings) -> Params:
+    """The model that adapters were trained on: as imported, as config.model.path names it, or a new one."""
+    home = workdir / "model"
+    if holds_weights(home):
+        return load(home, config=config)[1]
+    if not settings.path:
+        return jax.jit(lambda: qwen2.init(config, jax.random.key(settings.seed)))()
+    commit = hub.recorded(home)
+    if (source := hub.find(settings.path, download=False, commit=commit)) is None:
+        fetch = f"hf download {settings.path}" + (f" --revision {commit}" if commit else "")
+        raise FileNotFoundError(
+            f"{workdir}: what was trained are adapters of {settings.path}, which is no directory here, nor in Hugging "
+            f"Face's cache; fetch it ({fetch}) and export again"
+        )
+    return load(source, config=config)[1]
+
+
+def _read_settings(file: pathlib.Path) -> _Settings:
     try:
-        model = json.loads(file.read_text(encoding="utf-8"))["model"]
-        return _Settings(*(model[name] for name in _Settings._fields))
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        names = ", ".join(_Settings._fields)
-        raise ValueError(f"{file}: expected a run's settings, with {names} of its model, got {error!r}") from None
+        config = read_object(file)
+        model, engine, temperature = config["model"], config["engine"], config["eval"]["temperature"]
+        sampled = {"temperature": temperature, "top_k": engine["top_k"], "top_p": engine["top_p"]}
+        sampling = {"do_sample": True, **sampled} if temperature else {"do_sample": False}
+        names = ("path", "lora_rank", "lora_alpha")
+        return _Settings(*(model[name] for name in names), seed=config["train"]["seed"], sampling=sampling)
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{file}: expected a run's settings, with path, lora_rank and lora_alpha of its model, and how it is "
+            f"sampled, got {error!r}"
+        ) from None
 
 
 def _newest(checkpoints: pathlib.Path) -> dict[str, Any] | None:

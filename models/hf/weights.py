@@ -5,17 +5,15 @@ is refused before anything is read. Tensors go one by one from disk to the devic
 its own part, so that the host never holds a model.
 """
 
-import contextlib
 import json
 import pathlib
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import safetensors
 from flax import traverse_util
 from jax.experimental import multihost_utils
 from jax.sharding import NamedSharding, Sharding, SingleDeviceSharding
@@ -25,14 +23,15 @@ from safetensors.numpy import save_file
 from models import qwen2
 from models.config import Qwen2Config
 from models.hf import config as hf_config
+from models.hf.files import INDEX, SINGLE, open_tensors, refuse_adapters, some
+from models.objects import read_object
 from models.qwen2 import Params
 
-INDEX, SINGLE = "model.safetensors.index.json", "model.safetensors"
-
+_EMBEDDING, _HEAD = "model.embed_tokens.weight", "lm_head.weight"
 _MODEL = {
-    "model.embed_tokens.weight": ("embed", "embedding"),
+    _EMBEDDING: ("embed", "embedding"),
     "model.norm.weight": ("norm", "scale"),
-    "lm_head.weight": ("head", "kernel"),
+    _HEAD: ("head", "kernel"),
 }
 _LAYER = {
     "input_layernorm.weight": ("attention_norm", "scale"),
@@ -41,6 +40,7 @@ _LAYER = {
     **{f"self_attn.{name}_proj.bias": ("attention", name, "bias") for name in "qkv"},
     **{f"mlp.{name}_proj.weight": ("mlp", name, "kernel") for name in ("gate", "up", "down")},
 }
+_ROWS = 4096  # of a matrix, read at a time to compare it
 _BUFFERS = ".rotary_emb.inv_freq"  # old files carry these; they follow from the config
 
 
@@ -72,19 +72,16 @@ def table(config: Qwen2Config) -> dict[str, Place]:
     return places
 
 
-def holds_weights(path: str | pathlib.Path) -> bool:
-    """Whether directory `path` holds weights in this format, sound or not."""
-    return any((pathlib.Path(path) / name).exists() for name in (INDEX, SINGLE))
-
-
 def read_config(path: str | pathlib.Path, **options: Any) -> Qwen2Config:
     """The model in directory `path`; `options` as for `hf_config.read`. Raises FileNotFoundError, ValueError."""
     file = pathlib.Path(path) / "config.json"
+    refuse_adapters(file.parent)
     if not file.exists():
         raise FileNotFoundError(f"{path}: expected a model in Hugging Face's format, found no config.json")
+    raw = read_object(file)
     try:
-        return hf_config.read(json.loads(file.read_text(encoding="utf-8")), **options)
-    except (ValueError, TypeError) as error:
+        return hf_config.read(raw, **options)
+    except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
 
 
@@ -123,7 +120,7 @@ def load(
     places, shapes = table(config), _flat(qwen2.shapes(config))
     shardings = _flat(shardings) if shardings else dict.fromkeys(shapes, SingleDeviceSharding(jax.devices()[0]))
     params: dict[tuple[str, ...], jax.Array] = {}
-    with _open(directory) as tensors:
+    with open_tensors(directory) as tensors:
         _check(directory, tensors, places)
         for name, place in places.items():
             whole = shardings[place.path]
@@ -141,10 +138,10 @@ def load(
 
 
 def verify(path: str | pathlib.Path) -> None:
-    """Raises what `load` would, as far as names, shapes and types of the tensors tell; reads none of them."""
+    """Raises what `load` would, as names, shapes and types of the tensors tell; reads none but a head that is tied."""
     directory = pathlib.Path(path)
     places = table(read_config(directory))
-    with _open(directory) as tensors:
+    with open_tensors(directory) as tensors:
         _check(directory, tensors, places)
 
 
@@ -202,52 +199,33 @@ def save(
     partial.rename(directory)
 
 
-@contextlib.contextmanager
-def _open(directory: pathlib.Path) -> Iterator[dict[str, Any]]:
-    """The tensors of all files in `directory` by name, unread."""
-    index = directory / INDEX
-    listed = None
-    if index.exists():
-        try:
-            listed = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-            files = sorted(set(listed.values()))
-        except (ValueError, KeyError, TypeError, AttributeError):
-            raise ValueError(f'{index}: expected {{"weight_map": {{tensor: file}}}}') from None
-    elif (directory / SINGLE).exists():
-        files = [SINGLE]
-    else:
-        raise FileNotFoundError(f"{directory}: found neither {SINGLE} nor {INDEX}; other formats are not read")
-    found: dict[str, tuple[str, Any]] = {}
-    with contextlib.ExitStack() as stack:
-        for file in files:
-            if not (directory / file).exists():
-                raise FileNotFoundError(f"{directory / file}: the index names this file; it is not there")
-            try:
-                opened = stack.enter_context(safetensors.safe_open(directory / file, framework="numpy"))
-            except safetensors.SafetensorError as error:
-                raise ValueError(f"{directory / file}: damaged or not a safetensors file ({error})") from None
-            for name in opened.keys():  # noqa: SIM118, no mapping
-                if name in found:
-                    raise ValueError(f"{directory}: tensor {name} is in both {found[name][0]} and {file}")
-                if listed is not None and listed.get(name) != file:
-                    raise ValueError(f"{directory}: tensor {name} is in {file}, the index says {listed.get(name)}")
-                found[name] = file, opened.get_slice(name)
-        if listed is not None and (absent := listed.keys() - found):
-            raise ValueError(f"{directory}: the index lists tensors that no file holds: {_some(absent)}")
-        yield {name: tensor for name, (_, tensor) in found.items()}
-
-
 def _check(directory: pathlib.Path, tensors: Mapping[str, Any], places: Mapping[str, Place]) -> None:
     found = {name for name in tensors if not name.endswith(_BUFFERS)}
+    if _HEAD in found - places.keys() and _EMBEDDING in found:
+        if not _same(tensors[_HEAD], tensors[_EMBEDDING]):
+            raise ValueError(
+                f"{directory}: tensor {_HEAD} differs from {_EMBEDDING}, while config.json says tie_word_embeddings: "
+                "set that to false, or remove the tensor"
+            )
+        found.remove(_HEAD)
     if missing := places.keys() - found:
-        raise ValueError(f"{directory}: missing tensors: {_some(missing)}")
+        raise ValueError(f"{directory}: missing tensors: {some(missing)}")
     if unknown := found - places.keys():
-        raise ValueError(f"{directory}: tensors that this model has no place for: {_some(unknown)}")
+        raise ValueError(f"{directory}: tensors that this model has no place for: {some(unknown)}")
     for name, place in places.items():
         if (shape := tuple(tensors[name].get_shape())) != place.shape:
             raise ValueError(f"{directory}: tensor {name}: expected shape {place.shape}, got {shape}")
         if (dtype := tensors[name].get_dtype()) not in ("F32", "BF16", "F16"):
             raise ValueError(f"{directory}: tensor {name}: expected F32, BF16 or F16, got {dtype}")
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Whether two matrices of files are equal to the bit; reads a few rows at a time."""
+    if one.get_shape() != other.get_shape() or one.get_dtype() != other.get_dtype():
+        return False
+    rows = one.get_shape()[0]
+    parts = [slice(start, min(start + _ROWS, rows)) for start in range(0, rows, _ROWS)]
+    return all(one[part].tobytes() == other[part].tobytes() for part in parts)
 
 
 def _read(tensor: Any, place: Place, sharding: Sharding, dtype: str) -> jax.Array:
@@ -313,11 +291,6 @@ def _theirs(path: tuple[str, ...], shape: tuple[int, ...]) -> tuple[int, ...]:
 
 def _ours(place: Place) -> tuple[int, ...]:
     return _theirs(place.path, place.shape)
-
-
-def _some(names: Any) -> str:
-    shown = sorted(names)
-    return ", ".join(shown[:3]) + (f" and {len(shown) - 3} more" if len(shown) > 3 else "")
 
 
 def _write_json(path: pathlib.Path, content: Any) -> None:

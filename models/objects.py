@@ -1,0 +1,42 @@
+"""Text files, and JSON files that hold one object, read strictly: an error names the file."""
+
+import collections
+import json
+import pathlib
+import re
+from collections.abc import Sequence
+from typing import Any
+
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+
+
+def read_object(file: pathlib.Path) -> dict[str, Any]:
+    """The object in `file`.
+
+    Raises FileNotFoundError, or ValueError naming the file: no JSON object, a key twice, or half a character.
+    """
+    text = read_text(file)
+    try:
+        found = json.loads(text, object_pairs_hook=_unique)
+        if _SURROGATE.search(text):
+            json.dumps(found, ensure_ascii=False).encode()
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{file}: expected a JSON object, got {error}") from None
+    if not isinstance(found, dict):
+        raise ValueError(f"{file}: expected a JSON object, got {type(found).__name__}")
+    return found
+
+
+def read_text(file: pathlib.Path) -> str:
+    """The text in `file`. Raises ValueError, naming the file, if it is not UTF-8."""
+    try:
+        return file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{file}: expected UTF-8, got {error}") from None
+
+
+def _unique(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    name, count = max(collections.Counter(name for name, _ in pairs).items(), key=lambda item: item[1], default=("", 1))
+    if count > 1:
+        raise ValueError(f"the key {name!r} {count} times")
+    return dict(pairs)
