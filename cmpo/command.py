@@ -3,7 +3,7 @@
 import os
 import pathlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, MutableMapping, Sequence
 
 import jax
 from absl import app, flags, logging
@@ -16,6 +16,8 @@ from rollouts.client import BudgetReached, ReplayMiss
 CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, e.g. configs/fds.py:smoke.", lock_config=True)
 WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run.")
 OUT = flags.DEFINE_string("out", None, "Where to write; what, the command's documentation says.")
+
+_PATIENCE = "xla_cpu_collective_call_terminate_timeout_seconds"
 
 FORESEEN = (ValueError, OSError, FloatingPointError, RolloutsFailed, BudgetReached, ReplayMiss)
 """Errors that come of input, endpoints or numbers, and whose message says it all."""
@@ -31,6 +33,7 @@ def run(work: Callable[[], None], *, required: Sequence[str]) -> None:
         try:
             if CONFIG.value is not None:
                 ranges.check(CONFIG.value)
+            be_patient()
             processes.start()
             keep_programs()
             work()
@@ -39,6 +42,16 @@ def run(work: Callable[[], None], *, required: Sequence[str]) -> None:
             sys.exit("error: " + " ".join(" ".join([str(error), *notes]).split()))
 
     app.run(main, flags_parser=_parse)
+
+
+def be_patient(environment: MutableMapping[str, str] = os.environ) -> None:
+    """Lets CPU devices that compute together wait a quarter of an hour for each other; before the first use of one.
+
+    XLA aborts the process after a minute, which a suspended laptop or a machine with other work may well take.
+    """
+    given = environment.get("XLA_FLAGS", "")
+    if _PATIENCE not in given:
+        environment["XLA_FLAGS"] = f"{given} --{_PATIENCE}=900".strip()
 
 
 def keep_programs() -> None:

@@ -8,8 +8,11 @@ import tempfile
 import hypothesis
 import jax
 
+from cmpo import command
+
 # Tests compile a hundred small programs and run each a few times: optimizing them costs more than it gains.
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_backend_optimization_level=0"
+command.be_patient()
 jax.config.update("jax_num_cpu_devices", 8)
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"  # of workers and programs: XLA's errors are shown as they come, no warnings
 # Most runs compile what another has compiled. All workers, and the programs that tests start, share one place.

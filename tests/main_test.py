@@ -363,3 +363,15 @@ def test_compiled_programs_are_kept_where_the_environment_says(chosen, tmp_path,
     finally:
         for name, value in before.items():
             jax.config.update(name, value)
+
+
+def test_devices_wait_for_each_other_unless_the_environment_says_how_long():
+    limit = "--xla_cpu_collective_call_terminate_timeout_seconds"
+    for flags, expected in (
+        ("", f"{limit}=900"),
+        ("--xla_a=1", f"--xla_a=1 {limit}=900"),
+        (f"{limit}=5", f"{limit}=5"),
+    ):
+        environment = {"XLA_FLAGS": flags}
+        command.be_patient(environment)
+        assert environment["XLA_FLAGS"] == expected
