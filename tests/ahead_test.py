@@ -93,7 +93,7 @@ def test_interrupted_with_two_batches_under_way_and_resumed_equals_uninterrupted
         assert int(main.train(tiny(**OFF, **MESH), tmp_path).step) == 3
     resumed = main.train(tiny(**OFF, **MESH), tmp_path)
     assert_same_run(tmp_path, resumed, workdir, state, lines=6)
-    assert len(ended) == len(set(ended)) == 4 * 8
+    assert len(ended) == len(set(ended)) == 8 + 4 * 8  # demonstrations, too
 
 
 def test_the_policy_is_found_in_its_checkpoint_whatever_else_the_config_says(whole):

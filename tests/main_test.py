@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import math
 import os
 import random
 import shutil
@@ -134,7 +133,7 @@ def test_stopped_amid_dialogues_by_a_signal_then_by_an_endpoint_keeps_those_that
     def interrupting(page, number, dialogue):
         add(page, number, dialogue)
         ended.append(number)
-        if len(ended) == 8 + 3:
+        if len(ended) == 8 + 8 + 3:
             os.kill(os.getpid(), signal.SIGTERM)
 
     async def unanswered(client, messages, *, seed):
@@ -146,7 +145,7 @@ def test_stopped_amid_dialogues_by_a_signal_then_by_an_endpoint_keeps_those_that
         patch.setattr(journal.Page, "add", interrupting)
         patch.setattr(ChatClient, "chat", answering)
         state = main.train(config, tmp_path)
-    assert int(state.step) == 3 and int(state.cursor) == 2 and len(ended) == 8 + 3
+    assert int(state.step) == 3 and int(state.cursor) == 2 and len(ended) == 8 + 8 + 3
     with monkeypatch.context() as patch:
         patch.setattr(ChatClient, "chat", unanswered)
         last_words = r"5 of 8 dialogues failed \(5 user_http_503\); the last: .* answered 503: overloaded"
@@ -156,7 +155,7 @@ def test_stopped_amid_dialogues_by_a_signal_then_by_an_endpoint_keeps_those_that
     assert len(failing) == 2 * 5 and len(set(failing)) == 5  # each was played again, once
     monkeypatch.setattr(journal.Page, "add", lambda page, number, dialogue: ended.append(number))
     assert_same_run(tmp_path, main.train(config, tmp_path), *whole)
-    assert sorted(ended[8:]) == list(range(8))
+    assert sorted(ended[16:]) == list(range(8))
     assert list((tmp_path / "dialogues").iterdir()) == []
 
 
@@ -200,7 +199,7 @@ def underway(workdir, pid, lines):
 
 def test_updates_that_are_never_finite_stop_the_run_and_leave_the_model(tmp_path):
     steps = {"train.sft_steps": 0, "train.rl_steps": 9, "train.max_skipped": 2}
-    config = tiny(**steps, **{"algo.outcome_weight": math.nan})
+    config = tiny(**steps, **{"algo.outcome_weight": 1e39})  # beyond float32
     with pytest.raises(FloatingPointError, match="the updates of 2 steps in a row, up to 2, were skipped"):
         main.train(config, tmp_path)
     records = metrics.read(tmp_path)
@@ -282,11 +281,6 @@ def test_a_budget_that_is_reached_stops_the_run_saves_and_may_be_raised(whole, t
     raised = tiny(**{"user.budget_calls": calls + 100})
     workdirs.claim(workdir, raised)
     assert json.loads((workdir / "config.json").read_text()) == raised.to_dict()
-
-
-def test_a_prompt_beyond_the_context_is_named(tmp_path):
-    with pytest.raises(ValueError, match=r"config.model.context_length: the prompt of scenario hard-train-0-\d+ has"):
-        main.train(tiny(**{"model.context_length": 64, "train.sft_steps": 0}), tmp_path)
 
 
 @pytest.mark.skipif(not RELEASED.exists(), reason=f"the authors' data is not at {RELEASED}")

@@ -220,8 +220,9 @@ def test_begin_rl_freezes_the_present_parameters():
     optimizer = optax.adam(0.1)
     before = state.init(CONFIG, qwen2.init(CONFIG, jax.random.key(0)), optimizer, pid.init(GAINS), seed=0)
     moved = before._replace(params=jax.tree.map(lambda x: x + 1, before.params))
-    begun = state.begin_rl(CONFIG, moved, optimizer)
+    begun = state.begin_rl(CONFIG, moved, optimizer, pid.init(GAINS, 0.5))
     chex.assert_trees_all_equal(begun.reference, moved.params)
+    assert float(before.pid.lambdas[0]) == 0 and float(begun.pid.lambdas[0]) == 0.5
     chex.assert_trees_all_equal(begun.opt_state, optimizer.init(moved.params))
 
 
