@@ -262,7 +262,9 @@ def test_the_dialogues_differ(whole):
     assert np.mean([turn["action"] != "" for dialogue in dialogues for turn in dialogue["turns"]]) > 0.5
     assert len({dialogue["outcome"] for dialogue in dialogues}) >= 3 and -2.5 in map(outcome, dialogues)
     assert len({len(dialogue["turns"]) for dialogue in dialogues}) >= 3
-    assert any(len({outcome(dialogue) for dialogue in group}) > 1 for step in whole.transcripts for group in groups(step))
+    assert any(
+        len({outcome(dialogue) for dialogue in group}) > 1 for step in whole.transcripts for group in groups(step)
+    )
     assert all(step.lambdas > 0.5 for step in whole.steps)
 
 
