@@ -16,6 +16,7 @@ all files, and no mutants of the arguments and results that are the wiring.)
 
 import argparse
 import collections
+import contextlib
 import importlib
 import json
 import os
@@ -30,11 +31,15 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from benchmarks.mutations import HAND, HARMLESS, ROOT, TESTS, Mutant, generate
+from benchmarks.mutants_by_hand import HAND, HARMLESS
+from benchmarks.mutations import ROOT, TESTS, Mutant, generate
 
 OURS = ("benchmarks", "cmpo", "configs", "models", "rollouts", "tests")
-OTHERS = """jax.numpy flax.nnx optax orbax.checkpoint chex hypothesis pytest tensorboardX httpx starlette.applications
-tokenizers transformers uvicorn matplotlib.pyplot ml_collections absl.flags tqdm safetensors.numpy""".split()
+OTHERS = (
+    *("jax.numpy", "flax.nnx", "optax", "orbax.checkpoint", "chex", "hypothesis", "pytest", "tensorboardX", "httpx"),
+    *("starlette.applications", "tokenizers", "transformers", "uvicorn", "matplotlib.pyplot", "ml_collections"),
+    *("absl.flags", "tqdm", "safetensors.numpy"),
+)
 PATIENCE, LEAST = 4.0, 60.0  # a mutant may take so many times as long as none, and so many seconds anyway
 
 
@@ -116,10 +121,8 @@ def end(trial: Trial) -> tuple[int | None, float] | None:
         found = None, seconds
     else:
         return None
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(trial.process, signal.SIGKILL)  # what tests may have started and left
-    except ProcessLookupError:
-        pass
     if trial.mutant:
         shutil.copyfile(ROOT / trial.mutant.file, trial.tree / trial.mutant.file)
     return found
@@ -237,10 +240,8 @@ def main() -> None:
         parser.error(f"--only: expected a part of the name of a mutant, got {arguments.only!r}")
     for one in tried(mutants, arguments.jobs):
         fates.append(one)
-        print(
-            f"{one.seconds:6.1f} s  {one.mutant.name}: {'killed by ' + one.how if one.killed else 'SURVIVED'}",
-            flush=True,
-        )
+        end_of_it = f"killed by {one.how}" if one.killed else "SURVIVED"
+        print(f"{one.seconds:6.1f} s  {one.mutant.name}: {end_of_it}", flush=True)
     text, share = report(fates)
     print(f"\n{text}\n{100 * share:.1f} % of {len(fates)} mutants killed")
     if arguments.json:

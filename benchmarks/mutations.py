@@ -1,8 +1,4 @@
-"""Mutants: the method and its wiring, changed in one place each, by hand and systematically.
-
-`HAND` are those that once went unnoticed, or would be worst. `generate` makes the others from a file's syntax tree.
-Those of them that change nothing that matters are listed in `HARMLESS`, with the reason why.
-"""
+"""Mutants: code that is changed in one place, made systematically from a file's syntax tree."""
 
 import ast
 import difflib
@@ -50,196 +46,10 @@ class Mutant(NamedTuple):
         return source[:start] + self.after + source[start + len(self.before) :]
 
     def change(self, source: str) -> str:
-        """The lines that differ, as ``- before`` and ``+ after``; of generated mutants, what `HARMLESS` knows them by."""
+        """The lines that differ, as ``- before`` and ``+ after``."""
         lines = difflib.ndiff(source.splitlines(), self.applied(source).splitlines())
         return "\n".join(f"{line[0]} {line[2:].strip()}" for line in lines if line[0] in "+-")
 
-
-def _hand(name: str, file: str, before: str, after: str, why: str, *tests: str) -> Mutant:
-    return Mutant(name, file, before, after, tests or LOOP, why=why)
-
-
-_SHUFFLE = 'np.random.default_rng(fold(int(state.seed), "sft", epoch)).permutation(count)'
-_DONOR = "if donor and donor not in self._open:\n            return donor.slot"
-
-HAND = (
-    _hand(
-        "advantages-0",
-        "cmpo/trainer.py",
-        "advantages = step.token_advantages(",
-        "advantages = 0 * step.token_advantages(",
-        "there is no policy gradient",
-    ),
-    _hand("lambdas-0", "cmpo/trainer.py", "state.pid.lambdas, **", "0 * state.pid.lambdas, **", "vouchers are free"),
-    *(
-        _hand(f"{name}-dropped", "cmpo/trainer.py", f'"{name}"', f'"{other}"', "the config's value is not passed on")
-        for name, other in (
-            ("outcome_weight", "process_weight"),
-            ("process_weight", "outcome_weight"),
-            ("normalize", "credit"),
-            ("credit", "normalize"),
-            ("discount", "credit"),
-        )
-    ),
-    _hand("other-metric", "cmpo/trainer.py", 'record["voucher_rate"]', 'record["finish_rate"]', "another cost is held"),
-    _hand(
-        "reference-trained",
-        "cmpo/trainer.py",
-        "self.score(self.frozen, state.reference, rows)",
-        "self.score(self.frozen, state.params, rows)",
-        "nothing pulls back to what SFT taught",
-    ),
-    _hand(
-        "score-untempered",
-        "cmpo/trainer.py",
-        "step.make_score(self.model, self.mesh, **warmth)",
-        "step.make_score(self.model, self.mesh)",
-        "the reference's opinion is of another distribution than was drawn from",
-    ),
-    _hand(
-        "update-untempered",
-        "cmpo/trainer.py",
-        'optimizer["rl"], share, **warmth)',
-        'optimizer["rl"], share)',
-        "so is the policy's",
-    ),
-    _hand(
-        "sft-optimizer",
-        "cmpo/trainer.py",
-        'optimizer["rl"], share',
-        'optimizer["sft"], share',
-        "phase 2 has phase 1's schedule",
-    ),
-    _hand(
-        "stale-sampler",
-        "cmpo/trainer.py",
-        "behaviour or state.params",
-        "behaviour or state.reference",
-        "the model before phase 2 samples for ever",
-    ),
-    _hand("same-dice", "cmpo/trainer.py", '"rl", number - 1)', '"rl")', "every step draws with the same seeds"),
-    _hand(
-        "same-customers",
-        "cmpo/trainer.py",
-        "cursor=state.cursor +",
-        "cursor=0 * state.cursor +",
-        "the second step's customers come for ever",
-    ),
-    _hand("never-shuffled", "cmpo/trainer.py", _SHUFFLE, "np.arange(count)", "demonstrations come in order"),
-    _hand("shuffled-once", "cmpo/trainer.py", '"sft", epoch)', '"sft")', "every epoch has the same order"),
-    _hand("one-epoch", "cmpo/trainer.py", "parts * config.train.epochs", "parts", "a batch is gone through once"),
-    _hand(
-        "schedule",
-        "cmpo/setup.py",
-        " * train.epochs * train.minibatches",
-        "",
-        "the learning rate has fallen long before the last update",
-    ),
-    _hand(
-        "start-is-policy",
-        "cmpo/agents.py",
-        "state.reference if start else state.params",
-        "state.params",
-        "--agent=start evaluates CMPO",
-    ),
-    _hand("eval-temperature", "cmpo/agents.py", ", temperature=config.eval.temperature", "", "evaluations explore"),
-    _hand(
-        "judge-weights",
-        "cmpo/rollout.py",
-        "config.judge.weights[name] for",
-        "1.0 for",
-        "all principles weigh the same",
-    ),
-    _hand(
-        "format-outcome",
-        "cmpo/rollout.py",
-        "format_outcome=config.episode.format_outcome,",
-        "",
-        "a malformed turn costs nothing",
-    ),
-    _hand(
-        "farewell",
-        "cmpo/rollout.py",
-        "farewell=config.episode.farewell,",
-        "",
-        "nobody says goodbye",
-        "tests/rollout_test.py",
-    ),
-    _hand(
-        "max-turns",
-        "cmpo/rollout.py",
-        "max_turns=config.episode.max_turns,",
-        "",
-        "dialogues are as long as by default",
-        "tests/rollout_test.py",
-    ),
-    _hand(
-        "votes",
-        "cmpo/rollout.py",
-        "votes=config.judge.votes,\n        )\n\n\n",
-        ")\n\n\n",
-        "the judge is asked once",
-        "tests/evaluate_test.py",
-    ),
-    _hand(
-        "score-window",
-        "cmpo/records.py",
-        "step - every < record",
-        "0 < record",
-        "early steps count for late checkpoints",
-        "tests/records_test.py",
-    ),
-    _hand(
-        "score-price",
-        "cmpo/records.py",
-        "price=pid.lambda_max if pid.enabled else 0.0",
-        "price=0.0",
-        "the best checkpoint spends most",
-        "tests/records_test.py",
-    ),
-    _hand(
-        "score-unpriced",
-        "cmpo/records.py",
-        "pid.lambda_max if pid.enabled else 0.0",
-        "pid.lambda_max",
-        "a price where nobody charges one",
-        "tests/records_test.py",
-    ),
-    _hand(
-        "donors-slot", "rollouts/engine.py", _DONOR, "", "what others could copy is overwritten", "tests/engine_test.py"
-    ),
-    _hand(
-        "judge-0",
-        "rollouts/rubrics.py",
-        "sum(weights[name] * self.scores[name]",
-        "sum(0 * self.scores[name]",
-        "turns are worth nothing",
-        "tests/rubrics_test.py",
-    ),
-    _hand(
-        "embedded-judge-0",
-        "rollouts/embedded/app.py",
-        "score(case.customer, steps[-1].before, steps[-1].events)",
-        "{**score(case.customer, steps[-1].before, steps[-1].events), **dict.fromkeys(PRINCIPLES, 0)}",
-        "no turn is any good",
-    ),
-    _hand(
-        "pull-0",
-        "cmpo/step.py",
-        "kl_weight=kl_weight,",
-        "kl_weight=0.0,",
-        "the reference pulls at nothing",
-        "tests/step_test.py",
-    ),
-    _hand(
-        "clip",
-        "cmpo/step.py",
-        "clip_high=clip_high,",
-        "clip_high=clip_low,",
-        "the bounds are one",
-        "tests/step_test.py",
-    ),
-)
 
 _COMPARISONS = {
     ast.Lt: ("<", "<="),
@@ -322,7 +132,7 @@ def _edits(tree: ast.AST, source: str, span) -> Iterator[tuple[int, int, str]]:
                 yield *span(node), repr(value + 1)
                 if value:  # what is not 0 could as well be less
                     yield *span(node), repr(value - 1)
-            case ast.Call(args=args, keywords=keywords):
+            case ast.Call(keywords=keywords):
                 for keyword in keywords:
                     begin, end = span(keyword)
                     while source[end] in " ,\n":
@@ -341,7 +151,3 @@ def _meant(node: ast.AST) -> Iterator[ast.AST]:
         for child in field if isinstance(field, list) else [field]:
             if isinstance(child, ast.AST) and not isinstance(child, ast.Raise | ast.JoinedStr):
                 yield from _meant(child)
-
-
-HARMLESS: dict[tuple[str, str], str] = {}
-"""(file, change) -> why no test need notice."""

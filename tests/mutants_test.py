@@ -4,8 +4,8 @@ import ast
 
 import pytest
 
-
-from benchmarks.mutations import HAND, HARMLESS, ROOT, TESTS, generate
+from benchmarks.mutants_by_hand import HAND, HARMLESS
+from benchmarks.mutations import ROOT, TESTS, generate
 
 
 @pytest.mark.parametrize("mutant", HAND, ids=lambda mutant: mutant.name)

@@ -152,9 +152,8 @@ def test_the_dialogues_of_a_share_have_the_numbers_they_have_in_the_whole(monkey
     page = Page(None)
     page.kept = lambda scenarios, repeats: {}
     share = collect(tiny(), repeats=2, page=page)
-    assert [[turn.text for turn in one.turns] for one in share] == [
-        [turn.text for turn in one.turns] for one in alone[4:]
-    ]
+    texts = [[[turn.text for turn in one.turns] for one in dialogues] for dialogues in (share, alone[4:])]
+    assert texts[0] == texts[1]
     assert sorted(number for number, _ in page.added) == [4, 5, 6, 7]
 
 
