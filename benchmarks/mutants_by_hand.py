@@ -6,7 +6,8 @@ test need notice them.
 
 from benchmarks.mutations import Mutant
 
-LOOP, ENGINE, RUBRICS = "tests/loop_test.py", "tests/engine_test.py", "tests/rubrics_test.py"
+LOOP, RUBRICS = "tests/loop_test.py", "tests/rubrics_test.py"
+ENGINE = "tests/engine_test.py::test_a_newcomer_takes_the_place_of_the_one_it_begins_like"
 RECORDS, ROLLOUT, STEP = "tests/records_test.py", "tests/rollout_test.py", "tests/step_test.py"
 
 
@@ -96,5 +97,32 @@ HAND = (
     ),
 )
 
-HARMLESS: dict[tuple[str, str], str] = {}
+_FILL = "what stands outside the mask is left out again further down"
+_GAP = "- gap = jnp.where(mask, logprobs, 0) - jnp.where(mask, sampled_logprobs, 0)\n"
+
+HARMLESS = {
+    (
+        "cmpo/advantage.py",
+        "- outcome = jnp.where(turn_mask, jnp.expand_dims(outcome, 1), 0)\n"
+        "+ outcome = jnp.where(turn_mask, jnp.expand_dims(outcome, 1), 1)",
+    ): _FILL,
+    (
+        "cmpo/importance.py",
+        f"{_GAP}+ gap = jnp.where(mask, logprobs, 1) - jnp.where(mask, sampled_logprobs, 0)",
+    ): _FILL,
+    (
+        "cmpo/importance.py",
+        f"{_GAP}+ gap = jnp.where(mask, logprobs, 0) - jnp.where(mask, sampled_logprobs, 1)",
+    ): _FILL,
+    (
+        "cmpo/importance.py",
+        '- "importance_capped": jnp.sum(ratio > cap, where=mask) / count,\n'
+        '+ "importance_capped": jnp.sum(ratio > cap, ) / count,',
+    ): "outside the mask the ratio is 1, and the cap is no less",
+    (
+        "cmpo/importance.py",
+        '- "importance_gap_max": jnp.max(jnp.abs(gap), where=mask, initial=0),\n'
+        '+ "importance_gap_max": jnp.max(jnp.abs(gap), initial=0),',
+    ): "outside the mask the gap is 0",
+}
 """(file, the lines that differ) -> why."""

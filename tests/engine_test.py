@@ -151,7 +151,7 @@ def test_the_beginning_of_a_dialogue_that_is_gone_is_still_there_to_copy():
     assert same(second, asyncio.run(twice(engine_of(slots=3))))
 
 
-def test_a_newcomer_takes_the_place_of_the_one_it_begins_like_and_leaves_other_beginnings_to_others():
+def test_a_newcomer_takes_the_place_of_the_one_it_begins_like():
     async def one_by_one(made, prompts):
         async with made:
             for prompt in prompts:
