@@ -8,7 +8,8 @@ from benchmarks.mutations import Mutant
 
 LOOP, RUBRICS = "tests/loop_test.py", "tests/rubrics_test.py"
 ENGINE = "tests/engine_test.py::test_a_newcomer_takes_the_place_of_the_one_it_begins_like"
-RECORDS, ROLLOUT, STEP = "tests/records_test.py", "tests/rollout_test.py", "tests/step_test.py"
+STEP = "tests/step_test.py::test_cmpo_update_is_the_gradient_of_the_whole_batch"
+RECORDS, ROLLOUT = "tests/records_test.py", "tests/rollout_test.py"
 
 
 def _in(file: str, *mutants: tuple[str, ...]) -> tuple[Mutant, ...]:

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 import pytest
 
-from cmpo import agents, evaluate, main, metrics, sharding
+from cmpo import agents, data, evaluate, main, metrics, rollout, sharding
 from cmpo import model as policy
 from models import qwen2
 from models import tokenizer as tokenizers
@@ -59,6 +59,7 @@ class Run:
     sft: list = dataclasses.field(default_factory=list)  # the rows of each step
     taught: dict = None  # the parameters at the end of phase 1
     steps: list = dataclasses.field(default_factory=list)  # of phase 2
+    seeds: list = dataclasses.field(default_factory=list)  # of the dialogues of each
 
     @functools.cached_property
     def transcripts(self):
@@ -90,6 +91,7 @@ def whole(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("whole")
     run = Run(taught(workdir / "terse.jsonl"), workdir / "run")
     prepare, sft_step, rl_step = main.Trainer.__init__, main.Trainer.sft_step, main.Trainer.rl_step
+    collect = rollout.collect
 
     def preparing(trainer, *arguments):
         prepare(trainer, *arguments)
@@ -119,7 +121,12 @@ def whole(tmp_path_factory):
         run.steps[-1].dialogues = result[2]
         return result
 
+    def collecting(*arguments, seed, **options):
+        run.seeds.append(seed)
+        return collect(*arguments, seed=seed, **options)
+
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rollout, "collect", collecting)
         for name, seen in (("__init__", preparing), ("sft_step", sft_stepping), ("rl_step", rl_stepping)):
             patch.setattr(main.Trainer, name, seen)
         run.state = main.train(run.config, run.workdir)
@@ -161,6 +168,13 @@ def test_the_dialogues_differ(whole):
         len({outcome(dialogue) for dialogue in group}) > 1 for step in whole.transcripts for group in groups(step)
     )
     assert all(step.lambdas > 0.5 for step in whole.steps)
+
+
+def test_every_step_has_customers_and_dice_of_its_own(whole):
+    dealt = data.source(whole.config.data, whole.config.train.seed).train(0, 3 * RL_STEPS)
+    served = [dialogue["scenario"]["id"] for step in whole.transcripts for dialogue in step[::4]]
+    assert served == [scenario.id for scenario in dealt] and int(whole.state.cursor) == 3 * RL_STEPS
+    assert len(whole.seeds) == len(set(whole.seeds)) == RL_STEPS
 
 
 def test_what_dialogues_are_worth_follows_from_what_was_said_and_from_the_config(whole):
