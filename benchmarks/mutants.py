@@ -79,13 +79,18 @@ def begin(mutant: Mutant | None, tests: Sequence[str], tree: pathlib.Path, limit
     output = tree.with_suffix(".output")
     process = os.fork()
     if not process:
-        os._exit(_run(tests, tree, output))
+        status = 2
+        try:
+            status = _run(tests, tree, output)
+        finally:  # nothing of ours may go on in a copy of the process that forked
+            os._exit(status)
     return Trial(mutant, tree, process, output, time.monotonic(), limit)
 
 
 def _run(tests: Sequence[str], tree: pathlib.Path, output: pathlib.Path) -> int:
     """In the forked process: pytest's exit status."""
     os.setpgid(0, 0)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     with output.open("wb") as file:
         for descriptor in (1, 2):
             os.dup2(file.fileno(), descriptor)
@@ -100,11 +105,7 @@ def _run(tests: Sequence[str], tree: pathlib.Path, output: pathlib.Path) -> int:
     phases = (hypothesis.Phase.explicit, hypothesis.Phase.generate)
     hypothesis.settings.register_profile("mutants", deadline=None, phases=phases, derandomize=True, database=None)
     options = ["-x", "-q", "-p", "no:cacheprovider", "--hypothesis-profile=mutants", "--no-header"]
-    try:
-        status = int(pytest.main([*options, *tests]))
-    except BaseException as error:  # nothing of ours may go on in a copy of the process that forked
-        print(repr(error))
-        status = 2
+    status = int(pytest.main([*options, *tests]))
     sys.stdout.flush()
     return status
 
@@ -116,8 +117,7 @@ def end(trial: Trial) -> tuple[int | None, float] | None:
     if process:
         found = os.waitstatus_to_exitcode(status), seconds
     elif seconds > trial.limit:
-        os.killpg(trial.process, signal.SIGKILL)
-        os.waitpid(trial.process, 0)
+        kill(trial)
         found = None, seconds
     else:
         return None
@@ -126,6 +126,12 @@ def end(trial: Trial) -> tuple[int | None, float] | None:
     if trial.mutant:
         shutil.copyfile(ROOT / trial.mutant.file, trial.tree / trial.mutant.file)
     return found
+
+
+def kill(trial: Trial) -> None:
+    """Ends tests that go on."""
+    os.killpg(trial.process, signal.SIGKILL)
+    os.waitpid(trial.process, 0)
 
 
 def words(trial: Trial) -> str:
@@ -150,8 +156,12 @@ def limits(mutants: Sequence[Mutant], tree: pathlib.Path) -> dict[tuple[str, ...
     found = {}
     for tests in dict.fromkeys(mutant.tests for mutant in mutants):
         trial = begin(None, tests, tree, limit=3600.0)
-        while not (over := end(trial)):
-            time.sleep(0.05)
+        try:
+            while not (over := end(trial)):
+                time.sleep(0.05)
+        except BaseException:
+            kill(trial)
+            raise
         status, seconds = over
         if status != 0:
             raise RuntimeError(f"{' '.join(tests)}: expected to pass without a mutant, got:\n{words(trial)[-3000:]}")
@@ -182,8 +192,7 @@ def tried(mutants: Sequence[Mutant], jobs: int) -> Iterator[Fate]:
                 time.sleep(0.05)
         finally:
             for trial in running:
-                os.killpg(trial.process, signal.SIGKILL)
-                os.waitpid(trial.process, 0)
+                kill(trial)
 
 
 def _import_others(compiled: pathlib.Path) -> None:
@@ -211,7 +220,7 @@ def report(fates: Sequence[Fate]) -> tuple[str, float]:
     counts, lines, survivors = collections.defaultdict(collections.Counter), [], []
     for one in fates:
         known = HARMLESS.get((one.mutant.file, _change(one.mutant)), "")
-        counts[one.mutant.file].update(tried=1, killed=one.killed, harmless=bool(known and not one.killed))
+        counts[one.mutant.file].update(tried=1, killed=int(one.killed), harmless=int(bool(known) and not one.killed))
         if not one.killed:
             survivors.append(f"{one.mutant.name} {one.mutant.why}\n{_change(one.mutant)}\n  {known or 'SURVIVED'}")
     lines += ["| file | mutants | killed | harmless | survived |", "|---|---:|---:|---:|---:|"]
@@ -235,6 +244,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2, help="processes at a time")
     parser.add_argument("--json", type=pathlib.Path, help="a file for all that was found")
     arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))
     mutants, fates = chosen(arguments.sample, arguments.seed, arguments.only), []
     if not mutants:
         parser.error(f"--only: expected a part of the name of a mutant, got {arguments.only!r}")
