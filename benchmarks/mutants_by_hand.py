@@ -125,5 +125,13 @@ HARMLESS = {
         '- "importance_gap_max": jnp.max(jnp.abs(gap), where=mask, initial=0),\n'
         '+ "importance_gap_max": jnp.max(jnp.abs(gap), initial=0),',
     ): "outside the mask the gap is 0",
+    (
+        "cmpo/records.py",
+        "- return self._open.__exit__(*error)\n+ return None",
+    ): "none of those on leaving has an error forgotten",
+    (
+        "rollouts/episode.py",
+        '- return state._replace(end="quit", outcome=0.0)\n+ return state._replace(end="quit", )',
+    ): "nothing else gave the dialogue an outcome before",
 }
 """(file, the lines that differ) -> why."""

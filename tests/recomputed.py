@@ -31,12 +31,12 @@ def utilities(dialogue, lam):
 
 
 def advantages(dialogues, lam):
-    """Of every turn of every dialogue: the utility, by the mean and deviation over all turns of its group."""
+    """Of every turn of every dialogue: the utility less its mean over all turns of its group."""
     found = []
     for group in groups(dialogues):
         of_dialogues = [utilities(dialogue, lam) for dialogue in group]
         every = np.concatenate(of_dialogues)
-        found += [(np.array(one) - every.mean()) / (every.std() + 1e-6) for one in of_dialogues]
+        found += [np.array(one) - every.mean() for one in of_dialogues]
     return found
 
 

@@ -84,7 +84,7 @@ def taught(path, **changes):
             "judge.weights.rules": 0.5,
             "algo.outcome_weight": 0.7,
             "algo.process_weight": 2.0,
-            "algo.normalize": "group",
+            "algo.normalize": "center",
             "algo.credit": "return_to_go",
             "algo.discount": 0.9,
             "algo.clip_low": 0.1,
