@@ -85,6 +85,11 @@ class HandValuesTest(chex.TestCase):
         )
         assert result == 9.0
 
+    def test_what_comes_later_counts_in_full_unless_a_discount_is_given(self):
+        # Process minus price: .5, -1; 0. To go: -.5, -1; 0. Plus outcome: 3.5, 3; 2.
+        result = hybrid_advantage(*ARGS, normalize="none", credit="return_to_go")
+        chex.assert_trees_all_close(result, jnp.array([[3.5, 3.0], [2.0, 0.0]]))
+
     def test_eps_is_added_to_the_standard_deviation(self):
         # Utilities 4 and 2: mean 3, std 1; 1 / (1 + 1).
         result = hybrid_advantage(OUTCOME, np.zeros((2, 1), np.float32), COST[:, :1], MASK[:, :1], LAMBDAS, eps=1.0)

@@ -151,6 +151,19 @@ def test_the_beginning_of_a_dialogue_that_is_gone_is_still_there_to_copy():
     assert same(second, asyncio.run(twice(engine_of(slots=3))))
 
 
+def test_a_newcomer_takes_the_place_of_the_one_it_begins_like():
+    async def one_by_one(made, prompts):
+        async with made:
+            for prompt in prompts:
+                session = made.open()
+                await session.generate(prompt, seed=3)
+                session.close()
+
+    made, other = engine_of(slots=2), PROMPT[::-1]
+    asyncio.run(one_by_one(made, [PROMPT, other, other, PROMPT]))
+    assert made.counts.copied == 2 * 4 * CHUNK
+
+
 def test_one_that_begins_like_another_does_not_wait_for_one_that_was_given_up():
     async def give_up():
         made = engine_of(window=0.02)

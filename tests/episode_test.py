@@ -26,6 +26,10 @@ def test_a_reply_counts_a_turn_and_costs_nothing():
     assert cost.dtype == np.float32 and cost.tolist() == [0.0]
 
 
+def test_a_breach_of_the_format_is_worth_nothing_unless_it_is_charged():
+    assert agent(START, "no format").state == episode.State(turns=1, end="malformed", outcome=0.0)
+
+
 def test_a_voucher_costs_one_and_is_remembered():
     state, reply, cost = agent(START, VOUCHER)
     assert state == episode.State(turns=1, voucher=True)

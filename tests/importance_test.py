@@ -26,6 +26,15 @@ class ImportanceTest(chex.TestCase):
         expected = {"importance_mean": 4 / 3, "importance_capped": 1 / 3, "importance_gap_max": np.log(8)}
         chex.assert_trees_all_close(found, expected, rtol=1e-6)
 
+    def test_one_token_is_its_own_mean_and_a_ratio_at_the_cap_is_not_beyond_it(self):
+        weights, found = importance.importance_weights(SAMPLED, SAMPLED, MASK & (jnp.arange(4) == 1), cap=1.0)
+        assert weights.tolist() == [[0.0, 1.0, 0.0, 0.0]]
+        assert {name: float(x) for name, x in found.items()} == {
+            "importance_mean": 1.0,
+            "importance_capped": 0.0,
+            "importance_gap_max": 0.0,
+        }
+
     def test_no_token_counts(self):
         weights, found = importance.importance_weights(PRESENT, SAMPLED, MASK & False, cap=2.0)
         assert not weights.any() and set(map(float, found.values())) == {0.0}

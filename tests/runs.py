@@ -1,13 +1,16 @@
-"""A whole run, as small as it gets, what it left, and a full disk, for the tests that need one."""
+"""Whole runs, as small as they get, what they left, and a full disk, for the tests that need one."""
 
 import contextlib
 import pathlib
+import random
 import resource
 
 import chex
 
-from cmpo import metrics
+from cmpo import data, demonstrations, metrics, rollout
 from configs import fds
+from rollouts import chat
+from rollouts.play import Sample
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -41,6 +44,73 @@ def tiny(variant="", **changes):
         config.model.update({name: named.model[name] for name in names})
         config.mesh = named.mesh
     config.update_from_flattened_dict(changes)
+    return config
+
+
+class Terse:
+    """An agent of few words, the same to everybody, that gives a voucher in one turn of four, a second one too."""
+
+    def __init__(self, seed=0):
+        self._random = random.Random(seed)
+
+    async def open(self, scenario, seed):
+        return Terse(seed)
+
+    async def reply(self, message, seed):
+        response = self._random.choice(["I am sorry.", "Was it cold?", "A photo, please.", "No refund."])
+        return Sample(chat.render(chat.Reply("", response, self._random.choice(["voucher", *["chat"] * 3]))))
+
+    def close(self):
+        pass
+
+
+def taught(path, **changes):
+    """A run with dialogues that differ: SFT on what `Terse` says, written to `path`, until the policy can say it too.
+
+    No setting of what the policy learns from has the value that it would have if nobody passed it on.
+    """
+    config = tiny(
+        **{
+            "model.hidden_size": 32,
+            "model.intermediate_size": 64,
+            "model.num_heads": 2,
+            "model.num_kv_heads": 1,
+            "engine.slots": 12,
+            "engine.max_new_tokens": 24,
+            "episode.max_turns": 3,
+            "episode.farewell": True,
+            "episode.format_outcome": -2.5,
+            "judge.weights.stage": 3.0,
+            "judge.weights.rules": 0.5,
+            "algo.outcome_weight": 0.7,
+            "algo.process_weight": 2.0,
+            "algo.normalize": "center",
+            "algo.credit": "return_to_go",
+            "algo.discount": 0.9,
+            "algo.clip_low": 0.1,
+            "algo.clip_high": 0.3,
+            "algo.kl_weight": 0.1,
+            "pid.initial_lambda": 0.8,
+            "pid.kd": 0.25,
+            "sft.path": str(path),
+            "sft.learning_rate": 2e-2,
+            "train.sft_steps": 30,
+            "train.rl_steps": 3,
+            "train.scenarios_per_step": 3,
+            "train.minibatches": 2,
+            "train.epochs": 2,
+            "train.row_length": 1024,
+            "train.learning_rate": 3e-3,
+            "train.checkpoint_every": 16,  # of phase 2, after its second step
+            "eval.scenarios": 4,
+            "eval.temperature": 0.5,
+            "eval.evaluators": False,
+        }
+        | changes
+    )
+    scenarios = data.source(config.data, config.train.seed).train(0, 20)
+    dialogues = rollout.collect(config, rollout.serving(Terse()), scenarios, repeats=1, seed=5, judged=False)
+    demonstrations.write(path, map(demonstrations.from_dialogue, dialogues))
     return config
 
 

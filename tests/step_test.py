@@ -31,7 +31,11 @@ def streams(seed, count=10):
         mask[0], mask[-1] = False, True
         tokens = rng.integers(0, 32, size).astype(np.int32)
         yield batch.Stream(
-            tokens, mask, np.where(mask, -3.0, 0.0).astype(np.float32), np.where(mask, number, 0).astype(np.int32)
+            # Of 32 tokens, each has a log-probability of about -3.5: ratios are 0.6 to 1.5, beyond both clips.
+            tokens,
+            mask,
+            np.where(mask, -3.0 - 0.1 * number, 0.0).astype(np.float32),
+            np.where(mask, number, 0).astype(np.int32),
         )
 
 

@@ -1,0 +1,137 @@
+"""Mutants of the method and its wiring that went unnoticed once, or would be worst; and those that need not be noticed.
+
+`HAND` must all be killed. `HARMLESS` are mutants that `benchmarks.mutations.generate` makes, with the reason why no
+test need notice them.
+"""
+
+from benchmarks.mutations import Mutant
+
+LOOP, RUBRICS = "tests/loop_test.py", "tests/rubrics_test.py"
+ENGINE = "tests/engine_test.py::test_a_newcomer_takes_the_place_of_the_one_it_begins_like"
+STEP = "tests/step_test.py::test_cmpo_update_is_the_gradient_of_the_whole_batch"
+RECORDS, ROLLOUT = "tests/records_test.py", "tests/rollout_test.py"
+
+
+def _in(file: str, *mutants: tuple[str, ...]) -> tuple[Mutant, ...]:
+    """Mutants of a file: name, what stands there, what comes in its place, what that would mean, who should notice."""
+    return tuple(
+        Mutant(name, file, before, after, tuple(tests or [LOOP]), why=why)
+        for name, before, after, why, *tests in mutants
+    )
+
+
+_SHUFFLE = 'np.random.default_rng(fold(int(state.seed), "sft", epoch)).permutation(count)'
+_DONOR = "if donor and donor not in self._open:\n            return donor.slot"
+_PRICE = "pid.lambda_max if pid.enabled else 0.0"
+_ANSWER = "json.dumps(score(case.customer, steps[-1].before, steps[-1].events)"
+_WARMTH = "it is learnt of another distribution than was drawn from"
+_NOTHING = '{"persona": 0, "stage": 0, "quality": 0, "rules": 0}'
+
+HAND = (
+    *_in(
+        "cmpo/trainer.py",
+        ("advantages-0", "advantages = step.token", "advantages = 0 * step.token", "there is no policy gradient"),
+        ("lambdas-0", "state.pid.lambdas, **", "0 * state.pid.lambdas, **", "vouchers are free"),
+        ("outcome-weight", '"outcome_weight", ', "", "the config's outcome_weight is not passed on"),
+        ("process-weight", '"process_weight", ', "", "the config's process_weight is not passed on"),
+        ("normalize", '"normalize", ', "", "the config's normalize is not passed on"),
+        ("credit", '"credit", ', "", "the config's credit is not passed on"),
+        ("discount", ', "discount")', ")", "the config's discount is not passed on"),
+        ("other-metric", 'record["voucher_rate"]', 'record["finish_rate"]', "another cost is held"),
+        (
+            "reference",
+            "self.frozen, state.reference, rows",
+            "self.frozen, state.params, rows",
+            "SFT is forgotten",
+        ),
+        (
+            "untempered-score",
+            "make_score(self.model, self.mesh, **warmth)",
+            "make_score(self.model, self.mesh)",
+            _WARMTH,
+        ),
+        ("untempered-update", 'optimizer["rl"], share, **warmth)', 'optimizer["rl"], share)', _WARMTH),
+        ("sft-optimizer", 'optimizer["rl"], share', 'optimizer["sft"], share', "phase 2 has phase 1's schedule"),
+        ("stale-sampler", "behaviour or state.params", "behaviour or state.reference", "SFT's end samples for ever"),
+        ("same-dice", '"rl", number - 1)', '"rl")', "every step draws with the same seeds"),
+        ("same-customers", "cursor=state.cursor +", "cursor=0 * state.cursor +", "the same customers come for ever"),
+        ("never-shuffled", _SHUFFLE, "np.arange(count)", "demonstrations come in order"),
+        ("shuffled-once", '"sft", epoch)', '"sft")', "every epoch has the same order"),
+        ("one-epoch", "parts * config.train.epochs", "parts", "a batch is gone through once"),
+    ),
+    *_in(
+        "cmpo/setup.py",
+        ("schedule", " * train.epochs * train.minibatches", "", "the learning rate has fallen long before the end"),
+    ),
+    *_in(
+        "cmpo/agents.py",
+        ("start", "state.reference if start else state.params", "state.params", "--agent=start evaluates CMPO"),
+        ("eval-temperature", ", temperature=config.eval.temperature", "", "evaluations explore"),
+    ),
+    *_in(
+        "cmpo/rollout.py",
+        ("judge-weights", "config.judge.weights[name] for", "1.0 for", "all principles weigh the same"),
+        ("format-outcome", "format_outcome=config.episode.format_outcome,", "", "a malformed turn costs nothing"),
+        ("farewell", "farewell=config.episode.farewell,", "", "nobody says goodbye", ROLLOUT),
+        ("max-turns", "max_turns=config.episode.max_turns,", "", "dialogues are as long as by default", ROLLOUT),
+        ("votes", "votes=config.judge.votes,\n        )\n", ")\n", "the judge is asked once", ROLLOUT),
+    ),
+    *_in(
+        "cmpo/records.py",
+        ("window", "step - every < record", "0 < record", "early steps count for late checkpoints", RECORDS),
+        ("price", _PRICE, "0.0", "the best checkpoint spends the most", RECORDS),
+        ("unpriced", _PRICE, "pid.lambda_max", "a price that nobody charges", RECORDS),
+    ),
+    *_in(
+        "cmpo/step.py",
+        ("pull-0", "kl_weight=kl_weight,", "kl_weight=0.0,", "the reference pulls at nothing", STEP),
+        ("clip", "clip_high=clip_high,", "clip_high=clip_low,", "the two bounds are one", STEP),
+    ),
+    *_in("rollouts/engine.py", ("donors-slot", _DONOR, "", "what others could copy is overwritten", ENGINE)),
+    *_in(
+        "rollouts/rubrics.py",
+        ("judge-0", "weights[name] * self.scores[name]", "0 * self.scores[name]", "turns are worth nothing", RUBRICS),
+    ),
+    *_in(
+        "rollouts/embedded/app.py",
+        ("embedded-judge-0", _ANSWER, f"{_ANSWER} | {_NOTHING}", "no turn is any good"),
+    ),
+)
+
+_FILL = "what stands outside the mask is left out again further down"
+_GAP = "- gap = jnp.where(mask, logprobs, 0) - jnp.where(mask, sampled_logprobs, 0)\n"
+
+HARMLESS = {
+    (
+        "cmpo/advantage.py",
+        "- outcome = jnp.where(turn_mask, jnp.expand_dims(outcome, 1), 0)\n"
+        "+ outcome = jnp.where(turn_mask, jnp.expand_dims(outcome, 1), 1)",
+    ): _FILL,
+    (
+        "cmpo/importance.py",
+        f"{_GAP}+ gap = jnp.where(mask, logprobs, 1) - jnp.where(mask, sampled_logprobs, 0)",
+    ): _FILL,
+    (
+        "cmpo/importance.py",
+        f"{_GAP}+ gap = jnp.where(mask, logprobs, 0) - jnp.where(mask, sampled_logprobs, 1)",
+    ): _FILL,
+    (
+        "cmpo/importance.py",
+        '- "importance_capped": jnp.sum(ratio > cap, where=mask) / count,\n'
+        '+ "importance_capped": jnp.sum(ratio > cap, ) / count,',
+    ): "outside the mask the ratio is 1, and the cap is no less",
+    (
+        "cmpo/importance.py",
+        '- "importance_gap_max": jnp.max(jnp.abs(gap), where=mask, initial=0),\n'
+        '+ "importance_gap_max": jnp.max(jnp.abs(gap), initial=0),',
+    ): "outside the mask the gap is 0",
+    (
+        "cmpo/records.py",
+        "- return self._open.__exit__(*error)\n+ return None",
+    ): "none of those on leaving has an error forgotten",
+    (
+        "rollouts/episode.py",
+        '- return state._replace(end="quit", outcome=0.0)\n+ return state._replace(end="quit", )',
+    ): "nothing else gave the dialogue an outcome before",
+}
+"""(file, the lines that differ) -> why."""
