@@ -216,7 +216,7 @@ def chosen(sample: int | None, seed: int, only: str) -> list[Mutant]:
 
 
 def report(fates: Sequence[Fate]) -> tuple[str, float]:
-    """Tables of what was killed and what survived, and the share that was killed of what is not harmless."""
+    """Tables of what was killed and what survived, and the share that was killed; harmless ones were not."""
     counts, lines, survivors = collections.defaultdict(collections.Counter), [], []
     for one in fates:
         known = HARMLESS.get((one.mutant.file, _change(one.mutant)), "")

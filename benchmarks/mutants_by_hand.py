@@ -99,7 +99,6 @@ HAND = (
 )
 
 _FILL = "what stands outside the mask is left out again further down"
-_GAP = "- gap = jnp.where(mask, logprobs, 0) - jnp.where(mask, sampled_logprobs, 0)\n"
 
 HARMLESS = {
     (
@@ -108,30 +107,8 @@ HARMLESS = {
         "+ outcome = jnp.where(turn_mask, jnp.expand_dims(outcome, 1), 1)",
     ): _FILL,
     (
-        "cmpo/importance.py",
-        f"{_GAP}+ gap = jnp.where(mask, logprobs, 1) - jnp.where(mask, sampled_logprobs, 0)",
-    ): _FILL,
-    (
-        "cmpo/importance.py",
-        f"{_GAP}+ gap = jnp.where(mask, logprobs, 0) - jnp.where(mask, sampled_logprobs, 1)",
-    ): _FILL,
-    (
-        "cmpo/importance.py",
-        '- "importance_capped": jnp.sum(ratio > cap, where=mask) / count,\n'
-        '+ "importance_capped": jnp.sum(ratio > cap, ) / count,',
-    ): "outside the mask the ratio is 1, and the cap is no less",
-    (
-        "cmpo/importance.py",
-        '- "importance_gap_max": jnp.max(jnp.abs(gap), where=mask, initial=0),\n'
-        '+ "importance_gap_max": jnp.max(jnp.abs(gap), initial=0),',
-    ): "outside the mask the gap is 0",
-    (
         "cmpo/records.py",
         "- return self._open.__exit__(*error)\n+ return None",
     ): "none of those on leaving has an error forgotten",
-    (
-        "rollouts/episode.py",
-        '- return state._replace(end="quit", outcome=0.0)\n+ return state._replace(end="quit", )',
-    ): "nothing else gave the dialogue an outcome before",
 }
 """(file, the lines that differ) -> why."""

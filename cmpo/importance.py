@@ -27,12 +27,12 @@ def importance_weights(
       `importance_gap_max` (`|log pi - log mu|`).
     """
     chex.assert_equal_shape([logprobs, sampled_logprobs, mask])
-    gap = jnp.where(mask, logprobs, 0) - jnp.where(mask, sampled_logprobs, 0)
+    gap = jnp.where(mask, logprobs, 0) - jnp.where(mask, sampled_logprobs, 0)  # 0 outside, where anything may stand
     ratio = jnp.exp(gap)
     weights = jnp.where(mask, jnp.minimum(ratio, cap), 0)
     count = jnp.maximum(jnp.sum(mask), 1)
     return weights, {
         "importance_mean": jnp.sum(weights) / count,
-        "importance_capped": jnp.sum(ratio > cap, where=mask) / count,
-        "importance_gap_max": jnp.max(jnp.abs(gap), where=mask, initial=0),
+        "importance_capped": jnp.sum(ratio > cap) / count,
+        "importance_gap_max": jnp.max(jnp.abs(gap)),
     }

@@ -67,7 +67,8 @@ def scores(config: ConfigDict, workdir: pathlib.Path) -> Callable[[int], float]:
     every, pid = config.train.checkpoint_every, config.pid
 
     def score(step: int) -> float:
-        records = [record for record in metrics.read(workdir) if step - every < record["step"] <= step]
+        booked = metrics.read(workdir) if (workdir / "metrics.jsonl").exists() else []
+        records = [record for record in booked if step - every < record["step"] <= step]
         return metrics.score(records, target=pid.target, price=pid.lambda_max if pid.enabled else 0.0)
 
     return score

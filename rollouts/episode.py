@@ -59,9 +59,9 @@ def user_step(state: State, message: str, *, max_turns: int) -> State:
     if ratings := _END.findall(message):
         return state._replace(end="rated", outcome=float(min(ratings)))
     if _QUIT.search(message):
-        return state._replace(end="quit", outcome=0.0)
+        return state._replace(end="quit")
     if state.turns >= max_turns:
-        return state._replace(end="turn_limit", outcome=0.0)
+        return state._replace(end="turn_limit")
     return state
 
 
