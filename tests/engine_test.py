@@ -285,8 +285,8 @@ def test_an_engine_without_weights_says_so():
 @pytest.mark.parametrize(
     "options",
     [
-        *({name: 0} for name in ("slots", "capacity", "chunk", "steps", "max_new_tokens", "temperature", "top_p")),
-        *({"rows": 65}, {"rows": -1}, {"top_k": -1}, {"top_p": 1.5}),
+        *({name: 0} for name in ("slots", "capacity", "chunk", "steps", "max_new_tokens", "top_p")),
+        *({"rows": 65}, {"rows": -1}, {"top_k": -1}, {"top_p": 1.5}, {"temperature": -1}),
     ],
     ids=str,
 )
