@@ -3,6 +3,7 @@
 Whatever comes, it is a whole config with every value in its range, or one line that names the field and what came.
 """
 
+import dataclasses
 import json
 import math
 import re
@@ -231,6 +232,20 @@ def test_a_value_out_of_its_range_is_refused_by_its_name(name, value, message):
     config.update_from_flattened_dict({name: value})
     with pytest.raises(ValueError, match=re.escape(f"config.{name}: expected {message}")):
         ranges.check(config)
+
+
+NUMBERS = [name for name, value in DEFAULT.items() if isinstance(value, int | float) and not isinstance(value, bool)]
+FREE = ("algo.outcome_weight", "algo.process_weight")  # of either sign, and of any size
+
+
+@pytest.mark.parametrize("name", [name for name in NUMBERS if name not in FREE])
+def test_every_number_has_a_range(name):
+    config, wrong = fds.get_config(), 1e6 if name == "episode.format_outcome" else -1e6
+    config.update_from_flattened_dict({name: type(DEFAULT[name])(wrong)})
+    with pytest.raises(ValueError, match=re.escape(f"config.{name}: expected ")):
+        ranges.check(config)
+        for section in ("user", "judge", "agent"):
+            endpoint.check(section, dataclasses.replace(rollout.endpoint(config[section]), url="embedded"))
 
 
 def test_weights_that_are_all_0_are_refused():
