@@ -21,7 +21,7 @@ class Client:
     """Answers everybody alike, counts who sits at the table and keeps what was asked with which seed."""
 
     def __init__(self, answer="Fine. [end:4]", fails=lambda number: False):
-        self.answer, self.fails, self.asked, self.inside = answer, fails, [], 0
+        self.answer, self.fails, self.asked, self.inside, self.memory = answer, fails, [], 0, None
 
     async def __aenter__(self):
         self.inside += 1
@@ -30,8 +30,16 @@ class Client:
     async def __aexit__(self, *_):
         self.inside -= 1
 
+    @contextlib.contextmanager
+    def remembering(self, memory):
+        self.memory = memory
+        yield
+        self.memory = None
+
     async def chat(self, messages, *, seed, response_format=None):
         self.asked.append((messages, seed))
+        if self.memory:
+            self.memory.asking += 1
         if self.fails(len(self.asked)):
             raise DialogueError("user_http_503", f"no {len(self.asked)}")
         if response_format is not None:
@@ -81,9 +89,9 @@ class Page:
     """Keeps what it is given; of dialogue 1 it knows already."""
 
     def __init__(self, dialogue):
-        self.dialogue, self.added = dialogue, []
+        self.dialogue, self.added, self.asking = dialogue, [], 0
 
-    def kept(self, scenarios, repeats):
+    def dialogues(self, scenarios, repeats):
         assert (scenarios, repeats) == (SCENARIOS, 1)
         return {1: self.dialogue}
 
@@ -98,6 +106,7 @@ def test_what_a_page_holds_is_not_played_again_and_what_ends_is_added():
     assert dialogues[1] is known[1]
     assert sorted(number for number, _ in page.added) == [0, 2, 3]
     assert all(dialogues[number] is dialogue for number, dialogue in page.added)
+    assert page.asking >= 2 * 3  # user and judge remember there what they answer
 
 
 @pytest.mark.parametrize(("fraction", "enough"), [(0.5, True), (0.49, False)])
@@ -150,7 +159,7 @@ def test_the_dialogues_of_a_share_have_the_numbers_they_have_in_the_whole(monkey
     alone = collect(tiny(), repeats=2)
     monkeypatch.setattr(rollout, "_share", lambda count: range(count)[2:])
     page = Page(None)
-    page.kept = lambda scenarios, repeats: {}
+    page.dialogues = lambda scenarios, repeats: {}
     share = collect(tiny(), repeats=2, page=page)
     texts = [[[turn.text for turn in one.turns] for one in dialogues] for dialogues in (share, alone[4:])]
     assert texts[0] == texts[1]
