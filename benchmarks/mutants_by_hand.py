@@ -107,6 +107,16 @@ HARMLESS = {
         "+ outcome = jnp.where(turn_mask, jnp.expand_dims(outcome, 1), 1)",
     ): _FILL,
     (
+        "cmpo/loss.py",
+        "- logprobs, *data = (jnp.where(mask, x, 0).astype(dtype) for x in floats)\n"
+        "+ logprobs, *data = (jnp.where(mask, x, 1).astype(dtype) for x in floats)",
+    ): _FILL,
+    (
+        "cmpo/loss.py",
+        "- means = {name: value / jnp.where(divisor > 0, divisor, 1) for name, value in sums.items()}\n"
+        "+ means = {name: value / jnp.where(divisor > 1, divisor, 1) for name, value in sums.items()}",
+    ): "dividing by 1 is no division",
+    (
         "cmpo/records.py",
         "- return self._open.__exit__(*error)\n+ return None",
     ): "none of those on leaving has an error forgotten",

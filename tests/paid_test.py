@@ -209,10 +209,10 @@ def test_a_dialogue_that_does_not_fit_does_not_stop_a_run(tmp_path, monkeypatch)
     async def talking(client, messages, *, seed, **options):
         words = await chat(client, messages, seed=seed, **options)
         asked = client._name == "user" and len(messages) == 2 and "level 1" not in messages[0].content
-        return words + " cold" * 3000 if asked and seed % 2 else words
+        return words + " cold" * 500 if asked and seed % 2 else words
 
     monkeypatch.setattr(ChatClient, "chat", talking)
-    config = tiny(**{"train.sft_steps": 1, "train.rl_steps": 1})
+    config = tiny(**{"train.sft_steps": 1, "train.rl_steps": 1, "model.context_length": 512})
     assert int(main.train(config, tmp_path).step) == 2
     rows = [json.loads(line) for line in transcripts(tmp_path)["step_000002.jsonl"].splitlines()]
     ends = [row["end"] for row in rows]
@@ -220,32 +220,33 @@ def test_a_dialogue_that_does_not_fit_does_not_stop_a_run(tmp_path, monkeypatch)
     assert all(not row["turns"] for row in rows if row["end"] == "context")
 
 
-def test_a_finished_run_trains_longer_but_not_shorter(tmp_path):
-    config = tiny(**{"train.rl_steps": 1})
-    assert int(main.train(config, tmp_path).step) == 3
-    longer = tiny(**{"train.rl_steps": 2, "train.keep_checkpoints": 2, "train.max_failed_fraction": 0.1})
-    assert int(main.train(longer, tmp_path).step) == 4
-    assert json.loads((tmp_path / "config.json").read_text()) == longer.to_dict()
-    with pytest.raises(
-        ValueError, match=r"config.train.rl_steps: expected at least the steps done in .*, 4 in all, got 3"
-    ):
-        main.train(config, tmp_path)
-    assert json.loads((tmp_path / "config.json").read_text()) == longer.to_dict()
-    with pytest.raises(workdir.ConfigConflict, match="pid.kp is 0.5 there, 0.1 here"):
-        main.train(tiny(**{"train.rl_steps": 2, "pid.kp": 0.1}), tmp_path)
+@pytest.fixture(scope="module")
+def phase_1(tmp_path_factory):
+    """A run that has phase 1 behind it."""
+    directory = tmp_path_factory.mktemp("phase_1") / "run"
+    main.train(tiny(**{"train.rl_steps": 0}), directory)
+    return directory
 
 
-def test_before_phase_2_begins_what_phase_2_alone_depends_on_may_change(tmp_path):
-    main.train(tiny(**{"train.rl_steps": 0}), tmp_path)
+def test_a_finished_run_trains_on_with_what_only_that_depends_on_changed_and_longer_but_not_shorter(phase_1, tmp_path):
+    run = shutil.copytree(phase_1, tmp_path / "run")
     with pytest.raises(workdir.ConfigConflict, match="sft.learning_rate is"):
-        main.train(tiny(**{"sft.learning_rate": 0.5}), tmp_path)
+        main.train(tiny(**{"sft.learning_rate": 0.5}), run)
     changed = {"pid.initial_lambda": 0.5, "algo.process_weight": 2.0, "engine.temperature": 1.0}
-    state = main.train(tiny(**changed, **{"train.rl_steps": 1}), tmp_path)
-    assert metrics.read(tmp_path)[-1]["lambda"] == 0.5 and int(state.step) == 3
+    assert int(main.train(tiny(**changed, **{"train.rl_steps": 1}), run).step) == 3
+    assert metrics.read(run)[-1]["lambda"] == 0.5
+    longer = tiny(**changed, **{"train.rl_steps": 2, "train.keep_checkpoints": 2, "train.max_failed_fraction": 0.1})
+    assert int(main.train(longer, run).step) == 4
+    shorter, other = (tiny(**changed | one) for one in ({"train.rl_steps": 1}, {"pid.initial_lambda": 0.1}))
+    with pytest.raises(ValueError, match=r"config.train.rl_steps: .* the steps done in .*, 4 in all, got 3"):
+        main.train(shorter, run)
+    with pytest.raises(workdir.ConfigConflict, match="pid.initial_lambda is 0.5 there, 0.1 here"):
+        main.train(other, run)
+    assert json.loads((run / "config.json").read_text()) == longer.to_dict()
 
 
-def test_dialogues_that_other_settings_played_are_not_learnt_from(tmp_path, monkeypatch):
-    main.train(tiny(**{"train.rl_steps": 0}), tmp_path)
+def test_dialogues_that_other_settings_played_are_not_learnt_from(phase_1, tmp_path, monkeypatch):
+    run = shutil.copytree(phase_1, tmp_path / "run")
     add, chat, begun, ended = journal.Page.add, ChatClient.chat, [], []
 
     async def answering(client, messages, *, seed, **options):
@@ -262,14 +263,13 @@ def test_dialogues_that_other_settings_played_are_not_learnt_from(tmp_path, monk
 
     monkeypatch.setattr(ChatClient, "chat", answering)
     monkeypatch.setattr(journal.Page, "add", adding)
-    assert int(main.train(tiny(**{"train.rl_steps": 1}), tmp_path).step) == 2 and len(ended) == 3
-    assert int(main.train(tiny(**{"train.rl_steps": 1, "engine.temperature": 1.0}), tmp_path).step) == 3
+    assert int(main.train(tiny(**{"train.rl_steps": 1}), run).step) == 2 and len(ended) == 3
+    assert int(main.train(tiny(**{"train.rl_steps": 1, "engine.temperature": 1.0}), run).step) == 3
     assert len(ended) == 3 + 8
 
 
-def test_a_workdir_whose_checkpoints_outlived_its_metrics_is_still_that_run(tmp_path):
-    main.train(tiny(**{"train.rl_steps": 0}), tmp_path)
-    shutil.rmtree(tmp_path / "transcripts", ignore_errors=True)
-    (tmp_path / "metrics.jsonl").unlink()
+def test_a_workdir_whose_checkpoints_outlived_its_metrics_is_still_that_run(phase_1, tmp_path):
+    run = shutil.copytree(phase_1, tmp_path / "run")
+    (run / "metrics.jsonl").unlink()
     with pytest.raises(workdir.ConfigConflict, match="model.hidden_size is 16 there, 32 here"):
-        main.train(tiny(**{"model.hidden_size": 32}), tmp_path)
+        main.train(tiny(**{"model.hidden_size": 32}), run)
