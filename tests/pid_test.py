@@ -207,3 +207,9 @@ def test_refuses_an_initial_multiplier_out_of_bounds(initial):
 def test_refuses_a_cost_of_another_shape():
     with pytest.raises(AssertionError):
         pid.update(gains(), pid.init(gains()), jnp.zeros(2))
+
+
+def test_the_ends_of_the_range_are_in_it_and_gains_stay_as_they_are():
+    assert [float(pid.init(gains(), end).lambdas[0]) for end in (0.0, 5.0)] == [0.0, 5.0]
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        gains().kp = 2.0
