@@ -107,6 +107,15 @@ HARMLESS = {
         "+ outcome = jnp.where(turn_mask, jnp.expand_dims(outcome, 1), 1)",
     ): _FILL,
     (
+        "cmpo/batch.py",
+        "- longest = max((len(part.tokens) for part in parts), default=0)\n"
+        "+ longest = max((len(part.tokens) for part in parts), default=1)",
+    ): "a row has a token at least",
+    (
+        "cmpo/batch.py",
+        "- return x.reshape(-1, group_size, *x.shape[1:])\n+ return x.reshape(-2, group_size, *x.shape[1:])",
+    ): "to NumPy, any number below 0 stands for what is left",
+    (
         "cmpo/loss.py",
         "- logprobs, *data = (jnp.where(mask, x, 0).astype(dtype) for x in floats)\n"
         "+ logprobs, *data = (jnp.where(mask, x, 1).astype(dtype) for x in floats)",

@@ -46,7 +46,7 @@ class Stream(NamedTuple):
     group: int = 0  # of the streams that may share what they begin with
 
 
-def stream(dialogue: Dialogue, first_turn: int = 0, group: int = 0) -> Stream:
+def stream(dialogue: Dialogue, first_turn: int, group: int) -> Stream:
     """Joins what came in and what was sampled, turn by turn; `first_turn` is the index of the dialogue's turn 0."""
     tokens, mask, logprobs, turns = [], [], [], []
     for number, turn in enumerate(dialogue.turns):

@@ -1,6 +1,7 @@
 """Phase 1's data: dialogues as `messages` JSONL, written by an agent that plays, or brought by the user."""
 
 import json
+import math
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -115,10 +116,10 @@ def _shown(found: Mapping[str, Any], name: str) -> str:
     return f"{found[name]!r:.100}" if name in found else "none"
 
 
-def encode(tokenizer: Tokenizer, conversation: Sequence[Message], room: int) -> Stream:
+def encode(tokenizer: Tokenizer, conversation: Sequence[Message], room: float = math.inf) -> Stream:
     """Renders a conversation as the stream that sampling it would have made; the mask is on what the agent wrote.
 
-    As there, it ends before a turn that would not fit in `room` tokens; the stream is empty if that is the first.
+    As there, it ends before a turn that would not fit in `room` tokens; the stream is empty if that is the first one.
     """
     tokens, mask = [], []
     incoming = chat.encode_opening(tokenizer, [*conversation[:1], _heard(conversation[1])])

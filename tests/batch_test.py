@@ -36,7 +36,8 @@ def dialogue(*turns, outcome=3.0, failure=""):
 
 
 def test_stream_by_hand():
-    made = batch.stream(dialogue(turn([1, 2], [3, 4, 5]), turn([6], [7])), first_turn=30)
+    made = batch.stream(dialogue(turn([1, 2], [3, 4, 5]), turn([6], [7])), first_turn=30, group=4)
+    assert made.group == 4
     np.testing.assert_array_equal(made.tokens, [1, 2, 3, 4, 5, 6, 7])
     np.testing.assert_array_equal(made.mask, [0, 0, 1, 1, 1, 0, 1])
     np.testing.assert_array_equal(made.turns, [0, 0, 30, 30, 30, 0, 31])
@@ -150,6 +151,15 @@ def test_packing_with_shared_prefixes_keeps_every_stream(groups, row_length):
     assert np.all(np.diff(np.any(rows.segment_ids, axis=1).astype(int)) <= 0), "rows in use come first"
     apart = batch.pack(parts, row_length=row_length)
     assert np.sum(rows.segment_ids > 0) <= np.sum(apart.segment_ids > 0)
+
+
+def test_what_predicts_a_sampled_token_is_never_shared_and_nothing_is_a_row_of_padding():
+    streams = [batch.stream(dialogue(turn([5], [id])), first_turn=0, group=0) for id in (7, 8)]
+    packed = batch.pack(streams, row_length=4, share=True)
+    np.testing.assert_array_equal(packed.tokens, [[5, 7, 5, 8]])
+    np.testing.assert_array_equal(packed.prefix_ids, [[0, 0, 0, 0]])
+    nothing = batch.pack([], row_length=4)
+    assert nothing.tokens.shape == (1, 4) and not nothing.segment_ids.any()
 
 
 def test_rows_in_use_come_first():

@@ -189,7 +189,7 @@ def test_missing_and_empty_files(tmp_path):
 
 
 def test_encoded_as_a_session_would_have_written_it(tokenizer):
-    made = demonstrations.encode(tokenizer, TALK, 10_000)
+    made = demonstrations.encode(tokenizer, TALK)
     written = [*tokenizer.encode(ANSWER), tokenizer.im_end]
     opening = chat.encode_opening(tokenizer, TALK[:2])
     reply = chat.encode_reply(tokenizer, Message("user", "Fine."))  # the agent never sees the simulator's marks
@@ -199,7 +199,7 @@ def test_encoded_as_a_session_would_have_written_it(tokenizer):
 
 
 def test_a_demonstration_ends_before_the_turn_that_does_not_fit(tokenizer):
-    whole, first = demonstrations.encode(tokenizer, TALK, 10_000), demonstrations.encode(tokenizer, TALK[:3], 10_000)
+    whole, first = demonstrations.encode(tokenizer, TALK), demonstrations.encode(tokenizer, TALK[:3])
     size = len(whole.tokens)
     for room, expected in ((size, whole), (size - 1, first), (len(first.tokens), first)):
         np.testing.assert_array_equal(demonstrations.encode(tokenizer, TALK, room).tokens, expected.tokens)
