@@ -6,9 +6,12 @@ agent sees; ``oracle`` is the best there is in the embedded gym with vouchers fo
 `rollouts.embedded.oracle`. ``endpoint`` is whoever answers at --agent_url.
 """
 
+import dataclasses
+import hashlib
 import pathlib
 from typing import NamedTuple
 
+import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
 
@@ -17,6 +20,7 @@ from cmpo import rollout, setup, sharding
 from cmpo.checkpoint import Checkpoints
 from cmpo.records import scores
 from cmpo.rollout import Agents
+from cmpo.state import checksums
 from cmpo.workdir import as_trained, check
 from models import tokenizer as tokenizers
 from rollouts.embedded import oracle
@@ -71,7 +75,8 @@ def scripted(config: ConfigDict, name: str, voucher_rate: float | None = None) -
     if name != "oracle":
         return rollout.scripted_agents(name)
     rate = config.pid.target if voucher_rate is None else voucher_rate
-    return rollout.serving(OracleAgent(oracle.allocation(oracle.distribution(config.data.difficulty), rate)))
+    agent = OracleAgent(oracle.allocation(oracle.distribution(config.data.difficulty), rate))
+    return dataclasses.replace(rollout.serving(agent), identity=f"{rate}")
 
 
 def load_policy(
@@ -85,14 +90,17 @@ def load_policy(
     tokenizer = tokenizers.load(workdir / "tokenizer")
     model = policy.settled(config, workdir)
     mesh = setup.mesh(config, model)
-    layout = setup.abstract_state(as_trained(workdir, config), model, mesh)
+    trained = as_trained(workdir, config)
+    layout = setup.abstract_state(trained, model, mesh)
     with Checkpoints(workdir, score=scores(config, workdir)) as checkpoints:
         state = checkpoints.restore(layout, best=best)
     if state is None:
         raise FileNotFoundError(f"--workdir: no checkpoint in {str(workdir)!r} yet")
-    if start and int(state.step) <= config.train.sft_steps:
+    if start and int(state.step) <= trained.train.sft_steps:
         raise ValueError(f"--agent=start: phase 2 has not begun in {str(workdir)!r}; --agent=policy is that model")
     engine = setup.engine(config, model, mesh, tokenizer, temperature=config.eval.temperature)
     frozen = policy.frozen(model, mesh, policy.source(config, workdir), config.train.seed)
-    engine.load(sharding.make_publish(model, mesh)(frozen, state.reference if start else state.params))
-    return rollout.policy_agents(engine, tokenizer), int(state.step)
+    weights = state.reference if start else state.params
+    engine.load(sharding.make_publish(model, mesh)(frozen, weights))
+    identity = hashlib.sha256(np.asarray(checksums((frozen, weights))).tobytes()).hexdigest()
+    return dataclasses.replace(rollout.policy_agents(engine, tokenizer), identity=identity), int(state.step)

@@ -10,8 +10,7 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from cmpo import files, processes, ranges
-from cmpo.rollout import RolloutsFailed
-from rollouts.client import BudgetReached, ReplayMiss
+from cmpo.rollout import STOPS
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, e.g. configs/fds.py:smoke.", lock_config=True)
 WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run.")
@@ -19,7 +18,7 @@ OUT = flags.DEFINE_string("out", None, "Where to write; what, the command's docu
 
 _PATIENCE = "xla_cpu_collective_call_terminate_timeout_seconds"
 
-FORESEEN = (ValueError, OSError, FloatingPointError, RolloutsFailed, BudgetReached, ReplayMiss)
+FORESEEN = (ValueError, OSError, FloatingPointError, *STOPS)
 """Errors that come of input, endpoints or numbers, and whose message says it all."""
 
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from cmpo import ranges
-from rollouts.endpoint import ASKED, Endpoint
+from rollouts.endpoint import ASKED, EMBEDDED, Endpoint
 
 MEASURED = (
     "episode.max_turns",
@@ -34,6 +34,7 @@ REACHED = {"data.dir", "endpoints.record", "endpoints.replay"} | {
 }
 """Fields that change no number: how an endpoint is reached, what that may cost, where files lie."""
 
+_WHERE = ("user.url", "judge.url")  # one server may be as good as another, but rules are no model
 NOT_RECORDED = "not recorded"
 _OF_BOTH = ("scenarios.*", "step")  # said where both have it: of seeds, `seeds` says so; scripted agents have no step
 
@@ -65,7 +66,8 @@ def incomparable(found: Sequence[Difference], *, paired: bool) -> list[Differenc
     The scenarios decide whether the same customers were met, however they came to be dealt.
     """
     dealt = paired and any(difference.is_of(("seeds", "scenarios.*")) for difference in found)
-    return [difference for difference in found if difference.is_of((*MEASURED, *(DEALT if dealt else ())))]
+    apart = (*MEASURED, *(DEALT if dealt else ()))
+    return [one for one in found if one.is_of(apart) or (one.is_of(_WHERE) and EMBEDDED in (one.ours, one.theirs))]
 
 
 def since_training(run: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

@@ -69,7 +69,8 @@ def run() -> None:
     source = data.source(config.data, config.train.seed)
     scenarios = source.train(0, _SCENARIOS.value or config.sft.dialogues)
     seed = fold(config.train.seed, "demonstrations")
-    head = {"settings": fingerprint(config, shapes_evaluation), "agent": [agent.name, agent.step or 0]}
+    identity = [agent.name, agent.step or 0, agent.opened.identity, _REPEATS.value]
+    head = {"settings": fingerprint(config, shapes_evaluation), "agent": identity}
     with (
         Page(out.with_name(f"{out.stem}.played"), head) as page,
         Interrupts() as interrupts,

@@ -144,7 +144,10 @@ def run() -> None:
     slug = re.sub(r"[^\w.-]+", "-", agent.name)
     out = pathlib.Path(command.OUT.value or pathlib.Path(workdir or ".") / f"evaluation_{slug}.json")
     files.make_room(out)
-    head = {"settings": fingerprint(config, shapes_evaluation), "agent": [agent.name, agent.step or 0]}
+    head = {
+        "settings": fingerprint(config, shapes_evaluation),
+        "agent": [agent.name, agent.step or 0, agent.opened.identity],
+    }
     pages = {}
 
     def page(seed: int) -> Page:

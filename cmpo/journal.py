@@ -44,35 +44,41 @@ class Journal:
 class Page:
     """The dialogues and answers of one piece of work, in files that begin with `path`; use as a context manager.
 
-    `head`, which MessagePack and its lists can hold, says what the work depends on: a page with another is begun anew.
+    `head`, which MessagePack and its lists can hold, says what the dialogues depend on: those of another do not count.
+    An answer counts for whoever asks the same of the same server.
 
     Attributes:
       numbers: of the dialogues that are kept.
+      failures: number of a dialogue -> causes of its failures.
     """
 
     def __init__(self, path: pathlib.Path, head: Mapping[str, Any]):
         self._stem, self._head = path, dict(head)
 
     def __enter__(self) -> "Page":
+        self._path = own = self._stem.with_name(f"{self._stem.name}_{jax.process_index()}.frames")
         self._found: list[dict[str, Any]] = []
-        own = self._stem.with_name(f"{self._stem.name}_{jax.process_index()}.frames")
-        sound = 0  # bytes of our own file that are kept
+        self._answers: dict[str, dict[str, str]] = {}
+        self.failures: dict[int, list[str]] = {}
+        kept = [self._head]  # of our own file
         for path in self._files():
-            frames, size = _read(path)
-            if frames[:1] == [self._head]:
-                self._found += frames[1:]
-                sound = size if path == own else sound
-        self._path = own
-        self._answers = {frame.pop("request"): frame for frame in self._found if "request" in frame}
-        self._found = [frame for frame in self._found if "dialogue" in frame]
+            head, *frames = _read(path) or [{}]
+            frames = [frame for frame in frames if "request" in frame or head == self._head]
+            for frame in frames:
+                if "request" in frame:
+                    self._answers[frame["request"]] = {name: frame[name] for name in frame if name != "request"}
+                elif "failure" in frame:
+                    self.failures.setdefault(frame["number"], []).append(frame["failure"])
+                else:
+                    self._found.append(frame)
+            kept += frames if path == own else []
         self.numbers = {frame["number"] for frame in self._found}
         with files.naming(own):
             own.parent.mkdir(exist_ok=True)
-            self._file = own.open("r+b" if own.exists() else "w+b")
-            self._file.truncate(sound)
-            self._file.seek(sound)
-        if not sound:
-            self._write(self._head)
+            partial = own.with_suffix(".partial")
+            partial.write_bytes(b"".join(map(_packed, kept)))
+            partial.replace(own)
+            self._file = own.open("ab")
         return self
 
     def __exit__(self, *_):
@@ -84,14 +90,16 @@ class Page:
         dialogues = {}
         for frame in self._found:
             number, fields = frame["number"], dict(frame["dialogue"])
-            scenario = scenarios[number // repeats]
-            if frame["scenario"] == scenario.digest:
+            scenario = scenarios[number // repeats] if number < repeats * len(scenarios) else None
+            if scenario and frame["scenario"] == scenario.digest:
                 turns = tuple(Turn(**turn | {"scores": dict(turn["scores"])}) for turn in fields.pop("turns"))
                 dialogues[number] = Dialogue(scenario, turns=turns, **fields | {"replaced": tuple(fields["replaced"])})
         return dialogues
 
     def add(self, number: int, dialogue: Dialogue) -> None:
-        """Keeps a dialogue, unless it failed: that one is worth another try. Raises OSError, naming the file."""
+        """Keeps a dialogue, or how it failed: that one is worth another try. Raises OSError, naming the file."""
+        for failure in (*dialogue.replaced, *([] if dialogue.ok else [dialogue.failure])):
+            self._write({"number": number, "failure": failure})
         if dialogue.ok:
             fields = dataclasses.asdict(dataclasses.replace(dialogue, scenario=None))
             del fields["scenario"]
@@ -101,12 +109,13 @@ class Page:
             self._write({"number": number, "scenario": dialogue.scenario.digest, "dialogue": _lists(fields)})
 
     def kept(self, request: Mapping[str, Any]) -> Mapping[str, str]:
-        """See `recording.Memory`; of answers that came before this page was opened."""
+        """See `recording.Memory`."""
         return self._answers.get(recording.digest(request), {})
 
     def record(self, request: Mapping[str, Any], answer: str, **beside: str) -> str:
         """See `recording.Memory`. Raises OSError, naming the file."""
-        self._write({"request": recording.digest(request), "answer": answer, **beside})
+        known = self._answers[recording.digest(request)] = {"answer": answer, **beside}
+        self._write({"request": recording.digest(request), **known})
         return answer
 
     def remove(self) -> None:
@@ -118,14 +127,18 @@ class Page:
         return sorted(self._stem.parent.glob(f"{glob.escape(self._stem.name)}_*.frames"))
 
     def _write(self, frame: dict[str, Any]) -> None:
-        data = serialization.msgpack_serialize(frame)
         with files.naming(self._path):
-            self._file.write(_FRAME.pack(len(data), zlib.crc32(data)) + data)
+            self._file.write(_packed(frame))
             self._file.flush()
 
 
-def _read(path: pathlib.Path) -> tuple[list[dict[str, Any]], int]:
-    """The sound frames at the beginning of a file, and how many bytes they take."""
+def _packed(frame: Mapping[str, Any]) -> bytes:
+    data = serialization.msgpack_serialize(frame)
+    return _FRAME.pack(len(data), zlib.crc32(data)) + data
+
+
+def _read(path: pathlib.Path) -> list[dict[str, Any]]:
+    """The sound frames at the beginning of a file."""
     data, frames, start = path.read_bytes(), [], 0
     while len(data) >= start + _FRAME.size:
         size, checksum = _FRAME.unpack_from(data, start)
@@ -134,7 +147,7 @@ def _read(path: pathlib.Path) -> tuple[list[dict[str, Any]], int]:
             break
         frames.append(serialization.msgpack_restore(content))
         start = end
-    return frames, start
+    return frames
 
 
 def _lists(tree: Any) -> Any:

@@ -1,11 +1,12 @@
 """Trains an agent: ``python -m cmpo.main --config=configs/fds.py[:variant] --workdir=DIR``; run again, it resumes."""
 
 import pathlib
+import sys
 
 from absl import flags
 from ml_collections import ConfigDict
 
-from cmpo import command, plan, processes, report, rollout, setup
+from cmpo import command, demonstrations, plan, processes, report, rollout, setup
 from cmpo import data as scenario_data
 from cmpo import model as policy
 from cmpo.ahead import Ahead
@@ -14,12 +15,15 @@ from cmpo.lock import sole_use
 from cmpo.records import Records
 from cmpo.state import TrainState
 from cmpo.trainer import Trainer
-from cmpo.workdir import claim
+from cmpo.workdir import claim, progress
 
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Only say what the run would take on each device, and whether it fits.")
 _DEVICES = flags.DEFINE_string(
     "devices", "", "With --dry_run: COUNTxGIGABYTES; default: the accelerators that are here, else 8x80."
 )
+
+
+_STOPPED = 130  # exit status of a run that was asked to stop before its end, as of a program that Ctrl-C ended
 
 
 def train(config: ConfigDict, workdir: pathlib.Path) -> TrainState | None:
@@ -29,6 +33,8 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> TrainState | None:
     """
     weights = policy.source(config, workdir)
     setup.check_settings(config, weights)
+    if config.sft.path and not progress(workdir)[1]:
+        demonstrations.read(config.sft.path)
     source = scenario_data.source(config.data, config.train.seed)
     clients = rollout.chat_clients(config, workdir)
     sft_steps, last = config.train.sft_steps, config.train.sft_steps + config.train.rl_steps
@@ -89,7 +95,9 @@ def run() -> None:
         source = policy.source(config, pathlib.Path(workdir) if workdir else None, download=False)
         print(plan.dry_run(config, policy.architecture(config, source), plan.devices(_DEVICES.value)))
     elif workdir:
-        train(config, pathlib.Path(workdir))
+        state = train(config, pathlib.Path(workdir))
+        if state is None or int(state.step) < config.train.sft_steps + config.train.rl_steps:
+            sys.exit(_STOPPED)
     else:
         raise ValueError("--workdir: expected a directory for the run")
 

@@ -36,6 +36,11 @@ def read(path: str | pathlib.Path) -> dict[str, Any]:
         (f"{name}' {one}" for name, needed in lists.items() for row in found[name] for one in _wrong(row, needed)),
         next((name for name in lists if not found[name]), ""),
     )
+    since = found.get("since_training") or {}
+    if not isinstance(since, Mapping) or not all(
+        isinstance(x, Mapping) and {"run", "here"} <= {*x} for x in since.values()
+    ):
+        wrong = wrong or "since_training"
     if wrong:
         raise ValueError(f"{path}: expected a file that cmpo.evaluate wrote, found no sound {wrong}")
     return found

@@ -7,7 +7,7 @@ import functools
 import itertools
 import pathlib
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 import jax
@@ -40,6 +40,8 @@ class Agents:
 
     open: Callable[[], contextlib.AbstractAsyncContextManager[play.Agent]]
     check: Callable[[Sequence[Scenario]], None] = lambda scenarios: None  # raises ValueError, before anybody is asked
+    identity: str = ""  # what tells it from others of its name
+    clients: Sequence[ChatClient] = ()  # that it asks itself
 
 
 Clients = Mapping[str, ChatClient]
@@ -99,7 +101,7 @@ def remote_agents(config: ConfigDict) -> Agents:
         async with client:
             yield RemoteAgent(client)
 
-    return Agents(agents)
+    return Agents(agents, identity=config.agent.url, clients=[client])
 
 
 def collect(
@@ -140,7 +142,11 @@ def collect(
 
     async def run() -> list[Dialogue]:
         share = [scenarios[number] for number in numbers]
-        async with _remembering(asked, page), table(config, asked, judged=judged) as everybody, agents.open() as agent:
+        async with (
+            _remembering([*asked.values(), *agents.clients], page),
+            table(config, asked, judged=judged) as everybody,
+            agents.open() as agent,
+        ):
             playing = asyncio.create_task(
                 play.play_all(
                     agent,
@@ -151,6 +157,7 @@ def collect(
                     first=first,
                     replacements=config.train.replacements,
                     kept=page.dialogues(scenarios, repeats) if page else {},
+                    failed=page.failures if page else {},
                     done=ended,
                 )
             )
@@ -208,7 +215,7 @@ def evaluate(
         return found
 
     async def run() -> list[Mapping[str, Evaluation]]:
-        async with _remembering(asked, page), asked["judge"] as client:
+        async with _remembering(asked.values(), page), asked["judge"] as client:
             everybody = asyncio.gather(*(one(client, int(number)) for number in _share(len(dialogues))))
             return await _unless(stopping, everybody, "stopped while dialogues were being evaluated")
 
@@ -250,10 +257,10 @@ def endpoint(config: ConfigDict) -> Endpoint:
 
 
 @contextlib.asynccontextmanager
-async def _remembering(clients: Clients, page: Page | None) -> AsyncIterator[None]:
+async def _remembering(clients: Iterable[ChatClient], page: Page | None) -> AsyncIterator[None]:
     """Has all `clients` keep their answers in `page`, where there is one."""
     with contextlib.ExitStack() as stack:
-        for client in clients.values() if page else ():
+        for client in clients if page else ():
             stack.enter_context(client.remembering(page))
         yield
 

@@ -19,7 +19,7 @@ from cmpo.data import Source
 from cmpo.demonstrations import Conversation
 from cmpo.journal import Journal
 from cmpo.state import TrainState
-from cmpo.workdir import fingerprint, made_demonstrations
+from cmpo.workdir import fingerprint, made_demonstrations, progress
 from models import hf, lora, qwen2
 from models import tokenizer as tokenizers
 from models.tokenizer import Tokenizer
@@ -80,7 +80,7 @@ def prepare(
 
     Where demonstrations are needed, for phase 1 or to train a tokenizer on, and config.sft.path names none, the
     scripted generous agent plays config.sft.dialogues training scenarios. What has been played is in the journal, and
-    is not played again.
+    is not played again. What config.sft.path holds before the first step is copied: a run keeps to it.
 
     Raises:
       ValueError: if a file of demonstrations is none, or a system prompt does not fit in the context.
@@ -88,15 +88,19 @@ def prepare(
     """
     conversations = []
     if config.train.sft_steps or not weights:
-        path = pathlib.Path(config.sft.path or workdir / "demonstrations.jsonl")
-        if not processes.once(lambda: bool(config.sft.path) or path.exists()):
+        path = workdir / "demonstrations.jsonl"
+        begun = processes.once(lambda: bool(progress(workdir)[1]))
+        if config.sft.path and not begun:
+            processes.once(lambda: demonstrations.write(path, demonstrations.read(config.sft.path)))
+        elif not processes.once(path.exists):
             _play_demonstrations(config, workdir, path, scenarios, clients, stopping)
         conversations = demonstrations.read(path)
     processes.once(lambda: _settle(config, workdir, conversations, weights))
     tokenizer = tokenizers.load(workdir / "tokenizer")
     dealt = min(_CHECKED, config.train.rl_steps * config.train.scenarios_per_step)
     check_prompts(tokenizer, scenarios.train(0, dealt), config.model.context_length)
-    return Prepared(conversations, tokenizer, policy.settled(config, workdir), weights)
+    learnt = conversations if config.train.sft_steps else []
+    return Prepared(learnt, tokenizer, policy.settled(config, workdir), weights)
 
 
 def _play_demonstrations(

@@ -7,13 +7,14 @@ import hashlib
 import json
 import pathlib
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from ml_collections import ConfigDict
 
 from cmpo import files, metrics, ranges
 from models import hf
-from rollouts.endpoint import ASKED
+from rollouts.endpoint import ASKED, EMBEDDED
 
 _ENDPOINTS = ("user.", "judge.")
 _JUDGED = ("judge.weights.", "judge.votes")  # no way of asking, though they stand beside an endpoint's fields
@@ -30,8 +31,10 @@ def may_change(name: str) -> bool:
     and how the work is laid out on devices and in batches of computation, which changes results by rounding only.
     """
     section, _, field = name.rpartition(".")
+    if field == "embedded":
+        return False
     if name.startswith(_ENDPOINTS):
-        return not name.startswith(_JUDGED) and field not in ASKED
+        return not name.startswith(_JUDGED) and (field not in ASKED or field == "max_tokens")
     return section in ("eval", "agent", "mesh") or name in (
         "endpoints.record",
         *(f"engine.{field}" for field in ("slots", "chunk", "rows", "steps")),
@@ -73,8 +76,11 @@ def progress(workdir: pathlib.Path) -> tuple[str, int]:
     saved = [int(path.name) for path in (workdir / "checkpoints").glob("*") if path.name.isdigit()]
     if records or saved:
         return (records[-1]["phase"], records[-1]["step"]) if records else ("rl", max(saved))
-    played = (workdir / "demonstrations.jsonl").exists() or any((workdir / "dialogues").glob("*.frames"))
-    return "demonstrations" if played else "nothing", 0
+    # A page of the journal binds nobody: it says itself what it was played with. Nor does a copy of config.sft.path.
+    if not all((workdir / name).exists() for name in ("demonstrations.jsonl", "config.json")):
+        return "nothing", 0
+    brought = ranges.flatten(files.read_object(workdir / "config.json")).get("sft.path")
+    return "nothing" if brought else "demonstrations", 0
 
 
 def claim(workdir: pathlib.Path, config: ConfigDict) -> None:
@@ -110,7 +116,7 @@ def check(workdir: pathlib.Path, config: ConfigDict, *, settled: Callable[[str],
     path = workdir / "config.json"
     if not path.exists():
         raise FileNotFoundError(f"--workdir: expected a run with a config.json, found none in {str(workdir)!r}")
-    here, there = ranges.flatten(config.to_dict()), ranges.flatten(files.read_object(path))
+    here, there = _fields(config.to_dict()), _fields(files.read_object(path))
     names = (name for name in sorted(here.keys() | there.keys()) if settled(name) and not may_change(name))
     differ = [
         f"{name} is {there.get(name)!r} there, {here.get(name)!r} here"
@@ -125,8 +131,14 @@ def check(workdir: pathlib.Path, config: ConfigDict, *, settled: Callable[[str],
 
 def fingerprint(config: ConfigDict, counts: Callable[[str], bool] = lambda name: not may_change(name)) -> str:
     """A hash of the fields that count for dialogues: those that were played under one are none of another's."""
-    kept = {name: value for name, value in sorted(ranges.flatten(config.to_dict()).items()) if counts(name)}
+    kept = {name: value for name, value in sorted(_fields(config.to_dict()).items()) if counts(name)}
     return hashlib.sha256(json.dumps(kept).encode()).hexdigest()
+
+
+def _fields(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a config; whether rules or a model answer is one of their own, wherever the model is."""
+    flat = ranges.flatten(config)
+    return flat | {f"{name}.embedded": flat.get(f"{name}.url") == EMBEDDED for name in ("user", "judge")}
 
 
 def as_trained(workdir: pathlib.Path, config: ConfigDict) -> ConfigDict:

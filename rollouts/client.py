@@ -92,8 +92,9 @@ class ChatClient:
         key = {"endpoint": self._name, **asked}
         if self._replayed:
             return self._recalled(self._replayed.replay(key), read)
-        for memory in filter(None, (self._recorded, self._memory)):
-            if kept := memory.kept(key):
+        given = key | {"url": self._endpoint.url}  # another server may answer otherwise
+        for memory, asked_there in ((self._recorded, key), (self._memory, given)):
+            if memory and (kept := memory.kept(asked_there)):
                 return self._recalled(kept, read)
         try:
             answer = await self._ask(asked, read)
@@ -104,7 +105,7 @@ class ChatClient:
         beside = {} if answer.reasoning is None else {"reasoning": answer.reasoning}
         beside |= {"finish": answer.finish} if answer.finish else {}
         if self._memory:
-            self._memory.record(key, answer.content, **beside)
+            self._memory.record(given, answer.content, **beside)
         if not self._recorded:
             return answer
         await asyncio.to_thread(self._recorded.record, key, answer.content, **beside)

@@ -77,6 +77,7 @@ async def play_all(
     first: int = 0,
     replacements: int = 0,
     kept: Mapping[int, Dialogue] = MappingProxyType({}),
+    failed: Mapping[int, Sequence[str]] = MappingProxyType({}),
     done: Callable[[int, Dialogue], None] = lambda number, dialogue: None,
 ) -> list[Dialogue]:
     """Plays every scenario `repeats` times; dialogue i is repeat ``i % repeats`` of scenario ``i // repeats``.
@@ -86,8 +87,8 @@ async def play_all(
 
     A dialogue whose endpoint failed is played again from its beginning, with the same seed, up to `replacements`
     times: what comes of it is what an endpoint that answered would have given. Only a judge whose verdict was malformed
-    or cut off gets other seeds, as the same would give the same verdict. The last attempt comes back, with `failure`
-    set if it failed too.
+    or cut off gets other seeds, as the same would give the same verdict; causes of earlier calls, by number, are in
+    `failed`. The last attempt comes back, with `failure` set if it failed too.
     """
 
     async def one(index: int) -> Dialogue:
@@ -95,7 +96,7 @@ async def play_all(
             return kept[number]
         causes: tuple[str, ...] = ()
         while True:
-            malformed = sum(cause in UNUSABLE for cause in causes)
+            malformed = sum(cause in UNUSABLE for cause in (*failed.get(number, ()), *causes))
             dialogue = await play(
                 agent,
                 table,

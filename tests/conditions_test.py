@@ -20,6 +20,7 @@ INCOMPARABLE = {
     "user.temperature": 0.0,
     "user.max_tokens": 16,
     "judge.model": "other",
+    "judge.url": "http://x/v1",  # rules here, a model there
     "judge.temperature": 0.5,
     "judge.votes": 3,
     "judge.weights.persona": 0.0,
@@ -31,7 +32,6 @@ SAID = {
     "data.difficulty": "normal",  # without other scenarios: of a file
     "engine.grammar": True,
     "eval.temperature": 0.0,
-    "judge.url": "http://x/v1",
     "model.path": "there",
     "train.max_failed_fraction": 0.1,
     "train.rl_steps": 1,

@@ -107,7 +107,18 @@ def test_answers_come_back_to_the_request_that_was_asked_and_to_no_other(tmp_pat
         )
         assert page.numbers == {0} and list(page.dialogues([SCENARIO], repeats=2)) == [0]
     with Journal(tmp_path).page(3, HEAD | {"settings": "f1"}) as page:
-        assert page.kept(asked) == {} and page.numbers == set()
+        assert page.kept(asked)["answer"] == "\u2028 cold [end:2]" and page.numbers == set()  # whoever asks that
+    with Journal(tmp_path).page(3, HEAD) as page:
+        assert page.kept(asked)["answer"] == "\u2028 cold [end:2]" and page.numbers == set()
+
+
+def test_how_dialogues_failed_is_kept_and_a_number_beyond_the_scenarios_is_nobodys(tmp_path):
+    with Journal(tmp_path).page(3, HEAD) as page:
+        page.add(1, dataclasses.replace(played(1), failure="judge_malformed"))
+        page.add(3, played(3))
+    with Journal(tmp_path).page(3, HEAD) as page:
+        assert page.failures == {1: ["judge_timeout", "judge_malformed"], 3: ["judge_timeout"]}
+        assert page.dialogues([SCENARIO], repeats=2) == {} and list(page.dialogues([SCENARIO, OTHER], 2)) == [3]
 
 
 def test_a_page_that_is_removed_takes_no_other_with_it(tmp_path):

@@ -145,3 +145,10 @@ def test_a_scenario_that_a_result_has_twice_is_refused():
         ValueError, match="expected each scenario once with each seed, got 4 and 5 dialogues of 4 and 4"
     ):
         measures.differences(ours, [*ours, ours[0]], common=True)
+
+
+def test_every_measure_is_shown_in_its_unit():
+    shown = {name: measures.shown(name, 0.5) for name in measures.MEASURES}
+    rates = dict.fromkeys(("finish_rate", "voucher_rate", "failure_rate"), "50.0")
+    scores = dict.fromkeys(("satisfaction", "communication", "logic", "compensation", "turns"), "0.50")
+    assert shown == {**rates, **scores, "process_reward": "0.500", "tokens": "0.5"}

@@ -9,13 +9,15 @@ import signal
 import jax
 import pytest
 
+from cmpo import agents, evaluate, journal, main, metrics, rollout, setup, workdir
 from cmpo import data as scenario_data
-from cmpo import evaluate, journal, main, metrics, rollout, setup, workdir
 from cmpo.interrupt import Interrupted, Interrupts
 from cmpo.journal import Page
 from models import hf, qwen2
 from models import tokenizer as tokenizers
+from rollouts.answers import Answer
 from rollouts.client import BudgetReached, ChatClient
+from rollouts.types import DialogueError
 from tests.runs import tiny, transcripts
 
 
@@ -92,14 +94,14 @@ def test_a_stop_by_ctrl_c_is_a_line_and_no_traceback(tmp_path, monkeypatch, caps
 
 
 def test_an_evaluation_goes_on_after_a_signal_and_nothing_that_was_answered_is_asked_again(tmp_path, monkeypatch):
-    agents, seen = rollout.scripted_agents("generous"), []
+    served_by, seen = rollout.scripted_agents("generous"), []
 
     def play(directory, stop_after=None):
         with monkeypatch.context() as patch, Interrupts() as interrupts:
             seen.append(Asked(patch, stop_after))
             return evaluate.evaluate(
                 tiny(),
-                agents,
+                served_by,
                 seeds=2,
                 pages=lambda seed: Page(directory / f"seed_{seed}", {}),
                 stopping=lambda: interrupts.received,
@@ -273,3 +275,86 @@ def test_a_workdir_whose_checkpoints_outlived_its_metrics_is_still_that_run(phas
     (run / "metrics.jsonl").unlink()
     with pytest.raises(workdir.ConfigConflict, match="model.hidden_size is 16 there, 32 here"):
         main.train(tiny(**{"model.hidden_size": 32}), run)
+
+
+def test_a_judge_that_was_malformed_is_asked_anew_by_whoever_goes_on(tmp_path, monkeypatch):
+    """What a customer had said is not asked for again, neither then nor where a dialogue is replaced."""
+    ask, said, broken = ChatClient._ask, [], True
+    scenarios = scenario_data.source(tiny().data, 0).train(0, 3)
+
+    async def asking(client, body, read):
+        said.append((client._name, json.dumps(body)))
+        teapot = broken and client._name == "judge"
+        return Answer("I am a teapot.") if teapot else await ask(client, body, read)
+
+    def play():
+        with Page(tmp_path / "page", {}) as page:
+            return rollout.collect(tiny(), rollout.scripted_agents("never"), scenarios, repeats=1, seed=0, page=page)
+
+    monkeypatch.setattr(ChatClient, "_ask", asking)
+    with pytest.raises(rollout.RolloutsFailed, match=r"3 of 3 dialogues failed \(3 judge_malformed\)"):
+        play()
+    assert len(said) == len(set(said)) and {name for name, _ in said} == {"user", "judge"}
+    broken, before = False, set(said)
+    said.clear()
+    assert all(dialogue.ok for dialogue in play())
+    assert {name for name, _ in said} == {"judge"} and not before & set(said)
+
+
+def test_other_settings_play_anew_but_pay_for_nothing_twice(tmp_path, monkeypatch):
+    first, second = Page(tmp_path / "page", {"agent": "a"}), Page(tmp_path / "page", {"agent": "b"})
+    generous = rollout.scripted_agents("generous")
+    source = scenario_data.source(tiny().data, 0)
+    for page in (first, second):
+        with monkeypatch.context() as patch, page:
+            asked = Asked(patch)
+            assert page.numbers == set()
+            rollout.collect(tiny(), generous, source.train(0, 2), repeats=1, seed=0, judged=False, page=page)
+            assert page.numbers == {0, 1} and (asked.answered > 0) == (page is first)
+
+
+def test_pages_of_agents_that_only_share_a_name_are_not_each_others():
+    config = tiny(**{"agent.model": "m"})
+    rates = [agents.scripted(config, "oracle", rate).identity for rate in (0.0, 1.0)]
+    urls = []
+    for port in (1, 2):
+        config.agent.url = f"http://127.0.0.1:{port}/v1"
+        urls.append(rollout.remote_agents(config).identity)
+    assert len({*rates, *urls}) == 4
+
+
+def test_a_setting_that_kept_all_demonstrations_from_being_played_may_be_corrected(
+    uninterrupted, tmp_path, monkeypatch
+):
+    ask = ChatClient._ask
+
+    async def refusing(client, body, read):
+        raise DialogueError("user_http_404", "no such model")
+
+    monkeypatch.setattr(ChatClient, "_ask", refusing)
+    with pytest.raises(rollout.RolloutsFailed, match="8 user_http_404"):
+        demonstrate(tiny(**{"user.model": "typo"}), tmp_path)
+    monkeypatch.setattr(ChatClient, "_ask", ask)
+    assert demonstrate(tiny(), tmp_path) == uninterrupted[0]
+
+
+def test_a_run_keeps_to_the_demonstrations_it_began_with(tmp_path, monkeypatch):
+    line = {"messages": [{"role": role, "content": text} for role, text in SAID]}
+    brought = tmp_path / "demos.jsonl"
+    brought.write_text(json.dumps(line) + "\n")
+    config = {"sft.path": str(brought), "train.sft_steps": 1, "train.rl_steps": 0, "sft.batch_rows": 1}
+    with pytest.raises(FileNotFoundError, match="config.sft.path"):
+        main.train(tiny(**config | {"sft.path": str(tmp_path / "none.jsonl")}), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    main.train(tiny(**config), tmp_path / "run")
+    brought.unlink()
+    assert int(main.train(tiny(**config | {"train.sft_steps": 2}), tmp_path / "run").step) == 2
+
+
+def test_rules_and_a_model_are_not_the_same_customer_in_one_run(phase_1, tmp_path):
+    run = shutil.copytree(phase_1, tmp_path / "run")
+    with pytest.raises(workdir.ConfigConflict, match="user.embedded is True there, False here"):
+        main.train(tiny(**{"user.url": "http://127.0.0.1:9/v1"}), run)
+
+
+SAID = [("system", "Serve."), ("user", "Cold!"), ("assistant", TURN)]

@@ -40,3 +40,11 @@ def test_what_a_result_lacks_or_has_in_another_type_is_named(tmp_path, names, la
     with pytest.raises(ValueError, match=r"a\.json: .*, found no sound ") as error:
         results.read(tmp_path / "a.json")
     assert ("dialogues" if names[0] == "dialogues" else ".".join(names)) in str(error.value)
+
+
+@pytest.mark.parametrize("damaged", ["abc", {"a": 1}, {"a": {"run": 1}}])
+def test_a_damaged_account_of_training_is_named(tmp_path, damaged):
+    path = tmp_path / "evaluation_me.json"
+    path.write_text(json.dumps(evaluation("me") | {"since_training": damaged}))
+    with pytest.raises(ValueError, match="found no sound since_training"):
+        results.read(path)

@@ -89,7 +89,7 @@ class Page:
     """Keeps what it is given; of dialogue 1 it knows already."""
 
     def __init__(self, dialogue):
-        self.dialogue, self.added, self.asking = dialogue, [], 0
+        self.dialogue, self.added, self.asking, self.failures = dialogue, [], 0, {}
 
     def dialogues(self, scenarios, repeats):
         assert (scenarios, repeats) == (SCENARIOS, 1)
