@@ -1,9 +1,7 @@
 """Eight virtual CPU devices and quick compilation for every test, set before JAX starts; how properties are tried."""
 
-import atexit
 import os
-import shutil
-import tempfile
+import pathlib
 
 import hypothesis
 import jax
@@ -11,17 +9,21 @@ import jax
 from cmpo import command
 
 # Tests compile a hundred small programs and run each a few times: optimizing them costs more than it gains.
-os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_backend_optimization_level=0"
+QUICK = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {QUICK}"
 command.be_patient()
 jax.config.update("jax_num_cpu_devices", 8)
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"  # of workers and programs: XLA's errors are shown as they come, no warnings
-# Most runs compile what another has compiled. All workers, and the programs that tests start, share one place.
+# Most runs compile what another has compiled. All workers, the programs that tests start, and the next run of the suite
+# share one place.
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-    programs = tempfile.mkdtemp(prefix="cmpo-tests-")
-    atexit.register(shutil.rmtree, programs, ignore_errors=True)
-    os.environ |= {"JAX_COMPILATION_CACHE_DIR": programs, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.05"}
-    jax.config.update("jax_compilation_cache_dir", programs)
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.05)
+    kept = {
+        "jax_compilation_cache_dir": str(pathlib.Path(__file__).parents[1] / ".cache" / "tests"),
+        "jax_persistent_cache_min_compile_time_secs": 0.05,
+    }
+    for name, value in kept.items():
+        os.environ[name.upper()] = str(value)
+        jax.config.update(name, value)
 # The same examples in every run, so that a suite that passed passes; no stop-watch on examples. New ones come with
 # --hypothesis-profile=100k, which is for a person to read.
 hypothesis.settings.register_profile("same", deadline=None, derandomize=True)
