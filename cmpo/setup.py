@@ -61,10 +61,8 @@ def check_settings(config: ConfigDict, weights: pathlib.Path | None) -> None:
         )
     devices = mesh(config, model)
     sharding.cache(devices, config.engine.slots)
-    with ranges.naming("engine"):
-        sampling(config, devices)
-    with ranges.naming("pid"):
-        controller(config)
+    sampling(config, devices)
+    controller(config)
     optimizers(config)
 
 
@@ -159,10 +157,14 @@ def _check_vocabulary(directory: pathlib.Path, tokenizer: Tokenizer, model: qwen
 
 
 def sampling(config: ConfigDict, mesh: Mesh, **changes) -> Sampling:
-    """How the sampler is laid out and draws, by config.engine; `changes` replace options. Raises ValueError."""
+    """How the sampler is laid out and draws, by config.engine; `changes` replace options.
+
+    Raises ValueError, naming the field.
+    """
     options = {"capacity": config.model.context_length, **config.engine, **changes}
     del options["grammar"]
-    chosen = Sampling(**options)
+    with ranges.naming("engine"):
+        chosen = Sampling(**options)
     # On several devices: rows of one device each, where its slots are.
     return dataclasses.replace(chosen, rows=0) if sharding.rows_axis_size(mesh.local_mesh) > 1 else chosen
 
@@ -189,10 +191,11 @@ def engine(
 
 
 def controller(config: ConfigDict) -> tuple[pid.PIDGains, pid.PIDState]:
-    """The multiplier's controller and its first state."""
+    """The multiplier's controller and its first state. Raises ValueError, naming the field."""
     names = ("kp", "ki", "kd", "target", "smoothing", "lambda_max", "form")
-    gains = pid.PIDGains(**{name: config.pid[name] for name in names})
-    return gains, pid.init(gains, config.pid.initial_lambda)
+    with ranges.naming("pid"):
+        gains = pid.PIDGains(**{name: config.pid[name] for name in names})
+        return gains, pid.init(gains, config.pid.initial_lambda)
 
 
 def optimizers(config: ConfigDict) -> dict[str, optax.GradientTransformation]:
