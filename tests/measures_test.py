@@ -8,7 +8,7 @@ import pytest
 from cmpo import measures
 from rollouts.judge import Evaluation
 from rollouts.rubrics import Verdict
-from rollouts.types import Dialogue, Order, Persona, Scenario, Turn
+from rollouts.types import DEMANDS, Dialogue, Order, Persona, Scenario, Turn
 
 
 def turn(reward=0.0, action="chat", tokens=0):
@@ -152,3 +152,7 @@ def test_every_measure_is_shown_in_its_unit():
     rates = dict.fromkeys(("finish_rate", "voucher_rate", "failure_rate"), "50.0")
     scores = dict.fromkeys(("satisfaction", "communication", "logic", "compensation", "turns"), "0.50")
     assert shown == {**rates, **scores, "process_reward": "0.500", "tokens": "0.5"}
+
+
+def test_tables_have_every_level_and_demand():
+    assert [list(values) for values in measures.GROUPS.values()] == [[1, 2, 3, 4, 5], list(DEMANDS)]
