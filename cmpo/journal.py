@@ -1,7 +1,7 @@
 """What was paid for and is not yet part of anything else, on disk at once: whoever goes on does not ask again.
 
 A page holds the dialogues of one piece of work as they end, and every answer of an endpoint as it comes, so that a
-dialogue which was given up costs nothing either. There is a file for each process that wrote some. A page counts only
+dialogue which was given up costs nothing either. There is a file for each process that wrote some. Dialogues count only
 for who has the same head: the very weights that sampled, say, and the settings. A file is a sequence of frames (length,
 CRC-32, MessagePack); what follows a damaged one is ignored.
 """
@@ -114,8 +114,9 @@ class Page:
 
     def record(self, request: Mapping[str, Any], answer: str, **beside: str) -> str:
         """See `recording.Memory`. Raises OSError, naming the file."""
-        known = self._answers[recording.digest(request)] = {"answer": answer, **beside}
-        self._write({"request": recording.digest(request), **known})
+        digest = recording.digest(request)
+        self._answers[digest] = {"answer": answer, **beside}
+        self._write({"request": digest, **self._answers[digest]})
         return answer
 
     def remove(self) -> None:
