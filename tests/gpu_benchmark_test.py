@@ -34,7 +34,7 @@ TINY = device.Sizes(
         "model.vocab_size": 600,
         "model.hidden_size": 16,
         "model.intermediate_size": 16,
-        "model.num_layers": 1,
+        "model.num_layers": 2,
         "model.num_heads": 1,
         "model.num_kv_heads": 1,
         "model.context_length": 2048,
@@ -81,6 +81,12 @@ def test_a_part_yields_its_figures(name, endings, units, one_device):
     assert {record["unit"] for record in records} == units
     costs = [record["ours"] for record in records if "cost" in record["what"]]
     assert costs == sorted(costs, reverse=True)
+
+
+def test_the_gap_is_that_of_one_model():
+    """In float32, sampler and trainer add up alike but for rounding, if they have the same weights in every layer."""
+    for record in gpu.PARTS["gap-0.5b"](TINY._replace(changes={**TINY.changes, "model.dtype": "float32"})):
+        assert record["ours"] < 1e-4
 
 
 def test_a_part_that_fails_leaves_the_others_and_is_named(tmp_path, monkeypatch, capsys):

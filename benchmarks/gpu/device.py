@@ -27,6 +27,9 @@ Record = dict[str, Any]
 
 COSTS = 3  # of a profile, the largest
 
+SINGLY = {"xla_gpu_graph_min_graph_size": 10**6}
+"""XLA's options for a profile: a GPU starts each operation by itself; of a graph of them it shows the sum alone."""
+
 
 class Sizes(NamedTuple):
     """How much is measured; as it stands, for a GPU of 80 GB."""
@@ -140,10 +143,11 @@ def random_weights(model: qwen2.Qwen2Config) -> qwen2.Params:
     return jax.tree.map(lambda x, like: jnp.broadcast_to(x, like.shape), drawn, qwen2.shapes(plain))
 
 
-def costs(what: str, work: Callable[[], Any], program: Any) -> Iterator[Record]:
-    """The largest costs of a profile of `work`, which runs `program`, as shares of all that the device did."""
-    work()  # what JAX itself has to compile, it has
-    spent = profiles.costs(work, program.as_text())
+def costs(what: str, work: Callable[[jax.stages.Compiled], Any], lowered: jax.stages.Lowered) -> Iterator[Record]:
+    """The largest costs of a profile of `work`, which runs the program given to it, as shares of all the device did."""
+    program = lowered.compile(compiler_options=SINGLY)
+    work(program)  # what JAX itself has to compile, it has
+    spent = profiles.costs(lambda: work(program), program.as_text())
     total = sum(cost.seconds for cost in spent)
     for place, cost in enumerate(spent[:COSTS], 1):
         name = f"{what}: cost {place}"

@@ -36,7 +36,8 @@ def decode(size: str, sizes: Sizes) -> Iterator[Record]:
         rest = seeds, places, np.ones(slots, bool), places, None
         logits = jax.random.normal(jax.random.key(1), (slots, model.vocab_size))
         options = {"sampling": layout, "stop_id": 0}
-        program, compiling = device.compiled(sampling.decode.lower(model, weights, kv, logits, *rest, **options))
+        lowered = sampling.decode.lower(model, weights, kv, logits, *rest, **options)
+        program, compiling = device.compiled(lowered)
 
         def work(program=program, lengths=lengths, rest=rest):
             nonlocal kv, logits
@@ -55,7 +56,7 @@ def decode(size: str, sizes: Sizes) -> Iterator[Record]:
         bound = count * ceiling / (layout.steps * (read + cached))
         yield device.record(what, count / took, bound, "reading it at the rate of copies", "tokens/s", note)
 
-    yield from device.costs(what, lambda: jax.block_until_ready(work()), program)
+    yield from device.costs(what, lambda program: jax.block_until_ready(work(program)), lowered)
 
 
 def full_cache(model: qwen2.Qwen2Config, slots: int, room: int) -> cache.KVCache:
@@ -78,7 +79,9 @@ def gap(size: str, sizes: Sizes) -> Iterator[Record]:
     count, prompt, new = sizes.streams
     options = {"chunk": config.engine.chunk, "steps": config.engine.steps, "temperature": config.engine.temperature}
     engine = Engine(model, 0, Sampling(slots=count, capacity=prompt + new + 1, max_new_tokens=new, **options))
-    engine.load(device.random_weights(model))
+    mesh = sharding.make_mesh(devices=[device.accelerator()])
+    params = policy.trained(model, mesh, None, 0)
+    engine.load(jax.jit(lambda params: qwen2.cast(model, params))(params))
     prompts = np.random.default_rng(0).integers(1, model.vocab_size, (count, prompt)).astype(np.int32)
 
     async def drawn() -> list:
@@ -93,8 +96,7 @@ def gap(size: str, sizes: Sizes) -> Iterator[Record]:
         logprobs = np.concatenate([np.zeros(len(ids)), turn.logprobs])
         streams.append(batch.Stream(np.concatenate([ids, turn.ids]), mask, logprobs, np.zeros(len(mask))))
     host = batch.pack(streams, row_length=prompt + new)
-    mesh = sharding.make_mesh(devices=[device.accelerator()])
-    params, packed = policy.trained(model, mesh, None, 0), sharding.rows(mesh, host, 1)
+    packed = sharding.rows(mesh, host, 1)
 
     def score(dtype: str, precision: str | None = None) -> np.ndarray:
         scorer = step.make_score(dataclasses.replace(model, dtype=dtype), mesh, temperature=config.engine.temperature)

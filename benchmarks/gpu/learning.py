@@ -37,14 +37,15 @@ def update(size: str, sizes: Sizes, **changes) -> Iterator[Record]:
         host = rows(model, length, sizes)
         packed, extras = sharding.rows(mesh, (host, signals(model, host)), config.train.micro_rows)
         jitted = step.make_update(model, mesh, optimizer, loss, temperature=config.engine.temperature)
-        program, compiling = device.compiled(jitted.lower(*state, frozen, packed, extras))
+        lowered = jitted.lower(*state, frozen, packed, extras)
+        program, compiling = device.compiled(lowered)
 
-        def work(packed, program=program, extras=extras):
+        def work(program, packed, extras=extras):
             nonlocal state, values
             *state, values = program(*state, frozen, packed, extras)
             return values
 
-        took = device.timed(functools.partial(work, packed), sizes.repeats)
+        took = device.timed(functools.partial(work, program, packed), sizes.repeats)
         if values["updates_skipped"]:
             raise FloatingPointError(f"{name}: expected a finite loss and gradient, and the update was skipped")
         count, needed = np.sum(host.segment_ids > 0), operations(model, host)
@@ -64,7 +65,8 @@ def update(size: str, sizes: Sizes, **changes) -> Iterator[Record]:
         yield device.record(what, peak / 1e9, expected / 1e9, "--dry_run", "GB", note, less=True)
 
     alone = packed.replace(segment_ids=packed.segment_ids.at[1:].set(0))  # the other rows are padding then
-    yield from device.costs(f"{name}, a row of {length:,}", lambda: jax.block_until_ready(work(alone)), program)
+    what = f"{name}, a row of {length:,}"
+    yield from device.costs(what, lambda program: jax.block_until_ready(work(program, alone)), lowered)
 
 
 def rows(model: qwen2.Qwen2Config, length: int, sizes: Sizes) -> batch.Rows:
