@@ -9,8 +9,11 @@ import jax
 from cmpo import command
 
 # Tests compile a hundred small programs and run each a few times: optimizing them costs more than it gains.
-QUICK = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
-os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {QUICK}"
+QUICK = ["--xla_backend_optimization_level=0", "--xla_llvm_disable_expensive_passes=true"]
+if jax.__version_info__ < (0, 11):  # a later XLA need not know it, and refuses what it does not know
+    QUICK.append("--xla_cpu_use_fusion_emitters=false")
+given = os.environ.get("XLA_FLAGS", "").split()  # of a worker or a program that a test starts: these already
+os.environ["XLA_FLAGS"] = " ".join(dict.fromkeys([*given, *QUICK]))
 command.be_patient()
 jax.config.update("jax_num_cpu_devices", 8)
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"  # of workers and programs: XLA's errors are shown as they come, no warnings

@@ -41,6 +41,7 @@ def work():
     if jax.process_index() == 1:
         raise ValueError("only here")
 main.Trainer.rl_step = lambda self, state: processes.everywhere(work)
+processes_test.CHANGES["train.sft_steps"] = 0
 """
 
 
