@@ -87,8 +87,10 @@ _attend.defvjp(_forward, _backward)
 
 
 def _by_platform(run: Callable, block: int | None, *inputs):
-    sizes = (block, block) if block else (128, 512)
-    cpu, others = (functools.partial(run, min(size, inputs[0].shape[1])) for size in sizes)
+    sizes = [min(size, inputs[0].shape[1]) for size in ((block, block) if block else (128, 512))]
+    cpu, others = (functools.partial(run, size) for size in sizes)
+    if sizes[0] == sizes[1]:
+        return cpu(*inputs)
     return jax.lax.platform_dependent(*inputs, cpu=cpu, default=others)
 
 

@@ -61,7 +61,9 @@ def test_the_trainer_sees_the_log_probabilities_that_were_sampled(whole):
 
 
 def test_a_batch_may_be_gone_through_in_parts_and_more_than_once(tmp_path):
-    state = main.train(tiny(**{"train.minibatches": 2, "train.epochs": 2, "train.learning_rate": 0.1}), tmp_path)
+    state = main.train(
+        tiny(**{"train.sft_steps": 0, "train.minibatches": 2, "train.epochs": 2, "train.learning_rate": 0.1}), tmp_path
+    )
     counts = [leaf for leaf in jax.tree.leaves(state.opt_state) if leaf.shape == ()]
     assert counts and {int(count) for count in counts} == {2 * 2 * 2}
     records = [record for record in metrics.read(tmp_path) if record["phase"] == "rl"]
@@ -82,7 +84,7 @@ def test_beginnings_that_a_group_shares_are_computed_once_and_every_turn_is_as_l
         return [part]
 
     monkeypatch.setattr(main.Trainer, "parts", both_ways)
-    main.train(tiny(**{"train.rl_steps": 1}), tmp_path)
+    main.train(tiny(**{"train.sft_steps": 0, "train.rl_steps": 1}), tmp_path)
     (apart, expected), (together, by_turn) = found[False], found[True]
     assert together < 0.5 * apart  # four dialogues of one turn each, most of which is the prompt
     np.testing.assert_allclose(by_turn, expected, rtol=1e-5)

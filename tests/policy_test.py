@@ -3,6 +3,7 @@
 import asyncio
 import dataclasses
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
