@@ -2,7 +2,7 @@
 
 import pathlib
 
-from setuptools import setup
+from setuptools import find_packages, setup
 
 TESTS = ["hypothesis>=6", "pytest>=9", "pytest-xdist>=3"]
 
@@ -14,8 +14,8 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.11",
-    packages=["cmpo", "cmpo.baselines", "models", "models.hf", "rollouts", "rollouts.embedded"],
-    package_data={"rollouts": ["prompts/*.txt"]},
+    packages=find_packages(include=["cmpo*", "models*", "rollouts*"]),
+    package_data={"rollouts.domains.fds": ["prompts/*.txt"]},
     install_requires=[
         "absl-py",
         "array-record>=0.8",  # the files of tensorflow-datasets that need no TensorFlow

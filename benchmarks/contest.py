@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from cmpo import files
+from cmpo.run import files
 
 SHAPE = {"hidden_size": 256, "intermediate_size": 768, "num_layers": 6, "num_heads": 8, "num_kv_heads": 2}
 """The model of all of them, float32, with tied embeddings; the vocabulary differs."""

@@ -26,10 +26,12 @@ import jax
 import numpy as np
 
 from benchmarks import contest
-from cmpo import batch, main, metrics
+from cmpo import main
+from cmpo.run import run_log
+from cmpo.training import packing
 from configs import fds
 from rollouts import play
-from rollouts.embedded.app import MODELS, app
+from rollouts.domains.fds.embedded.app import MODELS, app
 from rollouts.seeds import fold
 from tests.faults.server import FAULTS, Server
 
@@ -69,7 +71,7 @@ class Watch:
 @contextlib.contextmanager
 def watching():
     """Notes what passes through `play.play` and `batch.rewards`."""
-    watch, play_one, rewards_of = Watch(), play.play, batch.rewards
+    watch, play_one, rewards_of = Watch(), play.play, packing.rewards
 
     async def noted(agent, table, scenario, *, index, seed):
         dialogue = await play_one(agent, table, scenario, index=index, seed=seed)
@@ -83,7 +85,7 @@ def watching():
         watch.scored |= {id(dialogue.turns) for dialogue, some in zip(dialogues, valid, strict=True) if some}
         return rewards
 
-    with unittest.mock.patch.object(play, "play", noted), unittest.mock.patch.object(batch, "rewards", scored):
+    with unittest.mock.patch.object(play, "play", noted), unittest.mock.patch.object(packing, "rewards", scored):
         yield watch
 
 
@@ -122,7 +124,7 @@ def run(workdir: pathlib.Path, fault: str, share: float, steps: int) -> dict:
     rng = random.Random(fault)
     with Server(lambda *_: fault if rng.random() < share else "", gym, retry_after=1.0) as server, watching() as watch:
         main.train(config(steps, server.url), workdir)
-    rl = [record for record in metrics.read(workdir) if record["phase"] == "rl"]
+    rl = [record for record in run_log.read(workdir) if record["phase"] == "rl"]
     asked, lost = unanswered(server.log)
     wrong, silent = 0, 0
     unseen = watch.scored - {id(dialogue.turns) for _, dialogue in watch.played}  # none, or the figures mean nothing

@@ -2,11 +2,11 @@
 
     .venv/bin/python -m benchmarks.fits
 
-From shapes, by `cmpo.plan`; nothing is allocated. A cell that does not fit is in brackets.
+From shapes, by `cmpo.training.memory_plan`; nothing is allocated. A cell that does not fit is in brackets.
 """
 
-from cmpo import model as policy
-from cmpo import plan, sharding
+from cmpo.distributed import sharding
+from cmpo.training import memory_plan, model_source
 from configs import fds
 
 SIZES = ("0.5b", "1.5b", "3b", "7b", "14b", "32b", "72b")
@@ -32,10 +32,10 @@ def rows(size: str) -> list[str]:
 def _cell(config, mesh) -> str:
     sizes = dict(zip(sharding.AXES, mesh, strict=True))
     try:
-        needed = plan.peak(plan.needs(config, policy.architecture(config, None), sizes)) / 1e9
+        needed = memory_plan.peak(memory_plan.needs(config, model_source.architecture(config, None), sizes)) / 1e9
     except ValueError:  # the mesh does not divide the model
         return "-"
-    return f"{needed:.0f}" if needed <= plan.USABLE * GIGABYTES else f"({needed:.0f})"
+    return f"{needed:.0f}" if needed <= memory_plan.USABLE * GIGABYTES else f"({needed:.0f})"
 
 
 if __name__ == "__main__":

@@ -16,9 +16,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cmpo import metrics
-from rollouts import chat, fds
-from rollouts.embedded import oracle, reading, rules
+from cmpo.run import run_log
+from rollouts import chat
+from rollouts.domains.fds import generator
+from rollouts.domains.fds.embedded import latent, oracle, reading
 from rollouts.types import DEMANDS, Order, Persona, Scenario
 
 HARMFUL = ("apology", "explain_false", "promise", "unbacked", "repeat", "long", "spam", "nothing")
@@ -35,8 +36,8 @@ REACHED = {
 class Replayed(NamedTuple):
     """What became of a dialogue by the rules."""
 
-    customer: rules.Customer
-    mood: rules.Mood  # at the end
+    customer: latent.Customer
+    mood: latent.Mood  # at the end
     voucher: bool
     rating: float  # expected from that mood; 0 where the dialogue did not finish
     outcome: float
@@ -47,8 +48,8 @@ def replay(row: dict) -> Replayed:
     """Replays a line of a transcript file."""
     scenario = row["scenario"]
     persona, order = Persona(**scenario["persona"]), Order(**scenario["order"])
-    case = reading.read_case(fds.user_prompt(Scenario(scenario["id"], persona, scenario["demand"], order, "")))
-    mood, said, events, issued = rules.start(case.customer), [], collections.Counter(), "no"
+    case = reading.read_case(generator.user_prompt(Scenario(scenario["id"], persona, scenario["demand"], order, "")))
+    mood, said, events, issued = latent.start(case.customer), [], collections.Counter(), "no"
     for turn in row["turns"]:
         if not turn["action"]:
             break
@@ -57,8 +58,8 @@ def replay(row: dict) -> Replayed:
         happened = reading.read_reply(response, said, case, issued)
         said.append(response)
         events.update(happened)
-        mood = rules.transition(case.customer, mood, happened)
-    rating = rules.expected_rating(case.customer, mood) if row["end"] == "rated" else 0.0
+        mood = latent.transition(case.customer, mood, happened)
+    rating = latent.expected_rating(case.customer, mood) if row["end"] == "rated" else 0.0
     return Replayed(case.customer, mood, bool(row["cost"]["voucher"]), rating, max(row["outcome"], 0.0), events)
 
 
@@ -111,7 +112,7 @@ def main() -> None:
         files += sorted(pathlib.Path(arguments.workdir, "transcripts").glob("step_*.jsonl"))[-arguments.steps :]
     if not files:
         raise SystemExit("expected files of transcripts, or a --workdir that has some")
-    rows = [row for file in files for row in metrics.read_lines(file)]
+    rows = [row for file in files for row in run_log.read_lines(file)]
     print(report([replay(row) for row in rows if not row["failure"]]))
 
 

@@ -1,11 +1,11 @@
-"""The tables of docs/gym.md, from `rollouts/embedded/rules.py` itself and from the oracle: prints them all.
+"""The tables of docs/gym.md, from the embedded customer's rules (`latent.py`) and from the oracle: prints them all.
 
 .venv/bin/python -m benchmarks.gym
 """
 
 from collections.abc import Sequence
 
-from rollouts.embedded import oracle, rules
+from rollouts.domains.fds.embedded import latent, oracle
 from rollouts.types import DEMANDS
 
 MEANINGS = {
@@ -27,9 +27,9 @@ RATES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0)
 
 def state() -> str:
     """The latent state: ranges, and where it starts for cooperation levels 1 to 5."""
-    starts = [rules.start(rules.Customer(level, DEMANDS[0], None)) for level in range(1, 6)]
+    starts = [latent.start(latent.Customer(level, DEMANDS[0], None)) for level in range(1, 6)]
     rows = []
-    for field, limit in rules.LIMITS._asdict().items():
+    for field, limit in latent.LIMITS._asdict().items():
         first = [getattr(mood, field) for mood in starts]
         start = ", ".join(map(str, first)) if len(set(first)) > 1 else str(first[0])
         rows.append((field, f"0..{limit}", start, MEANINGS[field]))
@@ -38,13 +38,13 @@ def state() -> str:
 
 def events() -> str:
     """What a turn of the agent may contain."""
-    return _table(("event", "meaning"), list(rules.EVENTS.items()))
+    return _table(("event", "meaning"), list(latent.EVENTS.items()))
 
 
 def transitions() -> str:
     """The transition table."""
     rows = []
-    for rule in rules.RULES:
+    for rule in latent.RULES:
         when = "; ".join(_condition(field, values) for field, values in rule.when.items())
         effect = ", ".join(f"{field} {change:+d}" for field, change in rule.effect.items())
         rows.append((rule.event, when or "else", effect or "-", rule.why))
@@ -54,7 +54,7 @@ def transitions() -> str:
 def ratings() -> str:
     """What the mean rating is made of."""
     head = ("demand", "start", "each time heard", "voucher pressed", "voucher agreed", "facts of a contradicted claim")
-    return _table(head, [(demand, *map(str, worth)) for demand, worth in rules.RATING.items()])
+    return _table(head, [(demand, *map(str, worth)) for demand, worth in latent.RATING.items()])
 
 
 def frontier() -> str:
@@ -71,7 +71,7 @@ def prices() -> str:
     rows = []
     for demand in DEMANDS:
         for supported, record in ((True, "supports the claim or is silent"), (False, _RECORD[False])):
-            kept, given = (oracle.plan(rules.Customer(3, demand, supported), voucher=leave) for leave in (False, True))
+            kept, given = (oracle.plan(latent.Customer(3, demand, supported), voucher=leave) for leave in (False, True))
             rows.append((demand, record, _plan(kept), _plan(given), f"{given.rating - kept.rating:.1f}"))
     return _table(("demand", "record", "best without a voucher", "best with leave to give one", "gain"), rows)
 
@@ -80,7 +80,7 @@ TABLES = (state, events, transitions, ratings, frontier, prices)
 
 
 def _plan(plan: oracle.Plan) -> str:
-    turns = "; ".join(" + ".join(event for event in rules.EVENTS if event in turn) for turn in plan.turns)
+    turns = "; ".join(" + ".join(event for event in latent.EVENTS if event in turn) for turn in plan.turns)
     return f"{plan.rating:.1f}: {turns}"
 
 

@@ -6,10 +6,10 @@ test need notice them.
 
 from benchmarks.mutations import Mutant
 
-LOOP, RUBRICS = "tests/loop_test.py", "tests/rubrics_test.py"
-ENGINE = "tests/engine_test.py::test_a_newcomer_takes_the_place_of_the_one_it_begins_like"
-STEP = "tests/step_test.py::test_cmpo_update_is_the_gradient_of_the_whole_batch"
-RECORDS, ROLLOUT = "tests/records_test.py", "tests/rollout_test.py"
+LOOP, RUBRICS = "tests/cmpo/loop_test.py", "tests/rollouts/domains/fds/rubrics_test.py"
+ENGINE = "tests/rollouts/engine/engine_test.py::test_a_newcomer_takes_the_place_of_the_one_it_begins_like"
+STEP = "tests/cmpo/training/update_step_test.py::test_cmpo_update_is_the_gradient_of_the_whole_batch"
+RECORDS, ROLLOUT = "tests/cmpo/run/recorder_test.py", "tests/cmpo/training/collecting_test.py"
 
 
 def _in(file: str, *mutants: tuple[str, ...]) -> tuple[Mutant, ...]:
@@ -29,8 +29,13 @@ _NOTHING = '{"persona": 0, "stage": 0, "quality": 0, "rules": 0}'
 
 HAND = (
     *_in(
-        "cmpo/trainer.py",
-        ("advantages-0", "advantages = step.token", "advantages = 0 * step.token", "there is no policy gradient"),
+        "cmpo/training/trainer.py",
+        (
+            "advantages-0",
+            "advantages = update_step.token",
+            "advantages = 0 * update_step.token",
+            "there is no policy gradient",
+        ),
         ("lambdas-0", "state.pid.lambdas, **", "0 * state.pid.lambdas, **", "vouchers are free"),
         ("outcome-weight", '"outcome_weight", ', "", "the config's outcome_weight is not passed on"),
         ("process-weight", '"process_weight", ', "", "the config's process_weight is not passed on"),
@@ -60,16 +65,16 @@ HAND = (
         ("one-epoch", "parts * config.train.epochs", "parts", "a batch is gone through once"),
     ),
     *_in(
-        "cmpo/setup.py",
+        "cmpo/training/build.py",
         ("schedule", " * train.epochs * train.minibatches", "", "the learning rate has fallen long before the end"),
     ),
     *_in(
-        "cmpo/agents.py",
+        "cmpo/cli/agents.py",
         ("start", "state.reference if start else state.params", "state.params", "--agent=start evaluates CMPO"),
         ("eval-temperature", ", temperature=config.eval.temperature", "", "evaluations explore"),
     ),
     *_in(
-        "cmpo/rollout.py",
+        "cmpo/training/collecting.py",
         ("judge-weights", "config.judge.weights[name] for", "1.0 for", "all principles weigh the same"),
         ("format-outcome", "format_outcome=config.episode.format_outcome,", "", "a malformed turn costs nothing"),
         ("farewell", "farewell=config.episode.farewell,", "", "nobody says goodbye", ROLLOUT),
@@ -77,23 +82,23 @@ HAND = (
         ("votes", "votes=config.judge.votes,\n        )\n", ")\n", "the judge is asked once", ROLLOUT),
     ),
     *_in(
-        "cmpo/records.py",
+        "cmpo/run/recorder.py",
         ("window", "step - every < record", "0 < record", "early steps count for late checkpoints", RECORDS),
         ("price", _PRICE, "0.0", "the best checkpoint spends the most", RECORDS),
         ("unpriced", _PRICE, "pid.lambda_max", "a price that nobody charges", RECORDS),
     ),
     *_in(
-        "cmpo/step.py",
+        "cmpo/training/update_step.py",
         ("pull-0", "kl_weight=kl_weight,", "kl_weight=0.0,", "the reference pulls at nothing", STEP),
         ("clip", "clip_high=clip_high,", "clip_high=clip_low,", "the two bounds are one", STEP),
     ),
-    *_in("rollouts/engine.py", ("donors-slot", _DONOR, "", "what others could copy is overwritten", ENGINE)),
+    *_in("rollouts/engine/engine.py", ("donors-slot", _DONOR, "", "what others could copy is overwritten", ENGINE)),
     *_in(
-        "rollouts/rubrics.py",
+        "rollouts/domains/fds/rubrics.py",
         ("judge-0", "weights[name] * self.scores[name]", "0 * self.scores[name]", "turns are worth nothing", RUBRICS),
     ),
     *_in(
-        "rollouts/embedded/app.py",
+        "rollouts/domains/fds/embedded/app.py",
         ("embedded-judge-0", _ANSWER, f"{_ANSWER} | {_NOTHING}", "no turn is any good"),
     ),
 )
@@ -107,12 +112,12 @@ HARMLESS = {
         "+ outcome = jnp.where(turn_mask, jnp.expand_dims(outcome, 1), 1)",
     ): _FILL,
     (
-        "cmpo/batch.py",
+        "cmpo/training/packing.py",
         "- longest = max((len(part.tokens) for part in parts), default=0)\n"
         "+ longest = max((len(part.tokens) for part in parts), default=1)",
     ): "a row has a token at least",
     (
-        "cmpo/batch.py",
+        "cmpo/training/packing.py",
         "- return x.reshape(-1, group_size, *x.shape[1:])\n+ return x.reshape(-2, group_size, *x.shape[1:])",
     ): "to NumPy, any number below 0 stands for what is left",
     (
@@ -126,7 +131,7 @@ HARMLESS = {
         "+ means = {name: value / jnp.where(divisor > 1, divisor, 1) for name, value in sums.items()}",
     ): "dividing by 1 is no division",
     (
-        "cmpo/records.py",
+        "cmpo/run/recorder.py",
         "- return self._open.__exit__(*error)\n+ return None",
     ): "none of those on leaving has an error forgotten",
 }

@@ -8,20 +8,20 @@ from typing import NamedTuple
 
 ROOT = pathlib.Path(__file__).parents[1]
 
-LOOP = ("tests/loop_test.py",)
+LOOP = ("tests/cmpo/loop_test.py",)
 TESTS = {  # file -> the tests that should kill its mutants, the quick ones first
-    "cmpo/advantage.py": ("tests/advantage_test.py",),
-    "cmpo/loss.py": ("tests/loss_test.py",),
-    "cmpo/pid.py": ("tests/pid_test.py",),
-    "cmpo/importance.py": ("tests/importance_test.py",),
-    "cmpo/batch.py": ("tests/batch_test.py",),
-    "cmpo/step.py": ("tests/step_test.py", *LOOP),
-    "cmpo/records.py": ("tests/records_test.py", *LOOP),
-    "cmpo/measures.py": ("tests/measures_test.py", "tests/evaluate_test.py"),
-    "cmpo/trainer.py": (*LOOP, "tests/ahead_test.py", "tests/main_test.py"),
-    "cmpo/rollout.py": ("tests/rollout_test.py", "tests/evaluate_test.py", *LOOP),
-    "rollouts/episode.py": ("tests/episode_test.py",),
-    "rollouts/rubrics.py": ("tests/rubrics_test.py",),
+    "cmpo/advantage.py": ("tests/cmpo/advantage_test.py",),
+    "cmpo/loss.py": ("tests/cmpo/loss_test.py",),
+    "cmpo/pid.py": ("tests/cmpo/pid_test.py",),
+    "cmpo/importance.py": ("tests/cmpo/importance_test.py",),
+    "cmpo/training/packing.py": ("tests/cmpo/training/packing_test.py",),
+    "cmpo/training/update_step.py": ("tests/cmpo/training/update_step_test.py", *LOOP),
+    "cmpo/run/recorder.py": ("tests/cmpo/run/recorder_test.py", *LOOP),
+    "cmpo/evaluation/measures.py": ("tests/cmpo/evaluation/measures_test.py", "tests/cmpo/evaluate_test.py"),
+    "cmpo/training/trainer.py": (*LOOP, "tests/cmpo/training/prefetch_test.py", "tests/cmpo/main_test.py"),
+    "cmpo/training/collecting.py": ("tests/cmpo/training/collecting_test.py", "tests/cmpo/evaluate_test.py", *LOOP),
+    "rollouts/domains/fds/rules.py": ("tests/rollouts/domains/fds/rules_test.py",),
+    "rollouts/domains/fds/rubrics.py": ("tests/rollouts/domains/fds/rubrics_test.py",),
 }
 
 

@@ -18,9 +18,10 @@ import unittest.mock
 import jax
 
 from benchmarks import contest
-from cmpo import main, metrics
+from cmpo import main
+from cmpo.run import run_log
 from configs import fds
-from rollouts.client import ChatClient
+from rollouts.endpoints.client import ChatClient
 
 
 def config(steps: int, one_step_off: bool):
@@ -41,7 +42,7 @@ def seconds(workdir: pathlib.Path, steps: int, latency: float, *, one_step_off: 
 
     with unittest.mock.patch.object(ChatClient, "chat", late):
         main.train(config(steps, one_step_off), workdir)
-    took = [record["seconds"] for record in metrics.read(workdir) if record["phase"] == "rl"][2:]
+    took = [record["seconds"] for record in run_log.read(workdir) if record["phase"] == "rl"][2:]
     phases = {phase: statistics.median(one[phase] for one in took) for phase in took[0]}
     return phases | {"all": statistics.median(sum(one.values()) for one in took)}
 

@@ -12,10 +12,12 @@ import statistics
 import sys
 import time
 
-from cmpo import card, demonstrations, rollout
+from cmpo import card
+from cmpo.training import collecting, demonstrations
 from configs import fds as configs
 from models import tokenizer as tokenizers
-from rollouts import chat, fds, released
+from rollouts import chat
+from rollouts.domains.fds import generator, released
 from rollouts.types import DEMANDS, Message
 
 COUNTS = {"hard": (720, 2400, 1920, 1920, 720), "normal": (696, 696, 2378, 2204, 1450)}  # the method's, by level
@@ -30,13 +32,13 @@ def check(path: pathlib.Path, difficulty: str) -> bool:
 
     config = configs.get_config()
     config.episode.max_turns = 1
-    agents = rollout.scripted_agents("generous")
-    dialogues = rollout.collect(config, agents, scenarios, repeats=1, seed=0)
+    agents = collecting.scripted_agents("generous")
+    dialogues = collecting.collect(config, agents, scenarios, repeats=1, seed=0)
     good = sum(each.ok and len(each.turns) == 1 and bool(each.turns[0].scores) for each in dialogues)
     causes = collections.Counter(each.failure for each in dialogues if each.failure)
     played = time.perf_counter() - started - loaded
 
-    texts = (text for each in scenarios[::SAMPLE] for text in (each.agent_prompt, fds.user_prompt(each)))
+    texts = (text for each in scenarios[::SAMPLE] for text in (each.agent_prompt, generator.user_prompt(each)))
     tokenizer = tokenizers.train(texts, config.model.vocab_size)
     prompts, faithful = [], 0
     for dialogue in dialogues:
@@ -50,7 +52,7 @@ def check(path: pathlib.Path, difficulty: str) -> bool:
     found = card.card(scenarios)
     levels = tuple(found.level(level) for level in range(1, 6))
     gap = max(
-        abs(found.share(demand, level) - fds.DEMAND_WEIGHTS[demand][level - 1])
+        abs(found.share(demand, level) - generator.DEMAND_WEIGHTS[demand][level - 1])
         for demand in DEMANDS
         for level in range(1, 6)
     )

@@ -35,10 +35,10 @@ def timed(work, repeats: int = REPEATS) -> float:
 
 
 def ours(path: str) -> dict:
-    """`rollouts.engine`, for all three."""
+    """`rollouts.engine.engine`, for all three."""
     from models import hf
-    from rollouts.engine import Engine
-    from rollouts.sampling import Sampling
+    from rollouts.engine.engine import Engine
+    from rollouts.engine.sampling import Sampling
 
     config, params = hf.load(path)
 

@@ -2,11 +2,11 @@
 
     .venv/bin/python -m benchmarks.scaling [--json=FILE]
 
-One update by `cmpo.step.make_update` (hidden 128, vocabulary 2,048, float32; 4 layers and 8 rows of 512 tokens where
-nothing else is said), each in processes of its own: once to compile, then REPEATS times, of which the median counts.
-Memory is the highest resident one of a process, less what it held before the first update. `growth` is time per unit
-of work, against the smallest: 1 is linear. Virtual devices and processes share the same cores, and the work stays the
-same: what is seen there is what dividing it costs.
+One update by `cmpo.training.update_step.make_update` (hidden 128, vocabulary 2,048, float32; 4 layers and 8 rows of 512
+tokens where nothing else is said), each in processes of its own: once to compile, then REPEATS times, of which the
+median counts. Memory is the highest resident one of a process, less what it held before the first update. `growth` is
+time per unit of work, against the smallest: 1 is linear. Virtual devices and processes share the same cores, and the
+work stays the same: what is seen there is what dividing it costs.
 """
 
 import argparse
@@ -44,8 +44,9 @@ def measure(rows: int, length: int, layers: int, devices: int, processes: int) -
     import numpy as np
     import optax
 
-    from cmpo import batch, sharding, step
-    from cmpo import processes as joined
+    from cmpo.distributed import processes as joined
+    from cmpo.distributed import sharding
+    from cmpo.training import packing, update_step
     from models import qwen2
 
     joined.start()
@@ -53,11 +54,11 @@ def measure(rows: int, length: int, layers: int, devices: int, processes: int) -
     mesh = sharding.make_mesh()
     params = jax.device_put(qwen2.init(config, jax.random.key(0)), sharding.tree(mesh, qwen2.shapes(config)))
     optimizer = optax.adamw(1e-4)
-    share = step.cmpo_share(clip_low=0.2, clip_high=0.2, kl_weight=0.0)
-    update = step.make_update(config, mesh, optimizer, share)
+    share = update_step.cmpo_share(clip_low=0.2, clip_high=0.2, kl_weight=0.0)
+    update = update_step.make_update(config, mesh, optimizer, share)
     tokens = np.random.default_rng(0).integers(0, SHAPE["vocab_size"], (rows, length)).astype(np.int32)
     zeros = np.zeros(tokens.shape, np.float32)
-    packed = batch.Rows(
+    packed = packing.Rows(
         tokens=tokens,
         positions=np.broadcast_to(np.arange(length, dtype=np.int32), tokens.shape),
         segment_ids=np.ones_like(tokens),

@@ -22,9 +22,10 @@ import httpx
 import numpy as np
 
 from benchmarks import contest
-from rollouts import fds, play
-from rollouts.client import ChatClient, Endpoint
-from rollouts.scripted import ScriptedAgent
+from rollouts import play
+from rollouts.domains.fds import generator
+from rollouts.domains.fds.scripted import ScriptedAgent
+from rollouts.endpoints.client import ChatClient, Endpoint
 from rollouts.seeds import fold
 
 EVERY = 2.0  # seconds between two looks
@@ -57,7 +58,7 @@ async def soak(url: str, server: int, dialogues: int, seconds: float) -> tuple[l
                 {**own, "tasks": len(asyncio.all_tasks()), **{f"server {name}": x for name, x in other.items()}}
             )
 
-    agent, scenarios = ScriptedAgent("generous"), list(itertools.islice(fds.scenarios(0), 1000))
+    agent, scenarios = ScriptedAgent("generous"), list(itertools.islice(generator.scenarios(0), 1000))
     options = {"concurrency": dialogues, "connect_timeout": 30.0}
     async with (
         ChatClient("user", Endpoint(url, "embedded-user", **options)) as user,

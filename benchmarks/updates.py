@@ -22,20 +22,21 @@ def batch(words, count):
 
 
 def ours(path, words, count):
-    """`cmpo.step.make_update`, one row at a time."""
+    """`cmpo.training.update_step.make_update`, one row at a time."""
     import jax
     import numpy as np
     import optax
 
-    from cmpo import batch as batches
-    from cmpo import sharding, step
+    from cmpo.distributed import sharding
+    from cmpo.training import packing as batches
+    from cmpo.training import update_step
     from models import hf
 
     config, params = hf.load(path)
     mesh = sharding.make_mesh()
     optimizer = optax.adamw(LEARNING_RATE)
-    share = step.cmpo_share(clip_low=0.2, clip_high=0.2, kl_weight=0.0)
-    update = step.make_update(config, mesh, optimizer, share)
+    share = update_step.cmpo_share(clip_low=0.2, clip_high=0.2, kl_weight=0.0)
+    update = update_step.make_update(config, mesh, optimizer, share)
     tokens, advantages = batch(words, count)
     rows = batches.Rows(
         tokens=tokens,
@@ -46,7 +47,7 @@ def ours(path, words, count):
         turns=np.zeros_like(tokens),
     )
     extras = np.broadcast_to(advantages[:, None], tokens.shape), np.zeros(tokens.shape, np.float32)
-    sampled = step.make_score(config, mesh)({}, params, sharding.rows(mesh, rows, 1))
+    sampled = update_step.make_score(config, mesh)({}, params, sharding.rows(mesh, rows, 1))
     rows = rows.replace(sampled_logprobs=np.asarray(sampled).reshape(tokens.shape))
     rows, extras = sharding.rows(mesh, (rows, extras), 1)
     state = params, optimizer.init(params)

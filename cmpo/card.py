@@ -16,10 +16,10 @@ from absl import flags
 from matplotlib import ticker
 from matplotlib.figure import Figure
 
-from cmpo import command, dataset
-from cmpo.curves import BLUE, GREEN, INK, ORANGE, PURPLE
-from rollouts import fds, rubrics
-from rollouts.embedded import app
+from cmpo.cli import command
+from cmpo.reports.plots import BLUE, GREEN, INK, ORANGE, PURPLE
+from rollouts.domains.fds import generator, rubrics, tfds_dataset
+from rollouts.domains.fds.embedded import app
 from rollouts.seeds import fold
 from rollouts.types import DEMANDS, LEVELS, Persona, Scenario
 
@@ -64,7 +64,7 @@ def card(scenarios: Sequence[Scenario]) -> Card:
 
 def lengths(scenarios: Sequence[Scenario]) -> dict[str, list[int]]:
     """Characters of the prompts and of the embedded customer's opening, by record."""
-    customers = [fds.user_prompt(each) for each in scenarios]
+    customers = [generator.user_prompt(each) for each in scenarios]
     openings = [
         app.user([{"role": "system", "content": customer}], fold(0, each.id))
         for customer, each in zip(customers, scenarios, strict=True)
@@ -91,12 +91,12 @@ def markdown(title: str, splits: Mapping[str, Sequence[Scenario]], difficulty: s
         ]
         return _table([heading, *shown], rows)
 
-    mixes = {split: fds.LEVEL_COUNTS[difficulty, split] for split in splits}
+    mixes = {split: generator.LEVEL_COUNTS[difficulty, split] for split in splits}
     levels = [f"{level} {name}" for level, name in enumerate(LEVELS, start=1)]
     wanted = [[name, *(f"{mix[at] / sum(mix):.1%}" for mix in mixes.values())] for at, name in enumerate(levels)]
     demands = [
         [demand, *(f"{both.share(demand, level):.1%} ({weights[level - 1]:.0%})" for level in range(1, 6))]
-        for demand, weights in fds.DEMAND_WEIGHTS.items()
+        for demand, weights in generator.DEMAND_WEIGHTS.items()
     ]
     complaints = sorted(both.complaints, key=both.complaints.get, reverse=True)
     texts = [
@@ -142,7 +142,7 @@ def draw(title: str, splits: Mapping[str, Sequence[Scenario]], difficulty: str) 
         places = [level + shift for level in range(1, 6)]
         shares = [each.level(level) / each.records for level in range(1, 6)]
         levels.bar(places, shares, 0.38, color=color, label=f"{split}, {each.records:,} records")
-        mix = fds.LEVEL_COUNTS[difficulty, split]
+        mix = generator.LEVEL_COUNTS[difficulty, split]
         wanted = [count / sum(mix) for count in mix]
         label = "the method" if split == "train" else None
         levels.plot(places, wanted, "D", color=INK, markersize=5, label=label, linestyle="none")
@@ -155,7 +155,7 @@ def draw(title: str, splits: Mapping[str, Sequence[Scenario]], difficulty: str) 
         shares = [both.share(demand, level) for level in range(1, 6)]
         demands.bar(places, shares, 0.9 * width, color=_COLORS[number], label=demand.replace("_", " "))
         label = "the method" if number == 0 else None
-        demands.plot(places, fds.DEMAND_WEIGHTS[demand], "D", color=INK, markersize=4, label=label)
+        demands.plot(places, generator.DEMAND_WEIGHTS[demand], "D", color=INK, markersize=4, label=label)
     demands.set_xticks(range(1, 6), [f"level {level}" for level in range(1, 6)])
     demands.set_title("Demands, given the level")
 
@@ -188,8 +188,8 @@ def draw(title: str, splits: Mapping[str, Sequence[Scenario]], difficulty: str) 
 def run() -> None:
     """Prints the card of the records that the flags name, and draws it if asked."""
     data = command.CONFIG.value.data
-    directory = dataset.prepare(data.difficulty, data.path, data.dir)
-    splits = {split: list(dataset.Records(directory, split)) for split in ("train", "test")}
+    directory = tfds_dataset.prepare(data.difficulty, data.path, data.dir)
+    splits = {split: list(tfds_dataset.Records(directory, split)) for split in ("train", "test")}
     title = f"fds/{directory.parent.name}: " + (data.path or f"generated, {data.difficulty}")
     print(markdown(title, splits, data.difficulty))
     if _PNG.value:

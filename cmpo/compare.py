@@ -2,8 +2,8 @@
 
 Both are files that `cmpo.evaluate` wrote, on the same scenarios with the same seeds. The table gives A minus B,
 dialogue by dialogue: pairs share customer, order and demand, so that a difference is known better than either mean.
-What else differs is said below, field by field; what makes the numbers incomparable (`cmpo.conditions`) is refused,
-unless --allow_different asks for it, which pairs the dialogues that both have.
+What else differs is said below, field by field; what makes the numbers incomparable (`cmpo.evaluation.conditions`) is
+refused, unless --allow_different asks for it, which pairs the dialogues that both have.
 """
 
 from collections.abc import Mapping
@@ -11,7 +11,8 @@ from typing import Any
 
 from absl import flags
 
-from cmpo import command, conditions, measures, results
+from cmpo.cli import command
+from cmpo.evaluation import conditions, measures, results
 
 _RESULT = flags.DEFINE_string("result", None, "JSON file of an evaluation.")
 _AGAINST = flags.DEFINE_string("against", None, "JSON file of the evaluation to subtract.")

@@ -1,10 +1,10 @@
 """Writes demonstrations: ``python -m cmpo.demonstrate --config=configs/fds.py --agent=oracle --out=demos.jsonl``.
 
-The agent that --agent names (see `cmpo.agents`) plays --scenarios training scenarios --repeats times each. The reward
-of a dialogue is the method's without its price: config.algo.outcome_weight times the satisfaction plus
+The agent that --agent names (see `cmpo.cli.agents`) plays --scenarios training scenarios --repeats times each. The
+reward of a dialogue is the method's without its price: config.algo.outcome_weight times the satisfaction plus
 config.algo.process_weight times the mean of the judge's scores. `select` says which are kept: at most one dialogue of
-each scenario, the best by reward that keep the vouchers among them within config.pid.target. To train on them:
-``python -m cmpo.main --config.sft.path=demos.jsonl …``.
+each scenario, the best by reward that keep the vouchers among them within config.pid.target. To train on them: ``python
+-m cmpo.main --config.sft.path=demos.jsonl …``.
 """
 
 import pathlib
@@ -14,10 +14,13 @@ import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
 
-from cmpo import agents, command, data, demonstrations, files, metrics, processes, rollout
-from cmpo.interrupt import Interrupts
-from cmpo.journal import Page
-from cmpo.workdir import fingerprint, shapes_evaluation
+from cmpo.cli import agents, command
+from cmpo.distributed import processes
+from cmpo.run import files, run_log
+from cmpo.run.interrupt import Interrupts
+from cmpo.run.journal import Page
+from cmpo.run.workdir import fingerprint, shapes_evaluation
+from cmpo.training import collecting, demonstrations, tasks
 from rollouts.seeds import fold
 from rollouts.types import COSTS, Dialogue
 
@@ -64,9 +67,9 @@ def run() -> None:
     """Plays, selects, writes the file and says what is in it."""
     config, out = command.CONFIG.value, pathlib.Path(command.OUT.value)
     files.make_room(out)
-    clients = rollout.chat_clients(config)
+    clients = collecting.chat_clients(config)
     agent = agents.load(config, command.WORKDIR.value)
-    source = data.source(config.data, config.train.seed)
+    source = tasks.source(config.data, config.train.seed)
     scenarios = source.train(0, _SCENARIOS.value or config.sft.dialogues)
     seed = fold(config.train.seed, "demonstrations")
     identity = [agent.name, agent.step or 0, agent.opened.identity, _REPEATS.value]
@@ -74,10 +77,10 @@ def run() -> None:
     with (
         Page(out.with_name(f"{out.stem}.played"), head) as page,
         Interrupts() as interrupts,
-        rollout.telling(lambda: "what was answered is kept"),
+        collecting.telling(lambda: "what was answered is kept"),
     ):
         options = {"clients": clients, "page": page, "stopping": lambda: interrupts.received}
-        dialogues = rollout.collect(config, agent.opened, scenarios, repeats=_REPEATS.value, seed=seed, **options)
+        dialogues = collecting.collect(config, agent.opened, scenarios, repeats=_REPEATS.value, seed=seed, **options)
     kept = select(dialogues, lambda dialogue: reward(config, dialogue), config.pid.target)
     if not kept:
         budget = f"{config.pid.target:.0%} vouchers"
@@ -88,7 +91,7 @@ def run() -> None:
     page.remove()
     for name, some in (("played", dialogues), ("kept", kept)):
         form = "{satisfaction:.2f} satisfaction, {voucher_rate:.1%} vouchers, {process_reward:.2f} process reward"
-        print(f"{name}: {len(some)} dialogues, " + form.format(**metrics.rollout_record(some)))
+        print(f"{name}: {len(some)} dialogues, " + form.format(**run_log.rollout_record(some)))
     print(f"written to {out}")
 
 

@@ -1,7 +1,7 @@
 """Evaluates an agent on held-out scenarios: ``python -m cmpo.evaluate --config=configs/fds.py --workdir=DIR``.
 
-``--agent`` says who serves the customers, see `cmpo.agents`; by default the checkpoint in DIR. docs/evaluation.md says
-what is measured and how; ``python -m cmpo.compare`` sets two results side by side. --out is the JSON file to write
+``--agent`` says who serves the customers, see `cmpo.cli.agents`; by default the checkpoint in DIR. docs/evaluation.md
+says what is measured and how; ``python -m cmpo.compare`` sets two results side by side. --out is the JSON file to write
 (DIR/evaluation_AGENT.json), beside which the dialogues go; a run's page shows every evaluation_*.json in its directory.
 """
 
@@ -18,13 +18,17 @@ from absl import flags
 from ml_collections import ConfigDict
 
 import rollouts
-from cmpo import agents, command, conditions, data, files, measures, metrics, processes, rollout
-from cmpo.interrupt import Interrupts
-from cmpo.journal import Page
+from cmpo.cli import agents, command
+from cmpo.distributed import processes
+from cmpo.evaluation import conditions, measures
 from cmpo.report import write_report
-from cmpo.workdir import fingerprint, shapes_evaluation
-from rollouts import fds
-from rollouts.judge import Evaluation
+from cmpo.run import files, run_log
+from cmpo.run.interrupt import Interrupts
+from cmpo.run.journal import Page
+from cmpo.run.workdir import fingerprint, shapes_evaluation
+from cmpo.training import collecting, tasks
+from rollouts.domains.fds import generator
+from rollouts.domains.fds.judge import Evaluation
 from rollouts.seeds import fold
 from rollouts.types import Dialogue, Scenario
 
@@ -41,9 +45,9 @@ class Played(NamedTuple):
 
 def evaluate(
     config: ConfigDict,
-    served_by: rollout.Agents,
+    served_by: collecting.Agents,
     seeds: int,
-    clients: rollout.Clients | None = None,
+    clients: collecting.Clients | None = None,
     *,
     pages: Callable[[int], contextlib.AbstractContextManager[Page | None]] = lambda seed: contextlib.nullcontext(),
     stopping: Callable[[], bool] = lambda: False,
@@ -52,15 +56,15 @@ def evaluate(
 
     What is paid for is kept in the page of its seed; for `stopping`, and what is raised, see `rollout.collect`.
     """
-    source = data.source(config.data, config.train.seed)
-    clients = clients or rollout.chat_clients(config)
+    source = tasks.source(config.data, config.train.seed)
+    clients = clients or collecting.chat_clients(config)
     numbers = range(config.eval.seed, config.eval.seed + seeds)
     sets = {seed: source.held_out(config.eval.scenarios, seed) for seed in numbers}
     for scenarios in sets.values():
         served_by.check(scenarios)
     played, rounds = [], 1 + bool(config.eval.evaluators)
     total = seeds * config.eval.scenarios * rounds
-    with metrics.progress(total, description="evaluation", every=max(1, total // 10)) as bar:
+    with run_log.progress(total, description="evaluation", every=max(1, total // 10)) as bar:
 
         def done() -> None:
             bar.update({})
@@ -69,10 +73,10 @@ def evaluate(
             with pages(seed) as page:
                 shared = {"clients": clients, "done": done, "page": page, "stopping": stopping}
                 randomness = fold(seed, "evaluate")
-                dialogues = rollout.collect(config, served_by, scenarios, repeats=1, seed=randomness, **shared)
+                dialogues = collecting.collect(config, served_by, scenarios, repeats=1, seed=randomness, **shared)
                 evaluations: Sequence[Mapping[str, Evaluation]] = [{}] * len(dialogues)
                 if config.eval.evaluators:
-                    evaluations = rollout.evaluate(config, dialogues, seed=fold(seed, "evaluators"), **shared)
+                    evaluations = collecting.evaluate(config, dialogues, seed=fold(seed, "evaluators"), **shared)
             played += [Played(seed, *pair) for pair in zip(dialogues, evaluations, strict=True)]
     return played
 
@@ -103,7 +107,7 @@ def result(
         "agent": agent,
         "step": step,
         **{name: {key: settings[field][key] for key in ("url", "model")} for name, field in asked.items()},
-        "prompts": fds.prompt_hashes(),
+        "prompts": generator.prompt_hashes(),
         "code": _code(),
         "since_training": None if run is None else conditions.since_training(run, settings),
         "summary": measures.summarize(rows),
@@ -115,7 +119,7 @@ def result(
         "config": settings,
         "dialogues": rows,
     }
-    return metrics.plain(found)
+    return run_log.plain(found)
 
 
 def report(found: Mapping[str, Any]) -> str:
@@ -139,7 +143,7 @@ def run() -> None:
     Where that is stopped, what was paid for is kept beside --out, and the same command goes on from there.
     """
     config, workdir = command.CONFIG.value, command.WORKDIR.value
-    clients = rollout.chat_clients(config)  # what is wrong with them is said before a model is loaded
+    clients = collecting.chat_clients(config)  # what is wrong with them is said before a model is loaded
     agent = agents.load(config, workdir)
     slug = re.sub(r"[^\w.-]+", "-", agent.name)
     out = pathlib.Path(command.OUT.value or pathlib.Path(workdir or ".") / f"evaluation_{slug}.json")
@@ -153,7 +157,7 @@ def run() -> None:
     def page(seed: int) -> Page:
         return pages.setdefault(seed, Page(out.with_name(f"{out.stem}.seed_{seed}"), head))
 
-    with Interrupts() as interrupts, rollout.telling(lambda: "what was answered is kept"):
+    with Interrupts() as interrupts, collecting.telling(lambda: "what was answered is kept"):
         options = {"pages": page, "stopping": lambda: interrupts.received}
         played = evaluate(config, agent.opened, _SEEDS.value, clients, **options)
     if not processes.is_first():
@@ -173,7 +177,7 @@ def write(out: pathlib.Path, found: Mapping[str, Any], played: Sequence[Played])
     """Writes a result, whole or not at all, and the dialogues beside it; returns where these are. Raises OSError."""
     files.replace(out, json.dumps(found, indent=2, allow_nan=False) + "\n")
     transcripts = out.with_suffix(".transcripts.jsonl")
-    metrics.write_lines(transcripts, [{"seed": one.seed, **metrics.transcript(one.dialogue)} for one in played])
+    run_log.write_lines(transcripts, [{"seed": one.seed, **run_log.transcript(one.dialogue)} for one in played])
     return transcripts
 
 
@@ -183,7 +187,9 @@ def _counts(counts: Mapping[str, int]) -> str:
 
 def _digest(scenarios: Sequence[Scenario]) -> str:
     """SHA-256 of scenarios and of the prompts made of them: the same only where all of that is."""
-    return hashlib.sha256(repr([(scenario, fds.user_prompt(scenario)) for scenario in scenarios]).encode()).hexdigest()
+    return hashlib.sha256(
+        repr([(scenario, generator.user_prompt(scenario)) for scenario in scenarios]).encode()
+    ).hexdigest()
 
 
 def _code() -> str:

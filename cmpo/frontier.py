@@ -1,8 +1,8 @@
 """Evaluated agents beside the best there is: ``python -m cmpo.frontier EVALUATION.json … --out=frontier.svg``.
 
-Draws satisfaction over voucher rate, the embedded gym's exact frontier (`rollouts.embedded.oracle`) and every agent
-whose evaluation (`python -m cmpo.evaluate`) is named, and prints how far each is from it. The format of the picture is
-its file's ending: svg, png, pdf.
+Draws satisfaction over voucher rate, the embedded gym's exact frontier (`rollouts.domains.fds.embedded.oracle`) and
+every agent whose evaluation (`python -m cmpo.evaluate`) is named, and prints how far each is from it. The format of the
+picture is its file's ending: svg, png, pdf.
 """
 
 import argparse
@@ -17,14 +17,15 @@ import numpy as np
 from matplotlib import ticker
 from matplotlib.figure import Figure
 
-from cmpo import conditions, files, results
-from cmpo.curves import GREY, INK, legend, style
-from rollouts import fds
-from rollouts.embedded import oracle
-from rollouts.embedded.oracle import Frontier
+from cmpo.evaluation import conditions, results
+from cmpo.reports.plots import GREY, INK, legend, style
+from cmpo.run import files
+from rollouts.domains.fds import generator
+from rollouts.domains.fds.embedded import oracle
+from rollouts.domains.fds.embedded.oracle import Frontier
 
 _TURNS = 7
-"""Of the agent: with as many, patience ends every conversation first (`rollouts.embedded.oracle`)."""
+"""Of the agent: with as many, patience ends every conversation first (`rollouts.domains.fds.embedded.oracle`)."""
 
 WORST = (1.0, 1.0)
 """The reference point of hypervolumes: a voucher for everybody, and the lowest satisfaction."""
@@ -86,7 +87,7 @@ def is_known(evaluation: Mapping[str, Any]) -> bool:
     And as many turns as the frontier takes, and anything to set beside it: not every dialogue failed.
     """
     user, data, episode = (evaluation["config"][section] for section in ("user", "data", "episode"))
-    dealt = not data["path"] and (data["difficulty"], "test") in fds.LEVEL_COUNTS
+    dealt = not data["path"] and (data["difficulty"], "test") in generator.LEVEL_COUNTS
     met = user["url"] == "embedded" and dealt and episode["max_turns"] >= _TURNS
     return met and evaluation["summary"]["satisfaction"]["mean"] is not None
 

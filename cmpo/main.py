@@ -6,16 +6,17 @@ import sys
 from absl import flags
 from ml_collections import ConfigDict
 
-from cmpo import command, demonstrations, plan, processes, report, rollout, setup
-from cmpo import data as scenario_data
-from cmpo import model as policy
-from cmpo.ahead import Ahead
-from cmpo.interrupt import Interrupted, Interrupts
-from cmpo.lock import sole_use
-from cmpo.records import Records
-from cmpo.state import TrainState
-from cmpo.trainer import Trainer
-from cmpo.workdir import claim, progress
+from cmpo import report
+from cmpo.cli import command
+from cmpo.distributed import processes
+from cmpo.run.interrupt import Interrupted, Interrupts
+from cmpo.run.lock import sole_use
+from cmpo.run.recorder import Records
+from cmpo.run.train_state import TrainState
+from cmpo.run.workdir import claim, progress
+from cmpo.training import build, collecting, demonstrations, memory_plan, model_source, tasks
+from cmpo.training.prefetch import Ahead
+from cmpo.training.trainer import Trainer
 
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Only say what the run would take on each device, and whether it fits.")
 _DEVICES = flags.DEFINE_string(
@@ -31,17 +32,17 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> TrainState | None:
 
     Returns the final state, or None where the run was asked to stop before its first step.
     """
-    weights = policy.source(config, workdir)
-    setup.check_settings(config, weights)
+    weights = model_source.source(config, workdir)
+    build.check_settings(config, weights)
     if config.sft.path and not progress(workdir)[1]:
         demonstrations.read(config.sft.path)
-    source = scenario_data.source(config.data, config.train.seed)
-    clients = rollout.chat_clients(config, workdir)
+    source = tasks.source(config.data, config.train.seed)
+    clients = collecting.chat_clients(config, workdir)
     sft_steps, last = config.train.sft_steps, config.train.sft_steps + config.train.rl_steps
     with sole_use(workdir), Interrupts() as interrupts:
         processes.once(lambda: claim(workdir, config))
         try:
-            prepared = setup.prepare(config, workdir, source, weights, clients, lambda: interrupts.received)
+            prepared = build.prepare(config, workdir, source, weights, clients, lambda: interrupts.received)
         except Interrupted as reason:
             print(" ".join([f"{workdir}: {reason}", *reason.__notes__]))
             return None
@@ -60,7 +61,9 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> TrainState | None:
                 one_step = trainer.sft_step if number < sft_steps else trainer.rl_step
                 try:
                     state, record, dialogues = one_step(state)
-                except rollout.STOPS as reason:  # the state is that before the step; what was played is in the journal
+                except (
+                    collecting.STOPS
+                ) as reason:  # the state is that before the step; what was played is in the journal
                     save()
                     if isinstance(reason, Interrupted):
                         break
@@ -92,8 +95,10 @@ def run() -> None:
     """Trains what the flags name, or says what that would take."""
     config, workdir = command.CONFIG.value, command.WORKDIR.value
     if _DRY_RUN.value:
-        source = policy.source(config, pathlib.Path(workdir) if workdir else None, download=False)
-        print(plan.dry_run(config, policy.architecture(config, source), plan.devices(_DEVICES.value)))
+        source = model_source.source(config, pathlib.Path(workdir) if workdir else None, download=False)
+        print(
+            memory_plan.dry_run(config, model_source.architecture(config, source), memory_plan.devices(_DEVICES.value))
+        )
     elif workdir:
         state = train(config, pathlib.Path(workdir))
         if state is None or int(state.step) < config.train.sft_steps + config.train.rl_steps:

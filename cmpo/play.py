@@ -1,9 +1,9 @@
 """A person at the table: ``python -m cmpo.play --config=configs/fds.py --role=customer --agent=generous``.
 
-With ``--role=customer`` you complain to the agent that --agent names (see `cmpo.agents`; a trained one needs --workdir)
-and rate it; with ``--role=agent`` you serve the config's user. The judge's verdict on each turn of the agent is shown.
-A command plays one dialogue, each time of the next held-out scenario, and keeps it below --out (runs/play) as a run
-keeps its transcripts. Ctrl-D or Ctrl-C ends it; it is then kept as a dialogue that failed because somebody left.
+With ``--role=customer`` you complain to the agent that --agent names (see `cmpo.cli.agents`; a trained one needs
+--workdir) and rate it; with ``--role=agent`` you serve the config's user. The judge's verdict on each turn of the agent
+is shown. A command plays one dialogue, each time of the next held-out scenario, and keeps it below --out (runs/play) as
+a run keeps its transcripts. Ctrl-D or Ctrl-C ends it; it is then kept as a dialogue that failed because somebody left.
 """
 
 import asyncio
@@ -15,8 +15,11 @@ from collections.abc import Callable, Mapping, Sequence
 from absl import flags
 from ml_collections import ConfigDict
 
-from cmpo import agents, command, data, metrics, rollout
-from rollouts import chat, episode, play, rubrics
+from cmpo.cli import agents, command
+from cmpo.run import run_log
+from cmpo.training import collecting, tasks
+from rollouts import chat, play
+from rollouts.domains.fds import rubrics, rules
 from rollouts.seeds import fold
 from rollouts.types import Dialogue, DialogueError, Message, Scenario
 
@@ -54,7 +57,7 @@ class Customer:
 
     async def chat(self, messages: Sequence[Message], *, seed: int) -> str:
         """Shows what the agent said, and the verdict on it, and returns what the person answers."""
-        if messages[-1].content == episode.BEGIN:
+        if messages[-1].content == rules.BEGIN:
             self._show(f"{messages[0].content}\n\n{_AS_CUSTOMER}\n")
         else:
             self._show(f"agent> {messages[-1].content}")
@@ -131,9 +134,9 @@ def _verdict(answer: str) -> str:
 
 def sit(
     config: ConfigDict,
-    clients: rollout.Clients,
+    clients: collecting.Clients,
     role: str,
-    served_by: rollout.Agents | None,
+    served_by: collecting.Agents | None,
     scenario: Scenario,
     seed: int,
     read: Read,
@@ -143,7 +146,7 @@ def sit(
     keyboard = Keyboard(read)
 
     async def talk() -> Dialogue:
-        async with rollout.table(config, clients) as table:
+        async with collecting.table(config, clients) as table:
             verdicts = Verdicts(table.judge, show)
             table = dataclasses.replace(table, judge=verdicts)
             if role == "agent":
@@ -158,10 +161,10 @@ def sit(
 def run() -> None:
     """Plays the next scenario with whom the flags name, and keeps the transcript."""
     config, role, out = command.CONFIG.value, _ROLE.value, pathlib.Path(command.OUT.value or "runs/play")
-    clients = rollout.chat_clients(config)
+    clients = collecting.chat_clients(config)
     served_by = agents.load(config, command.WORKDIR.value).opened if role == "customer" else None
     done = max((int(path.stem.removeprefix("step_")) for path in out.glob("transcripts/step_*.jsonl")), default=0)
-    source = data.source(config.data, config.train.seed)
+    source = tasks.source(config.data, config.train.seed)
     scenario = source.held_out(done + 1, config.eval.seed)[done]
     signal.signal(signal.SIGINT, _interrupt)
     try:
@@ -171,14 +174,14 @@ def run() -> None:
         print("\nended; nothing was kept")
         return
     print(f"\n{_ending(dialogue)}")
-    with metrics.RunLog(out) as log:
+    with run_log.RunLog(out) as log:
         print(f"kept in {log.transcripts(done + 1, [dialogue])}")
 
 
 def _ending(dialogue: Dialogue) -> str:
     if dialogue.failure:
         return f"failed ({dialogue.failure}): {dialogue.failure_message}"
-    record = metrics.rollout_record([dialogue])
+    record = run_log.rollout_record([dialogue])
     lines = [f"customer> {dialogue.last_words}"] if _ROLE.value == "agent" and dialogue.last_words else []
     voucher = "one voucher" if record["voucher_rate"] else "no voucher"
     summary = f"satisfaction {record['satisfaction']:g} of 5, {voucher}, process reward {record['process_reward']:.2f}"

@@ -14,7 +14,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cmpo import conditions, curves, files, frontier, measures, metrics, results
+from cmpo import frontier
+from cmpo.evaluation import conditions, measures, results
+from cmpo.reports import plots
+from cmpo.run import files, run_log
 from rollouts.types import FORMAT_ERRORS, LEVELS
 
 _TRANSCRIPTS = 6
@@ -44,8 +47,8 @@ def write_report(workdir: str | os.PathLike) -> pathlib.Path:
     name = config.get("name") or pathlib.Path(workdir).resolve().name
     sections = [
         _header(name, config, records),
-        _latest(curves.of_phase(records, "rl"), target),
-        f"<figure>{curves.svg(curves.draw(records, target))}</figure>",
+        _latest(plots.of_phase(records, "rl"), target),
+        f"<figure>{plots.svg(plots.draw(records, target))}</figure>",
         _failures(records),
         _evaluations(pathlib.Path(workdir)),
         _transcripts(pathlib.Path(workdir, "transcripts"), records[-1]["step"] if records else 0),
@@ -59,8 +62,8 @@ def write_report(workdir: str | os.PathLike) -> pathlib.Path:
 
 def _header(name: str, config: Mapping, records: Sequence[Mapping]) -> str:
     parts = [
-        *(f"{len(curves.of_phase(records, phase))} {phase.upper()} steps" for phase in ("sft", "rl")),
-        f"{sum(record.get('dialogues_ok', 0) for record in curves.of_phase(records, 'rl')):,} dialogues",
+        *(f"{len(plots.of_phase(records, phase))} {phase.upper()} steps" for phase in ("sft", "rl")),
+        f"{sum(record.get('dialogues_ok', 0) for record in plots.of_phase(records, 'rl')):,} dialogues",
     ]
     for section, field in (("algo", "name"), ("data", "difficulty"), ("user", "model"), ("judge", "model")):
         if value := config.get(section, {}).get(field):
@@ -113,7 +116,7 @@ def _evaluations(workdir: pathlib.Path) -> str:
     head = ["evaluation", "step", "user", "difficulty", *headings, "dialogues"]
     notes = [f"<p class=muted>{_text(line)}</p>" for line in frontier.caveats(read)]
     pictures = [
-        f"<figure class=half>{curves.svg(frontier.draw(difficulty, agents))}</figure>"
+        f"<figure class=half>{plots.svg(frontier.draw(difficulty, agents))}</figure>"
         for difficulty, agents in _alike(read)
     ]
     return "\n".join(["<h2>Evaluations</h2>", *([_table(head, rows)] if rows else []), *unread, *notes, *pictures])
@@ -150,7 +153,7 @@ def _transcripts(folder: pathlib.Path, step: int) -> str:
     there = sorted(path for path in folder.glob("step_*.jsonl") if int(path.stem.removeprefix("step_")) <= step)
     if not there:
         return ""
-    cards = "\n".join(_card(dialogue) for dialogue in _choose(metrics.read_lines(there[-1])))
+    cards = "\n".join(_card(dialogue) for dialogue in _choose(run_log.read_lines(there[-1])))
     heading = f"Dialogues of step {int(there[-1].stem.removeprefix('step_'))}"
     return f"<h2>{heading}</h2>\n<div class=cards>{cards}</div>"
 
@@ -226,7 +229,7 @@ def _load(workdir: str | os.PathLike) -> tuple[list[dict], dict, float | None]:
     config = files.read_object(path)
     controller = config.get("pid")
     target = controller.get("target") if isinstance(controller, Mapping) else None
-    return metrics.read(workdir), config, target[0] if isinstance(target, list) else target
+    return run_log.read(workdir), config, target[0] if isinstance(target, list) else target
 
 
 _STYLE = """
@@ -286,7 +289,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(write_report(arguments.workdir))
         if arguments.png:
             records, _, target = _load(arguments.workdir)
-            curves.draw(records, target).savefig(arguments.png, dpi=150)
+            plots.draw(records, target).savefig(arguments.png, dpi=150)
             print(arguments.png)
     except (OSError, ValueError) as error:
         print(error, file=sys.stderr)

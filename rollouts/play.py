@@ -8,7 +8,8 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from rollouts import chat, episode, fds, judge, rubrics
+from rollouts import chat
+from rollouts.domains.fds import generator, judge, rubrics, rules
 from rollouts.seeds import fold
 from rollouts.types import PRINCIPLES, Dialogue, DialogueError, Message, Scenario, Turn
 
@@ -127,31 +128,31 @@ async def play(
     """Plays one dialogue. All randomness follows from `seed`, the judge's from `judge_seed` where there is one."""
     turns, verdicts, last_words = [], [], ""
     judge_seed = seed if judge_seed is None else judge_seed
-    state = episode.State()
+    state = rules.State()
     session = await agent.open(scenario, fold(seed, "agent"))
     try:
         try:
             prompt = rubrics.PROCESS.prompt(scenario)
-            to_user = [Message("system", fds.user_prompt(scenario)), Message("user", episode.BEGIN)]
+            to_user = [Message("system", generator.user_prompt(scenario)), Message("user", rules.BEGIN)]
             said: list[judge.Said] = []
             words = await table.user.chat(to_user, seed=fold(seed, "user", 0))
             while True:
-                message = Message("user", episode.without_marks(words))
+                message = Message("user", rules.without_marks(words))
                 sample = await session.reply(message, fold(seed, "turn", state.turns))
                 if sample.stop == "context":
                     if not state.end:  # a rating stands, with or without a farewell
                         state = state._replace(end="context", outcome=0.0)
                     break
                 already_over, before = state.end, state
-                state, reply, cost = episode.agent_step(
+                state, reply, cost = rules.agent_step(
                     state, sample.text, truncated=sample.stop == "length", format_outcome=table.format_outcome
                 )
                 turns.append(_turn(message.content, sample, reply, cost))
                 if reply is None:
                     break
-                voucher = episode.issued(before, reply.action)
+                voucher = rules.issued(before, reply.action)
                 heard = chat.clean_response(reply.response)  # the judge reads what the customer reads
-                earlier = episode.issued(before, "chat")
+                earlier = rules.issued(before, "chat")
                 said += [judge.Said("customer", message.content, earlier), judge.Said("agent", heard, voucher)]
                 if table.judge is not None:
                     request, randomness = judge.messages(prompt, said), fold(judge_seed, "judge", len(turns))
@@ -161,10 +162,10 @@ async def play(
                     break
                 to_user += [
                     Message("assistant", words),
-                    Message("user", episode.with_state_line(reply.response, voucher)),
+                    Message("user", rules.with_state_line(reply.response, voucher)),
                 ]
                 words = await table.user.chat(to_user, seed=fold(seed, "user", state.turns))
-                state = episode.user_step(state, words, max_turns=table.max_turns)
+                state = rules.user_step(state, words, max_turns=table.max_turns)
                 last_words = words if state.end else ""
                 if state.end and not (table.farewell and state.end == "rated"):
                     break

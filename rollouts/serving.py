@@ -9,7 +9,7 @@ import uvicorn
 from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 
-from rollouts.proxies import is_loopback
+from rollouts.endpoints.proxies import is_loopback
 
 OPEN = ("/health",)
 """Paths that need no key."""

@@ -57,7 +57,7 @@ class Order:
 
     items: str  # "Beef Burger*1, Cola*2"
     merchant: str
-    complaint: str  # a key of `rollouts.fds.COMPLAINTS`
+    complaint: str  # a key of `rollouts.domains.fds.generator.COMPLAINTS`
     supported: bool | None  # does the platform's record support the complaint? None: it is silent
     record: str  # what the platform's record says, one sentence; "" if it is silent
     signals: tuple[tuple[str, str], ...]  # (name, value) pairs as the agent sees them

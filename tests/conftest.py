@@ -6,7 +6,7 @@ import pathlib
 import hypothesis
 import jax
 
-from cmpo import command
+from cmpo.cli import command
 
 # Tests compile a hundred small programs and run each a few times: optimizing them costs more than it gains.
 QUICK = ["--xla_backend_optimization_level=0", "--xla_llvm_disable_expensive_passes=true"]
@@ -33,7 +33,15 @@ hypothesis.settings.register_profile("same", deadline=None, derandomize=True)
 hypothesis.settings.register_profile("100k", deadline=None, max_examples=100_000)
 hypothesis.settings.load_profile("same")
 
-LONG = ("main_test", "step_test", "processes_test", "transfer_test", "ahead_test", "evaluate_test", "engine_test")
+LONG = (
+    "main_test",
+    "update_step_test",
+    "processes_test",
+    "transfer_test",
+    "prefetch_test",
+    "evaluate_test",
+    "engine_test",
+)
 
 
 def pytest_collection_modifyitems(items):

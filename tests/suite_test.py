@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from tests.runs import ROOT
+from tests.builders.runs import ROOT
 
 FATAL = {  # what a test does, and what is to be read of it
     "os.write(2, b'the library says why'); os.abort()": "the library says why",

@@ -30,7 +30,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from benchmarks import contest
 from benchmarks.gpu import device, drawing, learning, playing
 from benchmarks.gpu.device import Record, Sizes
-from cmpo import command, plan
+from cmpo.cli import command
+from cmpo.training import memory_plan
 
 PARTS: dict[str, Callable[[Sizes], Iterator[Record]]] = {  # what is wanted most comes first
     "ceilings": device.ceilings,
@@ -123,7 +124,7 @@ def environment() -> dict[str, str]:
     """What JAX is told: one GPU, and as much of its memory as a plan may fill, instead of three quarters."""
     told = {"CUDA_VISIBLE_DEVICES": os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0]}
     if "XLA_PYTHON_CLIENT_MEM_FRACTION" not in os.environ:  # the older name; both at once are an error
-        told["XLA_CLIENT_MEM_FRACTION"] = os.environ.get("XLA_CLIENT_MEM_FRACTION", str(plan.USABLE))
+        told["XLA_CLIENT_MEM_FRACTION"] = os.environ.get("XLA_CLIENT_MEM_FRACTION", str(memory_plan.USABLE))
     return os.environ | told
 
 

@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 
 from benchmarks import contest
 from benchmarks.gpu import profiles
-from cmpo import model as policy
+from cmpo.training import model_source
 from configs import fds
 from models import qwen2
 
@@ -63,7 +63,7 @@ def settings(size: str, sizes: Sizes, **changes) -> tuple[ConfigDict, qwen2.Qwen
     config = fds.get_config(f"model=qwen2.5-{size}")
     config.model.initializer_range = 0.02
     config.update_from_flattened_dict({**sizes.changes, **changes})
-    return config, policy.architecture(config, None)
+    return config, model_source.architecture(config, None)
 
 
 def record(what: str, ours: float, peer: float, peer_name: str, unit: str, note: str, *, less: bool = False) -> Record:

@@ -10,12 +10,12 @@ import numpy as np
 
 from benchmarks.gpu import device
 from benchmarks.gpu.device import Record, Sizes
-from cmpo import batch, sharding, step
-from cmpo import model as policy
+from cmpo.distributed import sharding
+from cmpo.training import model_source, packing, update_step
 from models import cache, qwen2
-from rollouts import sampling
-from rollouts.engine import Engine
-from rollouts.sampling import Sampling
+from rollouts.engine import sampling
+from rollouts.engine.engine import Engine
+from rollouts.engine.sampling import Sampling
 
 
 def decode(size: str, sizes: Sizes) -> Iterator[Record]:
@@ -80,7 +80,7 @@ def gap(size: str, sizes: Sizes) -> Iterator[Record]:
     options = {"chunk": config.engine.chunk, "steps": config.engine.steps, "temperature": config.engine.temperature}
     engine = Engine(model, 0, Sampling(slots=count, capacity=prompt + new + 1, max_new_tokens=new, **options))
     mesh = sharding.make_mesh(devices=[device.accelerator()])
-    params = policy.trained(model, mesh, None, 0)
+    params = model_source.trained(model, mesh, None, 0)
     engine.load(jax.jit(lambda params: qwen2.cast(model, params))(params))
     prompts = np.random.default_rng(0).integers(1, model.vocab_size, (count, prompt)).astype(np.int32)
 
@@ -94,12 +94,14 @@ def gap(size: str, sizes: Sizes) -> Iterator[Record]:
     for ids, turn in zip(prompts, asyncio.run(drawn()), strict=True):
         mask = np.arange(len(ids) + len(turn.ids)) >= len(ids)
         logprobs = np.concatenate([np.zeros(len(ids)), turn.logprobs])
-        streams.append(batch.Stream(np.concatenate([ids, turn.ids]), mask, logprobs, np.zeros(len(mask))))
-    host = batch.pack(streams, row_length=prompt + new)
+        streams.append(packing.Stream(np.concatenate([ids, turn.ids]), mask, logprobs, np.zeros(len(mask))))
+    host = packing.pack(streams, row_length=prompt + new)
     packed = sharding.rows(mesh, host, 1)
 
     def score(dtype: str, precision: str | None = None) -> np.ndarray:
-        scorer = step.make_score(dataclasses.replace(model, dtype=dtype), mesh, temperature=config.engine.temperature)
+        scorer = update_step.make_score(
+            dataclasses.replace(model, dtype=dtype), mesh, temperature=config.engine.temperature
+        )
         with jax.default_matmul_precision(precision):
             return np.asarray(scorer({}, params, packed)).reshape(host.mask.shape)[host.mask]
 

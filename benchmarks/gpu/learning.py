@@ -12,12 +12,12 @@ from ml_collections import ConfigDict
 
 from benchmarks.gpu import device
 from benchmarks.gpu.device import Record, Sizes
-from cmpo import batch, plan, setup, sharding, step
-from cmpo import model as policy
+from cmpo.distributed import sharding
+from cmpo.training import build, memory_plan, model_source, packing, update_step
 from models import lora, qwen2
 
 HELD = ("parameters that are trained, float32", "parameters that are frozen", "moments of the optimizer")
-"""What an update alone holds of what `cmpo.plan` says a run always does."""
+"""What an update alone holds of what `cmpo.training.memory_plan` says a run always does."""
 
 
 def update(size: str, sizes: Sizes, **changes) -> Iterator[Record]:
@@ -25,10 +25,10 @@ def update(size: str, sizes: Sizes, **changes) -> Iterator[Record]:
     config, model = device.settings(size, sizes, **changes)
     mesh = sharding.make_mesh(devices=[device.accelerator()])
     ceiling = max(device.products(sizes).values())
-    optimizer = setup.optimizers(config)["rl"]
-    loss = step.cmpo_share(**{name: config.algo[name] for name in ("clip_low", "clip_high", "kl_weight")})
+    optimizer = build.optimizers(config)["rl"]
+    loss = update_step.cmpo_share(**{name: config.algo[name] for name in ("clip_low", "clip_high", "kl_weight")})
     frozen = device.random_weights(model) if model.lora_rank else {}
-    params = policy.trained(model, mesh, None, 0)
+    params = model_source.trained(model, mesh, None, 0)
     state, values = (params, jax.jit(optimizer.init)(params)), {}
     del params  # the update takes it over
     name = f"update of Qwen2.5-{size.upper()}" + (f", LoRA of rank {model.lora_rank}" if model.lora_rank else "")
@@ -36,7 +36,7 @@ def update(size: str, sizes: Sizes, **changes) -> Iterator[Record]:
     for length in sizes.lengths:
         host = rows(model, length, sizes)
         packed, extras = sharding.rows(mesh, (host, signals(model, host)), config.train.micro_rows)
-        jitted = step.make_update(model, mesh, optimizer, loss, temperature=config.engine.temperature)
+        jitted = update_step.make_update(model, mesh, optimizer, loss, temperature=config.engine.temperature)
         lowered = jitted.lower(*state, frozen, packed, extras)
         program, compiling = device.compiled(lowered)
 
@@ -69,7 +69,7 @@ def update(size: str, sizes: Sizes, **changes) -> Iterator[Record]:
     yield from device.costs(what, lambda program: jax.block_until_ready(work(program, alone)), lowered)
 
 
-def rows(model: qwen2.Qwen2Config, length: int, sizes: Sizes) -> batch.Rows:
+def rows(model: qwen2.Qwen2Config, length: int, sizes: Sizes) -> packing.Rows:
     """Full rows of random dialogues, a group in each.
 
     They share their prompt; of what follows, five tokens in eight count.
@@ -83,17 +83,17 @@ def rows(model: qwen2.Qwen2Config, length: int, sizes: Sizes) -> batch.Rows:
         for _ in range(members):
             tokens = np.concatenate([prompt, rng.integers(0, model.vocab_size, tail)])
             sampled = np.where(mask, -math.log(model.vocab_size), 0)  # about what the model thinks of them
-            streams.append(batch.Stream(tokens, mask, sampled, np.zeros(len(tokens)), group))
-    return batch.pack(streams, row_length=length, share=True)
+            streams.append(packing.Stream(tokens, mask, sampled, np.zeros(len(tokens)), group))
+    return packing.pack(streams, row_length=length, share=True)
 
 
-def signals(model: qwen2.Qwen2Config, host: batch.Rows) -> tuple[np.ndarray, np.ndarray]:
+def signals(model: qwen2.Qwen2Config, host: packing.Rows) -> tuple[np.ndarray, np.ndarray]:
     """Advantages and reference logprobs, [R, T] float32."""
     advantages = np.random.default_rng(1).choice([-1, 1], host.tokens.shape)
     return advantages.astype(np.float32), host.sampled_logprobs.copy()
 
 
-def operations(model: qwen2.Qwen2Config, host: batch.Rows) -> int:
+def operations(model: qwen2.Qwen2Config, host: packing.Rows) -> int:
     """Floating-point operations that one update of these rows cannot do without.
 
     A multiplication and an addition for each weight of a layer and token, once forward and twice backward; for the
@@ -113,7 +113,7 @@ def operations(model: qwen2.Qwen2Config, host: batch.Rows) -> int:
 def planned(config: ConfigDict, model: qwen2.Qwen2Config, length: int) -> int:
     """Bytes that `--dry_run` says an update takes, without what a run holds beside it."""
     config.train.row_length = length
-    needs = plan.needs(config, model, dict.fromkeys(sharding.AXES, 1))
+    needs = memory_plan.needs(config, model, dict.fromkeys(sharding.AXES, 1))
     return sum(needs["always"][item] for item in HELD) + sum(needs["updating"].values())
 
 

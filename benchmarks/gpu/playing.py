@@ -10,14 +10,13 @@ import numpy as np
 
 from benchmarks.gpu import device
 from benchmarks.gpu.device import Record, Sizes
-from cmpo import data as scenario_data
-from cmpo import demonstrations, rollout, setup, trainer
-from cmpo.ahead import Ahead
-from cmpo.interrupt import Interrupts
-from cmpo.journal import Journal
+from cmpo.run.interrupt import Interrupts
+from cmpo.run.journal import Journal
+from cmpo.training import build, collecting, demonstrations, tasks, trainer
+from cmpo.training.prefetch import Ahead
 from configs import fds
 from models import tokenizer as tokenizers
-from rollouts import grammar
+from rollouts.engine import grammar
 
 WORDS = 12  # free tokens that random weights may choose from: their turns end after about as many
 
@@ -25,13 +24,15 @@ WORDS = 12  # free tokens that random weights may choose from: their turns end a
 def rl_step(size: str, sizes: Sizes) -> Iterator[Record]:
     """The second of two steps of the trainer, against the embedded gym: seconds by phase."""
     config, model = device.settings(size, sizes, **sizes.played)
-    source, clients = scenario_data.source(config.data, config.train.seed), rollout.chat_clients(config)
+    source, clients = tasks.source(config.data, config.train.seed), collecting.chat_clients(config)
     scenarios = source.train(0, config.train.scenarios_per_step)
-    played = rollout.collect(config, rollout.scripted_agents("generous"), scenarios, repeats=1, seed=0, clients=clients)
+    played = collecting.collect(
+        config, collecting.scripted_agents("generous"), scenarios, repeats=1, seed=0, clients=clients
+    )
     conversations = [demonstrations.from_dialogue(dialogue) for dialogue in played if dialogue.ok]
     texts = (message.content for conversation in conversations for message in conversation)
     tokenizer = tokenizers.train(texts, min(fds.get_config().model.vocab_size, model.vocab_size))
-    prepared = setup.Prepared(conversations, tokenizer, model, None)
+    prepared = build.Prepared(conversations, tokenizer, model, None)
     with tempfile.TemporaryDirectory() as directory, Interrupts() as interrupts, Ahead() as ahead:
         with unittest.mock.patch.object(grammar, "turn_format", functools.partial(terse, grammar.turn_format)):
             made = trainer.Trainer(

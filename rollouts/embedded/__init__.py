@@ -1,1 +1,1 @@
-"""The embedded endpoint: rules (the latent state), reading, writing, and the ASGI app around them."""
+"""The command that serves the embedded endpoint of `rollouts.domains.fds.embedded`."""

@@ -5,7 +5,7 @@ import sys
 from absl import app, flags
 
 from rollouts import serving
-from rollouts.embedded.app import app as endpoint
+from rollouts.domains.fds.embedded.app import app as endpoint
 
 _HOST = flags.DEFINE_string("host", "127.0.0.1", "Address to serve at; any other than loopback needs a key.")
 _PORT = flags.DEFINE_integer("port", 8001, "Port to serve at.", lower_bound=1, upper_bound=65535)

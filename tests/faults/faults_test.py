@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from rollouts.client import ChatClient, Endpoint
+from rollouts.endpoints.client import ChatClient, Endpoint
 from rollouts.types import DialogueError, Message
 from tests.faults.server import FAULTS, Server
 

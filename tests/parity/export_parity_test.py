@@ -13,12 +13,12 @@ torch = pytest.importorskip("torch")
 
 import transformers  # noqa: E402
 
-from cmpo import demonstrations  # noqa: E402
+from cmpo.training import demonstrations  # noqa: E402
 from models import hf, lora, qwen2  # noqa: E402
 from models import tokenizer as tokenizers  # noqa: E402
 from models.hf import transfer  # noqa: E402
 from rollouts.types import Message  # noqa: E402
-from tests import runs  # noqa: E402
+from tests.builders import runs  # noqa: E402
 
 TEXTS = ["The soup is cold, and it's 12 o'clock. Where is the order? I am sorry to hear that. Ünïcödé 你好\n"] * 9
 TEMPLATE = (  # as Qwen2.5's, in a file of its own

@@ -1,0 +1,1 @@
+"""What is learnt from dialogues, an algorithm a file."""

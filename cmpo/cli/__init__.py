@@ -1,0 +1,1 @@
+"""What commands have in common: flags, errors in one line, and who serves the customers."""

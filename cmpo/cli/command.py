@@ -1,0 +1,90 @@
+"""What every command has in common: the flags that name a run, and foreseeable errors told in one line."""
+
+import os
+import pathlib
+import sys
+from collections.abc import Callable, MutableMapping, Sequence
+
+import jax
+from absl import app, flags, logging
+from ml_collections import ConfigDict, config_flags
+
+from cmpo.distributed import processes
+from cmpo.run import files, ranges
+from cmpo.training.collecting import STOPS
+
+CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, e.g. configs/fds.py:smoke.", lock_config=True)
+WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run.")
+OUT = flags.DEFINE_string("out", None, "Where to write; what, the command's documentation says.")
+
+_PATIENCE = "xla_cpu_collective_call_terminate_timeout_seconds"
+
+FORESEEN = (ValueError, OSError, FloatingPointError, *STOPS)
+"""Errors that come of input, endpoints or numbers, and whose message says it all."""
+
+
+def run(work: Callable[[], None], *, required: Sequence[str]) -> None:
+    """Parses the flags, `required` among them, and does `work`; a foreseeable error is one line and exit status 1."""
+    flags.mark_flags_as_required(required)
+
+    def main(_) -> None:
+        if not flags.FLAGS["verbosity"].present:
+            logging.set_verbosity(logging.WARNING)
+        try:
+            if CONFIG.value is not None:
+                ranges.check(CONFIG.value)
+            be_patient()
+            processes.start()
+            keep_programs()
+            work()
+        except FORESEEN as error:
+            notes = getattr(error, "__notes__", [])
+            sys.exit("error: " + " ".join(" ".join([str(error), *notes]).split()))
+
+    app.run(main, flags_parser=_parse)
+
+
+def be_patient(environment: MutableMapping[str, str] = os.environ) -> None:
+    """Lets CPU devices that compute together wait a quarter of an hour for each other; before the first use of one.
+
+    XLA aborts the process after a minute, which a suspended laptop or a machine with other work may well take.
+    """
+    given = environment.get("XLA_FLAGS", "")
+    if _PATIENCE not in given:
+        environment["XLA_FLAGS"] = f"{given} --{_PATIENCE}=900".strip()
+
+
+def keep_programs() -> None:
+    """Has JAX keep what it compiles in ~/.cache, or where its own settings say: a second start compiles nothing."""
+    if not jax.config.jax_compilation_cache_dir:
+        home = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
+        jax.config.update("jax_compilation_cache_dir", str(pathlib.Path(home, "cmpo")))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+
+
+def _parse(arguments: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> list[str]:
+    try:
+        program, *others = values([files.at_home(argument) for argument in arguments])
+        given = values["config"]
+        overrides = config_flags.get_override_values(given) if given.present else {}
+        if given.present:  # paths in its file
+            texts = {name: x for name, x in ranges.flatten(given.value.to_dict()).items() if isinstance(x, str)}
+            given.value.update_from_flattened_dict({name: files.at_home(text) for name, text in texts.items()})
+    except flags.Error as error:
+        text = str(error).strip()
+        if "Traceback" in text:  # the config file raised: its message comes last
+            text = text.splitlines()[-1]
+        sys.exit("error: " + " ".join(text.split()))
+    except (AttributeError, LookupError, TypeError) as error:  # how ml_collections reports a field that does not exist
+        while error.args and isinstance(error.args[0], Exception):
+            error = error.args[0]
+        sys.exit("error: --config: no such field: " + " ".join(str(error.args[0]).split()))
+    except RecursionError:  # of absl, which looks for flags with a name like it
+        sys.exit("error: unknown flag, with a name of some thousand letters")
+    except (ValueError, OSError, SyntaxError) as error:  # a name that is none, a file that is none
+        sys.exit("error: --config: " + " ".join(str(error).split()))
+    if others:
+        sys.exit(f"error: unexpected argument {others[0]!r}; a setting is written --config.FIELD=VALUE")
+    if whole := [name for name, value in overrides.items() if isinstance(value, ConfigDict)]:
+        sys.exit(f"error: --config.{whole[0]}: expected one of its fields, as in --config.{whole[0]}.FIELD=VALUE")
+    return [program]

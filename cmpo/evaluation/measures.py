@@ -1,0 +1,167 @@
+"""What an evaluation measures: a row of plain values for each dialogue, and tables of estimates over rows."""
+
+import collections
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from cmpo.evaluation import bootstrap
+from rollouts.domains.fds.judge import Evaluation
+from rollouts.types import DEMANDS, LEVELS, Dialogue
+
+Row = Mapping[str, Any]
+Summary = Mapping[str, Mapping[str, float]]
+"""Measure -> the fields of a `statistics.Estimate`."""
+
+
+class Measure(NamedTuple):
+    """How a measure is shown."""
+
+    heading: str
+    scale: float
+    digits: int
+
+
+MEASURES = {
+    "satisfaction": Measure("satisfaction, 1 to 5", 1, 2),
+    "finish_rate": Measure("finished, %", 100, 1),
+    "voucher_rate": Measure("vouchers, %", 100, 1),
+    "process_reward": Measure("process reward, 0 to 1", 1, 3),
+    "communication": Measure("communication, 0 to 28", 1, 2),
+    "logic": Measure("logic, 0 to 12", 1, 2),
+    "compensation": Measure("compensation, 0 to 6", 1, 2),
+    "turns": Measure("turns", 1, 2),
+    "tokens": Measure("tokens sampled", 1, 1),
+    "failure_rate": Measure("failed, %", 100, 1),
+}
+GROUPS = {"level": range(1, len(LEVELS) + 1), "demand": DEMANDS}
+
+
+def row(seed: int, dialogue: Dialogue, evaluations: Mapping[str, Evaluation]) -> dict[str, Any]:
+    """All that is counted of a dialogue, as JSON has it; `values` has every measure, None where it does not apply.
+
+    An endpoint's failure is no behaviour of the agent: the dialogue counts as failed and not finished, and has no other
+    value. Satisfaction is 0 where it was forfeited, whatever training charges for a format error. The process reward
+    is the mean over the dialogue's turns, 0 for a malformed one.
+    """
+    values: dict[str, float | None] = dict.fromkeys(MEASURES)
+    values |= {"finish_rate": float(dialogue.finished), "failure_rate": float(not dialogue.ok)}
+    if dialogue.ok:
+        rewards = [turn.process_reward for turn in dialogue.turns]
+        values |= {
+            "satisfaction": max(dialogue.outcome, 0.0),
+            "voucher_rate": float(any(turn.action == "voucher" for turn in dialogue.turns)),
+            "process_reward": float(np.mean(rewards)) if rewards else None,
+            "turns": float(len(dialogue.turns)),
+            "tokens": float(sum(len(turn.ids) for turn in dialogue.turns)) or None,
+            **{name: found.verdict.total if found.verdict else None for name, found in evaluations.items()},
+        }
+    scenario = dialogue.scenario
+    return {
+        "seed": seed,
+        "scenario": scenario.id,
+        "digest": scenario.digest,
+        "level": scenario.persona.level,
+        "demand": scenario.demand,
+        "complaint": scenario.order.complaint,
+        "end": dialogue.end,
+        "failure": dialogue.failure,
+        "failure_message": dialogue.failure_message,
+        "replaced": list(dialogue.replaced),
+        "values": values,
+        "evaluators": {
+            name: found.verdict._asdict()
+            if found.verdict
+            else {"failure": found.failure, "failure_message": found.failure_message}
+            for name, found in evaluations.items()
+        },
+    }
+
+
+def means(rows: Sequence[Row]) -> dict[str, float]:
+    """The mean of every measure over the dialogues that have it; NaN where none has."""
+    return dict(zip(MEASURES, bootstrap.mean(_values(rows)).tolist(), strict=True))
+
+
+def summarize(rows: Sequence[Row]) -> Summary:
+    """An estimate of every measure; see `statistics.estimates`."""
+    return _estimates(_values(rows), rows)
+
+
+def by(rows: Sequence[Row], key: str) -> dict[str, Summary]:
+    """The summary of each group of rows with the same "level" or "demand"."""
+    groups = {value: [row for row in rows if row[key] == value] for value in GROUPS[key]}
+    return {str(value): summarize(group) for value, group in groups.items() if group}
+
+
+def differences(rows: Sequence[Row], others: Sequence[Row], *, common: bool = False) -> Summary:
+    """Estimates of rows minus others, dialogue by dialogue: the same scenario played with the same seed.
+
+    A pair counts for a measure that both have. Raises ValueError if they are not of the same scenarios and seeds; with
+    `common`, only if they have none in common. And if a side has one of them twice: it would be unknown which counts.
+    """
+    names = ["seed", "scenario"]
+    names += ["digest"] if all("digest" in row for row in (*rows, *others)) else []  # ids of two files may be the same
+    here, there = ({tuple(row[name] for name in names): row for row in side} for side in (rows, others))
+    if (len(here), len(there)) != (len(rows), len(others)):
+        raise ValueError(
+            f"expected each scenario once with each seed, got {len(rows)} and {len(others)} dialogues of {len(here)} "
+            f"and {len(there)}"
+        )
+    shared, apart = here.keys() & there.keys(), here.keys() ^ there.keys()
+    if not shared or (apart and not common):
+        raise ValueError(
+            "expected two evaluations on the same scenarios with the same seeds, got "
+            f"{len(here)} and {len(there)} with {len(shared)} in common; only one has {next(iter(apart))}"
+        )
+    pairs = [(row, there[key]) for key, row in here.items() if key in shared]
+    ours, theirs = (_values(side) for side in zip(*pairs, strict=True))
+    return _estimates(ours - theirs, [row for row, _ in pairs])
+
+
+def failures(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
+    """What failed, by cause, the commonest first: how often, and the message of the last one. Evaluators' too."""
+    failed = [row for row in rows if row["failure"]]
+    failed += [found for row in rows for found in row["evaluators"].values() if "failure" in found]
+    counts = collections.Counter(one["failure"] for one in failed)
+    last = {one["failure"]: one["failure_message"] for one in failed}
+    return {cause: {"count": count, "message": last[cause]} for cause, count in counts.most_common()}
+
+
+def table(title: str, summary: Summary) -> str:
+    """Estimates as Markdown, a measure a line; those without a value are left out."""
+    lines = [f"| {title} | mean | std over seeds | 95 % interval | dialogues |", "|---|---:|---:|---:|---:|"]
+    for name, estimate in summary.items():
+        if estimate["count"]:
+            mean, std, low, high = (shown(name, estimate[field]) for field in ("mean", "std", "low", "high"))
+            lines.append(f"| {MEASURES[name].heading} | {mean} | {std} | {low} to {high} | {estimate['count']} |")
+    return "\n".join(lines)
+
+
+def breakdown(title: str, groups: Mapping[str, Summary]) -> str:
+    """Means of groups as Markdown, a group a line, a measure a column."""
+    names = [name for name in MEASURES if any(group[name]["count"] for group in groups.values())]
+    lines = [f"| {' | '.join([title, *(MEASURES[name].heading for name in names)])} |"]
+    lines.append(f"|---|{'---:|' * len(names)}")
+    for label, group in groups.items():
+        lines.append(f"| {' | '.join([label, *(shown(name, group[name]['mean']) for name in names)])} |")
+    return "\n".join(lines)
+
+
+def shown(name: str, value: float | None) -> str:
+    """A value of a measure as tables have it; NaN, and None as JSON has it, is a dash."""
+    measure = MEASURES[name]
+    return "–" if value is None or math.isnan(value) else f"{value * measure.scale:.{measure.digits}f}"
+
+
+def _values(rows: Sequence[Row]) -> np.ndarray:
+    """[N, M] float, NaN for None."""
+    return np.array([[row["values"][name] for name in MEASURES] for row in rows], float)
+
+
+def _estimates(values: np.ndarray, rows: Sequence[Row]) -> Summary:
+    seeds, scenarios = ([row[key] for row in rows] for key in ("seed", "scenario"))
+    found = bootstrap.estimates(values, seeds, scenarios)
+    return {name: estimate._asdict() for name, estimate in zip(MEASURES, found, strict=True)}

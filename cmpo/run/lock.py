@@ -1,0 +1,44 @@
+"""One run, one workdir: a second trainer in it is refused."""
+
+import contextlib
+import fcntl
+import os
+import pathlib
+import socket
+from collections.abc import Iterator
+
+from cmpo.distributed import processes
+from cmpo.run import files
+
+NAME = "lock"
+
+
+class WorkdirInUse(OSError):
+    """Another process trains in this workdir."""
+
+
+@contextlib.contextmanager
+def sole_use(workdir: pathlib.Path) -> Iterator[None]:
+    """Holds DIR/lock, on process 0 of several; makes the directory. However that ends, the kernel lets go of it.
+
+    Raises WorkdirInUse, naming who holds it, or OSError if nothing can be written there.
+    """
+    with contextlib.ExitStack() as stack:
+        processes.once(lambda: _take(workdir, stack))
+        yield
+
+
+def _take(workdir: pathlib.Path, stack: contextlib.ExitStack) -> None:
+    path = workdir / NAME
+    with files.naming(path):
+        workdir.mkdir(parents=True, exist_ok=True)
+        file = stack.enter_context(path.open("a+", encoding="utf-8"))
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.seek(0)
+        holder = file.read().strip() or "another process"
+        raise WorkdirInUse(f"{workdir} is in use by {holder}; end that one, or choose another --workdir") from None
+    file.truncate(0)
+    file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+    file.flush()

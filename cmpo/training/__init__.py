@@ -1,0 +1,1 @@
+"""The training loop: playing dialogues, packing them, and the updates."""

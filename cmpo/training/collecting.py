@@ -1,0 +1,281 @@
+"""Collects dialogues: the clients, the agent and play, set up from a config and run to their end."""
+
+import asyncio
+import contextlib
+import dataclasses
+import functools
+import itertools
+import pathlib
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TypeVar
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from cmpo.distributed import processes
+from cmpo.run.interrupt import Interrupted
+from cmpo.run.journal import Page
+from models.tokenizer import Tokenizer
+from rollouts import play
+from rollouts.agents.policy import PolicyAgent, check_prompts
+from rollouts.agents.remote import RemoteAgent
+from rollouts.domains.fds import judge
+from rollouts.domains.fds.judge import Evaluation
+from rollouts.domains.fds.scripted import ScriptedAgent
+from rollouts.endpoints.client import BudgetReached, ChatClient, Endpoint, ReplayMiss
+from rollouts.endpoints.meter import Meter
+from rollouts.engine.engine import Engine
+from rollouts.seeds import fold
+from rollouts.types import PRINCIPLES, Dialogue, Scenario
+
+T = TypeVar("T")
+
+_POLL = 0.1  # seconds between looks at whether to stop
+
+
+@dataclasses.dataclass(frozen=True)
+class Agents:
+    """How an agent is opened for one collection of dialogues, and what it cannot serve."""
+
+    open: Callable[[], contextlib.AbstractAsyncContextManager[play.Agent]]
+    check: Callable[[Sequence[Scenario]], None] = lambda scenarios: None  # raises ValueError, before anybody is asked
+    identity: str = ""  # what tells it from others of its name
+    clients: Sequence[ChatClient] = ()  # that it asks itself
+
+
+Clients = Mapping[str, ChatClient]
+"""Those who ask the config's endpoints, by name."""
+
+
+class RolloutsFailed(RuntimeError):
+    """Too many dialogues failed for the run to go on; the message says which endpoint did what."""
+
+
+STOPS = (Interrupted, RolloutsFailed, BudgetReached, ReplayMiss)
+"""Ends of `collect` that are no faults of ours: the run saves and stops."""
+
+
+@contextlib.contextmanager
+def telling(kept: Callable[[], str]) -> Iterator[None]:
+    """Lets one of STOPS say what is `kept`, and that the same command goes on."""
+    try:
+        yield
+    except STOPS as reason:
+        reason.add_note(f"({kept()}; the same command goes on from there)")
+        raise
+
+
+def policy_agents(engine: Engine, tokenizer: Tokenizer, version: int | None = None) -> Agents:
+    """The policy with the weights that the engine holds; with a `version`, with no others (see `Engine.open`)."""
+
+    @contextlib.asynccontextmanager
+    async def agents() -> AsyncIterator[play.Agent]:
+        async with engine:
+            yield PolicyAgent(engine, tokenizer, version)
+
+    return Agents(agents, functools.partial(check_prompts, tokenizer, context_length=engine.sampling.capacity))
+
+
+def serving(agent: play.Agent) -> Agents:
+    """An agent that needs nothing opened."""
+
+    @contextlib.asynccontextmanager
+    async def agents() -> AsyncIterator[play.Agent]:
+        yield agent
+
+    return Agents(agents)
+
+
+def scripted_agents(style: str) -> Agents:
+    """A scripted agent, see `rollouts.domains.fds.scripted.HABITS`."""
+    return serving(ScriptedAgent(style))
+
+
+def remote_agents(config: ConfigDict) -> Agents:
+    """The agent behind the endpoint config.agent. Raises ValueError, naming the field, if it cannot be asked."""
+    client = ChatClient("agent", endpoint(config.agent), **config.endpoints)
+
+    @contextlib.asynccontextmanager
+    async def agents() -> AsyncIterator[play.Agent]:
+        async with client:
+            yield RemoteAgent(client)
+
+    return Agents(agents, identity=config.agent.url, clients=[client])
+
+
+def collect(
+    config: ConfigDict,
+    agents: Agents,
+    scenarios: Sequence[Scenario],
+    *,
+    repeats: int,
+    seed: int,
+    judged: bool = True,
+    clients: Clients | None = None,
+    done: Callable[[], None] = lambda: None,
+    page: Page | None = None,
+    stopping: Callable[[], bool] = lambda: False,
+) -> list[Dialogue]:
+    """Plays every scenario `repeats` times against the config's endpoints; see `play.play_all`.
+
+    Each process plays its share of the scenarios, and every process gets all dialogues. Those that `page` holds are
+    not played again, nor answers it holds asked for; what ends and what is answered is added to it. `clients` are those
+    of a run, whose limits and counts last; default: new ones.
+
+    Raises:
+      ValueError: for a scenario that the agent cannot serve, before anybody is asked.
+      RolloutsFailed: if more than config.train.max_failed_fraction of the dialogues failed, in spite of
+        config.train.replacements.
+      BudgetReached, ReplayMiss: if an endpoint may not be asked; the dialogues under way are given up.
+      Interrupted: on every process, if `stopping` came true before all dialogues of this one had ended.
+    """
+    asked = clients or chat_clients(config)
+    agents.check(scenarios)
+    numbers = _share(len(scenarios))
+    first = int(numbers[0]) * repeats if len(numbers) else 0
+
+    def ended(number: int, dialogue: Dialogue) -> None:
+        if page:
+            page.add(number, dialogue)
+        done()
+
+    async def run() -> list[Dialogue]:
+        share = [scenarios[number] for number in numbers]
+        async with (
+            _remembering([*asked.values(), *agents.clients], page),
+            table(config, asked, judged=judged) as everybody,
+            agents.open() as agent,
+        ):
+            playing = asyncio.create_task(
+                play.play_all(
+                    agent,
+                    everybody,
+                    share,
+                    repeats=repeats,
+                    seed=seed,
+                    first=first,
+                    replacements=config.train.replacements,
+                    kept=page.dialogues(scenarios, repeats) if page else {},
+                    failed=page.failures if page else {},
+                    done=ended,
+                )
+            )
+            return await _unless(stopping, playing, "stopped while dialogues were being played")
+
+    dialogues = list(itertools.chain(*processes.everywhere(lambda: asyncio.run(run()))))
+    failed = [dialogue for dialogue in dialogues if not dialogue.ok]
+    if len(failed) > config.train.max_failed_fraction * len(dialogues):
+        causes = ", ".join(f"{count} {cause}" for cause, count in Counter(d.failure for d in failed).most_common())
+        raise RolloutsFailed(
+            f"{len(failed)} of {len(dialogues)} dialogues failed ({causes}); the last: {failed[-1].failure_message}"
+        )
+    return dialogues
+
+
+@contextlib.asynccontextmanager
+async def table(config: ConfigDict, clients: Clients, *, judged: bool = True) -> AsyncIterator[play.Table]:
+    """The config's user and judge and the rules of its episodes."""
+    async with contextlib.AsyncExitStack() as stack:
+        user = await stack.enter_async_context(clients["user"])
+        scorer = await stack.enter_async_context(clients["judge"]) if judged else None
+        yield play.Table(
+            user,
+            scorer,
+            max_turns=config.episode.max_turns,
+            farewell=config.episode.farewell,
+            format_outcome=config.episode.format_outcome,
+            judge_weights={name: config.judge.weights[name] for name in PRINCIPLES},
+            votes=config.judge.votes,
+        )
+
+
+def evaluate(
+    config: ConfigDict,
+    dialogues: Sequence[Dialogue],
+    *,
+    seed: int,
+    clients: Clients | None = None,
+    done: Callable[[], None] = lambda: None,
+    page: Page | None = None,
+    stopping: Callable[[], bool] = lambda: False,
+) -> list[Mapping[str, Evaluation]]:
+    """Asks config.judge to evaluate whole dialogues, see `judge.evaluate`; nothing is asked of one that failed.
+
+    Each process asks about its share of the dialogues, and every process gets all evaluations. `page` and `stopping`
+    as for `collect`.
+    """
+    asked = clients or chat_clients(config)
+
+    async def one(client: ChatClient, number: int) -> Mapping[str, Evaluation]:
+        dialogue, found = dialogues[number], {}
+        if dialogue.ok:
+            found = await judge.evaluate(client, dialogue, seed=fold(seed, number), votes=config.judge.votes)
+        done()
+        return found
+
+    async def run() -> list[Mapping[str, Evaluation]]:
+        async with _remembering(asked.values(), page), asked["judge"] as client:
+            everybody = asyncio.gather(*(one(client, int(number)) for number in _share(len(dialogues))))
+            return await _unless(stopping, everybody, "stopped while dialogues were being evaluated")
+
+    return list(itertools.chain(*processes.everywhere(lambda: asyncio.run(run()))))
+
+
+def chat_clients(config: ConfigDict, workdir: pathlib.Path | None = None) -> dict[str, ChatClient]:
+    """A client for each endpoint of the config, by name; the counts of their budgets are kept in `workdir`.
+
+    Raises ValueError, naming the field, if one cannot be asked. Asks nobody.
+    """
+    if config.judge.votes < 1:
+        raise ValueError(f"config.judge.votes: expected 1 or more, got {config.judge.votes}")
+    here = {"process": jax.process_index(), "processes": jax.process_count()}
+    clients = {}
+    for name in ("user", "judge"):
+        asked = endpoint(config[name])
+        meter = Meter(name, asked, workdir and workdir / "spent", **here)
+        clients[name] = ChatClient(name, asked, meter=meter, **config.endpoints)
+    return clients
+
+
+def spent(clients: Clients) -> dict[str, float]:
+    """What the run has spent so far, by endpoint and measure, for the metrics."""
+    found = {}
+    for name, client in clients.items():
+        total = client.meter.total()
+        found |= {
+            f"{name}_calls": total.calls,
+            f"{name}_tokens": total.tokens,
+            f"{name}_cost": client.meter.cost(total),
+        }
+    return found
+
+
+def endpoint(config: ConfigDict) -> Endpoint:
+    """The endpoint that config.user, config.judge or config.agent describes."""
+    return Endpoint(**{field.name: config[field.name] for field in dataclasses.fields(Endpoint)})
+
+
+@contextlib.asynccontextmanager
+async def _remembering(clients: Iterable[ChatClient], page: Page | None) -> AsyncIterator[None]:
+    """Has all `clients` keep their answers in `page`, where there is one."""
+    with contextlib.ExitStack() as stack:
+        for client in clients if page else ():
+            stack.enter_context(client.remembering(page))
+        yield
+
+
+async def _unless(stopping: Callable[[], bool], work: asyncio.Future[T], message: str) -> T:
+    """The result of `work`; where `stopping` comes true before there is one, `work` is given up. Raises Interrupted."""
+    while not (work.done() or stopping()):
+        await asyncio.wait([work], timeout=_POLL)
+    if work.cancel():  # unless it is done
+        await asyncio.gather(work, return_exceptions=True)
+        raise Interrupted(message)
+    return work.result()
+
+
+def _share(count: int) -> np.ndarray:
+    """Which of `count` pieces of work this process does."""
+    return np.array_split(np.arange(count), jax.process_count())[jax.process_index()]

@@ -1,0 +1,145 @@
+"""Phase 1's data: dialogues as `messages` JSONL, written by an agent that plays, or brought by the user."""
+
+import json
+import math
+import pathlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from cmpo.run import files
+from cmpo.training.packing import Stream
+from models.tokenizer import Tokenizer
+from rollouts import chat
+from rollouts.domains.fds import rules
+from rollouts.types import Dialogue, Message
+
+Conversation = list[Message]
+
+_EMPTY = (None, "", [], {})
+_OF_A_LINE = ("tools", "functions", "system", "images", "audios", "videos", "weight")
+"""What a line may have beside its messages that changes what they say, or how they count."""
+_BESIDES = {"name", "id", "created_at", "timestamp", "metadata", "cache_control", "annotations"}
+"""What a message, or a part of one, may have besides: it changes nothing of what is said."""
+
+
+def from_dialogue(dialogue: Dialogue) -> Conversation:
+    """The agent's side of a dialogue: system, user, assistant, user, …"""
+    conversation = [Message("system", dialogue.scenario.agent_prompt)]
+    for turn in dialogue.turns:
+        conversation += [Message("user", turn.user), Message("assistant", turn.text)]
+    return conversation
+
+
+def write(path: pathlib.Path, conversations: Iterable[Conversation]) -> None:
+    """Writes one ``{"messages": [{"role": …, "content": …}, …]}`` a line; the file appears whole or not at all."""
+    lines = ({"messages": [vars(message) for message in conversation]} for conversation in conversations)
+    files.replace(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+
+
+def read(path: str | pathlib.Path) -> list[Conversation]:
+    """Reads what `write` writes, which is the authors' format, and what others write in it (docs/data.md).
+
+    Raises FileNotFoundError, or ValueError naming the line that is no conversation: system, then user and assistant
+    in turn, every assistant message in the turn format.
+    """
+    path = pathlib.Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"config.sft.path: expected a JSONL file, found none at {str(path)!r}")
+    conversations = []
+    for number, line in files.read_lines(path):
+        try:
+            conversations.append(_conversation(files.parse_object(line)))
+        except ValueError as error:
+            reason = f"{error!s:.500}"
+            raise ValueError(f"config.sft.path: line {number} of {str(path)!r} is no conversation: {reason}") from None
+    if not conversations:
+        raise ValueError(f"config.sft.path: {str(path)!r} holds no conversation")
+    return conversations
+
+
+def _conversation(line: Mapping[str, Any]) -> Conversation:
+    _refuse({name: line[name] for name in _OF_A_LINE if name in line}, "")
+    found = line.get("messages")
+    if not isinstance(found, list):
+        raise ValueError(f"messages: expected a list of messages, got {_shown(line, 'messages')}")
+    conversation = [_message(message, f"messages.{number}") for number, message in enumerate(found)]
+    roles = [message.role for message in conversation]
+    if roles != ["system", *["user", "assistant"] * (len(roles) // 2)] or len(roles) < 3:
+        raise ValueError(f"expected the roles system, user, assistant, user, …, got {roles!r:.300}")
+    for number, message in enumerate(conversation[2::2], start=1):
+        try:
+            chat.parse(message.content)
+        except chat.MalformedTurn as error:
+            raise ValueError(f"messages.{2 * number}.content: MalformedTurn: {error}") from None
+    return conversation
+
+
+def _message(found: Any, place: str) -> Message:
+    if not isinstance(found, dict):
+        raise ValueError(f"{place}: expected an object with role and content, got {found!r:.100}")
+    if not isinstance(found.get("role"), str):
+        raise ValueError(f"{place}.role: expected text, got {_shown(found, 'role')}")
+    _refuse({name: value for name, value in found.items() if name not in {"role", "content"} | _BESIDES}, f"{place}.")
+    return Message(found["role"], _text(found, f"{place}.content"))
+
+
+def _text(message: Mapping[str, Any], place: str) -> str:
+    """What a message says: a text, or parts of one, which follow each other with nothing between."""
+    content = message.get("content")
+    if isinstance(content, list) and content:
+        content = "".join(_part(part, f"{place}.{number}") for number, part in enumerate(content))
+    if not isinstance(content, str):
+        raise ValueError(f"{place}: expected text, got {_shown(message, 'content')}")
+    try:
+        content.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{place}: expected text, got half a surrogate pair at character {error.start}") from None
+    return content
+
+
+def _part(found: Any, place: str) -> str:
+    if not isinstance(found, dict) or found.get("type") != "text" or not isinstance(found.get("text"), str):
+        raise ValueError(f'{place}: expected a part {{"type": "text", "text": …}}, got {found!r:.100}')
+    _refuse({name: value for name, value in found.items() if name not in {"type", "text"} | _BESIDES}, f"{place}.")
+    return found["text"]
+
+
+def _refuse(besides: Mapping[str, Any], place: str) -> None:
+    """Raises ValueError for what would be lost: whatever is not empty; a weight of 1 is every message's."""
+    for name, value in besides.items():
+        if value not in _EMPTY and (name, value) != ("weight", 1):
+            raise ValueError(f"{place}{name}: a dialogue has no place for it; expected none, got {value!r:.100}")
+
+
+def _shown(found: Mapping[str, Any], name: str) -> str:
+    return f"{found[name]!r:.100}" if name in found else "none"
+
+
+def encode(tokenizer: Tokenizer, conversation: Sequence[Message], room: float = math.inf) -> Stream:
+    """Renders a conversation as the stream that sampling it would have made; the mask is on what the agent wrote.
+
+    As there, it ends before a turn that would not fit in `room` tokens; the stream is empty if that is the first one.
+    """
+    tokens, mask = [], []
+    incoming = chat.encode_opening(tokenizer, [*conversation[:1], _heard(conversation[1])])
+    for user, assistant in zip(conversation[1::2], conversation[2::2], strict=True):
+        if tokens:
+            incoming = chat.encode_reply(tokenizer, _heard(user))
+        written = [*tokenizer.encode(assistant.content), tokenizer.im_end]
+        if len(tokens) + len(incoming) + len(written) > room:
+            break
+        tokens += [*incoming, *written]
+        mask += [False] * len(incoming) + [True] * len(written)
+    count = len(tokens)
+    return Stream(
+        tokens=np.array(tokens, np.int32),
+        mask=np.array(mask, bool),
+        logprobs=np.zeros(count, np.float32),
+        turns=np.zeros(count, np.int32),
+    )
+
+
+def _heard(message: Message) -> Message:
+    return Message(message.role, rules.without_marks(message.content))

@@ -1,0 +1,1 @@
+"""Who serves the customers: the policy, or an endpoint."""

@@ -1,0 +1,63 @@
+"""The policy as an agent: renders what others say, samples with the engine, keeps the tokens as they were sampled."""
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from models.tokenizer import Tokenizer
+from rollouts import chat
+from rollouts.engine.engine import Engine, EngineSession
+from rollouts.play import Sample
+from rollouts.types import Message, Scenario
+
+_LONGEST = 32  # by characters: those with the most tokens are among them
+
+
+class PolicyAgent:
+    """Serves customers with the engine's weights, of a certain `version` or, with None, of any; see `Engine.open`."""
+
+    def __init__(self, engine: Engine, tokenizer: Tokenizer, version: int | None = None):
+        self._engine, self._tokenizer, self._version = engine, tokenizer, version
+
+    async def open(self, scenario: Scenario, seed: int) -> "PolicySession":
+        """Begins a dialogue."""
+        return PolicySession(self._engine.open(self._version), self._tokenizer, scenario)
+
+
+def check_prompts(tokenizer: Tokenizer, scenarios: Iterable[Scenario], context_length: int) -> None:
+    """Raises ValueError, naming the scenario, where a system prompt alone leaves no room for a turn in the context."""
+    longest = sorted(scenarios, key=lambda scenario: -len(scenario.agent_prompt))[:_LONGEST]
+    for scenario in longest:
+        size = len(chat.encode_opening(tokenizer, [Message("system", scenario.agent_prompt)]))
+        if size >= context_length:
+            raise ValueError(
+                f"config.model.context_length: the system prompt of scenario {scenario.id} has {size} tokens, expected "
+                f"fewer than the {context_length} of the context; raise it, dialogues come on top"
+            )
+
+
+class PolicySession:
+    """One dialogue of the policy: one append-only stream of tokens."""
+
+    def __init__(self, session: EngineSession, tokenizer: Tokenizer, scenario: Scenario):
+        self._session, self._tokenizer, self._scenario = session, tokenizer, scenario
+        self._begun = False
+
+    async def reply(self, message: Message, seed: int) -> Sample:
+        """Answers the user's message; where the dialogue does not fit, be it at once, it stops with "context"."""
+        if self._begun:
+            incoming = chat.encode_reply(self._tokenizer, message)
+        else:
+            incoming = chat.encode_opening(self._tokenizer, [Message("system", self._scenario.agent_prompt), message])
+            self._begun = True
+        incoming = np.array(incoming, np.int32)
+        if len(incoming) >= self._session.room:
+            return Sample("", stop="context")
+        sampled = await self._session.generate(incoming, seed)
+        written = sampled.ids[:-1] if sampled.stop == "end_of_turn" else sampled.ids
+        text = self._tokenizer.decode(written)
+        return Sample(text, incoming, sampled.ids, sampled.logprobs, sampled.model_logprobs, sampled.stop)
+
+    def close(self) -> None:
+        """Ends the stream."""
+        self._session.close()

@@ -1,0 +1,1 @@
+"""The worlds that an agent may work in, a folder each."""

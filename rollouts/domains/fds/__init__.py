@@ -1,0 +1,1 @@
+"""Food-delivery service: complaints about orders, and vouchers."""

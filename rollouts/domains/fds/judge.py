@@ -1,0 +1,107 @@
+"""The process judge and the evaluators: what they are shown, how they are asked, and what becomes of bad answers."""
+
+import asyncio
+import json
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from rollouts import chat
+from rollouts.domains.fds import rubrics, rules
+from rollouts.domains.fds.rubrics import Rubric, Verdict
+from rollouts.endpoints.client import ChatClient
+from rollouts.seeds import fold
+from rollouts.types import Dialogue, DialogueError, Message
+
+
+class Said(NamedTuple):
+    """One utterance as judges read it."""
+
+    role: str  # customer | agent
+    text: str
+    voucher: str = "no"  # whether the system issued a voucher by then: no | this turn | earlier
+
+
+class Evaluation(NamedTuple):
+    """What an evaluator made of a dialogue: a verdict, or the failure to get one."""
+
+    verdict: Verdict | None
+    failure: str = ""  # the cause
+    failure_message: str = ""
+
+
+def messages(prompt: str, conversation: Sequence[Said]) -> list[Message]:
+    """Asks about `conversation`. JSON keeps an agent from posing as somebody else."""
+    transcript = json.dumps([said._asdict() for said in conversation], ensure_ascii=False)
+    return [Message("system", prompt), Message("user", transcript)]
+
+
+async def ask(client: ChatClient, rubric: Rubric, request: Sequence[Message], *, seed: int, votes: int = 1) -> Verdict:
+    """The verdict that `rubric` describes: the mean of `votes` answers, each drawn with a seed of its own.
+
+    Raises DialogueError with the client's cause, or with `{rubric.name}_malformed` where an answer and its repair both
+    break the schema. One vote that fails fails the verdict: the others' mean would have another variance.
+    """
+    asked = (_vote(client, rubric, request, fold(seed, vote)) for vote in range(votes))
+    answers = await asyncio.gather(*asked, return_exceptions=True)  # until all are done: nothing is left running
+    for answer in answers:
+        if isinstance(answer, BaseException):
+            raise answer
+    scores = {item: float(np.mean([answer.scores[item] for answer in answers])) for item in rubric.items}
+    return Verdict(scores, "\n".join(answer.reason for answer in answers))
+
+
+async def _vote(client: ChatClient, rubric: Rubric, request: Sequence[Message], seed: int) -> Verdict:
+    answer = await client.chat(request, seed=seed, response_format=rubric.response_format)
+    try:
+        return rubric.read(answer)
+    except ValueError as error:
+        repair = f"This answer cannot be used: {error}. Answer again, with one JSON object only: {rubric.shape}"
+    again = [*request, Message("assistant", answer), Message("user", repair)]
+    answer = await client.chat(again, seed=fold(seed, "repair"), response_format=rubric.response_format)
+    try:
+        return rubric.read(answer)
+    except ValueError as error:
+        raise DialogueError(
+            f"{rubric.name}_malformed", f"the judge, asked for {rubric.name} twice, answered {answer[:200]!r}: {error}"
+        ) from None
+
+
+def conversation(dialogue: Dialogue) -> list[Said]:
+    """A dialogue as evaluators read it: what was heard, and the system's record of vouchers.
+
+    No thoughts of the agent, no end marks, and no turn that broke the format: the customer never saw these.
+    """
+    said, voucher = [], "no"
+    for turn in dialogue.turns:
+        said.append(Said("customer", turn.user, voucher))
+        if turn.action:
+            issued = "this turn" if turn.action == "voucher" else voucher
+            said.append(Said("agent", chat.clean_response(turn.response), issued))
+            voucher = "no" if issued == "no" else "earlier"
+    last = rules.without_marks(dialogue.last_words)
+    if last and not (dialogue.turns and dialogue.turns[-1].user == last):  # with a farewell it was answered
+        said.append(Said("customer", last, voucher))
+    return said
+
+
+async def evaluate(client: ChatClient, dialogue: Dialogue, *, seed: int, votes: int = 1) -> Mapping[str, Evaluation]:
+    """What the evaluators make of a dialogue that did not fail, by rubric; compensation where a voucher was given.
+
+    An agent that never said anything in the turn format gets 0 on every item, and nobody is asked.
+    """
+    said = conversation(dialogue)
+
+    async def one(rubric: Rubric) -> Evaluation:
+        if not any(utterance.role == "agent" for utterance in said):
+            return Evaluation(Verdict(dict.fromkeys(rubric.items, 0.0), "The agent said nothing."))
+        request = messages(rubric.prompt(dialogue.scenario), said)
+        try:
+            return Evaluation(await ask(client, rubric, request, seed=fold(seed, rubric.name), votes=votes))
+        except DialogueError as error:
+            return Evaluation(None, error.cause, str(error))
+
+    given = any(turn.action == "voucher" for turn in dialogue.turns)
+    asked = [rubric for rubric in rubrics.EVALUATORS if given or rubric is not rubrics.COMPENSATION]
+    return dict(zip((rubric.name for rubric in asked), await asyncio.gather(*map(one, asked)), strict=True))

@@ -1,0 +1,1 @@
+"""The sampling engine: many dialogues in the slots of one batch."""

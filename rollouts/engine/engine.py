@@ -1,0 +1,285 @@
+"""The sampling engine: any number of sessions over a fixed number of slots of one KV cache.
+
+A session is an append-only stream of tokens, of which every one goes through the model once:
+
+- it keeps its slot between turns, so a turn costs its new tokens only. When sessions outnumber slots, one that waits
+  for its user makes room: its keys and values are parked in the host's memory and put back when it goes on;
+- what a new stream has in common with one that still lies in a slot (the prompt of its group, or the part that all
+  prompts share) is copied, not computed; of several that come at once, the first computes it and the others wait;
+- batches are continuous: every `Sampling.steps` tokens, who is done leaves and who is ready joins. Nobody waits for a
+  session that waits for its user. Device work runs on a thread of its own, beside the event loop.
+
+Transcripts do not depend on any of this: see `rollouts.engine.slots`, and randomness is folded from a turn's seed.
+"""
+
+import asyncio
+import concurrent.futures
+import contextlib
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from models import qwen2
+from rollouts.engine.grammar import Grammar
+from rollouts.engine.sampling import Sampling
+from rollouts.engine.slots import Counts, Slots, Stream
+
+
+class Sampled(NamedTuple):
+    """The tokens of one turn, exactly as drawn."""
+
+    ids: np.ndarray  # [T] int32, the stop token included where it was reached
+    logprobs: np.ndarray  # [T] float32, under the distribution drawn from: tempered, cut to top-k and top-p
+    model_logprobs: np.ndarray  # [T] float32, under the model's own: neither tempered nor cut
+    stop: str  # end_of_turn | length | context
+
+
+class _Turn(NamedTuple):
+    stream: Stream
+    seed: int
+    future: asyncio.Future
+    parts: list[tuple[np.ndarray, ...]]  # ids and both log-probabilities, call by call
+
+    @property
+    def length(self) -> int:
+        return sum(len(ids) for ids, *_ in self.parts)
+
+
+class _Move(NamedTuple):
+    """A stream takes a seat; see `Slots.seat`."""
+
+    stream: Stream
+    slot: int
+    guest: Stream | None  # to be parked first
+    donor: Stream | None
+    shared: int
+
+
+class Engine:
+    """Samples for many sessions at once; use as an async context manager around a batch of dialogues.
+
+    `kv_sharding` says where keys and values [L, S, K, …] live; None: on one device. With a `grammar`, nothing else
+    is written. `turn_taking` is held while programs are put on the devices: where another thread does so too, a lock.
+    """
+
+    def __init__(
+        self,
+        config: qwen2.Qwen2Config,
+        stop_id: int,
+        sampling: Sampling,
+        *,
+        kv_sharding: jax.sharding.Sharding | None = None,
+        grammar: Grammar | None = None,
+        turn_taking: contextlib.AbstractContextManager | None = None,
+    ):
+        if not 0 <= stop_id < config.vocab_size:
+            raise ValueError(f"the stop token {stop_id} is not in the vocabulary of {config.vocab_size}")
+        if sampling.capacity > config.max_positions:
+            raise ValueError(f"capacity {sampling.capacity} exceeds the model's max_positions {config.max_positions}")
+        self.sampling, self._stop_id = sampling, stop_id
+        self._slots = Slots(config, stop_id, sampling, sharding=kv_sharding, grammar=grammar)
+        self._turn_taking = turn_taking or contextlib.nullcontext()
+        self.version: int | None = None
+        self._open: set[Stream] = set()
+        self._pending: list[_Turn] = []  # in the order they came
+        self._running: dict[int, _Turn] = {}  # by slot
+        self._given = [0] * sampling.slots  # when each slot was last given out
+        self._thread = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="engine")
+
+    @property
+    def counts(self) -> Counts:
+        """What was computed, copied and moved since the last `load`."""
+        return self._slots.counts
+
+    def load(self, params: qwen2.Params, *, version: int = 0) -> None:
+        """Takes new weights, which `version` tells apart from those before.
+
+        Raises RuntimeError while sessions are open: none may go on under other weights.
+        """
+        if self._open:
+            raise RuntimeError(f"{len(self._open)} sessions are open: close them before new weights")
+        self._slots.load(params)
+        self.version = version
+
+    async def __aenter__(self) -> "Engine":
+        if self.version is None:
+            raise RuntimeError("the engine has no weights: call load first")
+        self._arrived = asyncio.Event()
+        self._worker = asyncio.create_task(self._serve())
+        return self
+
+    async def __aexit__(self, *_):
+        self._worker.cancel()
+        await asyncio.gather(self._worker, return_exceptions=True)
+        self._pending, self._running = [], {}
+
+    def open(self, version: int | None = None) -> "EngineSession":
+        """Opens a session; it gets a slot when it first generates.
+
+        Raises RuntimeError if the weights are not those of `version`; None takes any.
+        """
+        if version not in (None, self.version):
+            raise RuntimeError(f"the engine has weights of version {self.version}, expected {version}: call load first")
+        stream = Stream(np.zeros(self.sampling.capacity, np.int32))
+        self._open.add(stream)
+        return EngineSession(self, stream)
+
+    async def _generate(self, stream: Stream, ids: np.ndarray, seed: int) -> Sampled:
+        stream.append(ids)
+        self._slots.counts.streamed += len(ids)
+        turn = _Turn(stream, seed, asyncio.get_running_loop().create_future(), [])
+        self._pending.append(turn)
+        self._arrived.set()
+        return await turn.future
+
+    async def _serve(self) -> None:
+        """Rounds, as long as there is anything to do."""
+        while True:
+            if not self._running:
+                await self._arrived.wait()
+                await self._settle()
+            self._arrived.clear()
+            self._forget()
+            moves, crowded = self._admit()
+            if not self._running:
+                continue
+            round_ = asyncio.get_running_loop().run_in_executor(self._thread, self._round, moves, crowded)
+            try:
+                ended = await asyncio.shield(round_)
+            except asyncio.CancelledError:
+                await asyncio.wait([round_])  # the thread must not go on when the next one enters
+                raise
+            except Exception as error:  # hand it to those who wait, or they wait for ever
+                ended = dict.fromkeys(self._running, error)
+                self._slots.reset(list(self._open))
+            for slot, result in ended.items():
+                future = self._running.pop(slot).future
+                if not future.done():
+                    (future.set_exception if isinstance(result, Exception) else future.set_result)(result)
+            if self._pending:
+                self._arrived.set()
+
+    async def _settle(self) -> None:
+        """Before a batch begins: waits until nobody new has come for a while, or nobody is left who could."""
+        waiting = -1
+        while waiting < len(self._pending) < min(len(self._open), self.sampling.slots):
+            waiting = len(self._pending)
+            await asyncio.sleep(self.sampling.window)
+
+    def _forget(self) -> None:
+        """Drops the turns that nobody waits for any more."""
+        self._pending = [turn for turn in self._pending if not turn.future.done()]
+        self._running = {slot: turn for slot, turn in self._running.items() if not turn.future.done()}
+
+    # Who goes on where; on the event loop, while the thread is idle.
+
+    def _admit(self) -> tuple[list[_Move], bool]:
+        """Lets those who wait run, as far as there are slots.
+
+        Returns the moves that it takes, in this order, and whether somebody waits for the beginning of a stream that
+        another is about to compute.
+        """
+        moves, waiting, crowded = [], [], False
+        seated: dict[int, Stream] = dict(enumerate(self._slots.streams))  # as it will be after `moves`
+        for turn in self._pending:
+            stream = turn.stream
+            slot = stream.slot if seated.get(stream.slot) is stream else None
+            if slot is None:
+                donor, shared, more = self._shared(stream, seated)
+                crowded |= more
+                slot = None if more else self._choose(stream, donor, seated)
+                if slot is None:
+                    waiting.append(turn)
+                    continue
+                guest = seated[slot] if seated[slot] in self._open else None
+                moves.append(_Move(stream, slot, guest, donor, shared))
+                seated[slot] = stream
+                self._given[slot] = max(self._given) + 1
+            self._running[slot] = turn
+        self._pending = waiting
+        return moves, crowded
+
+    def _shared(self, stream: Stream, seated: dict[int, Stream]) -> tuple[Stream | None, int, bool]:
+        """Whose beginning to copy, how much of it, and whether it is worth waiting for somebody to compute more."""
+        if stream.computed:
+            return None, 0, False
+        # Whole chunks only: where a chunk begins must not depend on who came first. And one token has to be read.
+        chunk = self.sampling.chunk
+        most = (stream.length - 1) // chunk
+        donor, ready, coming = None, 0, 0
+        for slot, other in seated.items():
+            if other is None:
+                continue
+            chunks = min(most, _common(stream.ids[: stream.length], other.ids[: other.length]) // chunk)
+            computed = min(chunks, other.computed // chunk) if other.slot == slot else 0
+            if computed > ready or (computed == ready > 0 and other not in self._open):
+                donor, ready = other, computed
+            if slot in self._running:
+                coming = max(coming, chunks)
+        return donor, ready * chunk, coming > ready
+
+    def _choose(self, stream: Stream, donor: Stream | None, seated: dict[int, Stream]) -> int | None:
+        """The slot for a stream: its donor's if that has ended, else one that has ended, else of one that is idle."""
+        if donor and donor not in self._open:
+            return donor.slot
+        busy = {id(turn.stream) for turn in (*self._running.values(), *self._pending)} | {id(donor)}
+        ended = [slot for slot, other in seated.items() if other not in self._open and slot not in self._running]
+        idle = [slot for slot, other in seated.items() if id(other) not in busy and slot not in self._running]
+        return min(ended or idle, key=lambda slot: self._given[slot], default=None)
+
+    # The device's work; on the engine's thread.
+
+    def _round(self, moves: list[_Move], crowded: bool) -> dict[int, Sampled]:
+        """Moves streams, reads on, and, unless others would better join first, draws; returns turns that are over."""
+        with self._turn_taking:
+            for move in moves:
+                if move.guest:
+                    self._slots.park(move.guest)
+                self._slots.seat(move.stream, move.slot, donor=move.donor, shared=move.shared)
+            while unread := [turn.stream for turn in self._running.values() if turn.stream.unread]:
+                self._slots.extend(unread)
+            if crowded:
+                return {}
+            drawn = self._slots.decode({slot: (turn.seed, turn.length) for slot, turn in self._running.items()})
+        for slot, turn in self._running.items():
+            turn.parts.append(tuple(part[slot, : drawn.counts[slot]] for part in drawn[:3]))
+        return {slot: self._sampled(turn) for slot, turn in self._running.items() if not drawn.active[slot]}
+
+    def _sampled(self, turn: _Turn) -> Sampled:
+        ids, logprobs, model_logprobs = (np.concatenate(parts) for parts in zip(*turn.parts, strict=True))
+        long = len(ids) == self.sampling.max_new_tokens
+        stop = "end_of_turn" if ids[-1] == self._stop_id else "length" if long else "context"
+        return Sampled(ids, logprobs, model_logprobs, stop)
+
+
+class EngineSession:
+    """A dialogue in the engine: one append-only stream of tokens."""
+
+    def __init__(self, engine: Engine, stream: Stream):
+        self._engine, self._stream = engine, stream
+
+    @property
+    def room(self) -> int:
+        """Tokens that still fit."""
+        return self._engine.sampling.capacity - self._stream.length
+
+    async def generate(self, ids: np.ndarray, seed: int) -> Sampled:
+        """Appends `ids` ([I] int32, at least one, fewer than `room`) to the stream and samples a turn after them.
+
+        Raises ValueError for an empty prompt or one that leaves no room for a token.
+        """
+        if not 0 < len(ids) < self.room:
+            raise ValueError(f"expected 1 to {self.room - 1} tokens to go on from, got {len(ids)}")
+        return await self._engine._generate(self._stream, np.asarray(ids, np.int32), seed)
+
+    def close(self) -> None:
+        """Ends the stream; its slot goes to another when needed."""
+        self._engine._open.discard(self._stream)
+
+
+def _common(ids: np.ndarray, other: np.ndarray) -> int:
+    """How many tokens two streams have in common at their beginning."""
+    size = min(len(ids), len(other))
+    differ = np.flatnonzero(ids[:size] != other[:size])
+    return int(differ[0]) if len(differ) else size

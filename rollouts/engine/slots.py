@@ -1,0 +1,194 @@
+"""The device's side of the sampling engine: streams of tokens in the slots of one KV cache.
+
+Shapes do not change with who is served: `extend` takes R rows of W tokens, `decode` all S slots, and a row is computed
+for itself. Only the room of a slot grows, by doubling, as streams need it.
+
+Legend: S slots, R rows of one `extend` call, W tokens of each, C room of a slot, N steps of one `decode` call.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import logging
+
+from models import cache, qwen2
+from rollouts.engine import sampling as device
+from rollouts.engine.grammar import Grammar
+from rollouts.engine.sampling import Drawn, Sampling
+
+SMALLEST = 512
+"""Tokens that a slot has room for at first."""
+_UNIT = 64  # moves are of this many tokens, or twice as many, and so on: few shapes, few compilations
+
+_take = jax.jit(cache.take, static_argnums=2)
+_put = jax.jit(cache.put, donate_argnums=0)
+_grow = jax.jit(cache.grow, static_argnums=1)
+
+
+@dataclasses.dataclass
+class Counts:
+    """Tokens since the weights came. Where nothing was lost, computed + copied = streamed, once all is read."""
+
+    streamed: int = 0  # in all streams, prompts and replies
+    computed: int = 0  # that went through the model
+    copied: int = 0  # whose keys and values were taken over from another stream
+    parked: int = 0  # whose keys and values were moved to the host, to make room
+
+
+@dataclasses.dataclass(eq=False)
+class Stream:
+    """Tokens `ids[:length]`; the keys and values of `ids[:computed]` lie in `slot`, or are `parked`."""
+
+    ids: np.ndarray  # [capacity] int32
+    length: int = 0
+    computed: int = 0
+    slot: int | None = None
+    parked: tuple[np.ndarray, np.ndarray] | None = None  # keys [L, K, D, P], values [L, K, P, D], P at least `computed`
+
+    @property
+    def unread(self) -> int:
+        """Tokens that have not gone through the model yet."""
+        return self.length - self.computed
+
+    def append(self, ids: np.ndarray) -> None:
+        """Adds tokens at the end."""
+        self.ids[self.length : self.length + len(ids)] = ids
+        self.length += len(ids)
+
+
+class Slots:
+    """Keys, values and logits of S slots. Not for several threads at a time.
+
+    Attributes:
+      counts: what was done since the last `load`.
+      streams: [S], whose keys and values lie in each slot; those of a stream that has ended stay until overwritten.
+    """
+
+    def __init__(
+        self,
+        config: qwen2.Qwen2Config,
+        stop_id: int,
+        sampling: Sampling,
+        *,
+        sharding: jax.sharding.Sharding | None,
+        grammar: Grammar | None,
+    ):
+        self._config, self._stop_id, self._sampling, self._sharding = config, stop_id, sampling, sharding
+        self._grammar, self._tables = grammar, jax.tree.map(jnp.asarray, grammar)
+        self._params: qwen2.Params | None = None
+        self.counts = Counts()
+        self._allocate()
+
+    def _allocate(self) -> None:
+        slots, room = self._sampling.slots, min(SMALLEST, self._sampling.capacity)
+        self._kv = cache.init(self._config, slots, room, sharding=self._sharding)
+        self._logits = jnp.zeros((slots, self._config.vocab_size), jnp.float32)
+        self.streams: list[Stream | None] = [None] * slots
+
+    def load(self, params: qwen2.Params) -> None:
+        """Takes new weights; what was computed under others is forgotten."""
+        self._params, self.counts = params, Counts()
+        self.streams = [None] * len(self.streams)
+
+    def reset(self, streams: Sequence[Stream]) -> None:
+        """Starts afresh after a fault; `streams`, all that are open, will be computed again."""
+        self._allocate()
+        for stream in streams:
+            stream.slot, stream.parked, stream.computed = None, None, 0
+
+    def seat(self, stream: Stream, slot: int, *, donor: Stream | None = None, shared: int = 0) -> None:
+        """Gives `slot` to a stream that has none, with what is parked of it or what it shares with `donor`'s beginning.
+
+        Whoever was in the slot must have been parked, or have ended.
+        """
+        if stream.parked:
+            self._make_room(stream.parked[1].shape[2])
+            self._kv, stream.parked = _put(self._kv, np.int32(slot), *stream.parked), None
+        elif donor:
+            if donor.slot != slot:
+                self._kv = _put(self._kv, np.int32(slot), *_take(self._kv, np.int32(donor.slot), self._moved(shared)))
+            stream.computed = shared
+            self.counts.copied += shared
+        if before := self.streams[slot]:
+            before.slot = None
+        self.streams[slot], stream.slot = stream, slot
+
+    def park(self, stream: Stream) -> None:
+        """Moves a stream's keys and values to the host."""
+        stream.parked = jax.device_get(_take(self._kv, np.int32(stream.slot), self._moved(stream.computed)))
+        self.counts.parked += stream.computed
+
+    def extend(self, streams: Sequence[Stream]) -> None:
+        """Reads on in streams that have a slot and unread tokens: a chunk of as many as fit into a call."""
+        count, width = self._sampling.rows or self._sampling.slots, self._sampling.chunk
+        aligned = count == self._sampling.slots  # then row r is slot r, and the cache is read where it lies
+        rows = {stream.slot if aligned else row: stream for row, stream in enumerate(streams[:count])}
+        tokens = np.zeros((count, width), np.int32)
+        counts, slots = np.zeros(count, np.int32), np.zeros(count, np.int32)
+        for row, stream in rows.items():
+            counts[row], slots[row] = min(width, stream.unread), stream.slot
+            tokens[row, : counts[row]] = stream.ids[stream.computed : stream.computed + counts[row]]
+        self._make_room(max(stream.computed for stream in rows.values()) + width)
+        self._kv = self._kv._replace(lengths=self._lengths())
+        self._logits, self._kv = device.extend(
+            self._config, self._params, self._kv, self._logits, tokens, counts, None if aligned else slots
+        )
+        for row, stream in rows.items():
+            stream.computed += int(counts[row])
+        self.counts.computed += int(counts.sum())
+
+    def decode(self, turns: Mapping[int, tuple[int, int]]) -> Drawn:
+        """Draws up to N tokens in slots whose streams are read, and appends them; arrays [S, ...] of NumPy.
+
+        `turns` maps a slot to its turn's seed and the number of tokens that the turn has already.
+        """
+        slots = self._sampling.slots
+        seeds, active = np.zeros(slots, np.uint32), np.zeros(slots, bool)
+        places, states = np.zeros(slots, np.int32), np.zeros(slots, np.int32)
+        for slot, (seed, place) in turns.items():
+            seeds[slot], places[slot], active[slot] = seed, place, True
+            if self._grammar:
+                stream = self.streams[slot]
+                states[slot] = self._grammar.after(0, stream.ids[stream.length - place : stream.length])
+        self._make_room(max(self.streams[slot].length for slot in turns) + self._sampling.steps)
+        drawn, self._logits, self._kv = device.decode(
+            self._config,
+            self._params,
+            self._kv._replace(lengths=self._lengths()),
+            self._logits,
+            seeds,
+            places,
+            active,
+            states,
+            self._tables,
+            sampling=self._sampling,
+            stop_id=self._stop_id,
+        )
+        drawn = jax.device_get(drawn)
+        for slot in turns:
+            stream = self.streams[slot]
+            stream.append(drawn.ids[slot, : drawn.counts[slot]])
+            stream.computed = stream.length
+        self.counts.computed += int(drawn.counts.sum())
+        self.counts.streamed += int(drawn.counts.sum())
+        return drawn
+
+    def _lengths(self) -> jax.Array:
+        return jnp.array([stream.computed if stream else 0 for stream in self.streams], jnp.int32)
+
+    def _moved(self, size: int) -> int:
+        rounded = _UNIT
+        while rounded < size:
+            rounded *= 2
+        return min(rounded, cache.room(self._kv))
+
+    def _make_room(self, size: int) -> None:
+        before = room = cache.room(self._kv)
+        while room < min(size, self._sampling.capacity):
+            room = min(2 * room, self._sampling.capacity)
+        if room > before:
+            logging.info("sampling engine: %d slots of %d tokens", self._sampling.slots, room)
+            self._kv = _grow(self._kv, room)

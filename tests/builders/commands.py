@@ -1,0 +1,72 @@
+"""Commands as from a shell, but in this process: to start an interpreter for each message takes seconds."""
+
+import contextlib
+import io
+import runpy
+import sys
+import warnings
+from typing import NamedTuple
+from unittest import mock
+
+from absl import flags
+from absl.testing import flagsaver
+
+from tests.builders.runs import ROOT
+
+
+class Ended(NamedTuple):
+    """What is left of a command; named as in `subprocess.CompletedProcess`."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def run(module, *arguments):
+    """Runs ``python -m module arguments`` in the root of the repository.
+
+    An exception that would be a traceback is raised. What was compiled is not kept on disk.
+    """
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.ExitStack() as inside:
+        for context in (
+            contextlib.chdir(ROOT),
+            contextlib.redirect_stdout(out),
+            contextlib.redirect_stderr(err),
+            mock.patch.object(sys, "argv", [module, *map(str, arguments)]),
+            mock.patch("absl.app.run", _run),
+            mock.patch("cmpo.cli.command.keep_programs"),
+            warnings.catch_warnings(),
+            _own_flags(),
+        ):
+            inside.enter_context(context)
+        warnings.simplefilter("ignore", RuntimeWarning)  # of runpy: the module was imported before
+        try:
+            runpy.run_module(module, run_name="__main__", alter_sys=True)
+            code = 0
+        except SystemExit as ended:
+            code = ended.code
+    if isinstance(code, str):
+        return Ended(1, out.getvalue(), f"{err.getvalue()}{code}\n")
+    return Ended(code or 0, out.getvalue(), err.getvalue())
+
+
+def _run(main, flags_parser=flags.FLAGS):
+    """`absl.app.run` without what it changes in a process for good."""
+    sys.exit(main(flags_parser(sys.argv)))
+
+
+@contextlib.contextmanager
+def _own_flags():
+    """Within, a module may define its flags once more; after, all are as they were."""
+    defined = dict(flags.FLAGS._flags())
+    strict = [flag for flag in defined.values() if not flag.allow_override]
+    try:
+        with flagsaver.flagsaver():
+            for flag in strict:
+                flag.allow_override = True
+            yield
+    finally:
+        flags.FLAGS.__dict__["__flags"] = defined
+        for flag in strict:
+            flag.allow_override = False

@@ -1,0 +1,87 @@
+"""Demonstrations by any agent: which dialogues are kept, by hand, and the whole command."""
+
+import dataclasses
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cmpo import demonstrate
+from cmpo.training import demonstrations
+from configs import fds as configs
+from rollouts.domains.fds import generator
+from rollouts.types import Dialogue, Turn
+from tests.builders import commands
+
+SCENARIO = next(generator.scenarios(4))
+NOTHING = np.zeros(0, np.float32)
+
+
+def dialogue(name, outcome, voucher=False, end="rated", process=(1.0,), **changes):
+    scenario = dataclasses.replace(SCENARIO, id=str(name))
+    cost = np.array([voucher], np.float32)
+    turn = Turn("u", "t", "", "r", "chat", NOTHING.astype(int), NOTHING.astype(int), NOTHING, NOTHING, cost, {}, 0.0)
+    turns = tuple(dataclasses.replace(turn, process_reward=score) for score in process)
+    return Dialogue(scenario, 0, turns, outcome, end, **changes)
+
+
+def kept(dialogues, budget):
+    found = demonstrate.select(dialogues, lambda dialogue: dialogue.outcome, budget)
+    return [(one.scenario.id, one.outcome, bool(one.cost[0])) for one in found]
+
+
+def test_the_reward_by_hand():
+    config = configs.get_config()
+    config.algo.outcome_weight, config.algo.process_weight = 2.0, 0.5
+    assert demonstrate.reward(config, dialogue("a", 4.0, process=(1.0, 0.5))) == 2 * 4 + 0.5 * 0.75
+
+
+def test_vouchers_go_where_they_add_most():
+    """Four scenarios and a budget of one voucher in four: b gains 2.5, a 1, c nothing."""
+    played = [
+        *(dialogue("a", 3.0), dialogue("a", 4.0, True), dialogue("a", 2.0)),
+        *(dialogue("b", 2.0), dialogue("b", 4.5, True), dialogue("b", 4.0, True)),
+        *(dialogue("c", 4.0), dialogue("c", 4.0, True)),
+        *(dialogue("d", 1.0), dialogue("d", 1.5)),
+    ]
+    assert kept(played, 0.25) == [("a", 3.0, False), ("b", 4.5, True), ("c", 4.0, False), ("d", 1.5, False)]
+    assert kept(played, 0.5) == [("a", 4.0, True), ("b", 4.5, True), ("c", 4.0, False), ("d", 1.5, False)]
+    assert kept(played, 1.0) == kept(played, 0.5)  # c's adds nothing
+    assert [one[2] for one in kept(played, 0.0)] == [False] * 4
+
+
+def test_a_scenario_with_vouchers_alone_is_measured_by_what_is_usual():
+    """Without vouchers 2 is usual; x beats that by 2.5, y by 0.5, and a gains 1."""
+    played = [dialogue("a", 2.0), dialogue("a", 3.0, True), dialogue("b", 2.0)]
+    played += [dialogue("x", 4.5, True), dialogue("y", 2.5, True), dialogue("z", 1.9, True)]
+    assert kept(played, 0.34) == [("a", 2.0, False), ("b", 2.0, False), ("x", 4.5, True)]
+    assert kept(played, 0.67) == [("a", 3.0, True), ("b", 2.0, False), ("x", 4.5, True)]
+    assert kept([dialogue("x", 4.5, True)], 0.3) == []
+
+
+def test_only_finished_dialogues_count():
+    played = [dialogue("a", 5.0, end="malformed"), dialogue("a", 0.0, end="quit"), dialogue("a", 5.0, failure="x")]
+    assert kept(played, 1.0) == []
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 5), st.integers(1, 5), st.booleans()), max_size=20),
+    st.floats(0, 1),
+)
+def test_the_budget_holds_and_no_scenario_comes_twice(rows, budget):
+    found = kept([dialogue(*row) for row in rows], budget)
+    names = [name for name, *_ in found]
+    assert len(set(names)) == len(names)
+    assert sum(voucher for *_, voucher in found) <= budget * len(found)
+    assert {str(name) for name, _, voucher in rows if not voucher} <= set(names)
+
+
+def test_the_command_writes_what_phase_1_reads(tmp_path):
+    out = tmp_path / "new" / "demos.jsonl"
+    arguments = ["--config=configs/fds.py", "--agent=oracle", "--scenarios=40", "--repeats=2", f"--out={out}"]
+    done = commands.run("cmpo.demonstrate", *arguments)
+    assert done.returncode == 0, done.stderr
+    conversations = demonstrations.read(out)
+    granted = [any("<action>voucher" in message.content for message in talk) for talk in conversations]
+    assert 25 < len(conversations) <= 40 and 0 < np.mean(granted) <= 0.3
+    assert f"kept: {len(conversations)} dialogues" in done.stdout

@@ -1,0 +1,50 @@
+"""Result files, read again: what is none is refused, and what one lacks is named."""
+
+import functools
+import json
+import operator
+
+import pytest
+
+from cmpo.evaluation import results
+from tests.builders.evaluations import evaluation
+
+
+def test_a_result_comes_back_as_it_was_written(tmp_path):
+    (tmp_path / "a.json").write_text(json.dumps(evaluation("me")))
+    assert results.read(tmp_path / "a.json") == evaluation("me")
+
+
+@pytest.mark.parametrize("text", ["", "[]", "[" * 9, "{}", '{"dialogues": [{}]}'])
+def test_what_is_no_result_is_refused(tmp_path, text):
+    (tmp_path / "a.json").write_text(text)
+    with pytest.raises(ValueError, match=r"a.json: expected a (JSON object|file that cmpo.evaluate wrote)"):
+        results.read(tmp_path / "a.json")
+
+
+@pytest.mark.parametrize(
+    "names",
+    [*results._NEEDED, ("dialogues", 0), *(("dialogues", 0, *names) for names in results._NEEDED_OF_ROW)],
+    ids=lambda names: ".".join(map(str, names)),
+)
+@pytest.mark.parametrize("lacks", [True, False])
+def test_what_a_result_lacks_or_has_in_another_type_is_named(tmp_path, names, lacks):
+    found = evaluation("me")
+    *path, last = names
+    holder = functools.reduce(operator.getitem, path, found)
+    if lacks:
+        del holder[last]
+    else:
+        holder[last] = {"a": 1}
+    (tmp_path / "a.json").write_text(json.dumps(found))
+    with pytest.raises(ValueError, match=r"a\.json: .*, found no sound ") as error:
+        results.read(tmp_path / "a.json")
+    assert ("dialogues" if names[0] == "dialogues" else ".".join(names)) in str(error.value)
+
+
+@pytest.mark.parametrize("damaged", ["abc", {"a": 1}, {"a": {"run": 1}}])
+def test_a_damaged_account_of_training_is_named(tmp_path, damaged):
+    path = tmp_path / "evaluation_me.json"
+    path.write_text(json.dumps(evaluation("me") | {"since_training": damaged}))
+    with pytest.raises(ValueError, match="found no sound since_training"):
+        results.read(path)

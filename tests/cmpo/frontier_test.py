@@ -1,0 +1,114 @@
+"""Measures beside the frontier, by hand, and the command that draws it."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+from cmpo import frontier
+from rollouts.domains.fds.embedded import oracle
+from rollouts.domains.fds.embedded.oracle import Frontier
+from tests.builders.evaluations import evaluation
+
+LINE = Frontier(rates=np.array([0.0, 0.2, 0.6]), satisfaction=np.array([2.0, 3.0, 3.4]))
+
+
+def test_distance_and_share_of_the_gain_by_hand():
+    assert frontier.distance(LINE, (0.1, 2.25)) == pytest.approx(0.25)  # 2.5 is to be had there
+    assert frontier.gain_share(LINE, (0.1, 2.25)) == pytest.approx(0.5)
+    assert frontier.distance(LINE, (0.9, 3.0)) == pytest.approx(0.4)  # level behind the last point
+    assert frontier.gain_share(LINE, (0.4, 1.4)) == pytest.approx(-0.5)  # (1.4 - 2) / (3.2 - 2)
+    assert math.isnan(frontier.gain_share(LINE, (0.0, 2.0)))
+
+
+def test_hypervolume_by_hand():
+    assert frontier.hypervolume([(0.25, 3.0)]) == pytest.approx(0.75 * 2.0)
+    two = [(0.5, 4.0), (0.25, 3.0)]
+    assert frontier.hypervolume(two) == pytest.approx(0.25 * 2.0 + 0.5 * 3.0)
+    dominated = [(0.75, 3.5), (0.5, 2.0), (0.3, 3.0)]
+    assert frontier.hypervolume(two + dominated) == frontier.hypervolume(two)
+    assert frontier.hypervolume([(1.0, 5.0), (0.2, 0.9)]) == 0.0
+    assert frontier.hypervolume([]) == 0.0
+    # trapezoids of heights 1..2 over 0.2 and 2..2.4 over 0.4, and 2.4 over the rest
+    assert frontier.frontier_hypervolume(LINE) == pytest.approx(0.2 * 1.5 + 0.4 * 2.2 + 0.4 * 2.4)
+
+
+def test_many_agents_on_the_frontier_fill_its_hypervolume():
+    points = [(rate, LINE.at(rate)) for rate in np.linspace(0, 1, 2001)]
+    filled = frontier.hypervolume(points)
+    assert filled < frontier.frontier_hypervolume(LINE)
+    assert filled == pytest.approx(frontier.frontier_hypervolume(LINE), abs=1e-3)
+
+
+@pytest.mark.parametrize("ending", ["svg", "png"])
+def test_the_command_draws_every_agent(tmp_path, capsys, ending):
+    for name, rate, satisfaction in (("never", 0.0, 2.43), ("policy", 0.316, 2.915)):
+        (tmp_path / f"{name}.json").write_text(json.dumps(evaluation(name, rate, satisfaction)))
+    out = tmp_path / f"frontier.{ending}"
+    assert frontier.main([str(tmp_path / "never.json"), f"CMPO={tmp_path / 'policy.json'}", f"--out={out}"]) == 0
+    printed = capsys.readouterr().out
+    best = oracle.frontier(oracle.distribution()).at(0.316)
+    assert f"| CMPO | 31.6% | 2.915 | {best:.3f} | {best - 2.915:.3f} |" in printed and "| never | 0.0% |" in printed
+    if ending == "svg":
+        text = out.read_text()
+        assert text.lstrip().startswith("<?xml") and all(f">{name}<" in text for name in ("never", "CMPO"))
+    else:
+        assert out.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("{}", "found no sound agent"),
+        (json.dumps(evaluation("x", 0.1, 2.0, **{"user.url": "http://127.0.0.1:1/v1"})), "the embedded user"),
+        (json.dumps(evaluation("x", 0.1, 2.0, **{"data.path": "train.parquet"})), "scenarios of the generator"),
+        (json.dumps(evaluation("x", None, None)), "one served at least"),
+        (json.dumps(evaluation("x", 0.1, 2.0, **{"episode.max_turns": 6})), "config.episode.max_turns of 7 or more"),
+        (json.dumps(evaluation("x", 0.1, 2.0, **{"data.difficulty": "normal"})), "--difficulty=hard"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(tmp_path, capsys, content, reason):
+    path = tmp_path / "e.json"
+    path.write_text(content)
+    assert frontier.main([str(path)]) == 2
+    assert reason in capsys.readouterr().err
+
+
+def test_a_missing_file_is_one_line(tmp_path, capsys):
+    for name in (str(tmp_path / "lr=3e-4" / "none.json"), f"CMPO={tmp_path / 'none.json'}"):
+        assert frontier.main([name]) == 2
+        told = capsys.readouterr().err
+        assert told == f"error: {name}: expected PATH or NAME=PATH, found no such file\n"
+
+
+def test_a_path_may_have_an_equals_sign_in_it(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    path = tmp_path / "runs" / "lr=3e-4" / "e.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(evaluation("me", 0.0, 2.43)))
+    for argument, name in (
+        ("runs/lr=3e-4/e.json", "me"),
+        ("CMPO=runs/lr=3e-4/e.json", "CMPO"),
+        ("lr=3e-4=runs/lr=3e-4/e.json", "lr=3e-4"),
+        ("=runs/lr=3e-4/e.json", "me"),
+        ("~/runs/lr=3e-4/e.json", "me"),
+        ("a/b=~/runs/lr=3e-4/e.json", "a/b"),
+    ):
+        assert frontier.main([argument]) == 0
+        assert f"| {name} | 0.0% | 2.430 |" in capsys.readouterr().out
+    (tmp_path / "a=b.json").write_text(json.dumps(evaluation("whole", 0.0, 2.43)))
+    (tmp_path / "b.json").write_text(json.dumps(evaluation("part", 0.0, 2.43)))
+    assert frontier.main(["a=b.json", "c=b.json"]) == 0  # what is a file as a whole is a path
+    printed = capsys.readouterr().out
+    assert "| whole |" in printed and "| c |" in printed
+
+
+def test_two_of_one_name_are_told_apart_or_refused(tmp_path, capsys):
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.json").write_text(json.dumps(evaluation("policy", 0.0, 2.43)))
+    a, b = str(tmp_path / "a.json"), str(tmp_path / "b.json")
+    assert frontier.main([a, b]) == 2
+    assert f"error: {b}: another evaluation is called 'policy'; give each a name" in capsys.readouterr().err
+    assert frontier.main([a, f"second={b}"]) == 0

@@ -1,0 +1,385 @@
+"""The whole loop, small: it trains, resumes to the bit, refuses what it should, and loses nothing."""
+
+import asyncio
+import json
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+import chex
+import jax
+import numpy as np
+import pytest
+import uvicorn
+from pyarrow import parquet
+
+from cmpo import evaluate, main
+from cmpo.cli import agents, command
+from cmpo.run import journal, lock, ranges, run_log
+from cmpo.run import workdir as workdirs
+from cmpo.run.checkpoint import Checkpoints
+from cmpo.training import collecting
+from models import tokenizer as tokenizers
+from rollouts.domains.fds.embedded.app import app
+from rollouts.endpoints.client import BudgetReached, ChatClient
+from rollouts.types import DialogueError
+from tests.builders import commands
+from tests.builders.runs import ROOT, assert_same_run, tiny, transcripts
+
+RELEASED = ROOT.parent / "shared" / "data" / "fds" / "hard" / "train.parquet"
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """An uninterrupted run."""
+    workdir = tmp_path_factory.mktemp("whole")
+    return workdir, main.train(tiny(), workdir)
+
+
+def test_a_run_leaves_what_the_design_names(whole):
+    workdir, state = whole
+    assert int(state.step) == 4 and int(state.cursor) == 4
+    assert json.loads((workdir / "config.json").read_text()) == tiny().to_dict()
+    records = run_log.read(workdir)
+    assert [(record["step"], record["phase"]) for record in records] == [(1, "sft"), (2, "sft"), (3, "rl"), (4, "rl")]
+    keys = """satisfaction process_reward finish_rate voucher_rate voucher_rate_smoothed lambda loss kl entropy
+    clip_fraction grad_norm logprob_gap_max dialogues_ok dialogues_failed turns_mean
+    new_tokens tokens_per_second spent seconds"""
+    assert set(keys.split()) <= set(records[-1])
+    assert list(transcripts(workdir)) == ["step_000003.jsonl", "step_000004.jsonl"]
+    assert len(transcripts(workdir)["step_000003.jsonl"].splitlines()) == 2 * 4
+    assert (workdir / "report.html").exists() and list((workdir / "tensorboard").iterdir())
+
+
+def test_the_trainer_sees_the_log_probabilities_that_were_sampled(whole):
+    workdir, _ = whole
+    gaps = [record["logprob_gap_max"] for record in run_log.read(workdir) if record["phase"] == "rl"]
+    assert len(gaps) == 2 and 0 < max(gaps) < 1e-4
+
+
+def test_a_batch_may_be_gone_through_in_parts_and_more_than_once(tmp_path):
+    state = main.train(
+        tiny(**{"train.sft_steps": 0, "train.minibatches": 2, "train.epochs": 2, "train.learning_rate": 0.1}), tmp_path
+    )
+    counts = [leaf for leaf in jax.tree.leaves(state.opt_state) if leaf.shape == ()]
+    assert counts and {int(count) for count in counts} == {2 * 2 * 2}
+    records = [record for record in run_log.read(tmp_path) if record["phase"] == "rl"]
+    assert max(record["logprob_gap_max"] for record in records) < 1e-4  # before the first of them
+    assert min(record["ratio_max"] for record in records) > 1.001  # after it, the policy is another
+
+
+def test_beginnings_that_a_group_shares_are_computed_once_and_every_turn_is_as_likely(tmp_path, monkeypatch):
+    parts, found = main.Trainer.parts, {}
+
+    def both_ways(self, dialogues, state):
+        for share in (False, True):
+            self.config.train.share_prefix = share
+            (part,) = parts(self, dialogues, state)
+            mask, turns, logprobs = map(np.asarray, (part.rows.mask, part.rows.turns, part.extras[1]))
+            by_turn = [np.bincount(turns[mask], weights=x[mask]) for x in (mask, logprobs)]
+            found[share] = int(np.sum(part.rows.segment_ids > 0)), np.stack(by_turn)
+        return [part]
+
+    monkeypatch.setattr(main.Trainer, "parts", both_ways)
+    main.train(tiny(**{"train.sft_steps": 0, "train.rl_steps": 1}), tmp_path)
+    (apart, expected), (together, by_turn) = found[False], found[True]
+    assert together < 0.5 * apart  # four dialogues of one turn each, most of which is the prompt
+    np.testing.assert_allclose(by_turn, expected, rtol=1e-5)
+    assert np.count_nonzero(expected[1]) == 2 * 4
+
+
+@pytest.mark.parametrize("name", ["epochs", "minibatches", "importance_cap"])
+def test_no_updates_on_a_batch_are_refused(name):
+    with pytest.raises(ValueError, match=rf"config.train.{name}: expected 1 or more, got 0(\.0)?$"):
+        ranges.check(tiny(**{f"train.{name}": 0}))
+
+
+def test_the_reference_is_the_end_of_phase_1_and_stays(whole):
+    workdir, state = whole
+    with Checkpoints(workdir, keep=4) as checkpoints:
+        after_sft = checkpoints._manager.restore(2)["params"]
+    chex.assert_trees_all_equal(state.reference, after_sft)
+    changed = jax.tree.map(lambda a, b: bool((a != b).any()), state.params, state.reference)
+    assert any(jax.tree.leaves(changed))
+
+
+def test_interrupted_between_steps_and_resumed_equals_uninterrupted(whole, tmp_path, monkeypatch):
+    step = main.Trainer.sft_step
+
+    def interrupted(self, now):
+        os.kill(os.getpid(), signal.SIGINT)
+        return step(self, now)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(main.Trainer, "sft_step", interrupted)
+        assert int(main.train(tiny(), tmp_path).step) == 1
+    assert [record["step"] for record in run_log.read(tmp_path)] == [1]
+    resumed = main.train(tiny(), tmp_path)
+    assert_same_run(tmp_path, resumed, *whole)
+
+
+def test_stopped_amid_dialogues_by_a_signal_then_by_an_endpoint_keeps_those_that_ended(whole, tmp_path, monkeypatch):
+    """No checkpoint of phase 2 but those that the stops make, in its second step."""
+    add, chat, begun, ended, failing = journal.Page.add, ChatClient.chat, [], [], []
+
+    async def answering(client, messages, *, seed):
+        """Of the second step, after 8 demonstrations and 8 dialogues of the first, three dialogues get to an end."""
+        if client._name == "user" and len(messages) == 2:
+            begun.append(seed)
+            if len(begun) > 8 + 8 + 3:
+                await asyncio.sleep(3600)
+        return await chat(client, messages, seed=seed)
+
+    def interrupting(page, number, dialogue):
+        add(page, number, dialogue)
+        ended.append(number)
+        if len(ended) == 8 + 8 + 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    async def unanswered(client, messages, *, seed):
+        failing.append(seed)
+        raise DialogueError("user_http_503", "config.user.url answered 503: overloaded")
+
+    config = tiny(**LATE)
+    with monkeypatch.context() as patch:
+        patch.setattr(journal.Page, "add", interrupting)
+        patch.setattr(ChatClient, "chat", answering)
+        state = main.train(config, tmp_path)
+    assert int(state.step) == 3 and int(state.cursor) == 2 and len(ended) == 8 + 8 + 3
+    with monkeypatch.context() as patch:
+        patch.setattr(ChatClient, "chat", unanswered)
+        last_words = r"5 of 8 dialogues failed \(5 user_http_503\); the last: .* answered 503: overloaded"
+        with pytest.raises(collecting.RolloutsFailed, match=last_words) as stopped:
+            main.train(config, tmp_path)
+    assert stopped.value.__notes__ == ["(3 of 4 steps are saved; the same command goes on from there)"]
+    assert len(failing) == 2 * 5 and len(set(failing)) == 5  # each was played again, once
+    monkeypatch.setattr(journal.Page, "add", lambda page, number, dialogue: ended.append(number))
+    assert_same_run(tmp_path, main.train(config, tmp_path), *whole)
+    assert sorted(ended[16:]) == list(range(8))
+    assert list((tmp_path / "dialogues").iterdir()) == []
+
+
+def test_killed_at_random_and_resumed_equals_uninterrupted(whole, tmp_path):
+    """SIGKILL, with no checkpoint of phase 2 before its end; the process holds the workdir as long as it lives."""
+    moments, command = random.Random(7), [sys.executable, "-c", KILLED, tmp_path / "run"]
+    cache = {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "1000"}  # read it, but leave nothing there half written
+    for lines in (moments.randint(1, 2), moments.randint(2, 3), None):
+        process = subprocess.Popen(command, cwd=ROOT, env=os.environ | cache, stderr=subprocess.PIPE, text=True)
+        try:
+            while lines and process.poll() is None and not underway(tmp_path / "run", process.pid, lines):
+                time.sleep(0.01)
+            time.sleep(moments.random() if lines else 0)
+            process.send_signal(signal.SIGSTOP if lines else signal.SIGCONT)
+            if lines and process.poll() is None:
+                with pytest.raises(lock.WorkdirInUse, match=f"is in use by process {process.pid} "):
+                    main.train(tiny(**LATE), tmp_path / "run")
+                process.kill()
+            _, errors = process.communicate(timeout=240)
+            assert process.returncode in (0, -signal.SIGKILL), errors
+        finally:
+            process.kill()
+    resumed = main.train(tiny(**LATE), tmp_path / "run")  # is done: restores the end
+    assert_same_run(tmp_path / "run", resumed, *whole)
+
+
+LATE = {"train.checkpoint_every": 9}
+KILLED = """
+import pathlib, sys
+from tests import conftest
+from tests.builders import runs
+from tests.cmpo import main_test
+from cmpo import main
+main.train(runs.tiny(**main_test.LATE), pathlib.Path(sys.argv[1]))
+"""
+
+
+def underway(workdir, pid, lines):
+    """Whether the process is in charge of the run and so many steps are booked."""
+    held, booked = workdir / "lock", workdir / "metrics.jsonl"
+    return booked.exists() and f"process {pid} " in held.read_text() and booked.read_text().count("\n") >= lines
+
+
+def test_updates_that_are_never_finite_stop_the_run_and_leave_the_model(tmp_path):
+    steps = {"train.sft_steps": 0, "train.rl_steps": 9, "train.max_skipped": 2}
+    config = tiny(**steps, **{"algo.outcome_weight": 1e39})  # beyond float32
+    with pytest.raises(FloatingPointError, match="the updates of 2 steps in a row, up to 2, were skipped"):
+        main.train(config, tmp_path)
+    records = run_log.read(tmp_path)
+    assert [record["updates_skipped"] for record in records] == [1, 1] and records[0]["loss"] is None
+    with Checkpoints(tmp_path) as checkpoints:
+        saved = checkpoints._manager.restore(2)
+    chex.assert_trees_all_equal(saved["params"], saved["reference"])
+    assert saved["pid"]["smoothed_cost"] == np.float32(0.3) and saved["skipped"] == 2 and saved["cursor"] == 4
+
+
+def test_a_finished_run_says_so_and_changes_nothing(whole, capsys):
+    workdir, state = whole
+    before = (workdir / "metrics.jsonl").read_bytes()
+    chex.assert_trees_all_equal(main.train(tiny(), workdir), state)
+    assert "all 4 steps are done" in capsys.readouterr().out
+    assert (workdir / "metrics.jsonl").read_bytes() == before
+
+
+def test_another_config_is_refused(whole):
+    workdir, _ = whole
+    before = (workdir / "config.json").read_bytes()
+    with pytest.raises(workdirs.ConfigConflict, match=r"another config \(pid.target is 0.3 there, 0.5 here\)"):
+        main.train(tiny(**{"pid.target": 0.5}), workdir)
+    assert (workdir / "config.json").read_bytes() == before
+
+
+def test_an_endpoint_over_http_gives_the_transcripts_of_the_one_in_process_and_so_does_a_replay(
+    whole, tmp_path, monkeypatch
+):
+    workdir, state = whole
+    monkeypatch.setenv("MAIN_TEST_KEY", "sk-test-0123456789abcdef")
+    record = tmp_path / "record"
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=port, log_level="error"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        while not server.started:
+            time.sleep(0.01)
+        url = f"http://127.0.0.1:{port}/v1"
+        asked = {"user.url": url, "judge.url": url, "user.api_key_env": "MAIN_TEST_KEY"}
+        remote = main.train(tiny(**asked, **{"endpoints.record": str(record)}), tmp_path / "run")
+    finally:
+        server.should_exit = True
+        thread.join()
+    assert transcripts(tmp_path / "run") == transcripts(workdir)
+    chex.assert_trees_all_equal(remote.params, state.params)
+    kept = [path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()]
+    assert len(kept) > 100 and not any(b"sk-test" in content for content in kept)
+
+    replayed = main.train(tiny(**asked, **{"endpoints.replay": str(record)}), tmp_path / "replay")  # nobody is there
+    assert transcripts(tmp_path / "replay") == transcripts(workdir)
+    chex.assert_trees_all_equal(replayed, state)
+
+
+def test_an_unreachable_endpoint_stops_the_run_and_is_named(tmp_path):
+    config = tiny(**{"user.url": "http://127.0.0.1:9/v1", "user.retries": 0})
+    with pytest.raises(
+        collecting.RolloutsFailed, match=r"8 of 8 dialogues failed \(8 user_unreachable\).*config.user.url"
+    ):
+        main.train(config, tmp_path)
+    assert not (tmp_path / "demonstrations.jsonl").exists() and not (tmp_path / "metrics.jsonl").exists()
+
+
+def test_a_budget_that_is_reached_stops_the_run_saves_and_may_be_raised(whole, tmp_path):
+    before, _ = whole
+    workdir = tmp_path / "run"
+    shutil.copytree(before, workdir)
+    shutil.rmtree(workdir / "checkpoints" / "4")
+    calls = run_log.read(before)[2]["spent"]["user_calls"]  # at the end of step 3
+    (workdir / "spent" / "user-0.json").write_text(json.dumps({"calls": calls, "prompt_tokens": 0, "answer_tokens": 0}))
+    with pytest.raises(BudgetReached, match=r"config.user.budget_calls: of \d+ .*raise it\n\(3 of 4 steps are saved"):
+        main.train(tiny(**{"user.budget_calls": calls + 3}), workdir)
+    assert [record["step"] for record in run_log.read(workdir)] == [1, 2, 3]
+    assert json.loads((workdir / "spent" / "user-0.json").read_text())["calls"] == calls + 3
+    assert sorted(path.name for path in (workdir / "checkpoints").iterdir()) == ["1", "2", "3"]
+    raised = tiny(**{"user.budget_calls": calls + 100})
+    workdirs.claim(workdir, raised)
+    assert json.loads((workdir / "config.json").read_text()) == raised.to_dict()
+
+
+@pytest.mark.skipif(not RELEASED.exists(), reason=f"the authors' data is not at {RELEASED}")
+def test_the_released_prompts_and_personas_train(tmp_path):
+    some = tmp_path / "some.parquet"
+    parquet.write_table(parquet.read_table(RELEASED).slice(0, 400), some)
+    changes = {
+        "data.path": str(some),
+        "data.dir": str(tmp_path / "data"),
+        "model.vocab_size": 1200,
+    }
+    state = main.train(tiny(**changes), tmp_path / "run")
+    assert int(state.step) == 4
+    dialogue = json.loads(transcripts(tmp_path / "run")["step_000004.jsonl"].splitlines()[0])
+    assert dialogue["scenario"]["id"].startswith("train-")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--config=configs/fds.py:smok"], "error: ValueError: unknown variant 'smok'; expected one of ['smoke'"),
+        (["--config=configs/none.py"], "No such file or directory: 'configs/none.py'"),
+        (
+            ["--config=configs/fds.py:smoke", "--config.pid.targett=0.2"],
+            "error: --config: no such field: 'targett' Did you",
+        ),
+        (
+            ["--config=configs/fds.py:smoke", "--config.data.path=none.parquet"],
+            "error: config.data.path: expected a parquet",
+        ),
+        (
+            ["--config=configs/fds.py:smoke", "--config.user.url=ftp://x"],
+            "error: config.user.url: expected 'embedded' or http",
+        ),
+    ],
+)
+def test_bad_input_on_the_command_line(tmp_path, arguments, message):
+    done = commands.run("cmpo.main", *arguments, f"--workdir={tmp_path / 'run'}")
+    assert done.returncode != 0 and message in done.stderr and done.stderr.count("\n") == 1
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+
+
+def test_bad_input_from_a_shell_is_one_line_too():
+    line = [sys.executable, "-m", "cmpo.main", "--config=configs/fds.py:smoke", "--config.user.url=ftp://x"]
+    done = subprocess.run([*line, "--workdir=x"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and done.stderr.startswith("error: config.user.url") and done.stderr.count("\n") == 1
+
+
+def test_evaluate_policy_and_start(whole):
+    workdir, state = whole
+    for start, params in ((False, state.params), (True, state.reference)):
+        served_by, step = agents.load_policy(tiny(), workdir, start=start)
+        assert step == 4
+        played = evaluate.evaluate(tiny(), served_by, seeds=2)
+        assert [one.seed for one in played] == [1000] * 8 + [1001] * 8
+        assert all(one.dialogue.ok for one in played)
+        again, _ = agents.load_policy(tiny(), workdir, start=start)
+        texts = [
+            [turn.text for one in some for turn in one.dialogue.turns]
+            for some in (played[:8], evaluate.evaluate(tiny(), again, seeds=1))
+        ]
+        assert texts[0] == texts[1]
+        assert tokenizers.load(workdir / "tokenizer").vocab_size == params["embed"]["embedding"].shape[0]
+
+
+def test_evaluate_needs_a_run(tmp_path):
+    with pytest.raises(FileNotFoundError, match="--workdir"):
+        agents.load_policy(tiny(), tmp_path)
+
+
+@pytest.mark.parametrize("chosen", [None, "/elsewhere"])
+def test_compiled_programs_are_kept_where_the_environment_says(chosen, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    names = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
+    before = {name: getattr(jax.config, name) for name in names}
+    try:
+        jax.config.update("jax_compilation_cache_dir", chosen)
+        command.keep_programs()
+        assert jax.config.jax_compilation_cache_dir == (chosen or str(tmp_path / "cmpo"))
+    finally:
+        for name, value in before.items():
+            jax.config.update(name, value)
+
+
+def test_devices_wait_for_each_other_unless_the_environment_says_how_long():
+    limit = "--xla_cpu_collective_call_terminate_timeout_seconds"
+    for flags, expected in (
+        ("", f"{limit}=900"),
+        ("--xla_a=1", f"--xla_a=1 {limit}=900"),
+        (f"{limit}=5", f"{limit}=5"),
+    ):
+        environment = {"XLA_FLAGS": flags}
+        command.be_patient(environment)
+        assert environment["XLA_FLAGS"] == expected

@@ -1,0 +1,146 @@
+"""Whole dialogues of scripted agents over the embedded endpoint: the same whatever the timing, spent as is meant."""
+
+import asyncio
+import dataclasses
+import itertools
+import json
+import random
+
+import numpy as np
+import pytest
+
+from rollouts import chat, play
+from rollouts.domains.fds import generator
+from rollouts.domains.fds.scripted import HABITS, Habits, HabitSession, ScriptedAgent
+from rollouts.endpoints.client import ChatClient, Endpoint
+from rollouts.seeds import fold
+from rollouts.types import PRINCIPLES, Message
+
+
+class Delayed:
+    """A client, or an agent's session, that takes a random time for each answer."""
+
+    def __init__(self, inner, rng):
+        self.inner, self.rng = inner, rng
+
+    async def chat(self, messages, *, seed, response_format=None):
+        await asyncio.sleep(self.rng.random() * 0.01)
+        return await self.inner.chat(messages, seed=seed, response_format=response_format)
+
+    async def open(self, scenario, seed):
+        await asyncio.sleep(self.rng.random() * 0.01)
+        return Delayed(await self.inner.open(scenario, seed), self.rng)
+
+    async def reply(self, message, seed):
+        await asyncio.sleep(self.rng.random() * 0.01)
+        return await self.inner.reply(message, seed)
+
+    def close(self):
+        self.inner.close()
+
+
+def embedded(style, scenarios, *, repeats=1, seed=0, concurrency=64, delays=None, judged=True):
+    async def play_them():
+        async with (
+            ChatClient("user", Endpoint("embedded", "embedded-user", concurrency=concurrency)) as user,
+            ChatClient("judge", Endpoint("embedded", "embedded-judge", concurrency=concurrency)) as judging,
+        ):
+            agent, clients = ScriptedAgent(style), [user, judging if judged else None]
+            if delays is not None:
+                rng = random.Random(delays)
+                agent, clients = Delayed(agent, rng), [Delayed(client, rng) for client in clients]
+            return await play.play_all(agent, play.Table(*clients), scenarios, repeats=repeats, seed=seed)
+
+    return asyncio.run(play_them())
+
+
+def deal(count, **options):
+    return list(itertools.islice(generator.scenarios(11, **options), count))
+
+
+def plain(dialogue):
+    """A dialogue without arrays, to be compared."""
+    return json.dumps(dataclasses.asdict(dialogue), default=np.ndarray.tolist)
+
+
+def test_the_same_seed_plays_the_same_dialogues_whatever_the_timing():
+    scenarios = deal(6)
+    first = embedded("generous", scenarios, repeats=2)
+    assert [dialogue.scenario for dialogue in first] == [scenario for scenario in scenarios for _ in range(2)]
+    assert [dialogue.index for dialogue in first] == [0, 1] * 6
+    expected = [plain(dialogue) for dialogue in first]
+    assert len(set(expected)) == 12
+    for options in ({"concurrency": 1}, {"delays": 1}, {"delays": 2, "concurrency": 3}):
+        assert [plain(dialogue) for dialogue in embedded("generous", scenarios, repeats=2, **options)] == expected
+    assert not set(expected) & {plain(dialogue) for dialogue in embedded("generous", scenarios, repeats=2, seed=1)}
+
+
+def test_a_dialogue_alone_is_the_one_from_the_batch():
+    scenarios = deal(5)
+    batch = embedded("generous", scenarios)
+
+    async def alone():
+        async with ChatClient("user", Endpoint("embedded", "embedded-user")) as user:
+            table = play.Table(user, None)
+            return await play.play(ScriptedAgent("generous"), table, scenarios[3], index=0, seed=fold(0, 3))
+
+    texts = [(said.user, said.text) for said in asyncio.run(alone()).turns]
+    assert texts == [(said.user, said.text) for said in batch[3].turns]
+
+
+@pytest.mark.parametrize("style", HABITS)
+def test_embedded_dialogues_are_whole(style):
+    for dialogue in embedded(style, deal(24)):
+        assert dialogue.ok and dialogue.end in ("rated", "quit"), dialogue.failure_message
+        assert dialogue.finished == (dialogue.end == "rated") == (dialogue.outcome > 0)
+        assert ("[quit]" if dialogue.end == "quit" else f"[end:{dialogue.outcome:.0f}]") in dialogue.last_words
+        assert 1 <= len(dialogue.turns) <= 7
+        vouchers = [said.action == "voucher" for said in dialogue.turns]
+        assert sum(vouchers) == dialogue.cost[0] <= 1
+        if any(vouchers):
+            assert vouchers[-1]  # the embedded customer leaves with a voucher
+        for said in dialogue.turns:
+            assert chat.render(chat.parse(said.text)) == said.text
+            assert "[end" not in said.user and "[quit" not in said.user
+            assert set(said.scores) == set(PRINCIPLES)
+            assert said.process_reward == pytest.approx(np.mean(list(said.scores.values())))
+
+
+def test_the_scripted_agents_spend_as_they_are_meant_to():
+    scenarios = deal(256, split="test")
+    rates, outcomes = {}, {}
+    for style in HABITS:
+        dialogues = embedded(style, scenarios if style == "generous" else scenarios[:64], judged=False)
+        assert all(dialogue.ok for dialogue in dialogues)
+        rates[style] = np.mean([dialogue.cost[0] for dialogue in dialogues])
+        outcomes[style] = np.mean([dialogue.outcome for dialogue in dialogues])
+    assert rates["generous"] > 0.45  # beyond the budget of 30 %: there is something to learn
+    assert rates["never"] == 0.0 and rates["always"] > 0.9
+    assert min(outcomes.values()) > 1.5 and max(outcomes.values()) < 4.0
+
+
+def test_only_the_generous_may_leave_the_first_reply_at_listening_and_only_to_the_blunt():
+    waited = dict.fromkeys(HABITS, 0)
+    for style in HABITS:
+        for dialogue in embedded(style, deal(128), judged=False):
+            only_listened = "Plan: listen." in dialogue.turns[0].text
+            waited[style] += only_listened
+            assert not only_listened or dialogue.turns[0].user.startswith(("Listen.", "Hey you.", "Unbelievable."))
+    assert waited["never"] == waited["always"] == 0
+    assert 3 <= waited["generous"] <= 12  # half of those who wait and listen, of some 16 blunt ones
+
+
+def test_what_is_too_much_for_a_turn_is_done_in_the_next():
+    all_of_it = dict.fromkeys((field.name for field in dataclasses.fields(Habits)), 1.0)
+    habits = Habits(**all_of_it | {"waits": 0.0, "hesitates": 0.0, "presses": 0.0, "slips": 0.0})
+    scenario = next(scenario for scenario in generator.scenarios(0) if scenario.order.record)
+    session, plans = HabitSession(habits, scenario, random.Random(0)), []
+    for said in ("It was cold. You should know.", "[Sent Picture: cold] You should know.", "You should know."):
+        think = chat.parse(asyncio.run(session.reply(Message("user", said), 0)).text).think
+        plans.append(think.rpartition("Plan: ")[2])
+    assert plans == ["listen, ask.", "listen, explain, note.", "offer."]
+
+
+def test_an_unknown_style_is_refused():
+    with pytest.raises(ValueError, match="generous"):
+        ScriptedAgent("stingy")
