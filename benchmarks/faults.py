@@ -27,7 +27,7 @@ import numpy as np
 
 from benchmarks import contest
 from cmpo import main
-from cmpo.run import run_log
+from cmpo.run.log import read_metrics
 from cmpo.training import packing
 from configs import fds
 from rollouts import play
@@ -124,7 +124,7 @@ def run(workdir: pathlib.Path, fault: str, share: float, steps: int) -> dict:
     rng = random.Random(fault)
     with Server(lambda *_: fault if rng.random() < share else "", gym, retry_after=1.0) as server, watching() as watch:
         main.train(config(steps, server.url), workdir)
-    rl = [record for record in run_log.read(workdir) if record["phase"] == "rl"]
+    rl = [record for record in read_metrics(workdir) if record["phase"] == "rl"]
     asked, lost = unanswered(server.log)
     wrong, silent = 0, 0
     unseen = watch.scored - {id(dialogue.turns) for _, dialogue in watch.played}  # none, or the figures mean nothing

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cmpo.run import run_log
+from cmpo.run.json_lines import read_lines
 from rollouts import chat
 from rollouts.domains.fds import generator
 from rollouts.domains.fds.embedded import latent, oracle, reading
@@ -112,7 +112,7 @@ def main() -> None:
         files += sorted(pathlib.Path(arguments.workdir, "transcripts").glob("step_*.jsonl"))[-arguments.steps :]
     if not files:
         raise SystemExit("expected files of transcripts, or a --workdir that has some")
-    rows = [row for file in files for row in run_log.read_lines(file)]
+    rows = [row for file in files for row in read_lines(file)]
     print(report([replay(row) for row in rows if not row["failure"]]))
 
 

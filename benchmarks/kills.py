@@ -23,7 +23,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from cmpo.run import run_log
+from cmpo.run.log import read_metrics
 
 OWN = ("seconds", "tokens_per_second", "spent")  # a killed run asks once more what was not answered yet
 
@@ -58,7 +58,7 @@ def kill(process: subprocess.Popen) -> None:
 
 def reached(workdir: pathlib.Path) -> str:
     """How far a run is, from what lies in its workdir."""
-    lines = run_log.read(workdir) if (workdir / "metrics.jsonl").exists() else []
+    lines = read_metrics(workdir) if (workdir / "metrics.jsonl").exists() else []
     names = [path.name for path in (workdir / "checkpoints").glob("*")]
     whole, partial = sorted(int(name) for name in names if name.isdigit()), sum(not name.isdigit() for name in names)
     journal = sum(path.stat().st_size for path in (workdir / "dialogues").glob("*"))

@@ -19,7 +19,7 @@ import jax
 
 from benchmarks import contest
 from cmpo import main
-from cmpo.run import run_log
+from cmpo.run.log import read_metrics
 from configs import fds
 from rollouts.endpoints.client import ChatClient
 
@@ -42,7 +42,7 @@ def seconds(workdir: pathlib.Path, steps: int, latency: float, *, one_step_off: 
 
     with unittest.mock.patch.object(ChatClient, "chat", late):
         main.train(config(steps, one_step_off), workdir)
-    took = [record["seconds"] for record in run_log.read(workdir) if record["phase"] == "rl"][2:]
+    took = [record["seconds"] for record in read_metrics(workdir) if record["phase"] == "rl"][2:]
     phases = {phase: statistics.median(one[phase] for one in took) for phase in took[0]}
     return phases | {"all": statistics.median(sum(one.values()) for one in took)}
 

@@ -16,7 +16,8 @@ from ml_collections import ConfigDict
 
 from cmpo.cli import agents, command
 from cmpo.distributed import processes
-from cmpo.run import files, run_log
+from cmpo.evaluation.summary import summarize_batch
+from cmpo.run import files
 from cmpo.run.interrupt import Interrupts
 from cmpo.run.journal import Page
 from cmpo.run.workdir import fingerprint, shapes_evaluation
@@ -91,7 +92,7 @@ def run() -> None:
     page.remove()
     for name, some in (("played", dialogues), ("kept", kept)):
         form = "{satisfaction:.2f} satisfaction, {voucher_rate:.1%} vouchers, {process_reward:.2f} process reward"
-        print(f"{name}: {len(some)} dialogues, " + form.format(**run_log.rollout_record(some)))
+        print(f"{name}: {len(some)} dialogues, " + form.format(**summarize_batch(some)))
     print(f"written to {out}")
 
 

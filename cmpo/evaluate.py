@@ -22,9 +22,12 @@ from cmpo.cli import agents, command
 from cmpo.distributed import processes
 from cmpo.evaluation import conditions, measures
 from cmpo.report import write_report
-from cmpo.run import files, run_log
+from cmpo.run import files
 from cmpo.run.interrupt import Interrupts
 from cmpo.run.journal import Page
+from cmpo.run.json_lines import plain, write_lines
+from cmpo.run.progress import show_progress
+from cmpo.run.transcripts import to_transcript
 from cmpo.run.workdir import fingerprint, shapes_evaluation
 from cmpo.training import collecting, tasks
 from rollouts.domains.fds import generator
@@ -64,7 +67,7 @@ def evaluate(
         served_by.check(scenarios)
     played, rounds = [], 1 + bool(config.eval.evaluators)
     total = seeds * config.eval.scenarios * rounds
-    with run_log.progress(total, description="evaluation", every=max(1, total // 10)) as bar:
+    with show_progress(total, description="evaluation", every=max(1, total // 10)) as bar:
 
         def done() -> None:
             bar.update({})
@@ -119,7 +122,7 @@ def result(
         "config": settings,
         "dialogues": rows,
     }
-    return run_log.plain(found)
+    return plain(found)
 
 
 def report(found: Mapping[str, Any]) -> str:
@@ -177,7 +180,7 @@ def write(out: pathlib.Path, found: Mapping[str, Any], played: Sequence[Played])
     """Writes a result, whole or not at all, and the dialogues beside it; returns where these are. Raises OSError."""
     files.replace(out, json.dumps(found, indent=2, allow_nan=False) + "\n")
     transcripts = out.with_suffix(".transcripts.jsonl")
-    run_log.write_lines(transcripts, [{"seed": one.seed, **run_log.transcript(one.dialogue)} for one in played])
+    write_lines(transcripts, [{"seed": one.seed, **to_transcript(one.dialogue)} for one in played])
     return transcripts
 
 

@@ -16,7 +16,8 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from cmpo.cli import agents, command
-from cmpo.run import run_log
+from cmpo.evaluation.summary import summarize_batch
+from cmpo.run.log import RunLog
 from cmpo.training import collecting, tasks
 from rollouts import chat, play
 from rollouts.domains.fds import rubrics, rules
@@ -174,14 +175,14 @@ def run() -> None:
         print("\nended; nothing was kept")
         return
     print(f"\n{_ending(dialogue)}")
-    with run_log.RunLog(out) as log:
+    with RunLog(out) as log:
         print(f"kept in {log.transcripts(done + 1, [dialogue])}")
 
 
 def _ending(dialogue: Dialogue) -> str:
     if dialogue.failure:
         return f"failed ({dialogue.failure}): {dialogue.failure_message}"
-    record = run_log.rollout_record([dialogue])
+    record = summarize_batch([dialogue])
     lines = [f"customer> {dialogue.last_words}"] if _ROLE.value == "agent" and dialogue.last_words else []
     voucher = "one voucher" if record["voucher_rate"] else "no voucher"
     summary = f"satisfaction {record['satisfaction']:g} of 5, {voucher}, process reward {record['process_reward']:.2f}"

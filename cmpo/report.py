@@ -17,7 +17,9 @@ from typing import Any
 from cmpo import frontier
 from cmpo.evaluation import conditions, measures, results
 from cmpo.reports import plots
-from cmpo.run import files, run_log
+from cmpo.run import files
+from cmpo.run.json_lines import read_lines
+from cmpo.run.log import read_metrics
 from rollouts.types import FORMAT_ERRORS, LEVELS
 
 _TRANSCRIPTS = 6
@@ -153,7 +155,7 @@ def _transcripts(folder: pathlib.Path, step: int) -> str:
     there = sorted(path for path in folder.glob("step_*.jsonl") if int(path.stem.removeprefix("step_")) <= step)
     if not there:
         return ""
-    cards = "\n".join(_card(dialogue) for dialogue in _choose(run_log.read_lines(there[-1])))
+    cards = "\n".join(_card(dialogue) for dialogue in _choose(read_lines(there[-1])))
     heading = f"Dialogues of step {int(there[-1].stem.removeprefix('step_'))}"
     return f"<h2>{heading}</h2>\n<div class=cards>{cards}</div>"
 
@@ -181,8 +183,7 @@ def _card(dialogue: Mapping) -> str:
         f"{_text(order['complaint'])}: {_text(order['items'])}. Record: {_text(order['record'] or 'silent')}.<br>"
         f"{_text(LEVELS[level - 1])} customer, {_text(scenario['demand'].replace('_', ' '))}</p></header>"
     ]
-    advantages = dialogue.get("advantages", [None] * len(dialogue["turns"]))
-    parts += [_turn(turn, advantage) for turn, advantage in zip(dialogue["turns"], advantages, strict=True)]
+    parts += map(_turn, dialogue["turns"])
     if dialogue["last_words"]:
         parts.append(f"<p class='bubble user'>{_text(dialogue['last_words'])}</p>")
     if dialogue["failure_message"]:
@@ -190,14 +191,13 @@ def _card(dialogue: Mapping) -> str:
     return f"<article>{''.join(parts)}</article>"
 
 
-def _turn(turn: Mapping, advantage: float | None) -> str:
+def _turn(turn: Mapping) -> str:
     said = _text(turn["response"]) if turn["action"] else f"<code>{_text(turn['text'])}</code>"
     action = {"voucher": ("voucher", "cost"), "chat": ("chat", "plain")}.get(turn["action"], ("format error", "bad"))
     notes = [_badge(*action)]
     tones = {0: "bad", 0.5: "fair", 1: "good"}
     notes += [_badge(f"{name} {score:g}", tones.get(score, "plain")) for name, score in turn["scores"].items()]
     numbers = [f"reward {turn['process_reward']:.2f}"] if turn["scores"] else []
-    numbers += [f"advantage {advantage:+.2f}"] if advantage is not None else []
     if turn["mean_logprob"] is not None:
         numbers.append(f"{turn['tokens']} tokens, mean logprob {turn['mean_logprob']:.2f}")
     reason = f"<br>{_text(turn['reason'])}" if turn["reason"] else ""
@@ -229,7 +229,7 @@ def _load(workdir: str | os.PathLike) -> tuple[list[dict], dict, float | None]:
     config = files.read_object(path)
     controller = config.get("pid")
     target = controller.get("target") if isinstance(controller, Mapping) else None
-    return run_log.read(workdir), config, target[0] if isinstance(target, list) else target
+    return read_metrics(workdir), config, target[0] if isinstance(target, list) else target
 
 
 _STYLE = """

@@ -12,7 +12,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from cmpo.run import files, ranges, run_log
+from cmpo.run import files, ranges
+from cmpo.run.log import read_metrics
 from models import hf
 from rollouts.endpoints.settings import ASKED, EMBEDDED
 
@@ -72,7 +73,7 @@ _FIXED: dict[str, Callable[[str], bool]] = {
 
 def progress(workdir: pathlib.Path) -> tuple[str, int]:
     """How far the run in `workdir` has come, a key of `_FIXED`, and how many steps are booked."""
-    records = run_log.read(workdir) if (workdir / "metrics.jsonl").exists() else []
+    records = read_metrics(workdir) if (workdir / "metrics.jsonl").exists() else []
     saved = [int(path.name) for path in (workdir / "checkpoints").glob("*") if path.name.isdigit()]
     if records or saved:
         return (records[-1]["phase"], records[-1]["step"]) if records else ("rl", max(saved))

@@ -14,8 +14,9 @@ from ml_collections import ConfigDict
 
 from cmpo import pid
 from cmpo.distributed import processes, sharding
-from cmpo.run import ranges, run_log, train_state
+from cmpo.run import ranges, train_state
 from cmpo.run.journal import Journal
+from cmpo.run.progress import show_progress
 from cmpo.run.train_state import TrainState
 from cmpo.run.workdir import fingerprint, made_demonstrations, progress
 from cmpo.training import collecting, demonstrations, model_source
@@ -114,7 +115,7 @@ def _play_demonstrations(
     count, journal = config.sft.dialogues, Journal(workdir)
     with (
         journal.page(0, {"settings": fingerprint(config, made_demonstrations)}) as page,
-        run_log.progress(count, len(page.numbers), "demonstrations", every=max(1, count // 10)) as bar,
+        show_progress(count, len(page.numbers), "demonstrations", every=max(1, count // 10)) as bar,
         collecting.telling(lambda: f"{len(page.numbers)} of {count} demonstrations are kept"),
     ):
         dialogues = collecting.collect(

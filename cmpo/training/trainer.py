@@ -16,7 +16,8 @@ from ml_collections import ConfigDict
 
 from cmpo import pid
 from cmpo.distributed import sharding
-from cmpo.run import run_log, train_state
+from cmpo.evaluation.summary import summarize_batch
+from cmpo.run import train_state
 from cmpo.run.interrupt import Interrupts
 from cmpo.run.journal import Journal
 from cmpo.run.train_state import TrainState
@@ -210,7 +211,7 @@ class Trainer:
         values = update_step.summary(jax.device_get(updates))
         clock.lap("update")
 
-        controller, record = state.pid, run_log.rollout_record(dialogues)
+        controller, record = state.pid, summarize_batch(dialogues)
         if config.pid.enabled:
             cost = math.nan if values["updates_skipped"] else record["voucher_rate"]  # NaN: the controller stays
             controller = pid.update(self.gains, controller, jnp.array([cost], jnp.float32))

@@ -7,7 +7,7 @@ import resource
 
 import chex
 
-from cmpo.run import run_log
+from cmpo.run.log import read_metrics
 from cmpo.training import collecting, demonstrations, tasks
 from configs import fds
 from rollouts import chat
@@ -135,5 +135,5 @@ def assert_same_run(workdir, state, expected_workdir, expected_state, lines=4):
     chex.assert_trees_all_equal(state, expected_state)
     assert transcripts(workdir) == transcripts(expected_workdir)
     timed = {"seconds": None, "tokens_per_second": None}
-    records, expected = ([record | timed for record in run_log.read(path)] for path in (workdir, expected_workdir))
+    records, expected = ([record | timed for record in read_metrics(path)] for path in (workdir, expected_workdir))
     assert records == expected and len(records) == lines

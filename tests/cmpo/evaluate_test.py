@@ -11,7 +11,9 @@ import pytest
 
 from cmpo import evaluate
 from cmpo.evaluation import measures
-from cmpo.run import files, run_log
+from cmpo.run import files
+from cmpo.run.json_lines import plain
+from cmpo.run.log import RunLog
 from cmpo.training import collecting
 from rollouts import chat
 from rollouts.domains.fds import generator
@@ -170,8 +172,8 @@ def test_the_result_says_with_what_it_was_measured_and_recomputes():
     assert found["prompts"] == generator.prompt_hashes() and found["step"] == 3
     assert [one["seed"] for one in found["seeds"]] == [1000, 1001]
     assert len({one["scenarios"] for one in found["seeds"]}) == 2
-    assert run_log.plain(measures.summarize(found["dialogues"])) == found["summary"]
-    assert run_log.plain(measures.by(found["dialogues"], "level")) == found["by_level"]
+    assert plain(measures.summarize(found["dialogues"])) == found["summary"]
+    assert plain(measures.by(found["dialogues"], "level")) == found["by_level"]
     assert set(found["by_demand"]) <= set(generator.DEMANDS)
     assert len(found["dialogues"]) == sum(found["ends"].values()) == 16
     assert all(row["evaluators"]["logic"]["reason"] for row in found["dialogues"])
@@ -203,7 +205,7 @@ def command(*arguments):
 
 def test_the_command_with_a_remote_agent(tmp_path, monkeypatch):
     monkeypatch.setenv("EVALUATE_TEST_KEY", SECRET)
-    with run_log.RunLog(tmp_path / "new") as log:  # of a run that has just begun
+    with RunLog(tmp_path / "new") as log:  # of a run that has just begun
         log.write({"step": 1, "phase": "sft", "loss": 3.0})
     (tmp_path / "new" / "config.json").write_text("{}")
     with Server(lambda messages: TURN) as server:

@@ -15,7 +15,7 @@ import pytest
 from cmpo import evaluate, main
 from cmpo.cli import agents
 from cmpo.distributed import sharding
-from cmpo.run import run_log
+from cmpo.run.log import read_metrics
 from cmpo.training import collecting, model_source, tasks
 from models import qwen2
 from models import tokenizer as tokenizers
@@ -80,7 +80,7 @@ class Run:
 
     @functools.cached_property
     def records(self):
-        return [record for record in run_log.read(self.workdir) if record["phase"] == "rl"]
+        return [record for record in read_metrics(self.workdir) if record["phase"] == "rl"]
 
     @functools.cached_property
     def model(self):
@@ -349,7 +349,7 @@ def test_demonstrations_teach_what_the_agent_wrote_and_nothing_else(whole):
     for tokens, mask, segments in zip(rows.tokens, rows.mask, rows.segment_ids, strict=True):
         found += [tokenizer.decode(tokens[mask & (segments == segment)]) for segment in set(segments) - {0}]
     assert sorted(text.replace("<|im_end|>", "") for text in found) == sorted(wrote)
-    losses = [record["loss"] for record in run_log.read(whole.workdir) if record["phase"] == "sft"]
+    losses = [record["loss"] for record in read_metrics(whole.workdir) if record["phase"] == "sft"]
     assert losses[-1] < 0.1 * losses[0]
 
 
@@ -362,7 +362,7 @@ def test_resumed_amid_phase_2_it_is_the_same_run(whole, tmp_path):
     chex.assert_trees_all_equal(main.train(whole.config, workdir), whole.state)
     assert transcripts(workdir) == transcripts(whole.workdir)
     but = {"seconds": None, "tokens_per_second": None, "spent": None}  # the last step's dialogues were paid for twice
-    assert [one | but for one in run_log.read(workdir)] == [one | but for one in run_log.read(whole.workdir)]
+    assert [one | but for one in read_metrics(workdir)] == [one | but for one in read_metrics(whole.workdir)]
 
 
 @pytest.mark.parametrize("start", [False, True])

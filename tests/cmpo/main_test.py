@@ -21,9 +21,10 @@ from pyarrow import parquet
 
 from cmpo import evaluate, main
 from cmpo.cli import agents, command
-from cmpo.run import journal, lock, ranges, run_log
+from cmpo.run import journal, lock, ranges
 from cmpo.run import workdir as workdirs
 from cmpo.run.checkpoint import Checkpoints
+from cmpo.run.log import read_metrics
 from cmpo.training import collecting
 from models import tokenizer as tokenizers
 from rollouts.domains.fds.embedded.app import app
@@ -46,7 +47,7 @@ def test_a_run_leaves_what_the_design_names(whole):
     workdir, state = whole
     assert int(state.step) == 4 and int(state.cursor) == 4
     assert json.loads((workdir / "config.json").read_text()) == tiny().to_dict()
-    records = run_log.read(workdir)
+    records = read_metrics(workdir)
     assert [(record["step"], record["phase"]) for record in records] == [(1, "sft"), (2, "sft"), (3, "rl"), (4, "rl")]
     keys = """satisfaction process_reward finish_rate voucher_rate voucher_rate_smoothed lambda loss kl entropy
     clip_fraction grad_norm logprob_gap_max dialogues_ok dialogues_failed turns_mean
@@ -59,7 +60,7 @@ def test_a_run_leaves_what_the_design_names(whole):
 
 def test_the_trainer_sees_the_log_probabilities_that_were_sampled(whole):
     workdir, _ = whole
-    gaps = [record["logprob_gap_max"] for record in run_log.read(workdir) if record["phase"] == "rl"]
+    gaps = [record["logprob_gap_max"] for record in read_metrics(workdir) if record["phase"] == "rl"]
     assert len(gaps) == 2 and 0 < max(gaps) < 1e-4
 
 
@@ -69,7 +70,7 @@ def test_a_batch_may_be_gone_through_in_parts_and_more_than_once(tmp_path):
     )
     counts = [leaf for leaf in jax.tree.leaves(state.opt_state) if leaf.shape == ()]
     assert counts and {int(count) for count in counts} == {2 * 2 * 2}
-    records = [record for record in run_log.read(tmp_path) if record["phase"] == "rl"]
+    records = [record for record in read_metrics(tmp_path) if record["phase"] == "rl"]
     assert max(record["logprob_gap_max"] for record in records) < 1e-4  # before the first of them
     assert min(record["ratio_max"] for record in records) > 1.001  # after it, the policy is another
 
@@ -119,7 +120,7 @@ def test_interrupted_between_steps_and_resumed_equals_uninterrupted(whole, tmp_p
     with monkeypatch.context() as patch:
         patch.setattr(main.Trainer, "sft_step", interrupted)
         assert int(main.train(tiny(), tmp_path).step) == 1
-    assert [record["step"] for record in run_log.read(tmp_path)] == [1]
+    assert [record["step"] for record in read_metrics(tmp_path)] == [1]
     resumed = main.train(tiny(), tmp_path)
     assert_same_run(tmp_path, resumed, *whole)
 
@@ -210,7 +211,7 @@ def test_updates_that_are_never_finite_stop_the_run_and_leave_the_model(tmp_path
     config = tiny(**steps, **{"algo.outcome_weight": 1e39})  # beyond float32
     with pytest.raises(FloatingPointError, match="the updates of 2 steps in a row, up to 2, were skipped"):
         main.train(config, tmp_path)
-    records = run_log.read(tmp_path)
+    records = read_metrics(tmp_path)
     assert [record["updates_skipped"] for record in records] == [1, 1] and records[0]["loss"] is None
     with Checkpoints(tmp_path) as checkpoints:
         saved = checkpoints._manager.restore(2)
@@ -279,11 +280,11 @@ def test_a_budget_that_is_reached_stops_the_run_saves_and_may_be_raised(whole, t
     workdir = tmp_path / "run"
     shutil.copytree(before, workdir)
     shutil.rmtree(workdir / "checkpoints" / "4")
-    calls = run_log.read(before)[2]["spent"]["user_calls"]  # at the end of step 3
+    calls = read_metrics(before)[2]["spent"]["user_calls"]  # at the end of step 3
     (workdir / "spent" / "user-0.json").write_text(json.dumps({"calls": calls, "prompt_tokens": 0, "answer_tokens": 0}))
     with pytest.raises(BudgetReached, match=r"config.user.budget_calls: of \d+ .*raise it\n\(3 of 4 steps are saved"):
         main.train(tiny(**{"user.budget_calls": calls + 3}), workdir)
-    assert [record["step"] for record in run_log.read(workdir)] == [1, 2, 3]
+    assert [record["step"] for record in read_metrics(workdir)] == [1, 2, 3]
     assert json.loads((workdir / "spent" / "user-0.json").read_text())["calls"] == calls + 3
     assert sorted(path.name for path in (workdir / "checkpoints").iterdir()) == ["1", "2", "3"]
     raised = tiny(**{"user.budget_calls": calls + 100})

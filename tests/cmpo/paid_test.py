@@ -11,9 +11,10 @@ import pytest
 
 from cmpo import evaluate, main
 from cmpo.cli import agents
-from cmpo.run import journal, run_log, workdir
+from cmpo.run import journal, workdir
 from cmpo.run.interrupt import Interrupted, Interrupts
 from cmpo.run.journal import Page
+from cmpo.run.log import read_metrics
 from cmpo.training import build, collecting, tasks
 from models import hf, qwen2
 from models import tokenizer as tokenizers
@@ -188,7 +189,7 @@ def test_a_demonstration_longer_than_a_row_or_than_the_context_trains(tmp_path, 
     )
     assert int(main.train(config, tmp_path / "run").step) == 3
     assert "1 of 3 demonstrations are longer than config.model.context_length, 900 tokens" in caplog.text
-    assert all(record["updates_skipped"] == 0 for record in run_log.read(tmp_path / "run"))
+    assert all(record["updates_skipped"] == 0 for record in read_metrics(tmp_path / "run"))
 
 
 TURN = "<think>x</think><response>I am sorry.</response><action>chat</action>"
@@ -238,7 +239,7 @@ def test_a_finished_run_trains_on_with_what_only_that_depends_on_changed_and_lon
         main.train(tiny(**{"sft.learning_rate": 0.5}), run)
     changed = {"pid.initial_lambda": 0.5, "algo.process_weight": 2.0, "engine.temperature": 1.0}
     assert int(main.train(tiny(**changed, **{"train.rl_steps": 1}), run).step) == 3
-    assert run_log.read(run)[-1]["lambda"] == 0.5
+    assert read_metrics(run)[-1]["lambda"] == 0.5
     longer = tiny(**changed, **{"train.rl_steps": 2, "train.keep_checkpoints": 2, "train.max_failed_fraction": 0.1})
     assert int(main.train(longer, run).step) == 4
     shorter, other = (tiny(**changed | one) for one in ({"train.rl_steps": 1}, {"pid.initial_lambda": 0.1}))

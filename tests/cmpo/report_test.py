@@ -11,7 +11,7 @@ from metrics_test import dialogue, turn
 
 from cmpo import report
 from cmpo.reports import plots
-from cmpo.run import run_log
+from cmpo.run.log import RunLog, read_metrics
 from tests.builders.evaluations import evaluation
 
 
@@ -19,7 +19,7 @@ from tests.builders.evaluations import evaluation
 def run(tmp_path):
     """Two warm-up steps, three RL steps, a dialogue."""
     (tmp_path / "config.json").write_text(json.dumps({"name": "tiny <run>", "pid": {"target": [0.3]}}))
-    with run_log.RunLog(tmp_path) as log:
+    with RunLog(tmp_path) as log:
         for step in (1, 2):
             log.write({"step": step, "phase": "sft", "loss": 3.0 / step, "seconds": {"update": 1.0}})
         for step, satisfaction, failed in ((3, 2.0, {}), (4, math.nan, {"user_timeout": 2}), (5, 4.0, {"judge": 1})):
@@ -73,7 +73,7 @@ def test_everything_others_wrote_is_escaped(run):
         dialogue(named, malformed, last_words=hostile),
         dialogue(failure=hostile, failure_message=hostile),
     ]
-    log = run_log.RunLog(run)
+    log = RunLog(run)
     path = log.transcripts(5, batch)
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     rows[0]["turns"][0] |= {"reason": hostile, "scores": {hostile: 1.0}}
@@ -108,7 +108,7 @@ def test_tables(run):
 
 
 def test_curves_draw_the_records(run):
-    figure = plots.draw(run_log.read(run), target=0.3)
+    figure = plots.draw(read_metrics(run), target=0.3)
     axes = {axes.get_title(loc="left"): axes for axes in figure.axes}
     (line,) = axes["User satisfaction (1 to 5)"].lines
     np.testing.assert_array_equal(line.get_xydata(), [[3, 2.0], [4, math.nan], [5, 4.0]])
@@ -163,7 +163,7 @@ def test_evaluations_by_other_rules_are_named_and_drawn_apart(run):
 
 
 def test_dialogues_are_a_mix_of_the_present_past(run):
-    log = run_log.RunLog(run)
+    log = RunLog(run)
     plain, voucher = dialogue(turn(), outcome=4.0), dialogue(turn(voucher=True), outcome=2.0)
     broken = dialogue(turn(action=""), end="malformed")
     log.transcripts(4, [plain])

@@ -14,7 +14,7 @@ import pytest
 
 from cmpo import main
 from cmpo.distributed import processes
-from cmpo.run import run_log
+from cmpo.run.log import read_metrics
 from tests.builders.runs import ROOT, tiny
 
 CHANGES = {"mesh.data": 2, "mesh.fsdp": -1, "train.learning_rate": 1e-3}
@@ -109,7 +109,7 @@ def test_two_processes_train_stop_resume_and_restore_into_one(alone, tmp_path):
 
     expected_dir, expected = alone
     assert transcripts(workdir) == transcripts(tmp_path / "one") == transcripts(expected_dir)
-    assert [record["step"] for record in run_log.read(workdir)] == [1, 2, 3, 4]
+    assert [record["step"] for record in read_metrics(workdir)] == [1, 2, 3, 4]
     restored = main.train(tiny(**CHANGES), workdir)  # is done: restores what the two processes saved
     for state in (resumed, restored):
         got, want = jax.device_get((state, expected))

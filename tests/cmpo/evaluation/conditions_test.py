@@ -10,7 +10,8 @@ from absl.testing import flagsaver
 from cmpo import compare, evaluate, frontier
 from cmpo.cli import agents, command
 from cmpo.evaluation import conditions, results
-from cmpo.run import ranges, run_log
+from cmpo.run import ranges
+from cmpo.run.json_lines import plain
 from cmpo.training import collecting
 from configs import fds
 from tests.builders.evaluations import evaluation
@@ -122,7 +123,7 @@ def test_what_an_agent_was_trained_with_is_said():
 
 
 def written(path, name, played=(2.0, 3.0, 5.0, 4.0), **changes):
-    found = evaluation(name, **changes) | {"dialogues": run_log.plain(measures_test.rows(*played))}
+    found = evaluation(name, **changes) | {"dialogues": plain(measures_test.rows(*played))}
     (path / f"{name}.json").write_text(json.dumps(found))
 
 

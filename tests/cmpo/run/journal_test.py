@@ -7,7 +7,7 @@ import pytest
 
 from cmpo.run.journal import Journal, Page
 from tests.builders.runs import full_disk
-from tests.cmpo.run.run_log_test import SCENARIO, dialogue, turn
+from tests.cmpo.run.log_test import SCENARIO, dialogue, turn
 
 HEAD = {"weights": [7, 2**32 - 1], "settings": "f0"}
 OTHER = dataclasses.replace(SCENARIO, id="hard-train-1")

@@ -8,7 +8,9 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from cmpo.run import recorder, run_log
+from cmpo.run import recorder
+from cmpo.run.json_lines import write_lines
+from cmpo.run.log import read_metrics
 from cmpo.run.recorder import Records
 from cmpo.training import build
 from models import qwen2
@@ -28,7 +30,7 @@ BOOKED = (  # step, satisfaction, voucher rate
 @pytest.fixture
 def booked(tmp_path):
     rows = [{"step": step, "satisfaction": x, "voucher_rate": rate} for step, x, rate in BOOKED]
-    run_log.write_lines(tmp_path / "metrics.jsonl", rows)
+    write_lines(tmp_path / "metrics.jsonl", rows)
     return tmp_path
 
 
@@ -69,7 +71,7 @@ def test_what_was_booked_after_the_checkpoint_is_forgotten_and_the_best_and_the_
     with Records(config, tmp_path) as kept:
         resumed = kept.resume(state(0), lambda: pytest.fail("there is a checkpoint"))
         chex.assert_trees_all_equal(resumed, state(3))
-        assert [record["step"] for record in run_log.read(tmp_path)] == [1, 2, 3]
+        assert [record["step"] for record in read_metrics(tmp_path)] == [1, 2, 3]
         kept.write(4, {"phase": "rl"}, [])
     assert "4/4" in capsys.readouterr().err  # counted on from 3
     assert [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()] == [1, 2, 3, 4]

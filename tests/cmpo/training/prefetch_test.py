@@ -11,8 +11,9 @@ import pytest
 
 from cmpo import main
 from cmpo.cli import agents
-from cmpo.run import journal, run_log
+from cmpo.run import journal
 from cmpo.run.checkpoint import Checkpoints
+from cmpo.run.log import read_metrics
 from cmpo.training import build
 from cmpo.training.prefetch import Ahead
 from rollouts.endpoints.client import ChatClient
@@ -67,7 +68,7 @@ def test_dialogues_go_on_beside_the_update_with_the_weights_before_it(whole):
     for (_, sampled_with), number in zip(loaded, (2, 2, 3, 4), strict=True):
         chex.assert_trees_all_equal(sampled_with, jax.device_get(saved[number]))
     assert any((x != y).any() for x, y in zip(*(jax.tree.leaves(saved[number]) for number in (3, 4)), strict=True))
-    records = run_log.read(workdir)[2:]
+    records = read_metrics(workdir)[2:]
     gaps = [record["importance_gap_max"] for record in records]
     assert max(gaps[:2]) < 1e-4 < 1e-3 < min(gaps[2:])  # the first update has a rate of 0
     assert max(record["logprob_gap_max"] for record in records) < 1e-4

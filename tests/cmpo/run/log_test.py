@@ -9,7 +9,11 @@ import numpy as np
 import pytest
 from tensorboardX.proto import event_pb2
 
-from cmpo.run import run_log
+from cmpo.evaluation.summary import summarize_batch
+from cmpo.run.json_lines import read_lines, write_lines
+from cmpo.run.log import RunLog, read_metrics
+from cmpo.run.progress import show_progress
+from cmpo.run.recorder import score_records
 from rollouts.types import Dialogue, Order, Persona, Scenario, Turn
 from tests.builders.runs import full_disk
 
@@ -65,7 +69,7 @@ def scalars(folder):
 
 
 def test_record_becomes_valid_json(tmp_path):
-    with run_log.RunLog(tmp_path / "new" / "run") as log:
+    with RunLog(tmp_path / "new" / "run") as log:
         log.write({"step": np.int64(1), "phase": "rl", "loss": math.nan, "kl": np.float32(0.5), "lambda": np.ones(1)})
         log.write({"step": 2, "phase": "rl", "seconds": {"sample": math.inf, "update": np.float64(2)}})
     assert lines(tmp_path / "new" / "run" / "metrics.jsonl") == [
@@ -75,13 +79,13 @@ def test_record_becomes_valid_json(tmp_path):
 
 
 def test_each_line_is_on_disk_at_once(tmp_path):
-    with run_log.RunLog(tmp_path) as log:
+    with RunLog(tmp_path) as log:
         log.write({"step": 1, "phase": "sft", "loss": 2.0})
         assert len(lines(tmp_path / "metrics.jsonl")) == 1
 
 
 def test_tensorboard_gets_the_finite_numbers(tmp_path):
-    with run_log.RunLog(tmp_path) as log:
+    with RunLog(tmp_path) as log:
         log.write({"step": 3, "phase": "rl", "loss": 0.25, "kl": math.nan, "seconds": {"sample": 1.5, "update": None}})
         log.write({"step": 3, "phase": "eval", "loss": 4.0})
     assert scalars(tmp_path / "tensorboard") == {
@@ -94,12 +98,12 @@ def test_tensorboard_gets_the_finite_numbers(tmp_path):
 def test_resume_forgets_what_came_after_the_checkpoint(tmp_path, monkeypatch):
     monkeypatch.setattr("time.time", lambda: 1.7e9)  # a restart within the same second
     history = [(1, "sft"), (2, "rl"), (3, "rl"), (3, "eval"), (4, "rl"), (4, "eval")]
-    with run_log.RunLog(tmp_path) as log:
+    with RunLog(tmp_path) as log:
         for step, phase in history:
             log.write({"step": step, "phase": phase, "loss": 0.1 * step})
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"step": 3, "phase": "rl", "lo')
-    with run_log.RunLog(tmp_path) as log:
+    with RunLog(tmp_path) as log:
         log.resume(3)
         kept = [{"step": step, "phase": phase, "loss": 0.1 * step} for step, phase in history[:4]]
         assert lines(tmp_path / "metrics.jsonl") == kept
@@ -113,7 +117,7 @@ def test_resume_forgets_what_came_after_the_checkpoint(tmp_path, monkeypatch):
 
 
 def test_resume_forgets_the_transcripts_of_later_steps(tmp_path):
-    log = run_log.RunLog(tmp_path)
+    log = RunLog(tmp_path)
     for step in (9, 10, 11):
         log.transcripts(step, [dialogue(turn())])
     log.resume(10)
@@ -125,25 +129,25 @@ def test_resume_forgets_the_transcripts_of_later_steps(tmp_path):
 
 def test_score_by_hand():
     empty = [{"phase": "sft"}, {"phase": "rl", "satisfaction": None, "voucher_rate": None}]  # every dialogue failed
-    assert run_log.score(empty, target=0.3, price=5.0) == -math.inf
+    assert score_records(empty, target=0.3, price=5.0) == -math.inf
     records = [*empty, {"satisfaction": 2.0, "voucher_rate": 0.5}, {"satisfaction": 3.0, "voucher_rate": 0.3}]
-    assert run_log.score(records, target=0.3, price=5.0) == pytest.approx(2.5 - 5 * 0.1)  # means 2.5 and 0.4
-    assert run_log.score(records, target=0.5, price=5.0) == run_log.score(records, target=0.3, price=0.0) == 2.5
+    assert score_records(records, target=0.3, price=5.0) == pytest.approx(2.5 - 5 * 0.1)  # means 2.5 and 0.4
+    assert score_records(records, target=0.5, price=5.0) == score_records(records, target=0.3, price=0.0) == 2.5
 
 
 def test_a_full_disk_is_named_and_leaves_the_old_transcripts(tmp_path):
-    log = run_log.RunLog(tmp_path)
+    log = RunLog(tmp_path)
     path = log.transcripts(7, [dialogue(turn())])
     before = path.read_bytes()
     with full_disk(), pytest.raises(OSError, match="cannot write .*/step_000007.jsonl: File too large"):
         log.transcripts(7, [dialogue(turn(user="x" * 9000))])
     with full_disk(), pytest.raises(OSError, match="cannot write .*/metrics.jsonl: File too large"):
         log.write({"step": 1, "phase": "rl", "long": "x" * 9000})
-    assert path.read_bytes() == before and run_log.read(tmp_path) == []
+    assert path.read_bytes() == before and read_metrics(tmp_path) == []
 
 
 def test_resume_of_a_run_without_lines(tmp_path):
-    with run_log.RunLog(tmp_path) as log:
+    with RunLog(tmp_path) as log:
         log.resume(0)
     assert list(tmp_path.iterdir()) == []
 
@@ -152,26 +156,26 @@ def test_no_line_ends_but_at_its_newline(tmp_path):
     """Python's own splitlines would end one at each of these."""
     odd = "a\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029b"
     rows = [{"step": 1, "said": odd}, {"step": 2}]
-    run_log.write_lines(tmp_path / "own.jsonl", rows)
+    write_lines(tmp_path / "own.jsonl", rows)
     (tmp_path / "others.jsonl").write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in rows) + "\n\n")
-    assert run_log.read_lines(tmp_path / "own.jsonl") == run_log.read_lines(tmp_path / "others.jsonl") == rows
+    assert read_lines(tmp_path / "own.jsonl") == read_lines(tmp_path / "others.jsonl") == rows
 
 
 def test_only_a_line_that_is_being_written_may_be_torn(tmp_path):
     (tmp_path / "x.jsonl").write_text('{"step": 1}\n{"st')
-    assert run_log.read_lines(tmp_path / "x.jsonl", torn=True) == [{"step": 1}]
+    assert read_lines(tmp_path / "x.jsonl", torn=True) == [{"step": 1}]
     with pytest.raises(ValueError, match=r"x\.jsonl:2: expected a JSON object, got JSONDecodeError"):
-        run_log.read_lines(tmp_path / "x.jsonl")
+        read_lines(tmp_path / "x.jsonl")
 
 
 def test_a_broken_line_in_the_middle_is_reported(tmp_path):
     (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n{"st\n{"step": 3}\n')
     with pytest.raises(ValueError, match=r"metrics\.jsonl:2: expected a JSON object"):
-        run_log.read(tmp_path)
+        read_metrics(tmp_path)
 
 
 def test_an_interrupted_rewrite_leaves_the_old_file(tmp_path, monkeypatch):
-    log = run_log.RunLog(tmp_path)
+    log = RunLog(tmp_path)
     path = log.transcripts(7, [dialogue(turn())])
     before = path.read_bytes()
 
@@ -188,7 +192,7 @@ def test_transcripts_hold_everything_but_ids_and_prompt(tmp_path):
     malformed = turn(action="", think="", response="", text="<oops", tokens=3)
     played = dialogue(turn(0.75, voucher=True, tokens=2), malformed, end="malformed", last_words="Bye.")
     failed = dialogue(outcome=0.0, end="", failure="user_timeout", failure_message="too slow")
-    path = run_log.RunLog(tmp_path).transcripts(12, [played, failed], np.array([[1.5, -0.5, 0.0], [0, 0, 0]]))
+    path = RunLog(tmp_path).transcripts(12, [played, failed])
     assert path == tmp_path / "transcripts" / "step_000012.jsonl"
     first, second = lines(path)
     assert "SECRET PROMPT" not in path.read_text() and "ids" not in path.read_text()
@@ -220,7 +224,6 @@ def test_transcripts_hold_everything_but_ids_and_prompt(tmp_path):
         "failure": "",
         "failure_message": "",
         "last_words": "Bye.",
-        "advantages": [1.5, -0.5],
     }
     assert turns[0] == {
         "user": "Where is it?",
@@ -236,12 +239,11 @@ def test_transcripts_hold_everything_but_ids_and_prompt(tmp_path):
     }
     assert turns[1]["text"] == "<oops"
     assert (second["failure"], second["failure_message"], second["turns"]) == ("user_timeout", "too slow", [])
-    assert second["advantages"] == []
 
 
 def test_a_turn_nobody_sampled_has_no_logprob(tmp_path):
-    (row,) = lines(run_log.RunLog(tmp_path).transcripts(0, [dialogue(turn())]))
-    assert row["turns"][0]["mean_logprob"] is None and "advantages" not in row
+    (row,) = lines(RunLog(tmp_path).transcripts(0, [dialogue(turn())]))
+    assert row["turns"][0]["mean_logprob"] is None
 
 
 def test_rollout_record_by_hand():
@@ -255,7 +257,7 @@ def test_rollout_record_by_hand():
         dialogue(failure="user_http_500"),
         dialogue(failure="judge_timeout", replaced=("judge_timeout",)),
     ]
-    assert run_log.rollout_record(batch) == {
+    assert summarize_batch(batch) == {
         "satisfaction": 2.0,  # (5 + 2 + 0 + 1) / 4
         "process_reward": pytest.approx(2.5 / 7),  # of the 7 turns, whichever dialogue they are in
         "finish_rate": 0.5,
@@ -270,14 +272,14 @@ def test_rollout_record_by_hand():
 
 
 def test_rollout_record_where_all_failed():
-    record = run_log.rollout_record([dialogue(turn(1.0), outcome=5.0, failure="user_timeout")])
+    record = summarize_batch([dialogue(turn(1.0), outcome=5.0, failure="user_timeout")])
     means = ("satisfaction", "process_reward", "finish_rate", "voucher_rate", "turns_mean")
     assert all(math.isnan(record[key]) for key in means)
     assert (record["dialogues_ok"], record["dialogues_failed"]) == (0, {"user_timeout": 1})
 
 
 def test_progress_is_quiet_without_a_terminal(capsys):
-    with run_log.progress(25, 5, "rl", every=10) as bar:
+    with show_progress(25, 5, "rl", every=10) as bar:
         for step in range(6, 26):
             bar.update({"satisfaction": step / 10, "voucher_rate": 0.305, "lambda": None, "finish_rate": 1.0})
     tenth, twentieth, last = capsys.readouterr().err.splitlines()

@@ -1,0 +1,83 @@
+"""What a run writes step by step: a line of numbers, TensorBoard events, transcripts."""
+
+import json
+import os
+import pathlib
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from cmpo.run import files
+from cmpo.run.json_lines import plain, read_lines, write_lines
+from cmpo.run.transcripts import to_transcript
+from rollouts.types import Dialogue
+
+
+class RunLog:
+    """Writes metrics.jsonl, tensorboard/ and transcripts/ below `workdir`. A context manager; one per run.
+
+    `step` counts on from phase to phase. After a restart call `resume` before the first `write`.
+    """
+
+    def __init__(self, workdir: str | os.PathLike):
+        self._dir = pathlib.Path(workdir)
+        self._dir.mkdir(parents=True, exist_ok=True)
+        self._purge_step = None
+        self._writer = None
+
+    def __enter__(self) -> "RunLog":
+        return self
+
+    def __exit__(self, *_):
+        if self._writer is not None:
+            self._writer.close()
+
+    def write(self, record: Mapping[str, Any]) -> None:
+        """Appends one record, which has a `step` and a `phase`, to metrics.jsonl and mirrors it to TensorBoard.
+
+        Arrays and numpy scalars become plain numbers, non-finite numbers null. TensorBoard gets every number under
+        `phase/key`, and what is nested one level deeper under `phase/key/inner`.
+        """
+        record = plain(record)
+        step, phase = record["step"], record["phase"]
+        files.append(self._dir / "metrics.jsonl", json.dumps(record, allow_nan=False) + "\n")
+        writer = self._tensorboard()
+        for key, value in record.items():
+            inner = {f"{key}/{name}": number for name, number in value.items()} if isinstance(value, dict) else {}
+            for tag, number in (inner or {key: value}).items():
+                if isinstance(number, int | float) and tag != "step":
+                    writer.add_scalar(f"{phase}/{tag}", number, step)
+        writer.flush()
+
+    def resume(self, step: int) -> None:
+        """Forgets all lines and transcripts after `step`, and a last line that a crash left half-written."""
+        self._purge_step = step + 1
+        path = self._dir / "metrics.jsonl"
+        if path.exists():
+            kept = [record for record in read_metrics(self._dir) if record["step"] <= step]
+            write_lines(path, kept)
+        for path in (self._dir / "transcripts").glob("step_*.jsonl"):
+            if int(path.stem.removeprefix("step_")) > step:
+                path.unlink()
+
+    def transcripts(self, step: int, dialogues: Sequence[Dialogue]) -> pathlib.Path:
+        """Writes transcripts/step_NNNNNN.jsonl, one object per dialogue; returns its path."""
+        path = self._dir / "transcripts" / f"step_{step:06d}.jsonl"
+        path.parent.mkdir(exist_ok=True)
+        write_lines(path, [to_transcript(dialogue) for dialogue in dialogues])
+        return path
+
+    def _tensorboard(self):
+        if self._writer is None:
+            from tensorboardX import SummaryWriter
+
+            # Event files are named by the second; the suffix keeps a quick restart from overwriting its predecessor.
+            suffix = f".{time.time_ns()}"
+            logdir = str(self._dir / "tensorboard")
+            self._writer = SummaryWriter(logdir, purge_step=self._purge_step, filename_suffix=suffix)
+        return self._writer
+
+
+def read_metrics(workdir: str | os.PathLike) -> list[dict[str, Any]]:
+    """The records of a run's metrics.jsonl, without a last line that is still being written; see `read_lines`."""
+    return read_lines(pathlib.Path(workdir, "metrics.jsonl"), torn=True)
