@@ -20,7 +20,7 @@ from cmpo.run.json_lines import read_lines
 from rollouts import chat
 from rollouts.domains.fds import generator
 from rollouts.domains.fds.embedded import latent, oracle, reading
-from rollouts.types import DEMANDS, Order, Persona, Scenario
+from rollouts.domains.fds.scenario import DEMANDS, Order, Persona, Scenario
 
 HARMFUL = ("apology", "explain_false", "promise", "unbacked", "repeat", "long", "spam", "nothing")
 REACHED = {

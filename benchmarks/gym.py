@@ -6,7 +6,7 @@
 from collections.abc import Sequence
 
 from rollouts.domains.fds.embedded import latent, oracle
-from rollouts.types import DEMANDS
+from rollouts.domains.fds.scenario import DEMANDS
 
 MEANINGS = {
     "patience": "turns of the agent the customer will still wait; each turn costs one",

@@ -18,7 +18,9 @@ from configs import fds as configs
 from models import tokenizer as tokenizers
 from rollouts import chat
 from rollouts.domains.fds import generator, released
-from rollouts.types import DEMANDS, Message
+from rollouts.domains.fds.scenario import DEMANDS
+from rollouts.domains.fds.scripted import ScriptedAgent
+from rollouts.types import Message
 
 COUNTS = {"hard": (720, 2400, 1920, 1920, 720), "normal": (696, 696, 2378, 2204, 1450)}  # the method's, by level
 SAMPLE = 64  # one record in so many teaches the tokenizer
@@ -32,9 +34,9 @@ def check(path: pathlib.Path, difficulty: str) -> bool:
 
     config = configs.get_config()
     config.episode.max_turns = 1
-    agents = collecting.scripted_agents("generous")
+    agents = collecting.serving(ScriptedAgent("generous"))
     dialogues = collecting.collect(config, agents, scenarios, repeats=1, seed=0)
-    good = sum(each.ok and len(each.turns) == 1 and bool(each.turns[0].scores) for each in dialogues)
+    good = sum(each.ok and len(each.turns) == 1 and bool(each.turns[0].notes["scores"]) for each in dialogues)
     causes = collections.Counter(each.failure for each in dialogues if each.failure)
     played = time.perf_counter() - started - loaded
 
@@ -42,10 +44,10 @@ def check(path: pathlib.Path, difficulty: str) -> bool:
     tokenizer = tokenizers.train(texts, config.model.vocab_size)
     prompts, faithful = [], 0
     for dialogue in dialogues:
-        system = Message("system", dialogue.scenario.agent_prompt)
-        ids = chat.encode_opening(tokenizer, [system, Message("user", dialogue.turns[0].user)])
+        system = Message("system", dialogue.task.agent_prompt)
+        ids = chat.encode_opening(tokenizer, [system, Message("user", dialogue.turns[0].messages[-1].content)])
         prompts.append(len(ids))
-        faithful += dialogue.scenario.agent_prompt.strip() in tokenizer.decode(ids)
+        faithful += dialogue.task.agent_prompt.strip() in tokenizer.decode(ids)
         demonstrations.encode(tokenizer, demonstrations.from_dialogue(dialogue))
     rendered = time.perf_counter() - started - loaded - played
 

@@ -24,6 +24,7 @@ import numpy as np
 from benchmarks import contest
 from rollouts import play
 from rollouts.domains.fds import generator
+from rollouts.domains.fds.episode import Table
 from rollouts.domains.fds.scripted import ScriptedAgent
 from rollouts.endpoints.client import ChatClient, Endpoint
 from rollouts.seeds import fold
@@ -47,7 +48,7 @@ async def soak(url: str, server: int, dialogues: int, seconds: float) -> tuple[l
         nonlocal ok, failed
         while time.monotonic() < end:
             number = next(numbers)
-            dialogue = await play.play(agent, table, scenarios[number % 1000], index=0, seed=fold(0, number))
+            dialogue = await play.play(agent, table.episodes, scenarios[number % 1000], index=0, seed=fold(0, number))
             ok, failed = ok + dialogue.ok, failed + (not dialogue.ok)
 
     async def watcher() -> None:
@@ -64,7 +65,7 @@ async def soak(url: str, server: int, dialogues: int, seconds: float) -> tuple[l
         ChatClient("user", Endpoint(url, "embedded-user", **options)) as user,
         ChatClient("judge", Endpoint(url, "embedded-judge", **options)) as judge,
     ):
-        table = play.Table(user, judge)
+        table = Table(user, judge)
         await asyncio.gather(watcher(), *(worker(table) for _ in range(dialogues)))
     await asyncio.sleep(0)
     return looks, ok, failed, len(asyncio.all_tasks()) - 1

@@ -20,8 +20,8 @@ from cmpo.cli import command
 from cmpo.reports.plots import BLUE, GREEN, INK, ORANGE, PURPLE
 from rollouts.domains.fds import generator, rubrics, tfds_dataset
 from rollouts.domains.fds.embedded import app
+from rollouts.domains.fds.scenario import DEMANDS, LEVELS, Persona, Scenario
 from rollouts.seeds import fold
-from rollouts.types import DEMANDS, LEVELS, Persona, Scenario
 
 _PNG = flags.DEFINE_string("png", None, "Also draw the card, here.")
 

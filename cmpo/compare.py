@@ -38,8 +38,9 @@ def run() -> None:
             "--allow_different sets them side by side all the same"
         )
     title = f"{result['agent']} minus {against['agent']}"
-    found = measures.differences(result["dialogues"], against["dialogues"], common=_ALLOW_DIFFERENT.value)
-    print(measures.table(title, found))
+    domain = results.domain_of(result)
+    found = measures.differences(domain, result["dialogues"], against["dialogues"], common=_ALLOW_DIFFERENT.value)
+    print(measures.table(domain, title, found))
     for line in caveats(result, against):
         print(f"\nbeware, {line}")
 

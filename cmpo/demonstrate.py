@@ -22,13 +22,14 @@ from cmpo.run.interrupt import Interrupts
 from cmpo.run.journal import Page
 from cmpo.run.workdir import fingerprint, shapes_evaluation
 from cmpo.training import collecting, demonstrations, tasks
+from rollouts import domains
 from rollouts.seeds import fold
-from rollouts.types import COSTS, Dialogue
+from rollouts.types import Dialogue
 
 _SCENARIOS = flags.DEFINE_integer("scenarios", None, "How many to play; default: config.sft.dialogues.", lower_bound=1)
 _REPEATS = flags.DEFINE_integer("repeats", 4, "How often each is played.", lower_bound=1)
 
-_VOUCHER = COSTS.index("voucher")
+_VOUCHER = 0  # of FDS's costs
 
 
 def reward(config: ConfigDict, dialogue: Dialogue) -> float:
@@ -49,11 +50,11 @@ def select(dialogues: Sequence[Dialogue], worth: Callable[[Dialogue], float], bu
     In the order of `dialogues`.
     """
     best: dict[bool, dict[str, Dialogue]] = {False: {}, True: {}}
-    for dialogue in filter(lambda dialogue: dialogue.finished, dialogues):
+    for dialogue in filter(lambda dialogue: dialogue.success, dialogues):
         ones = best[bool(dialogue.cost[_VOUCHER])]
-        one = ones.setdefault(dialogue.scenario.id, dialogue)
+        one = ones.setdefault(dialogue.task.id, dialogue)
         if worth(dialogue) > worth(one):
-            ones[dialogue.scenario.id] = dialogue
+            ones[dialogue.task.id] = dialogue
     kept, vouchers = dict(best[False]), 0
     usual = float(np.mean([worth(dialogue) for dialogue in kept.values()])) if kept else 0.0
     gains = {name: worth(one) - (worth(kept[name]) if name in kept else usual) for name, one in best[True].items()}
@@ -70,7 +71,7 @@ def run() -> None:
     files.make_room(out)
     clients = collecting.chat_clients(config)
     agent = agents.load(config, command.WORKDIR.value)
-    source = tasks.source(config.data, config.train.seed)
+    source = tasks.open_source(config)
     scenarios = source.train(0, _SCENARIOS.value or config.sft.dialogues)
     seed = fold(config.train.seed, "demonstrations")
     identity = [agent.name, agent.step or 0, agent.opened.identity, _REPEATS.value]
@@ -92,7 +93,7 @@ def run() -> None:
     page.remove()
     for name, some in (("played", dialogues), ("kept", kept)):
         form = "{satisfaction:.2f} satisfaction, {voucher_rate:.1%} vouchers, {process_reward:.2f} process reward"
-        print(f"{name}: {len(some)} dialogues, " + form.format(**summarize_batch(some)))
+        print(f"{name}: {len(some)} dialogues, " + form.format(**summarize_batch(domains.load(config.domain), some)))
     print(f"written to {out}")
 
 

@@ -30,10 +30,9 @@ from cmpo.run.progress import show_progress
 from cmpo.run.transcripts import to_transcript
 from cmpo.run.workdir import fingerprint, shapes_evaluation
 from cmpo.training import collecting, tasks
-from rollouts.domains.fds import generator
-from rollouts.domains.fds.judge import Evaluation
+from rollouts import domains
 from rollouts.seeds import fold
-from rollouts.types import Dialogue, Scenario
+from rollouts.types import Dialogue
 
 _SEEDS = flags.DEFINE_integer("seeds", 3, "Sets of held-out scenarios, each with randomness of its own.", lower_bound=1)
 
@@ -43,7 +42,7 @@ class Played(NamedTuple):
 
     seed: int
     dialogue: Dialogue
-    evaluations: Mapping[str, Evaluation]  # by rubric; {} where the dialogue failed or nobody was asked
+    evaluations: Mapping[str, Any]  # by rubric; {} where the dialogue failed or nobody was asked
 
 
 def evaluate(
@@ -59,7 +58,7 @@ def evaluate(
 
     What is paid for is kept in the page of its seed; for `stopping`, and what is raised, see `rollout.collect`.
     """
-    source = tasks.source(config.data, config.train.seed)
+    source = tasks.open_source(config)
     clients = clients or collecting.chat_clients(config)
     numbers = range(config.eval.seed, config.eval.seed + seeds)
     sets = {seed: source.held_out(config.eval.scenarios, seed) for seed in numbers}
@@ -77,7 +76,7 @@ def evaluate(
                 shared = {"clients": clients, "done": done, "page": page, "stopping": stopping}
                 randomness = fold(seed, "evaluate")
                 dialogues = collecting.collect(config, served_by, scenarios, repeats=1, seed=randomness, **shared)
-                evaluations: Sequence[Mapping[str, Evaluation]] = [{}] * len(dialogues)
+                evaluations: Sequence[Mapping[str, Any]] = [{}] * len(dialogues)
                 if config.eval.evaluators:
                     evaluations = collecting.evaluate(config, dialogues, seed=fold(seed, "evaluators"), **shared)
             played += [Played(seed, *pair) for pair in zip(dialogues, evaluations, strict=True)]
@@ -98,23 +97,24 @@ def result(
     Every number follows from `dialogues`. `remote` says that the agent is the endpoint config.agent, `run` is the
     config that it was trained with, if a run here trained it.
     """
-    rows = [measures.row(*one) for one in played]
+    domain = domains.load(config.domain)
+    rows = [measures.row(domain, *one) for one in played]
     settings = config.to_dict()
     asked = {"user": "user", "judge": "judge", **({"agent_endpoint": "agent"} if remote else {})}
     seeds = []
     for seed in dict.fromkeys(one.seed for one in played):
-        scenarios = [one.dialogue.scenario for one in played if one.seed == seed]
-        means = measures.means([row for row in rows if row["seed"] == seed])
-        seeds.append({"seed": seed, "scenarios": _digest(scenarios), **means})
+        tasks_of_it = [one.dialogue.task for one in played if one.seed == seed]
+        means = measures.means(domain, [row for row in rows if row["seed"] == seed])
+        seeds.append({"seed": seed, "scenarios": domain.digest(tasks_of_it), **means})
     found = {
         "agent": agent,
         "step": step,
         **{name: {key: settings[field][key] for key in ("url", "model")} for name, field in asked.items()},
-        "prompts": generator.prompt_hashes(),
+        "prompts": domain.prompts(),
         "code": _code(),
         "since_training": None if run is None else conditions.since_training(run, settings),
-        "summary": measures.summarize(rows),
-        **{f"by_{key}": measures.by(rows, key) for key in measures.GROUPS},
+        "summary": measures.summarize(domain, rows),
+        **{f"by_{key}": measures.by(domain, rows, key) for key in domain.groups},
         "ends": dict(collections.Counter(row["end"] for row in rows if not row["failure"])),
         "failures": measures.failures(rows),
         "replaced": dict(collections.Counter(cause for row in rows for cause in row["replaced"])),
@@ -128,8 +128,9 @@ def result(
 def report(found: Mapping[str, Any]) -> str:
     """The tables of a result as Markdown, how dialogues ended, and what failed."""
     seeds = len(found["seeds"])
-    parts = [measures.table(f"{found['agent']}, {seeds} seed{'s' * (seeds > 1)}", found["summary"])]
-    parts += [measures.breakdown(key, found[f"by_{key}"]) for key in measures.GROUPS]
+    domain = domains.load(found["config"]["domain"])
+    parts = [measures.table(domain, f"{found['agent']}, {seeds} seed{'s' * (seeds > 1)}", found["summary"])]
+    parts += [measures.breakdown(domain, key, found[f"by_{key}"]) for key in domain.groups]
     if told := conditions.as_trained(found):
         parts.append(told)
     if found["ends"]:
@@ -179,20 +180,13 @@ def run() -> None:
 def write(out: pathlib.Path, found: Mapping[str, Any], played: Sequence[Played]) -> pathlib.Path:
     """Writes a result, whole or not at all, and the dialogues beside it; returns where these are. Raises OSError."""
     files.replace(out, json.dumps(found, indent=2, allow_nan=False) + "\n")
-    transcripts = out.with_suffix(".transcripts.jsonl")
-    write_lines(transcripts, [{"seed": one.seed, **to_transcript(one.dialogue)} for one in played])
+    transcripts, costs = out.with_suffix(".transcripts.jsonl"), domains.load(found["config"]["domain"]).costs
+    write_lines(transcripts, [{"seed": one.seed, **to_transcript(one.dialogue, costs)} for one in played])
     return transcripts
 
 
 def _counts(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{count} {name}" for name, count in counts.items())
-
-
-def _digest(scenarios: Sequence[Scenario]) -> str:
-    """SHA-256 of scenarios and of the prompts made of them: the same only where all of that is."""
-    return hashlib.sha256(
-        repr([(scenario, generator.user_prompt(scenario)) for scenario in scenarios]).encode()
-    ).hexdigest()
 
 
 def _code() -> str:

@@ -36,7 +36,7 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> TrainState | None:
     build.check_settings(config, weights)
     if config.sft.path and not progress(workdir)[1]:
         demonstrations.read(config.sft.path)
-    source = tasks.source(config.data, config.train.seed)
+    source = tasks.open_source(config)
     clients = collecting.chat_clients(config, workdir)
     sft_steps, last = config.train.sft_steps, config.train.sft_steps + config.train.rl_steps
     with sole_use(workdir), Interrupts() as interrupts:

@@ -7,7 +7,7 @@ a run keeps its transcripts. Ctrl-D or Ctrl-C ends it; it is then kept as a dial
 """
 
 import asyncio
-import dataclasses
+import contextlib
 import pathlib
 import signal
 from collections.abc import Callable, Mapping, Sequence
@@ -19,10 +19,12 @@ from cmpo.cli import agents, command
 from cmpo.evaluation.summary import summarize_batch
 from cmpo.run.log import RunLog
 from cmpo.training import collecting, tasks
-from rollouts import chat, play
+from rollouts import chat, domains, play
+from rollouts.domain import Domain
 from rollouts.domains.fds import rubrics, rules
+from rollouts.domains.fds.scenario import Scenario
 from rollouts.seeds import fold
-from rollouts.types import Dialogue, DialogueError, Message, Scenario
+from rollouts.types import Dialogue, DialogueError, Message, Sample
 
 _ROLE = flags.DEFINE_enum("role", "customer", ["customer", "agent"], "Who you are.")
 
@@ -51,7 +53,7 @@ class Keyboard:
 
 
 class Customer:
-    """A person as the user of `play.Table`."""
+    """A person as the user of `episode.Table`."""
 
     def __init__(self, keyboard: Keyboard, show: Show, verdicts: "Verdicts"):
         self._keyboard, self._show, self._verdicts = keyboard, show, verdicts
@@ -78,10 +80,10 @@ class Serving:
         self._show(f"{scenario.agent_prompt}\n\n{_AS_AGENT}\n")
         return self
 
-    async def reply(self, message: Message, seed: int) -> play.Sample:
+    async def reply(self, messages: Sequence[Message], seed: int) -> Sample:
         """Shows what the customer said and returns what the person answers."""
         await self._verdicts.arrived(self._turns)
-        self._show(f"customer> {message.content}")
+        self._show(f"customer> {messages[-1].content}")
         while True:
             text = self._keyboard.line("you> ")
             gives, words = text.startswith(_VOUCHER), text.removeprefix(_VOUCHER).strip()
@@ -92,7 +94,7 @@ class Serving:
             else:
                 break
         self._turns, self._voucher = self._turns + 1, self._voucher or gives
-        return play.Sample(chat.render(chat.Reply("", words, "voucher" if gives else "chat")))
+        return Sample(chat.render(chat.Reply("", words, "voucher" if gives else "chat")))
 
     def close(self) -> None:
         """Nothing is held."""
@@ -147,14 +149,15 @@ def sit(
     keyboard = Keyboard(read)
 
     async def talk() -> Dialogue:
-        async with collecting.table(config, clients) as table:
-            verdicts = Verdicts(table.judge, show)
-            table = dataclasses.replace(table, judge=verdicts)
+        async with contextlib.AsyncExitStack() as stack:
+            verdicts = Verdicts(await stack.enter_async_context(clients["judge"]), show)
             if role == "agent":
-                return await play.play(Serving(keyboard, show, verdicts), table, scenario, index=0, seed=seed)
-            table = dataclasses.replace(table, user=Customer(keyboard, show, verdicts))
-            async with served_by.open() as agent:
-                return await play.play(agent, table, scenario, index=0, seed=seed)
+                user, agent = await stack.enter_async_context(clients["user"]), Serving(keyboard, show, verdicts)
+            else:
+                user, agent = Customer(keyboard, show, verdicts), await stack.enter_async_context(served_by.open())
+            chats = {"user": user, "judge": verdicts}
+            episodes = domains.load(config.domain).episodes(config, chats)
+            return await play.play(agent, episodes, scenario, index=0, seed=seed)
 
     return asyncio.run(talk())
 
@@ -165,7 +168,7 @@ def run() -> None:
     clients = collecting.chat_clients(config)
     served_by = agents.load(config, command.WORKDIR.value).opened if role == "customer" else None
     done = max((int(path.stem.removeprefix("step_")) for path in out.glob("transcripts/step_*.jsonl")), default=0)
-    source = tasks.source(config.data, config.train.seed)
+    source = tasks.open_source(config)
     scenario = source.held_out(done + 1, config.eval.seed)[done]
     signal.signal(signal.SIGINT, _interrupt)
     try:
@@ -174,15 +177,15 @@ def run() -> None:
     except KeyboardInterrupt:  # while an endpoint was waited for
         print("\nended; nothing was kept")
         return
-    print(f"\n{_ending(dialogue)}")
-    with RunLog(out) as log:
+    print(f"\n{_ending(domains.load(config.domain), dialogue)}")
+    with RunLog(out, domains.load(config.domain).costs) as log:
         print(f"kept in {log.transcripts(done + 1, [dialogue])}")
 
 
-def _ending(dialogue: Dialogue) -> str:
+def _ending(domain: Domain, dialogue: Dialogue) -> str:
     if dialogue.failure:
         return f"failed ({dialogue.failure}): {dialogue.failure_message}"
-    record = summarize_batch([dialogue])
+    record = summarize_batch(domain, [dialogue])
     lines = [f"customer> {dialogue.last_words}"] if _ROLE.value == "agent" and dialogue.last_words else []
     voucher = "one voucher" if record["voucher_rate"] else "no voucher"
     summary = f"satisfaction {record['satisfaction']:g} of 5, {voucher}, process reward {record['process_reward']:.2f}"

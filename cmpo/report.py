@@ -20,7 +20,9 @@ from cmpo.reports import plots
 from cmpo.run import files
 from cmpo.run.json_lines import read_lines
 from cmpo.run.log import read_metrics
-from rollouts.types import FORMAT_ERRORS, LEVELS
+from rollouts import domains
+from rollouts.domains.fds.rules import FORMAT_ERRORS
+from rollouts.domains.fds.scenario import LEVELS
 
 _TRANSCRIPTS = 6
 _EVALUATED = ("satisfaction", "finish_rate", "voucher_rate", "process_reward", "failure_rate")
@@ -108,13 +110,14 @@ def _evaluations(workdir: pathlib.Path) -> str:
             continue
         name, difficulty = path.stem.removeprefix("evaluation_"), found["config"]["data"]["difficulty"]
         step, means = found["step"], (found["summary"][measure]["mean"] for measure in _EVALUATED)
-        cells = map(measures.shown, _EVALUATED, means)
+        domain = results.domain_of(found)
+        cells = (measures.shown(domain, *pair) for pair in zip(_EVALUATED, means, strict=True))
         who = [name, "" if step is None else str(step), found["user"]["model"], difficulty]
         rows.append([*who, *cells, str(len(found["dialogues"]))])
         read[name] = found
     if not rows and not unread:
         return ""
-    headings = (measures.MEASURES[name].heading for name in _EVALUATED)
+    headings = (domains.load("fds").measures[name].heading for name in _EVALUATED)
     head = ["evaluation", "step", "user", "difficulty", *headings, "dialogues"]
     notes = [f"<p class=muted>{_text(line)}</p>" for line in frontier.caveats(read)]
     pictures = [
@@ -171,7 +174,7 @@ def _choose(dialogues: Sequence[Mapping]) -> list[Mapping]:
 
 
 def _card(dialogue: Mapping) -> str:
-    scenario = dialogue["scenario"]
+    scenario = dialogue["task"]
     order, level = scenario["order"], scenario["persona"]["level"]
     if dialogue["failure"]:
         outcome, tone = f"failed: {dialogue['failure']}", "bad"
@@ -200,9 +203,10 @@ def _turn(turn: Mapping) -> str:
     numbers = [f"reward {turn['process_reward']:.2f}"] if turn["scores"] else []
     if turn["mean_logprob"] is not None:
         numbers.append(f"{turn['tokens']} tokens, mean logprob {turn['mean_logprob']:.2f}")
+    heard = "".join(f"<p class='bubble user'>{_text(message['content'])}</p>" for message in turn["messages"])
     reason = f"<br>{_text(turn['reason'])}" if turn["reason"] else ""
     return (
-        f"<p class='bubble user'>{_text(turn['user'])}</p><div class='bubble agent'>"
+        f"{heard}<div class='bubble agent'>"
         + (f"<p class=think>{_text(turn['think'])}</p>" if turn["think"] else "")
         + f"<p>{said}</p></div><p class=notes>{' '.join(notes)}<br>{' · '.join(numbers)}{reason}</p>"
     )

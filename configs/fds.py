@@ -69,6 +69,7 @@ _ORDER = ("model", "difficulty", "algo", "smoke")
 def get_config(arg: str = "") -> ConfigDict:
     """The configuration for the variants named in `arg`. Raises ValueError for an unknown one."""
     config = ConfigDict()
+    config.domain = "fds"  # what dialogues are about, see rollouts/domains
 
     config.data = ConfigDict()
     config.data.path = ""  # a released parquet file; "": the generator

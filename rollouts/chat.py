@@ -92,9 +92,9 @@ def encode_opening(tokenizer: ChatTokenizer, messages: Sequence[Message]) -> lis
     return [*_encode(tokenizer, messages), *_assistant(tokenizer)]
 
 
-def encode_reply(tokenizer: ChatTokenizer, message: Message) -> list[int]:
-    """Renders what follows a sampled turn: the newline after its end-of-turn token, the message, the next start."""
-    return [*tokenizer.encode("\n"), *_encode(tokenizer, [message]), *_assistant(tokenizer)]
+def encode_reply(tokenizer: ChatTokenizer, messages: Sequence[Message]) -> list[int]:
+    """Renders what follows a sampled turn: the newline after its end-of-turn token, the messages, the next start."""
+    return [*tokenizer.encode("\n"), *_encode(tokenizer, messages), *_assistant(tokenizer)]
 
 
 def _encode(tokenizer: ChatTokenizer, messages: Sequence[Message]) -> list[int]:

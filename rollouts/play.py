@@ -1,41 +1,24 @@
-"""Plays scenarios into dialogues. A dialogue reads like sequential code; only the engine and the clients batch."""
+"""Plays tasks into dialogues. A dialogue reads like sequential code; only the engine and the clients batch."""
 
 import asyncio
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
-import numpy as np
-
-from rollouts import chat
-from rollouts.domains.fds import generator, judge, rubrics, rules
+from rollouts.domain import Episodes, total_cost
 from rollouts.seeds import fold
-from rollouts.types import PRINCIPLES, Dialogue, DialogueError, Message, Scenario, Turn
+from rollouts.types import Dialogue, DialogueError, Message, Sample, Task, Turn
 
-UNUSABLE = tuple(f"{rubrics.PROCESS.name}_{cause}" for cause in ("malformed", "truncated", "refused", "filtered"))
+UNUSABLE = tuple(f"judge_{cause}" for cause in ("malformed", "truncated", "refused", "filtered"))
 """Failures of a judge that did answer: the same request would be answered the same."""
-
-_NO_IDS = np.zeros(0, np.int32)
-_NO_LOGPROBS = np.zeros(0, np.float32)
-
-
-class Sample(NamedTuple):
-    """What an agent wrote in one turn."""
-
-    text: str
-    incoming_ids: np.ndarray = _NO_IDS  # [I] int32
-    ids: np.ndarray = _NO_IDS  # [T] int32
-    logprobs: np.ndarray = _NO_LOGPROBS  # [T] float32, under the distribution drawn from
-    model_logprobs: np.ndarray = _NO_LOGPROBS  # [T] float32, under the model's own
-    stop: str = "end_of_turn"  # end_of_turn | length | context
 
 
 class Session(Protocol):
     """One dialogue's side of an agent."""
 
-    async def reply(self, message: Message, seed: int) -> Sample:
-        """Answers the user's message."""
+    async def reply(self, messages: Sequence[Message], seed: int) -> Sample:
+        """Answers what came in."""
 
     def close(self) -> None:
         """Gives back what the session holds; no `reply` follows."""
@@ -49,29 +32,16 @@ class Chat(Protocol):
 
 
 class Agent(Protocol):
-    """Whoever serves the customers: the policy, a script, an endpoint."""
+    """Who is trained or measured: the policy, a script, an endpoint."""
 
-    async def open(self, scenario: Scenario, seed: int) -> Session:
+    async def open(self, task: Task, seed: int) -> Session:
         """Begins a dialogue."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Table:
-    """Everybody and everything a dialogue needs besides its agent."""
-
-    user: Chat
-    judge: Chat | None  # None: turns are not scored
-    max_turns: int = 15
-    farewell: bool = False  # may the agent answer once more after the user's rating?
-    format_outcome: float = 0.0  # R_O of a dialogue that ends in a format error
-    judge_weights: Mapping[str, float] = dataclasses.field(default_factory=lambda: dict.fromkeys(PRINCIPLES, 1.0))
-    votes: int = 1  # answers of the judge that are averaged for a verdict
 
 
 async def play_all(
     agent: Agent,
-    table: Table,
-    scenarios: Sequence[Scenario],
+    episodes: Episodes,
+    tasks: Sequence[Task],
     *,
     repeats: int,
     seed: int,
@@ -81,7 +51,7 @@ async def play_all(
     failed: Mapping[int, Sequence[str]] = MappingProxyType({}),
     done: Callable[[int, Dialogue], None] = lambda number, dialogue: None,
 ) -> list[Dialogue]:
-    """Plays every scenario `repeats` times; dialogue i is repeat ``i % repeats`` of scenario ``i // repeats``.
+    """Plays every task `repeats` times; dialogue i is repeat ``i % repeats`` of task ``i // repeats``.
 
     `first` is the number of the first dialogue among all that are played with `seed`, here and elsewhere. Those that
     are `kept`, by number, are not played again. `done` is called with number and dialogue as each of the others ends.
@@ -100,8 +70,8 @@ async def play_all(
             malformed = sum(cause in UNUSABLE for cause in (*failed.get(number, ()), *causes))
             dialogue = await play(
                 agent,
-                table,
-                scenarios[index // repeats],
+                episodes,
+                tasks[index // repeats],
                 index=index % repeats,
                 seed=fold(seed, number),
                 judge_seed=fold(seed, number, "malformed", malformed) if malformed else None,
@@ -113,7 +83,7 @@ async def play_all(
         done(number, dialogue)
         return dialogue
 
-    dialogues = [asyncio.create_task(one(index)) for index in range(len(scenarios) * repeats)]
+    dialogues = [asyncio.create_task(one(index)) for index in range(len(tasks) * repeats)]
     try:
         return await asyncio.gather(*dialogues)
     finally:
@@ -123,85 +93,39 @@ async def play_all(
 
 
 async def play(
-    agent: Agent, table: Table, scenario: Scenario, *, index: int, seed: int, judge_seed: int | None = None
+    agent: Agent, episodes: Episodes, task: Task, *, index: int, seed: int, judge_seed: int | None = None
 ) -> Dialogue:
     """Plays one dialogue. All randomness follows from `seed`, the judge's from `judge_seed` where there is one."""
-    turns, verdicts, last_words = [], [], ""
-    judge_seed = seed if judge_seed is None else judge_seed
-    state = rules.State()
-    session = await agent.open(scenario, fold(seed, "agent"))
+    turns: list[Turn] = []
+    episode = episodes.begin(task, seed=seed, judge_seed=seed if judge_seed is None else judge_seed)
+    session = await agent.open(task, fold(seed, "agent"))
+
+    def dialogue(outcome: float, **fields) -> Dialogue:
+        total = total_cost(episodes.costs, turns)
+        return Dialogue(task, index, tuple(turns), outcome, episode.end, total, last_words=episode.last_words, **fields)
+
     try:
         try:
-            prompt = rubrics.PROCESS.prompt(scenario)
-            to_user = [Message("system", generator.user_prompt(scenario)), Message("user", rules.BEGIN)]
-            said: list[judge.Said] = []
-            words = await table.user.chat(to_user, seed=fold(seed, "user", 0))
-            while True:
-                message = Message("user", rules.without_marks(words))
-                sample = await session.reply(message, fold(seed, "turn", state.turns))
+            messages = await episode.open()
+            while messages:
+                sample = await session.reply(messages, fold(seed, "turn", len(turns)))
                 if sample.stop == "context":
-                    if not state.end:  # a rating stands, with or without a farewell
-                        state = state._replace(end="context", outcome=0.0)
+                    episode.cut()
                     break
-                already_over, before = state.end, state
-                state, reply, cost = rules.agent_step(
-                    state, sample.text, truncated=sample.stop == "length", format_outcome=table.format_outcome
-                )
-                turns.append(_turn(message.content, sample, reply, cost))
-                if reply is None:
-                    break
-                voucher = rules.issued(before, reply.action)
-                heard = chat.clean_response(reply.response)  # the judge reads what the customer reads
-                earlier = rules.issued(before, "chat")
-                said += [judge.Said("customer", message.content, earlier), judge.Said("agent", heard, voucher)]
-                if table.judge is not None:
-                    request, randomness = judge.messages(prompt, said), fold(judge_seed, "judge", len(turns))
-                    asked = judge.ask(table.judge, rubrics.PROCESS, request, seed=randomness, votes=table.votes)
-                    verdicts.append(asyncio.create_task(asked))
-                if already_over:
-                    break
-                to_user += [
-                    Message("assistant", words),
-                    Message("user", rules.with_state_line(reply.response, voucher)),
-                ]
-                words = await table.user.chat(to_user, seed=fold(seed, "user", state.turns))
-                state = rules.user_step(state, words, max_turns=table.max_turns)
-                last_words = words if state.end else ""
-                if state.end and not (table.farewell and state.end == "rated"):
-                    break
+                effect = episode.act(sample)
+                written = sample._asdict()
+                del written["stop"]
+                turns.append(Turn(tuple(messages), **written, cost=effect.cost, notes=effect.notes))
+                messages = () if effect.over else await episode.respond()
         finally:
             session.close()  # makes room while the judge is still at work
-        answers = await asyncio.gather(*verdicts)
+        closing = await episode.close()
     except DialogueError as error:
-        return Dialogue(
-            scenario, index, tuple(turns), 0.0, state.end, last_words, failure=error.cause, failure_message=str(error)
-        )
+        return dialogue(0.0, failure=error.cause, failure_message=str(error))
     finally:
-        for verdict in verdicts:  # all done, unless something failed
-            verdict.cancel()
-        await asyncio.gather(*verdicts, return_exceptions=True)
-    judged = [
-        dataclasses.replace(
-            turn, scores=answer.scores, reason=answer.reason, process_reward=answer.reward(table.judge_weights)
-        )
-        for turn, answer in zip(turns, answers, strict=False)
+        await episode.cancel()
+    worth = zip(turns, closing.rewards, closing.notes, strict=True)
+    turns = [
+        dataclasses.replace(turn, process_reward=reward, notes={**turn.notes, **notes}) for turn, reward, notes in worth
     ]
-    return Dialogue(scenario, index, (*judged, *turns[len(judged) :]), state.outcome, state.end, last_words)
-
-
-def _turn(user: str, sample: Sample, reply, cost: np.ndarray) -> Turn:
-    think, response, action = reply or ("", "", "")
-    return Turn(
-        user=user,
-        text=sample.text,
-        think=think,
-        response=response,
-        action=action,
-        incoming_ids=sample.incoming_ids,
-        ids=sample.ids,
-        logprobs=sample.logprobs,
-        model_logprobs=sample.model_logprobs,
-        cost=cost,
-        scores={},
-        process_reward=0.0,
-    )
+    return dialogue(closing.outcome, success=closing.success)

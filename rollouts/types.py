@@ -1,27 +1,19 @@
-"""What a dialogue is made of: frozen records that every room shares.
+"""What a dialogue is made of: frozen records that every room shares, without any domain's words.
 
-Letters: N = agent turns of a dialogue, I = token ids that came in before a turn, T = token ids sampled in a turn.
+Letters: N = agent turns of a dialogue, I = token ids that came in before a turn, T = token ids sampled in a turn,
+C = costs.
 """
 
+import abc
 import dataclasses
 import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
-DEMANDS = ("refund_insistence", "refund_priority", "compensation_flexible", "feedback_focus")
-"""The four extrinsic demand modes, in the order of the released data's `core_need_type` 1..4."""
-
-LEVELS = ("highly uncooperative", "uncooperative", "generally cooperative", "cooperative", "highly cooperative")
-"""The five cooperation levels; level n is LEVELS[n - 1]."""
-
-PRINCIPLES = ("persona", "stage", "quality", "rules")
-"""What the process judge scores every turn on, each 0, 0.5 or 1."""
-
-COSTS = ("voucher",)
-"""The constrained costs; a turn's cost vector has one entry for each."""
-
-FORMAT_ERRORS = ("malformed", "second_voucher", "truncated")
-"""Ends of a dialogue that are the agent's own breach of the turn format."""
+_NO_IDS = np.zeros(0, np.int32)
+_NO_LOGPROBS = np.zeros(0, np.float32)
 
 
 class DialogueError(Exception):
@@ -36,78 +28,76 @@ class DialogueError(Exception):
 class Message:
     """One chat message as the OpenAI protocol has it."""
 
-    role: str  # system | user | assistant
+    role: str  # system | user | assistant | tool
     content: str
 
 
 @dataclasses.dataclass(frozen=True)
-class Persona:
-    """Intrinsic traits: stable, whatever the order."""
-
-    level: int  # cooperation, 1 (highly uncooperative) .. 5 (highly cooperative)
-    communication_style: str
-    information_disclosure: str
-    problem_solving: str
-    emotional_style: str
-
-
-@dataclasses.dataclass(frozen=True)
-class Order:
-    """The order in dispute."""
-
-    items: str  # "Beef Burger*1, Cola*2"
-    merchant: str
-    complaint: str  # a key of `rollouts.domains.fds.generator.COMPLAINTS`
-    supported: bool | None  # does the platform's record support the complaint? None: it is silent
-    record: str  # what the platform's record says, one sentence; "" if it is silent
-    signals: tuple[tuple[str, str], ...]  # (name, value) pairs as the agent sees them
-
-
-@dataclasses.dataclass(frozen=True)
-class Scenario:
-    """Everything that is settled before the first word: who complains, about what, wanting what."""
+class Task(abc.ABC):
+    """What is to be handled, settled before the first word. A domain's own tasks are subclasses with more fields."""
 
     id: str
-    persona: Persona
-    demand: str  # one of DEMANDS
-    order: Order
-    agent_prompt: str  # the agent's system prompt
+
+    @property
+    @abc.abstractmethod
+    def opening(self) -> Sequence[Message]:
+        """What the agent is told before anybody speaks."""
+
+    @property
+    @abc.abstractmethod
+    def labels(self) -> Mapping[str, Any]:
+        """What tables group tasks by: plain values by name."""
+
+    @property
+    @abc.abstractmethod
+    def description(self) -> Mapping[str, Any]:
+        """What transcripts say of it, ready for JSON once tuples are lists."""
 
     @property
     def digest(self) -> str:
-        """A hash of all of it: what tells scenarios apart whose sources gave them the same id."""
+        """A hash of all of it: what tells tasks apart whose sources gave them the same id."""
         return hashlib.sha256(repr(self).encode()).hexdigest()[:16]
+
+
+class Sample(NamedTuple):
+    """What an agent wrote in one turn."""
+
+    text: str
+    incoming_ids: np.ndarray = _NO_IDS  # [I] int32
+    ids: np.ndarray = _NO_IDS  # [T] int32
+    logprobs: np.ndarray = _NO_LOGPROBS  # [T] float32, under the distribution drawn from
+    model_logprobs: np.ndarray = _NO_LOGPROBS  # [T] float32, under the model's own
+    stop: str = "end_of_turn"  # end_of_turn | length | context
 
 
 @dataclasses.dataclass(frozen=True)
 class Turn:
-    """One turn: what the user said, what the agent answered, and what it was worth."""
+    """One turn: what came in, what the agent wrote, and what it was worth."""
 
-    user: str  # the user's message before this turn
+    messages: tuple[Message, ...]  # what came in before this turn
     text: str  # the agent's whole output
-    think: str
-    response: str  # the only part the user sees
-    action: str  # chat | voucher; "" where the output was malformed
     incoming_ids: np.ndarray  # [I] int32: tokens others wrote before this turn, template included
     ids: np.ndarray  # [T] int32: tokens exactly as sampled, stop token included; [0] if no policy sampled them
     logprobs: np.ndarray  # [T] float32: their log-probabilities under the distribution that they were drawn from
     model_logprobs: np.ndarray  # [T] float32: under the model's own, at temperature 1 and over the whole vocabulary
-    cost: np.ndarray  # [len(COSTS)] float32, 1 where this turn took the costly action
-    scores: dict[str, float]  # the judge's score by principle; {} if it was not asked
-    process_reward: float  # weighted mean of the scores, 0..1; 0 for a malformed turn
-    reason: str = ""  # the judge's reason
+    cost: np.ndarray  # [C] float32
+    process_reward: float = 0.0  # R_P
+    # What the domain says of the turn, ready for JSON.
+    notes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
 class Dialogue:
-    """A played scenario."""
+    """A played task."""
 
-    scenario: Scenario
-    index: int  # which of the scenario's dialogues this is
+    task: Task
+    index: int  # which of the task's dialogues this is
     turns: tuple[Turn, ...]  # N
-    outcome: float  # the user's satisfaction 1..5; 0 where it was forfeited
-    end: str  # rated | quit | turn_limit | context | one of FORMAT_ERRORS
-    last_words: str = ""  # the user's closing message
+    outcome: float  # R_O
+    end: str  # how it ended, by the domain's names, or "context": it did not fit in the agent's
+    cost: np.ndarray  # [C] float32: what the turns cost together, see `rollouts.domain.Cost`
+    success: bool = False  # did it come to a proper end?
+    last_words: str = ""  # what came in at the very end, and nobody answered
     failure: str = ""  # the cause, if an endpoint failed: then nothing here is data
     failure_message: str = ""
     replaced: tuple[str, ...] = ()  # causes of the attempts that failed before this one, which took their place
@@ -116,13 +106,3 @@ class Dialogue:
     def ok(self) -> bool:
         """Whether the dialogue may be learnt from and counted."""
         return not self.failure
-
-    @property
-    def finished(self) -> bool:
-        """Whether it came to a proper end: rated by the user, every turn well-formed."""
-        return self.ok and self.end == "rated"
-
-    @property
-    def cost(self) -> np.ndarray:
-        """[len(COSTS)] float32: 1 where any turn took the costly action."""
-        return np.max([np.zeros(len(COSTS), np.float32), *(turn.cost for turn in self.turns)], axis=0)

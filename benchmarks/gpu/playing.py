@@ -16,6 +16,7 @@ from cmpo.training import build, collecting, demonstrations, tasks, trainer
 from cmpo.training.prefetch import Ahead
 from configs import fds
 from models import tokenizer as tokenizers
+from rollouts.domains.fds.scripted import ScriptedAgent
 from rollouts.engine import grammar
 
 WORDS = 12  # free tokens that random weights may choose from: their turns end after about as many
@@ -24,10 +25,10 @@ WORDS = 12  # free tokens that random weights may choose from: their turns end a
 def rl_step(size: str, sizes: Sizes) -> Iterator[Record]:
     """The second of two steps of the trainer, against the embedded gym: seconds by phase."""
     config, model = device.settings(size, sizes, **sizes.played)
-    source, clients = tasks.source(config.data, config.train.seed), collecting.chat_clients(config)
+    source, clients = tasks.open_source(config), collecting.chat_clients(config)
     scenarios = source.train(0, config.train.scenarios_per_step)
     played = collecting.collect(
-        config, collecting.scripted_agents("generous"), scenarios, repeats=1, seed=0, clients=clients
+        config, collecting.serving(ScriptedAgent("generous")), scenarios, repeats=1, seed=0, clients=clients
     )
     conversations = [demonstrations.from_dialogue(dialogue) for dialogue in played if dialogue.ok]
     texts = (message.content for conversation in conversations for message in conversation)

@@ -23,8 +23,9 @@ from cmpo.run.workdir import as_trained, check
 from cmpo.training import build, collecting, model_source
 from cmpo.training.collecting import Agents
 from models import tokenizer as tokenizers
-from rollouts.domains.fds.embedded import oracle
-from rollouts.domains.fds.scripted import HABITS, OracleAgent
+from rollouts import domains
+from rollouts.domains.fds.domain import oracle_agent
+from rollouts.domains.fds.scripted import HABITS
 
 _AGENT = flags.DEFINE_enum(
     "agent",
@@ -73,10 +74,9 @@ def load(config: ConfigDict, workdir: str | None) -> Named:
 def scripted(config: ConfigDict, name: str, voucher_rate: float | None = None) -> Agents:
     """A scripted agent; `voucher_rate` is the oracle's, None for the config's target."""
     if name != "oracle":
-        return collecting.scripted_agents(name)
+        return collecting.serving(domains.load(config.domain).scripted_agent(config, name))
     rate = config.pid.target if voucher_rate is None else voucher_rate
-    agent = OracleAgent(oracle.allocation(oracle.distribution(config.data.difficulty), rate))
-    return dataclasses.replace(collecting.serving(agent), identity=f"{rate}")
+    return dataclasses.replace(collecting.serving(oracle_agent(config, rate)), identity=f"{rate}")
 
 
 def load_policy(

@@ -3,103 +3,72 @@
 import collections
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from cmpo.evaluation import bootstrap
-from rollouts.domains.fds.judge import Evaluation
-from rollouts.types import DEMANDS, LEVELS, Dialogue
+from cmpo.evaluation.summary import cost_measure
+from rollouts.domain import Domain
+from rollouts.types import Dialogue
 
 Row = Mapping[str, Any]
 Summary = Mapping[str, Mapping[str, float]]
 """Measure -> the fields of a `statistics.Estimate`."""
 
 
-class Measure(NamedTuple):
-    """How a measure is shown."""
-
-    heading: str
-    scale: float
-    digits: int
-
-
-MEASURES = {
-    "satisfaction": Measure("satisfaction, 1 to 5", 1, 2),
-    "finish_rate": Measure("finished, %", 100, 1),
-    "voucher_rate": Measure("vouchers, %", 100, 1),
-    "process_reward": Measure("process reward, 0 to 1", 1, 3),
-    "communication": Measure("communication, 0 to 28", 1, 2),
-    "logic": Measure("logic, 0 to 12", 1, 2),
-    "compensation": Measure("compensation, 0 to 6", 1, 2),
-    "turns": Measure("turns", 1, 2),
-    "tokens": Measure("tokens sampled", 1, 1),
-    "failure_rate": Measure("failed, %", 100, 1),
-}
-GROUPS = {"level": range(1, len(LEVELS) + 1), "demand": DEMANDS}
-
-
-def row(seed: int, dialogue: Dialogue, evaluations: Mapping[str, Evaluation]) -> dict[str, Any]:
+def row(domain: Domain, seed: int, dialogue: Dialogue, evaluations: Mapping[str, Any]) -> dict[str, Any]:
     """All that is counted of a dialogue, as JSON has it; `values` has every measure, None where it does not apply.
 
     An endpoint's failure is no behaviour of the agent: the dialogue counts as failed and not finished, and has no other
-    value. Satisfaction is 0 where it was forfeited, whatever training charges for a format error. The process reward
-    is the mean over the dialogue's turns, 0 for a malformed one.
+    value. The process reward is the mean over the dialogue's turns, 0 for a malformed one.
     """
-    values: dict[str, float | None] = dict.fromkeys(MEASURES)
-    values |= {"finish_rate": float(dialogue.finished), "failure_rate": float(not dialogue.ok)}
+    values: dict[str, float | None] = dict.fromkeys(domain.measures)
+    values |= {"finish_rate": float(dialogue.success), "failure_rate": float(not dialogue.ok)}
     if dialogue.ok:
         rewards = [turn.process_reward for turn in dialogue.turns]
         values |= {
-            "satisfaction": max(dialogue.outcome, 0.0),
-            "voucher_rate": float(any(turn.action == "voucher" for turn in dialogue.turns)),
+            **{name: score(dialogue) for name, score in domain.scores.items()},
+            **{cost_measure(cost): float(dialogue.cost[c]) for c, cost in enumerate(domain.costs)},
             "process_reward": float(np.mean(rewards)) if rewards else None,
             "turns": float(len(dialogue.turns)),
             "tokens": float(sum(len(turn.ids) for turn in dialogue.turns)) or None,
-            **{name: found.verdict.total if found.verdict else None for name, found in evaluations.items()},
+            **{name: found.total for name, found in evaluations.items()},
         }
-    scenario = dialogue.scenario
     return {
         "seed": seed,
-        "scenario": scenario.id,
-        "digest": scenario.digest,
-        "level": scenario.persona.level,
-        "demand": scenario.demand,
-        "complaint": scenario.order.complaint,
+        "scenario": dialogue.task.id,
+        "digest": dialogue.task.digest,
+        **dialogue.task.labels,
         "end": dialogue.end,
         "failure": dialogue.failure,
         "failure_message": dialogue.failure_message,
         "replaced": list(dialogue.replaced),
         "values": values,
-        "evaluators": {
-            name: found.verdict._asdict()
-            if found.verdict
-            else {"failure": found.failure, "failure_message": found.failure_message}
-            for name, found in evaluations.items()
-        },
+        "evaluators": {name: found.record for name, found in evaluations.items()},
     }
 
 
-def means(rows: Sequence[Row]) -> dict[str, float]:
+def means(domain: Domain, rows: Sequence[Row]) -> dict[str, float]:
     """The mean of every measure over the dialogues that have it; NaN where none has."""
-    return dict(zip(MEASURES, bootstrap.mean(_values(rows)).tolist(), strict=True))
+    return dict(zip(domain.measures, bootstrap.mean(_values(domain, rows)).tolist(), strict=True))
 
 
-def summarize(rows: Sequence[Row]) -> Summary:
+def summarize(domain: Domain, rows: Sequence[Row]) -> Summary:
     """An estimate of every measure; see `statistics.estimates`."""
-    return _estimates(_values(rows), rows)
+    return _estimates(domain, _values(domain, rows), rows)
 
 
-def by(rows: Sequence[Row], key: str) -> dict[str, Summary]:
-    """The summary of each group of rows with the same "level" or "demand"."""
-    groups = {value: [row for row in rows if row[key] == value] for value in GROUPS[key]}
-    return {str(value): summarize(group) for value, group in groups.items() if group}
+def by(domain: Domain, rows: Sequence[Row], key: str) -> dict[str, Summary]:
+    """The summary of each group of rows with the same label `key`, one of the domain's."""
+    groups = {value: [row for row in rows if row[key] == value] for value in domain.groups[key]}
+    return {str(value): summarize(domain, group) for value, group in groups.items() if group}
 
 
-def differences(rows: Sequence[Row], others: Sequence[Row], *, common: bool = False) -> Summary:
-    """Estimates of rows minus others, dialogue by dialogue: the same scenario played with the same seed.
+def differences(domain: Domain, rows: Sequence[Row], others: Sequence[Row], *, common: bool = False) -> Summary:
+    """Estimates of rows minus others, dialogue by dialogue: the same task played with the same seed.
 
-    A pair counts for a measure that both have. Raises ValueError if they are not of the same scenarios and seeds; with
+    A pair counts for a measure that both have. Raises ValueError if they are not of the same tasks and seeds; with
     `common`, only if they have none in common. And if a side has one of them twice: it would be unknown which counts.
     """
     names = ["seed", "scenario"]
@@ -107,18 +76,18 @@ def differences(rows: Sequence[Row], others: Sequence[Row], *, common: bool = Fa
     here, there = ({tuple(row[name] for name in names): row for row in side} for side in (rows, others))
     if (len(here), len(there)) != (len(rows), len(others)):
         raise ValueError(
-            f"expected each scenario once with each seed, got {len(rows)} and {len(others)} dialogues of {len(here)} "
+            f"expected each task once with each seed, got {len(rows)} and {len(others)} dialogues of {len(here)} "
             f"and {len(there)}"
         )
     shared, apart = here.keys() & there.keys(), here.keys() ^ there.keys()
     if not shared or (apart and not common):
         raise ValueError(
-            "expected two evaluations on the same scenarios with the same seeds, got "
+            "expected two evaluations on the same tasks with the same seeds, got "
             f"{len(here)} and {len(there)} with {len(shared)} in common; only one has {next(iter(apart))}"
         )
     pairs = [(row, there[key]) for key, row in here.items() if key in shared]
-    ours, theirs = (_values(side) for side in zip(*pairs, strict=True))
-    return _estimates(ours - theirs, [row for row, _ in pairs])
+    ours, theirs = (_values(domain, side) for side in zip(*pairs, strict=True))
+    return _estimates(domain, ours - theirs, [row for row, _ in pairs])
 
 
 def failures(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
@@ -130,38 +99,39 @@ def failures(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
     return {cause: {"count": count, "message": last[cause]} for cause, count in counts.most_common()}
 
 
-def table(title: str, summary: Summary) -> str:
+def table(domain: Domain, title: str, summary: Summary) -> str:
     """Estimates as Markdown, a measure a line; those without a value are left out."""
     lines = [f"| {title} | mean | std over seeds | 95 % interval | dialogues |", "|---|---:|---:|---:|---:|"]
     for name, estimate in summary.items():
         if estimate["count"]:
-            mean, std, low, high = (shown(name, estimate[field]) for field in ("mean", "std", "low", "high"))
-            lines.append(f"| {MEASURES[name].heading} | {mean} | {std} | {low} to {high} | {estimate['count']} |")
+            mean, std, low, high = (shown(domain, name, estimate[field]) for field in ("mean", "std", "low", "high"))
+            heading = domain.measures[name].heading
+            lines.append(f"| {heading} | {mean} | {std} | {low} to {high} | {estimate['count']} |")
     return "\n".join(lines)
 
 
-def breakdown(title: str, groups: Mapping[str, Summary]) -> str:
+def breakdown(domain: Domain, title: str, groups: Mapping[str, Summary]) -> str:
     """Means of groups as Markdown, a group a line, a measure a column."""
-    names = [name for name in MEASURES if any(group[name]["count"] for group in groups.values())]
-    lines = [f"| {' | '.join([title, *(MEASURES[name].heading for name in names)])} |"]
+    names = [name for name in domain.measures if any(group[name]["count"] for group in groups.values())]
+    lines = [f"| {' | '.join([title, *(domain.measures[name].heading for name in names)])} |"]
     lines.append(f"|---|{'---:|' * len(names)}")
     for label, group in groups.items():
-        lines.append(f"| {' | '.join([label, *(shown(name, group[name]['mean']) for name in names)])} |")
+        lines.append(f"| {' | '.join([label, *(shown(domain, name, group[name]['mean']) for name in names)])} |")
     return "\n".join(lines)
 
 
-def shown(name: str, value: float | None) -> str:
+def shown(domain: Domain, name: str, value: float | None) -> str:
     """A value of a measure as tables have it; NaN, and None as JSON has it, is a dash."""
-    measure = MEASURES[name]
+    measure = domain.measures[name]
     return "–" if value is None or math.isnan(value) else f"{value * measure.scale:.{measure.digits}f}"
 
 
-def _values(rows: Sequence[Row]) -> np.ndarray:
+def _values(domain: Domain, rows: Sequence[Row]) -> np.ndarray:
     """[N, M] float, NaN for None."""
-    return np.array([[row["values"][name] for name in MEASURES] for row in rows], float)
+    return np.array([[row["values"][name] for name in domain.measures] for row in rows], float)
 
 
-def _estimates(values: np.ndarray, rows: Sequence[Row]) -> Summary:
-    seeds, scenarios = ([row[key] for row in rows] for key in ("seed", "scenario"))
-    found = bootstrap.estimates(values, seeds, scenarios)
-    return {name: estimate._asdict() for name, estimate in zip(MEASURES, found, strict=True)}
+def _estimates(domain: Domain, values: np.ndarray, rows: Sequence[Row]) -> Summary:
+    seeds, tasks = ([row[key] for row in rows] for key in ("seed", "scenario"))
+    found = bootstrap.estimates(values, seeds, tasks)
+    return {name: estimate._asdict() for name, estimate in zip(domain.measures, found, strict=True)}

@@ -1,4 +1,4 @@
-"""What a batch of dialogues amounts to, in numbers."""
+"""What dialogues amount to, in numbers."""
 
 import collections
 import math
@@ -7,25 +7,28 @@ from typing import Any
 
 import numpy as np
 
-from rollouts.types import COSTS, Dialogue
+from rollouts.domain import Cost, Domain
+from rollouts.types import Dialogue
 
-_VOUCHER = COSTS.index("voucher")
+
+def cost_measure(cost: Cost) -> str:
+    """The measure of a cost's mean over dialogues: a rate where any turn counts once, else a mean."""
+    return f"{cost.name}_rate" if cost.total == "any" else f"{cost.name}_mean"
 
 
-def summarize_batch(dialogues: Sequence[Dialogue]) -> dict[str, Any]:
+def summarize_batch(domain: Domain, dialogues: Sequence[Dialogue]) -> dict[str, Any]:
     """What a batch of dialogues amounts to. Failed dialogues are counted by cause and enter nothing else.
 
-    `dialogues_replaced` counts, by cause too, the failed attempts that were played again; they are not dialogues.
-    Satisfaction is 1..5, and 0 where it was forfeited, whatever the outcome that training charges for a format error.
-    Rates are fractions of the dialogues that did not fail; NaN where there are none. `new_tokens` counts whatever was
+    `dialogues_replaced` counts, by cause too, the failed attempts that were played again; they are not dialogues. Rates
+    are fractions of the dialogues that did not fail; NaN where there are none. `new_tokens` counts whatever was
     sampled, in failed dialogues too (not in attempts that were replaced): it measures work, not behaviour.
     """
     ok = [dialogue for dialogue in dialogues if dialogue.ok]
     return {
-        "satisfaction": _mean([max(dialogue.outcome, 0.0) for dialogue in ok]),
+        **{name: _mean([score(dialogue) for dialogue in ok]) for name, score in domain.scores.items()},
         "process_reward": _mean([turn.process_reward for dialogue in ok for turn in dialogue.turns]),
-        "finish_rate": _mean([dialogue.finished for dialogue in ok]),
-        "voucher_rate": _mean([dialogue.cost[_VOUCHER] for dialogue in ok]),
+        "finish_rate": _mean([dialogue.success for dialogue in ok]),
+        **{cost_measure(cost): _mean([dialogue.cost[c] for dialogue in ok]) for c, cost in enumerate(domain.costs)},
         "turns_mean": _mean([len(dialogue.turns) for dialogue in ok]),
         "ends": dict(collections.Counter(dialogue.end for dialogue in ok)),
         "dialogues_ok": len(ok),

@@ -8,6 +8,7 @@ CRC-32, MessagePack); what follows a damaged one is ignored.
 
 import dataclasses
 import glob
+import json
 import pathlib
 import struct
 import zlib
@@ -19,7 +20,7 @@ from flax import serialization
 
 from cmpo.run import files
 from rollouts.endpoints import recording
-from rollouts.types import Dialogue, Scenario, Turn
+from rollouts.types import Dialogue, Message, Task, Turn
 
 _FRAME = struct.Struct(">II")
 
@@ -85,15 +86,15 @@ class Page:
         with files.naming(self._path):  # a full disk is found out here, too
             self._file.close()
 
-    def dialogues(self, scenarios: Sequence[Scenario], repeats: int) -> dict[int, Dialogue]:
-        """The dialogues that are there already, by their number; number i is of scenario ``i // repeats``."""
+    def dialogues(self, tasks: Sequence[Task], repeats: int) -> dict[int, Dialogue]:
+        """The dialogues that are there already, by their number; number i is of task ``i // repeats``."""
         dialogues = {}
         for frame in self._found:
             number, fields = frame["number"], dict(frame["dialogue"])
-            scenario = scenarios[number // repeats] if number < repeats * len(scenarios) else None
-            if scenario and frame["scenario"] == scenario.digest:
-                turns = tuple(Turn(**turn | {"scores": dict(turn["scores"])}) for turn in fields.pop("turns"))
-                dialogues[number] = Dialogue(scenario, turns=turns, **fields | {"replaced": tuple(fields["replaced"])})
+            task = tasks[number // repeats] if number < repeats * len(tasks) else None
+            if task and frame["task"] == task.digest:
+                fields |= {"turns": tuple(map(_turn, fields["turns"])), "replaced": tuple(fields["replaced"])}
+                dialogues[number] = Dialogue(task, **fields)
         return dialogues
 
     def add(self, number: int, dialogue: Dialogue) -> None:
@@ -101,12 +102,11 @@ class Page:
         for failure in (*dialogue.replaced, *([] if dialogue.ok else [dialogue.failure])):
             self._write({"number": number, "failure": failure})
         if dialogue.ok:
-            fields = dataclasses.asdict(dataclasses.replace(dialogue, scenario=None))
-            del fields["scenario"]
-            for turn in fields["turns"]:
-                turn["scores"] = list(turn["scores"].items())  # in their order, which a map would lose
+            fields = {field.name: getattr(dialogue, field.name) for field in dataclasses.fields(dialogue)}
+            task, turns = fields.pop("task"), fields.pop("turns")
+            fields |= {"turns": list(map(_fields, turns)), "replaced": list(dialogue.replaced)}
             self.numbers.add(number)
-            self._write({"number": number, "scenario": dialogue.scenario.digest, "dialogue": _lists(fields)})
+            self._write({"number": number, "task": task.digest, "dialogue": fields})
 
     def kept(self, request: Mapping[str, Any]) -> Mapping[str, str]:
         """See `recording.Memory`."""
@@ -151,8 +151,13 @@ def _read(path: pathlib.Path) -> list[dict[str, Any]]:
     return frames
 
 
-def _lists(tree: Any) -> Any:
-    """Tuples as lists, which is what MessagePack has."""
-    if isinstance(tree, dict):
-        return {name: _lists(value) for name, value in tree.items()}
-    return [_lists(value) for value in tree] if isinstance(tree, list | tuple) else tree
+def _fields(turn: Turn) -> dict[str, Any]:
+    """A turn as MessagePack has it; notes as JSON, in whose maps names stay in order."""
+    messages = [[message.role, message.content] for message in turn.messages]
+    return {**vars(turn), "messages": messages, "notes": json.dumps(dict(turn.notes))}
+
+
+def _turn(fields: Mapping[str, Any]) -> Turn:
+    """What `_fields` was given."""
+    messages = tuple(Message(*message) for message in fields["messages"])
+    return Turn(**{**fields, "messages": messages, "notes": json.loads(fields["notes"])})

@@ -10,6 +10,7 @@ from typing import Any
 from cmpo.run import files
 from cmpo.run.json_lines import plain, read_lines, write_lines
 from cmpo.run.transcripts import to_transcript
+from rollouts.domain import Cost
 from rollouts.types import Dialogue
 
 
@@ -19,8 +20,8 @@ class RunLog:
     `step` counts on from phase to phase. After a restart call `resume` before the first `write`.
     """
 
-    def __init__(self, workdir: str | os.PathLike):
-        self._dir = pathlib.Path(workdir)
+    def __init__(self, workdir: str | os.PathLike, costs: Sequence[Cost] = ()):
+        self._dir, self._costs = pathlib.Path(workdir), costs
         self._dir.mkdir(parents=True, exist_ok=True)
         self._purge_step = None
         self._writer = None
@@ -64,7 +65,7 @@ class RunLog:
         """Writes transcripts/step_NNNNNN.jsonl, one object per dialogue; returns its path."""
         path = self._dir / "transcripts" / f"step_{step:06d}.jsonl"
         path.parent.mkdir(exist_ok=True)
-        write_lines(path, [to_transcript(dialogue) for dialogue in dialogues])
+        write_lines(path, [to_transcript(dialogue, self._costs) for dialogue in dialogues])
         return path
 
     def _tensorboard(self):

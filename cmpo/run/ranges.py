@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 
 from cmpo import advantage, pid
-from rollouts.types import PRINCIPLES
 
 _DTYPES = ("float32", "bfloat16", "float16")
 _CHOICES = {
@@ -57,7 +56,7 @@ _RANGES = {
         "temperature": _POSITIVE,
         "top_p": Range(0, 1, beyond=True),
     },
-    "judge.": {"votes": _COUNT, **{f"weights.{name}": _FROM_0 for name in PRINCIPLES}},
+    "judge.": {"votes": _COUNT, "weights.*": _FROM_0},
     "episode.": {"max_turns": _COUNT, "format_outcome": Range(-math.inf, 0)},
     "algo.": {
         "group_size": _COUNT,
@@ -92,8 +91,9 @@ def check(config: ConfigDict) -> None:
     for name, value in flatten(config.to_dict()).items():
         if isinstance(value, float) and not math.isfinite(value) and not name.endswith(("_timeout", "_wait")):
             raise ValueError(f"config.{name}: expected a finite number, got {value}")
-        if name in RANGES and not RANGES[name].holds(value):
-            raise ValueError(f"config.{name}: expected {RANGES[name]}, got {value!s:.30}")
+        known = RANGES.get(name) or RANGES.get(f"{name.rpartition('.')[0]}.*")
+        if known and not known.holds(value):
+            raise ValueError(f"config.{name}: expected {known}, got {value!s:.30}")
         bits = 63 if ".budget_" in name else 31  # integers have 32 on devices
         if isinstance(value, int) and value >= 2**bits:
             raise ValueError(f"config.{name}: expected less than 2^{bits}, got {value!s:.30}")

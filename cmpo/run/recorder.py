@@ -15,6 +15,7 @@ from cmpo.run.journal import Journal
 from cmpo.run.log import RunLog, read_metrics
 from cmpo.run.progress import show_progress
 from cmpo.run.train_state import TrainState
+from rollouts import domains
 from rollouts.types import Dialogue
 
 
@@ -24,7 +25,7 @@ class Records:
     def __init__(self, config: ConfigDict, workdir: pathlib.Path):
         self._config, self._name = config, workdir.name
         self._checkpoints = Checkpoints(workdir, keep=config.train.keep_checkpoints, score=scores(config, workdir))
-        self._log = RunLog(workdir)
+        self._log = RunLog(workdir, domains.load(config.domain).costs)
         self.journal = Journal(workdir)
 
     def __enter__(self) -> "Records":

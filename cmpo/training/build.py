@@ -21,17 +21,18 @@ from cmpo.run.train_state import TrainState
 from cmpo.run.workdir import fingerprint, made_demonstrations, progress
 from cmpo.training import collecting, demonstrations, model_source
 from cmpo.training.demonstrations import Conversation
-from cmpo.training.tasks import Source
 from models import hf, lora, qwen2
 from models import tokenizer as tokenizers
 from models.tokenizer import Tokenizer
+from rollouts import domains
 from rollouts.agents.policy import check_prompts
+from rollouts.domain import TaskSource
 from rollouts.engine import grammar
 from rollouts.engine.engine import Engine
 from rollouts.engine.sampling import Sampling
 from rollouts.seeds import fold
 
-_CHECKED = 20_000  # scenarios of a run whose prompts are looked at before it begins; it may have no end
+_CHECKED = 20_000  # tasks of a run whose prompts are looked at before it begins; it may have no end
 
 
 class Prepared(NamedTuple):
@@ -71,7 +72,7 @@ def check_settings(config: ConfigDict, weights: pathlib.Path | None) -> None:
 def prepare(
     config: ConfigDict,
     workdir: pathlib.Path,
-    scenarios: Source,
+    tasks: TaskSource,
     weights: pathlib.Path | None,
     clients: collecting.Clients | None = None,
     stopping: Callable[[], bool] = lambda: False,
@@ -79,12 +80,12 @@ def prepare(
     """Demonstrations, tokenizer and architecture, made on the first start.
 
     Where demonstrations are needed, for phase 1 or to train a tokenizer on, and config.sft.path names none, the
-    scripted generous agent plays config.sft.dialogues training scenarios. What has been played is in the journal, and
+    domain's scripted agent plays config.sft.dialogues training tasks. What has been played is in the journal, and
     is not played again. What config.sft.path holds before the first step is copied: a run keeps to it.
 
     Raises:
-      ValueError: if a file of demonstrations is none, or a system prompt does not fit in the context.
-      Interrupted, RolloutsFailed, BudgetReached, ReplayMiss: of `rollout.collect`; what was played is kept.
+      ValueError: if a file of demonstrations is none, or the opening of a task does not fit in the context.
+      Interrupted, RolloutsFailed, BudgetReached, ReplayMiss: of `collecting.collect`; what was played is kept.
     """
     conversations = []
     if config.train.sft_steps or not weights:
@@ -93,12 +94,12 @@ def prepare(
         if config.sft.path and not begun:
             processes.once(lambda: demonstrations.write(path, demonstrations.read(config.sft.path)))
         elif not processes.once(path.exists):
-            _play_demonstrations(config, workdir, path, scenarios, clients, stopping)
+            _play_demonstrations(config, workdir, path, tasks, clients, stopping)
         conversations = demonstrations.read(path)
     processes.once(lambda: _settle(config, workdir, conversations, weights))
     tokenizer = tokenizers.load(workdir / "tokenizer")
     dealt = min(_CHECKED, config.train.rl_steps * config.train.scenarios_per_step)
-    check_prompts(tokenizer, scenarios.train(0, dealt), config.model.context_length)
+    check_prompts(tokenizer, tasks.train(0, dealt), config.model.context_length)
     learnt = conversations if config.train.sft_steps else []
     return Prepared(learnt, tokenizer, model_source.settled(config, workdir), weights)
 
@@ -107,11 +108,11 @@ def _play_demonstrations(
     config: ConfigDict,
     workdir: pathlib.Path,
     path: pathlib.Path,
-    scenarios: Source,
+    tasks: TaskSource,
     clients: collecting.Clients | None,
     stopping: Callable[[], bool],
 ) -> None:
-    """Has the scripted generous agent play config.sft.dialogues training scenarios, and writes `path`."""
+    """Has the domain's scripted agent play config.sft.dialogues training tasks, and writes `path`."""
     count, journal = config.sft.dialogues, Journal(workdir)
     with (
         journal.page(0, {"settings": fingerprint(config, made_demonstrations)}) as page,
@@ -120,8 +121,8 @@ def _play_demonstrations(
     ):
         dialogues = collecting.collect(
             config,
-            collecting.scripted_agents("generous"),
-            scenarios.train(0, count),
+            collecting.serving(domains.load(config.domain).scripted_agent(config, "")),
+            tasks.train(0, count),
             repeats=1,
             seed=fold(config.train.seed, "demonstrations"),
             judged=False,

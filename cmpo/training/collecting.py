@@ -8,7 +8,7 @@ import itertools
 import pathlib
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -18,17 +18,15 @@ from cmpo.distributed import processes
 from cmpo.run.interrupt import Interrupted
 from cmpo.run.journal import Page
 from models.tokenizer import Tokenizer
-from rollouts import play
+from rollouts import domains, play
 from rollouts.agents.policy import PolicyAgent, check_prompts
 from rollouts.agents.remote import RemoteAgent
-from rollouts.domains.fds import judge
-from rollouts.domains.fds.judge import Evaluation
-from rollouts.domains.fds.scripted import ScriptedAgent
+from rollouts.domain import Episodes
 from rollouts.endpoints.client import BudgetReached, ChatClient, Endpoint, ReplayMiss
 from rollouts.endpoints.meter import Meter
 from rollouts.engine.engine import Engine
 from rollouts.seeds import fold
-from rollouts.types import PRINCIPLES, Dialogue, Scenario
+from rollouts.types import Dialogue, Task
 
 T = TypeVar("T")
 
@@ -40,7 +38,7 @@ class Agents:
     """How an agent is opened for one collection of dialogues, and what it cannot serve."""
 
     open: Callable[[], contextlib.AbstractAsyncContextManager[play.Agent]]
-    check: Callable[[Sequence[Scenario]], None] = lambda scenarios: None  # raises ValueError, before anybody is asked
+    check: Callable[[Sequence[Task]], None] = lambda tasks: None  # raises ValueError, before anybody is asked
     identity: str = ""  # what tells it from others of its name
     clients: Sequence[ChatClient] = ()  # that it asks itself
 
@@ -88,11 +86,6 @@ def serving(agent: play.Agent) -> Agents:
     return Agents(agents)
 
 
-def scripted_agents(style: str) -> Agents:
-    """A scripted agent, see `rollouts.domains.fds.scripted.HABITS`."""
-    return serving(ScriptedAgent(style))
-
-
 def remote_agents(config: ConfigDict) -> Agents:
     """The agent behind the endpoint config.agent. Raises ValueError, naming the field, if it cannot be asked."""
     client = ChatClient("agent", endpoint(config.agent), **config.endpoints)
@@ -108,7 +101,7 @@ def remote_agents(config: ConfigDict) -> Agents:
 def collect(
     config: ConfigDict,
     agents: Agents,
-    scenarios: Sequence[Scenario],
+    tasks: Sequence[Task],
     *,
     repeats: int,
     seed: int,
@@ -118,22 +111,22 @@ def collect(
     page: Page | None = None,
     stopping: Callable[[], bool] = lambda: False,
 ) -> list[Dialogue]:
-    """Plays every scenario `repeats` times against the config's endpoints; see `play.play_all`.
+    """Plays every task `repeats` times against the config's endpoints; see `play.play_all`.
 
-    Each process plays its share of the scenarios, and every process gets all dialogues. Those that `page` holds are
+    Each process plays its share of the tasks, and every process gets all dialogues. Those that `page` holds are
     not played again, nor answers it holds asked for; what ends and what is answered is added to it. `clients` are those
     of a run, whose limits and counts last; default: new ones.
 
     Raises:
-      ValueError: for a scenario that the agent cannot serve, before anybody is asked.
+      ValueError: for a task that the agent cannot serve, before anybody is asked.
       RolloutsFailed: if more than config.train.max_failed_fraction of the dialogues failed, in spite of
         config.train.replacements.
       BudgetReached, ReplayMiss: if an endpoint may not be asked; the dialogues under way are given up.
       Interrupted: on every process, if `stopping` came true before all dialogues of this one had ended.
     """
     asked = clients or chat_clients(config)
-    agents.check(scenarios)
-    numbers = _share(len(scenarios))
+    agents.check(tasks)
+    numbers = _share(len(tasks))
     first = int(numbers[0]) * repeats if len(numbers) else 0
 
     def ended(number: int, dialogue: Dialogue) -> None:
@@ -142,22 +135,22 @@ def collect(
         done()
 
     async def run() -> list[Dialogue]:
-        share = [scenarios[number] for number in numbers]
+        share = [tasks[number] for number in numbers]
         async with (
             _remembering([*asked.values(), *agents.clients], page),
-            table(config, asked, judged=judged) as everybody,
+            open_episodes(config, asked, judged=judged) as episodes,
             agents.open() as agent,
         ):
             playing = asyncio.create_task(
                 play.play_all(
                     agent,
-                    everybody,
+                    episodes,
                     share,
                     repeats=repeats,
                     seed=seed,
                     first=first,
                     replacements=config.train.replacements,
-                    kept=page.dialogues(scenarios, repeats) if page else {},
+                    kept=page.dialogues(tasks, repeats) if page else {},
                     failed=page.failures if page else {},
                     done=ended,
                 )
@@ -175,20 +168,15 @@ def collect(
 
 
 @contextlib.asynccontextmanager
-async def table(config: ConfigDict, clients: Clients, *, judged: bool = True) -> AsyncIterator[play.Table]:
-    """The config's user and judge and the rules of its episodes."""
+async def open_episodes(config: ConfigDict, clients: Clients, *, judged: bool = True) -> AsyncIterator[Episodes]:
+    """How dialogues begin by the config, with its endpoints' clients open."""
+    domain = domains.load(config.domain)
     async with contextlib.AsyncExitStack() as stack:
-        user = await stack.enter_async_context(clients["user"])
-        scorer = await stack.enter_async_context(clients["judge"]) if judged else None
-        yield play.Table(
-            user,
-            scorer,
-            max_turns=config.episode.max_turns,
-            farewell=config.episode.farewell,
-            format_outcome=config.episode.format_outcome,
-            judge_weights={name: config.judge.weights[name] for name in PRINCIPLES},
-            votes=config.judge.votes,
-        )
+        chats = dict.fromkeys(domain.endpoints)
+        for name in domain.endpoints:
+            if judged or name != "judge":
+                chats[name] = await stack.enter_async_context(clients[name])
+        yield domain.episodes(config, chats)
 
 
 def evaluate(
@@ -200,22 +188,22 @@ def evaluate(
     done: Callable[[], None] = lambda: None,
     page: Page | None = None,
     stopping: Callable[[], bool] = lambda: False,
-) -> list[Mapping[str, Evaluation]]:
-    """Asks config.judge to evaluate whole dialogues, see `judge.evaluate`; nothing is asked of one that failed.
+) -> list[Mapping[str, Any]]:
+    """Asks config.judge to evaluate whole dialogues, see `Domain.evaluate`; nothing is asked of one that failed.
 
     Each process asks about its share of the dialogues, and every process gets all evaluations. `page` and `stopping`
     as for `collect`.
     """
-    asked = clients or chat_clients(config)
+    asked, domain = clients or chat_clients(config), domains.load(config.domain)
 
-    async def one(client: ChatClient, number: int) -> Mapping[str, Evaluation]:
+    async def one(client: ChatClient, number: int) -> Mapping[str, Any]:
         dialogue, found = dialogues[number], {}
         if dialogue.ok:
-            found = await judge.evaluate(client, dialogue, seed=fold(seed, number), votes=config.judge.votes)
+            found = await domain.evaluate(config, client, dialogue, seed=fold(seed, number))
         done()
         return found
 
-    async def run() -> list[Mapping[str, Evaluation]]:
+    async def run() -> list[Mapping[str, Any]]:
         async with _remembering(asked.values(), page), asked["judge"] as client:
             everybody = asyncio.gather(*(one(client, int(number)) for number in _share(len(dialogues))))
             return await _unless(stopping, everybody, "stopped while dialogues were being evaluated")
@@ -232,7 +220,7 @@ def chat_clients(config: ConfigDict, workdir: pathlib.Path | None = None) -> dic
         raise ValueError(f"config.judge.votes: expected 1 or more, got {config.judge.votes}")
     here = {"process": jax.process_index(), "processes": jax.process_count()}
     clients = {}
-    for name in ("user", "judge"):
+    for name in domains.load(config.domain).endpoints:
         asked = endpoint(config[name])
         meter = Meter(name, asked, workdir and workdir / "spent", **here)
         clients[name] = ChatClient(name, asked, meter=meter, **config.endpoints)

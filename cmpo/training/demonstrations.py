@@ -26,9 +26,9 @@ _BESIDES = {"name", "id", "created_at", "timestamp", "metadata", "cache_control"
 
 def from_dialogue(dialogue: Dialogue) -> Conversation:
     """The agent's side of a dialogue: system, user, assistant, user, …"""
-    conversation = [Message("system", dialogue.scenario.agent_prompt)]
+    conversation = [*dialogue.task.opening]
     for turn in dialogue.turns:
-        conversation += [Message("user", turn.user), Message("assistant", turn.text)]
+        conversation += [*turn.messages, Message("assistant", turn.text)]
     return conversation
 
 
@@ -126,7 +126,7 @@ def encode(tokenizer: Tokenizer, conversation: Sequence[Message], room: float = 
     incoming = chat.encode_opening(tokenizer, [*conversation[:1], _heard(conversation[1])])
     for user, assistant in zip(conversation[1::2], conversation[2::2], strict=True):
         if tokens:
-            incoming = chat.encode_reply(tokenizer, _heard(user))
+            incoming = chat.encode_reply(tokenizer, [_heard(user)])
         written = [*tokenizer.encode(assistant.content), tokenizer.im_end]
         if len(tokens) + len(incoming) + len(written) > room:
             break

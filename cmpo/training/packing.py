@@ -1,6 +1,6 @@
 """Dialogues to arrays: the very streams that were sampled, packed into rows.
 
-Legend: R rows, T tokens of a row, B groups (scenarios), G dialogues of a group, N turns, C costs.
+Legend: R rows, T tokens of a row, B groups (tasks), G dialogues of a group, N turns, C costs.
 """
 
 import itertools
@@ -10,7 +10,7 @@ from typing import NamedTuple
 import chex
 import numpy as np
 
-from rollouts.types import COSTS, Dialogue
+from rollouts.types import Dialogue
 
 
 @chex.dataclass(frozen=True)
@@ -58,11 +58,11 @@ def stream(dialogue: Dialogue, first_turn: int, group: int) -> Stream:
     return Stream(*map(np.concatenate, (tokens, mask, logprobs, turns)), group)
 
 
-def rewards(dialogues: Sequence[Dialogue], group_size: int, max_turns: int) -> Rewards:
-    """The rewards of len(dialogues) = B * G dialogues, group by group; N = max_turns."""
+def rewards(dialogues: Sequence[Dialogue], group_size: int, max_turns: int, costs: int) -> Rewards:
+    """The rewards of len(dialogues) = B * G dialogues, group by group; N = max_turns, C = costs."""
     count = len(dialogues)
     outcome, process = np.zeros(count, np.float32), np.zeros((count, max_turns), np.float32)
-    cost, valid = np.zeros((count, max_turns, len(COSTS)), np.float32), np.zeros((count, max_turns), bool)
+    cost, valid = np.zeros((count, max_turns, costs), np.float32), np.zeros((count, max_turns), bool)
     for row, dialogue in enumerate(dialogues):
         if dialogue.ok:
             outcome[row] = dialogue.outcome

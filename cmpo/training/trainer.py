@@ -16,16 +16,18 @@ from ml_collections import ConfigDict
 
 from cmpo import pid
 from cmpo.distributed import sharding
-from cmpo.evaluation.summary import summarize_batch
+from cmpo.evaluation.summary import cost_measure, summarize_batch
 from cmpo.run import train_state
 from cmpo.run.interrupt import Interrupts
 from cmpo.run.journal import Journal
 from cmpo.run.train_state import TrainState
 from cmpo.run.workdir import fingerprint
-from cmpo.training import build, collecting, demonstrations, model_source, packing, tasks, update_step
+from cmpo.training import build, collecting, demonstrations, model_source, packing, update_step
 from cmpo.training.demonstrations import Conversation
 from cmpo.training.prefetch import Ahead
 from models import qwen2
+from rollouts import domains
+from rollouts.domain import TaskSource
 from rollouts.seeds import fold
 from rollouts.types import Dialogue
 
@@ -56,7 +58,7 @@ class Trainer:
     def __init__(
         self,
         config: ConfigDict,
-        source: tasks.Source,
+        source: TaskSource,
         prepared: build.Prepared,
         clients: collecting.Clients,
         journal: Journal,
@@ -65,7 +67,7 @@ class Trainer:
     ):
         self.journal, self.interrupts, self.ahead = journal, interrupts, ahead
         self.config, self.source, self.tokenizer, self.model = config, source, prepared.tokenizer, prepared.model
-        self.clients = clients
+        self.clients, self.domain = clients, domains.load(config.domain)
         self.mesh = build.mesh(config, self.model)
         self.layout = build.abstract_state(config, self.model, self.mesh)
         self.origin = self.model, self.mesh, prepared.weights, config.train.seed
@@ -141,7 +143,7 @@ class Trainer:
         """What to learn from dialogues, an update for each part."""
         algo, turns = self.config.algo, self.config.episode.max_turns + self.config.episode.farewell
         options = {name: algo[name] for name in ("outcome_weight", "process_weight", "normalize", "credit", "discount")}
-        rewards = packing.rewards(dialogues, algo.group_size, turns)
+        rewards = packing.rewards(dialogues, algo.group_size, turns, len(self.domain.costs))
         streams, train, parts = packing.streams(dialogues, algo.group_size, turns), self.config.train, []
         share = train.share_prefix and not self.model.sliding_window
         size = -(-len(dialogues) // train.minibatches)  # parts are of the same shapes, whoever failed
@@ -161,7 +163,7 @@ class Trainer:
         """Begins to play the batch of the step after `state`, or of one `later` than that, with `weights`."""
         config, number = self.config, int(state.step) + 1 + later
         count = config.train.scenarios_per_step
-        scenarios = self.source.train(int(state.cursor) + later * count, count)
+        tasks = self.source.train(int(state.cursor) + later * count, count)
         with self.turn_taking:
             self.engine.load(self.publish(self.frozen, weights), version=number)
             checksums = np.asarray(train_state.checksums(weights)).tolist()
@@ -173,7 +175,7 @@ class Trainer:
                 dialogues = collecting.collect(
                     config,
                     agents,
-                    scenarios,
+                    tasks,
                     repeats=config.algo.group_size,
                     seed=fold(int(state.seed), "rl", number - 1),
                     clients=self.clients,
@@ -211,14 +213,16 @@ class Trainer:
         values = update_step.summary(jax.device_get(updates))
         clock.lap("update")
 
-        controller, record = state.pid, summarize_batch(dialogues)
+        controller, record = state.pid, summarize_batch(self.domain, dialogues)
+        names = [cost_measure(cost) for cost in self.domain.costs]
         if config.pid.enabled:
-            cost = math.nan if values["updates_skipped"] else record["voucher_rate"]  # NaN: the controller stays
-            controller = pid.update(self.gains, controller, jnp.array([cost], jnp.float32))
+            skipped = values["updates_skipped"]
+            costs = [math.nan if skipped else record[name] for name in names]  # NaN: the controller stays
+            controller = pid.update(self.gains, controller, jnp.array(costs, jnp.float32))
         record |= values | {
             "phase": "rl",
             "lambda": float(state.pid.lambdas[0]),
-            "voucher_rate_smoothed": float(controller.smoothed_cost[0]),
+            **{f"{name}_smoothed": float(controller.smoothed_cost[c]) for c, name in enumerate(names)},
             "tokens_per_second": record["new_tokens"] / seconds,
             "spent": spent,
             "seconds": clock.seconds,

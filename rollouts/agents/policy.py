@@ -1,14 +1,13 @@
 """The policy as an agent: renders what others say, samples with the engine, keeps the tokens as they were sampled."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from models.tokenizer import Tokenizer
 from rollouts import chat
 from rollouts.engine.engine import Engine, EngineSession
-from rollouts.play import Sample
-from rollouts.types import Message, Scenario
+from rollouts.types import Message, Sample, Task
 
 _LONGEST = 32  # by characters: those with the most tokens are among them
 
@@ -19,19 +18,19 @@ class PolicyAgent:
     def __init__(self, engine: Engine, tokenizer: Tokenizer, version: int | None = None):
         self._engine, self._tokenizer, self._version = engine, tokenizer, version
 
-    async def open(self, scenario: Scenario, seed: int) -> "PolicySession":
+    async def open(self, task: Task, seed: int) -> "PolicySession":
         """Begins a dialogue."""
-        return PolicySession(self._engine.open(self._version), self._tokenizer, scenario)
+        return PolicySession(self._engine.open(self._version), self._tokenizer, task)
 
 
-def check_prompts(tokenizer: Tokenizer, scenarios: Iterable[Scenario], context_length: int) -> None:
-    """Raises ValueError, naming the scenario, where a system prompt alone leaves no room for a turn in the context."""
-    longest = sorted(scenarios, key=lambda scenario: -len(scenario.agent_prompt))[:_LONGEST]
-    for scenario in longest:
-        size = len(chat.encode_opening(tokenizer, [Message("system", scenario.agent_prompt)]))
+def check_prompts(tokenizer: Tokenizer, tasks: Iterable[Task], context_length: int) -> None:
+    """Raises ValueError, naming the task, where its opening alone leaves no room for a turn in the context."""
+    longest = sorted(tasks, key=lambda task: -sum(len(message.content) for message in task.opening))[:_LONGEST]
+    for task in longest:
+        size = len(chat.encode_opening(tokenizer, task.opening))
         if size >= context_length:
             raise ValueError(
-                f"config.model.context_length: the system prompt of scenario {scenario.id} has {size} tokens, expected "
+                f"config.model.context_length: the opening of task {task.id} has {size} tokens, expected "
                 f"fewer than the {context_length} of the context; raise it, dialogues come on top"
             )
 
@@ -39,16 +38,16 @@ def check_prompts(tokenizer: Tokenizer, scenarios: Iterable[Scenario], context_l
 class PolicySession:
     """One dialogue of the policy: one append-only stream of tokens."""
 
-    def __init__(self, session: EngineSession, tokenizer: Tokenizer, scenario: Scenario):
-        self._session, self._tokenizer, self._scenario = session, tokenizer, scenario
+    def __init__(self, session: EngineSession, tokenizer: Tokenizer, task: Task):
+        self._session, self._tokenizer, self._task = session, tokenizer, task
         self._begun = False
 
-    async def reply(self, message: Message, seed: int) -> Sample:
-        """Answers the user's message; where the dialogue does not fit, be it at once, it stops with "context"."""
+    async def reply(self, messages: Sequence[Message], seed: int) -> Sample:
+        """Answers what came in; where the dialogue does not fit, be it at once, it stops with "context"."""
         if self._begun:
-            incoming = chat.encode_reply(self._tokenizer, message)
+            incoming = chat.encode_reply(self._tokenizer, messages)
         else:
-            incoming = chat.encode_opening(self._tokenizer, [Message("system", self._scenario.agent_prompt), message])
+            incoming = chat.encode_opening(self._tokenizer, [*self._task.opening, *messages])
             self._begun = True
         incoming = np.array(incoming, np.int32)
         if len(incoming) >= self._session.room:

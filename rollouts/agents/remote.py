@@ -1,8 +1,9 @@
 """An agent behind an OpenAI-compatible endpoint: the same prompt, the same messages, the same rules as the policy."""
 
+from collections.abc import Sequence
+
 from rollouts.endpoints.client import ChatClient
-from rollouts.play import Sample
-from rollouts.types import Message, Scenario
+from rollouts.types import Message, Sample, Task
 
 
 class RemoteAgent:
@@ -16,20 +17,20 @@ class RemoteAgent:
     def __init__(self, client: ChatClient):
         self._client = client
 
-    async def open(self, scenario: Scenario, seed: int) -> "RemoteSession":
+    async def open(self, task: Task, seed: int) -> "RemoteSession":
         """Begins a dialogue."""
-        return RemoteSession(self._client, scenario)
+        return RemoteSession(self._client, task)
 
 
 class RemoteSession:
     """One dialogue of a remote agent."""
 
-    def __init__(self, client: ChatClient, scenario: Scenario):
-        self._client, self._messages = client, [Message("system", scenario.agent_prompt)]
+    def __init__(self, client: ChatClient, task: Task):
+        self._client, self._messages = client, [*task.opening]
 
-    async def reply(self, message: Message, seed: int) -> Sample:
-        """Answers the user's message. Raises DialogueError if the endpoint does not."""
-        self._messages.append(message)
+    async def reply(self, messages: Sequence[Message], seed: int) -> Sample:
+        """Answers what came in. Raises DialogueError if the endpoint does not."""
+        self._messages += messages
         text, cut_off = await self._client.turn(self._messages, seed=seed)
         self._messages.append(Message("assistant", text))
         return Sample(text, stop="length" if cut_off else "end_of_turn")

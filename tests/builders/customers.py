@@ -6,7 +6,7 @@ import itertools
 from hypothesis import strategies as st
 
 from rollouts.domains.fds.embedded import latent
-from rollouts.types import DEMANDS
+from rollouts.domains.fds.scenario import DEMANDS
 
 DOMAINS = {
     "level": range(1, 6),

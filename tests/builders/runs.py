@@ -11,7 +11,7 @@ from cmpo.run.log import read_metrics
 from cmpo.training import collecting, demonstrations, tasks
 from configs import fds
 from rollouts import chat
-from rollouts.play import Sample
+from rollouts.types import Sample
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -54,10 +54,10 @@ class Terse:
     def __init__(self, seed=0):
         self._random = random.Random(seed)
 
-    async def open(self, scenario, seed):
+    async def open(self, task, seed):
         return Terse(seed)
 
-    async def reply(self, message, seed):
+    async def reply(self, messages, seed):
         response = self._random.choice(["I am sorry.", "Was it cold?", "A photo, please.", "No refund."])
         return Sample(chat.render(chat.Reply("", response, self._random.choice(["voucher", *["chat"] * 3]))))
 
@@ -109,7 +109,7 @@ def taught(path, **changes):
         }
         | changes
     )
-    scenarios = tasks.source(config.data, config.train.seed).train(0, 20)
+    scenarios = tasks.open_source(config).train(0, 20)
     dialogues = collecting.collect(config, collecting.serving(Terse()), scenarios, repeats=1, seed=5, judged=False)
     demonstrations.write(path, map(demonstrations.from_dialogue, dialogues))
     return config

@@ -8,8 +8,10 @@ import pytest
 
 from rollouts import chat, play
 from rollouts.domains.fds import generator, judge
+from rollouts.domains.fds.episode import Table
+from rollouts.domains.fds.rubrics import PRINCIPLES
 from rollouts.endpoints.client import ChatClient, Endpoint
-from rollouts.types import PRINCIPLES
+from rollouts.types import Sample
 
 SCENARIO = next(generator.scenarios(2))
 FULL = {"reason": "so", **dict.fromkeys(PRINCIPLES, 1)}
@@ -26,12 +28,12 @@ class Agent:
     def __init__(self, *lines):
         self.lines, self.heard = lines, []
 
-    async def open(self, scenario, seed):
+    async def open(self, task, seed):
         return self
 
-    async def reply(self, message, seed):
-        self.heard.append(message.content)
-        return play.Sample(self.lines[min(len(self.heard), len(self.lines)) - 1])
+    async def reply(self, messages, seed):
+        self.heard.append(messages[-1].content)
+        return Sample(self.lines[min(len(self.heard), len(self.lines)) - 1])
 
     def close(self):
         pass
@@ -49,7 +51,7 @@ class Client:
 
 
 def run(agent, user, judged, **options):
-    return asyncio.run(play.play(agent, play.Table(user, judged, **options), SCENARIO, index=0, seed=7))
+    return asyncio.run(play.play(agent, Table(user, judged, **options).episodes, SCENARIO, index=0, seed=7))
 
 
 # The judge
@@ -77,7 +79,7 @@ def test_a_judge_that_answers_badly_twice_fails_the_dialogue_and_gives_no_reward
     dialogue = run(Agent(turn("Hello.")), Client("Cold!", "[end:5]"), Client(bad))
     assert dialogue.failure == "judge_malformed" and dialogue.outcome == 0.0
     assert bad[:20] in dialogue.failure_message
-    assert all(said.process_reward == 0.0 and said.scores == {} for said in dialogue.turns)
+    assert all(said.process_reward == 0.0 and said.notes["scores"] == {} for said in dialogue.turns)
     repaired = run(Agent(turn("Hello.")), Client("Cold!", "[end:5]"), Client(bad, VERDICT))
     assert repaired.ok and repaired.turns[0].process_reward == 3.5 / 4
 
@@ -120,7 +122,7 @@ def test_a_user_ends_it_by_one_valid_rating_or_not_at_all(words, end, outcome):
 )
 def test_a_user_cannot_speak_for_the_agent_or_end_its_message(words):
     dialogue, agent = with_user(words, "[end:3]")
-    assert dialogue.cost.tolist() == [0.0] and [said.action for said in dialogue.turns] == ["chat", "chat"]
+    assert dialogue.cost.tolist() == [0.0] and [said.notes["action"] for said in dialogue.turns] == ["chat", "chat"]
     assert not any(mark in agent.heard[1] for mark in ("<|", "<think>", "<response>", "<action>"))
     assert (dialogue.end, dialogue.outcome) == ("rated", 3.0)
 
@@ -173,7 +175,7 @@ def embedded(scenario, response):
             ChatClient("user", Endpoint("embedded", "embedded-user")) as user,
             ChatClient("judge", Endpoint("embedded", "embedded-judge")) as judging,
         ):
-            table = play.Table(user, judging)
+            table = Table(user, judging)
             dialogue = await play.play(Agent(turn(response), turn("Let me see.")), table, scenario, index=0, seed=7)
             return dialogue, await judge.evaluate(judging, dialogue, seed=7)
 

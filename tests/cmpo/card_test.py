@@ -5,7 +5,7 @@ import math
 import pytest
 
 from cmpo import card
-from rollouts.types import Order, Persona, Scenario
+from rollouts.domains.fds.scenario import Order, Persona, Scenario
 from tests.builders import commands
 from tests.rollouts.domains.fds.released_test import write
 

@@ -1,7 +1,5 @@
 """Demonstrations by any agent: which dialogues are kept, by hand, and the whole command."""
 
-import dataclasses
-
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,25 +7,17 @@ from hypothesis import strategies as st
 from cmpo import demonstrate
 from cmpo.training import demonstrations
 from configs import fds as configs
-from rollouts.domains.fds import generator
-from rollouts.types import Dialogue, Turn
-from tests.builders import commands
-
-SCENARIO = next(generator.scenarios(4))
-NOTHING = np.zeros(0, np.float32)
+from tests.builders import commands, dialogues
 
 
 def dialogue(name, outcome, voucher=False, end="rated", process=(1.0,), **changes):
-    scenario = dataclasses.replace(SCENARIO, id=str(name))
-    cost = np.array([voucher], np.float32)
-    turn = Turn("u", "t", "", "r", "chat", NOTHING.astype(int), NOTHING.astype(int), NOTHING, NOTHING, cost, {}, 0.0)
-    turns = tuple(dataclasses.replace(turn, process_reward=score) for score in process)
-    return Dialogue(scenario, 0, turns, outcome, end, **changes)
+    turns = (dialogues.turn(score, action="voucher" if voucher else "chat") for score in process)
+    return dialogues.dialogue(*turns, task=dialogues.task(str(name)), outcome=outcome, end=end, **changes)
 
 
 def kept(dialogues, budget):
     found = demonstrate.select(dialogues, lambda dialogue: dialogue.outcome, budget)
-    return [(one.scenario.id, one.outcome, bool(one.cost[0])) for one in found]
+    return [(one.task.id, one.outcome, bool(one.cost[0])) for one in found]
 
 
 def test_the_reward_by_hand():

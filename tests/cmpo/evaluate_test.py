@@ -18,6 +18,7 @@ from cmpo.training import collecting
 from rollouts import chat
 from rollouts.domains.fds import generator
 from rollouts.domains.fds.embedded import app as embedded
+from rollouts.domains.fds.scripted import ScriptedAgent
 from rollouts.endpoints.client import BudgetReached
 from tests.builders import commands
 from tests.builders.runs import ROOT, full_disk, tiny
@@ -66,7 +67,7 @@ def remote(answer, **changes):
 def test_a_remote_agent_gets_the_policys_prompt_and_plays_by_its_rules():
     played, requests, _ = remote(lambda messages: TURN)
     assert len(played) == 8 and all(one.dialogue.ok and one.dialogue.turns for one in played)
-    prompts = {one.dialogue.scenario.agent_prompt for one in played}
+    prompts = {one.dialogue.task.agent_prompt for one in played}
     for _, body in requests:
         roles = [message["role"] for message in body["messages"]]
         assert roles == ["system", *["user", "assistant"] * len(roles)][: len(roles)] and roles[-1] == "user"
@@ -74,7 +75,7 @@ def test_a_remote_agent_gets_the_policys_prompt_and_plays_by_its_rules():
         assert all(message["content"] == TURN for message in body["messages"] if message["role"] == "assistant")
         assert (body["model"], body["max_tokens"], "response_format" in body) == ("some/model", 1024, False)
     assert len(requests) == sum(len(one.dialogue.turns) for one in played)
-    assert [turn.response for turn in played[0].dialogue.turns] == ["Could you send me a photo of it?"] * len(
+    assert [turn.notes["response"] for turn in played[0].dialogue.turns] == ["Could you send me a photo of it?"] * len(
         played[0].dialogue.turns
     )
 
@@ -99,7 +100,7 @@ def test_an_endpoint_that_fails_is_in_the_denominator_and_listed():
     assert found["failures"]["agent_http_503"]["count"] == failed
     assert "config.agent.url" in found["failures"]["agent_http_503"]["message"]
     assert found["summary"]["failure_rate"]["mean"] == failed / 8 and found["summary"]["finish_rate"]["count"] == 8
-    assert found["summary"]["finish_rate"]["mean"] == sum(one.dialogue.finished for one in played) / 8
+    assert found["summary"]["finish_rate"]["mean"] == sum(one.dialogue.success for one in played) / 8
     assert found["summary"]["satisfaction"]["count"] == 8 - failed
     assert f"failed: {failed} agent_http_503; the last: config.agent.url" in evaluate.report(found)
 
@@ -130,7 +131,7 @@ def test_scripted_agents_and_the_evaluators():
     found = {}
     for name in ("never", "always"):
         config = tiny(**{"eval.scenarios": 24})
-        played = evaluate.evaluate(config, collecting.scripted_agents(name), seeds=1)
+        played = evaluate.evaluate(config, collecting.serving(ScriptedAgent(name)), seeds=1)
         found[name] = measures.summarize([measures.row(*one) for one in played])
     never, always = found["never"], found["always"]
     assert never["voucher_rate"]["mean"] == 0 and always["voucher_rate"]["mean"] > 0.9
@@ -142,7 +143,7 @@ def test_scripted_agents_and_the_evaluators():
 
 
 def test_evaluators_are_asked_in_evaluation_only_where_the_config_says_so():
-    agent = collecting.scripted_agents("never")
+    agent = collecting.serving(ScriptedAgent("never"))
     played = evaluate.evaluate(tiny(**{"eval.evaluators": False}), agent, seeds=1)
     assert all(one.evaluations == {} for one in played)
     assert all(set(one.evaluations) == {"communication", "logic"} for one in evaluate.evaluate(tiny(), agent, seeds=1))
@@ -151,7 +152,7 @@ def test_evaluators_are_asked_in_evaluation_only_where_the_config_says_so():
 def test_the_judge_votes_as_often_as_the_config_says():
     with Server(embedded.judge) as server:
         config = tiny(**{"judge.url": server.url, "judge.votes": 3, "eval.scenarios": 2})
-        played = evaluate.evaluate(config, collecting.scripted_agents("never"), seeds=1)
+        played = evaluate.evaluate(config, collecting.serving(ScriptedAgent("never")), seeds=1)
     turns = sum(len(one.dialogue.turns) for one in played)
     assert turns and len(server.requests) == 3 * (turns + 2 * 2)
     assert {body["response_format"]["type"] for _, body in server.requests} == {"json_schema"}
@@ -165,7 +166,7 @@ def test_no_votes_are_refused():
 
 def test_the_result_says_with_what_it_was_measured_and_recomputes():
     config = tiny(**{"user.model": "embedded-user"})
-    played = evaluate.evaluate(config, collecting.scripted_agents("generous"), seeds=2)
+    played = evaluate.evaluate(config, collecting.serving(ScriptedAgent("generous")), seeds=2)
     found = json.loads(json.dumps(evaluate.result(config, "generous", played, step=3), allow_nan=False))
     assert found["user"] == {"url": "embedded", "model": "embedded-user"}
     assert found["judge"] == {"url": "embedded", "model": "embedded-judge"} and "agent_endpoint" not in found

@@ -183,7 +183,7 @@ def test_the_dialogues_differ(whole):
 
 
 def test_every_step_has_customers_and_dice_of_its_own(whole):
-    dealt = tasks.source(whole.config.data, whole.config.train.seed).train(0, 3 * RL_STEPS)
+    dealt = tasks.open_source(whole.config).train(0, 3 * RL_STEPS)
     served = [dialogue["scenario"]["id"] for step in whole.transcripts for dialogue in step[::4]]
     assert served == [scenario.id for scenario in dealt] and int(whole.state.cursor) == 3 * RL_STEPS
     assert len(whole.seeds) == len(set(whole.seeds)) == RL_STEPS

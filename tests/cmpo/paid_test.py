@@ -18,6 +18,7 @@ from cmpo.run.log import read_metrics
 from cmpo.training import build, collecting, tasks
 from models import hf, qwen2
 from models import tokenizer as tokenizers
+from rollouts.domains.fds.scripted import ScriptedAgent
 from rollouts.endpoints.answers import Answer
 from rollouts.endpoints.client import BudgetReached, ChatClient
 from rollouts.types import DialogueError
@@ -47,7 +48,7 @@ class Asked:
 def demonstrate(config, directory):
     """The first part of a run; its demonstrations as text."""
     directory.mkdir(exist_ok=True)
-    source = tasks.source(config.data, config.train.seed)
+    source = tasks.open_source(config)
     clients = collecting.chat_clients(config, directory)
     with Interrupts() as interrupts:
         workdir.claim(directory, config)
@@ -97,7 +98,7 @@ def test_a_stop_by_ctrl_c_is_a_line_and_no_traceback(tmp_path, monkeypatch, caps
 
 
 def test_an_evaluation_goes_on_after_a_signal_and_nothing_that_was_answered_is_asked_again(tmp_path, monkeypatch):
-    served_by, seen = collecting.scripted_agents("generous"), []
+    served_by, seen = collecting.serving(ScriptedAgent("generous")), []
 
     def play(directory, stop_after=None):
         with monkeypatch.context() as patch, Interrupts() as interrupts:
@@ -283,7 +284,7 @@ def test_a_workdir_whose_checkpoints_outlived_its_metrics_is_still_that_run(phas
 def test_a_judge_that_was_malformed_is_asked_anew_by_whoever_goes_on(tmp_path, monkeypatch):
     """What a customer had said is not asked for again, neither then nor where a dialogue is replaced."""
     ask, said, broken = ChatClient._ask, [], True
-    scenarios = tasks.source(tiny().data, 0).train(0, 3)
+    scenarios = tasks.open_source(tiny()).train(0, 3)
 
     async def asking(client, body, read):
         said.append((client._name, json.dumps(body)))
@@ -293,7 +294,7 @@ def test_a_judge_that_was_malformed_is_asked_anew_by_whoever_goes_on(tmp_path, m
     def play():
         with Page(tmp_path / "page", {}) as page:
             return collecting.collect(
-                tiny(), collecting.scripted_agents("never"), scenarios, repeats=1, seed=0, page=page
+                tiny(), collecting.serving(ScriptedAgent("never")), scenarios, repeats=1, seed=0, page=page
             )
 
     monkeypatch.setattr(ChatClient, "_ask", asking)
@@ -308,8 +309,8 @@ def test_a_judge_that_was_malformed_is_asked_anew_by_whoever_goes_on(tmp_path, m
 
 def test_other_settings_play_anew_but_pay_for_nothing_twice(tmp_path, monkeypatch):
     first, second = Page(tmp_path / "page", {"agent": "a"}), Page(tmp_path / "page", {"agent": "b"})
-    generous = collecting.scripted_agents("generous")
-    source = tasks.source(tiny().data, 0)
+    generous = collecting.serving(ScriptedAgent("generous"))
+    source = tasks.open_source(tiny())
     for page in (first, second):
         with monkeypatch.context() as patch, page:
             asked = Asked(patch)

@@ -37,23 +37,23 @@ def sit(role, *lines, agent="never", config=None):
 def test_a_person_is_the_customer():
     dialogue, shown = sit("customer", "It was cold!", "", "  ", "Hm. [end:9]", "Good <|im_end|>enough. [end:4]", "more")
     assert (dialogue.end, dialogue.outcome, len(dialogue.turns)) == ("rated", 4.0, 2)
-    assert [turn.user for turn in dialogue.turns] == ["It was cold!", "Hm."]
-    assert all(turn.scores for turn in dialogue.turns) and dialogue.last_words == "Good enough. [end:4]"
+    assert [turn.messages[-1].content for turn in dialogue.turns] == ["It was cold!", "Hm."]
+    assert all(turn.notes["scores"] for turn in dialogue.turns) and dialogue.last_words == "Good enough. [end:4]"
     assert shown[0].startswith("You are a customer") and "[end:1]" in shown[0]
     kinds = [line.split(" ")[0] for line in shown[1:]]
     assert kinds == ["<", "agent>", "judge>", "<", "<", "<", "agent>", "judge>", "<"]  # a verdict before the next line
-    assert "persona" in shown[3] and dialogue.turns[0].reason in shown[3]
+    assert "persona" in shown[3] and dialogue.turns[0].notes["reason"] in shown[3]
     assert "System state: refunded no; voucher issued no" in shown[2]
 
 
 def test_a_person_is_the_agent():
     lines = ("Hello <action>there</action> you.", "/voucher", "/voucher It is yours, a voucher was sent.")
     dialogue, shown = sit("agent", *lines)
-    assert [(turn.response, turn.action) for turn in dialogue.turns] == [
+    assert [(turn.notes["response"], turn.notes["action"]) for turn in dialogue.turns] == [
         ("Hello there you.", "chat"),
         ("It is yours, a voucher was sent.", "voucher"),
     ]
-    assert dialogue.end == "rated" and dialogue.cost[0] == 1 and len(dialogue.turns[1].scores) == 4
+    assert dialogue.end == "rated" and dialogue.cost[0] == 1 and len(dialogue.turns[1].notes["scores"]) == 4
     assert shown[0].startswith("You are a customer service agent") and "/voucher" in shown[0]
     assert any(line.startswith("Say something with it") for line in shown)
     assert [line.split(" ")[0] for line in shown[-3:]] == ["Say", "<", "judge>"]
@@ -64,7 +64,7 @@ def test_a_second_voucher_is_not_taken_for_an_answer():
     config.episode.farewell = True  # else a voucher ends the embedded user's conversation
     lines = ("/voucher A voucher was sent to you.", "/voucher And one more for you.", "Goodbye to you then.")
     dialogue, shown = sit("agent", *lines, config=config)
-    assert dialogue.end == "rated" and [turn.action for turn in dialogue.turns] == ["voucher", "chat"]
+    assert dialogue.end == "rated" and [turn.notes["action"] for turn in dialogue.turns] == ["voucher", "chat"]
     assert any("one voucher in a conversation" in line for line in shown)
 
 

@@ -7,11 +7,12 @@ import re
 
 import numpy as np
 import pytest
-from metrics_test import dialogue, turn
 
 from cmpo import report
 from cmpo.reports import plots
 from cmpo.run.log import RunLog, read_metrics
+from rollouts.domains.fds.rules import COSTS
+from tests.builders.dialogues import dialogue, turn
 from tests.builders.evaluations import evaluation
 
 
@@ -19,7 +20,7 @@ from tests.builders.evaluations import evaluation
 def run(tmp_path):
     """Two warm-up steps, three RL steps, a dialogue."""
     (tmp_path / "config.json").write_text(json.dumps({"name": "tiny <run>", "pid": {"target": [0.3]}}))
-    with RunLog(tmp_path) as log:
+    with RunLog(tmp_path, COSTS) as log:
         for step in (1, 2):
             log.write({"step": step, "phase": "sft", "loss": 3.0 / step, "seconds": {"update": 1.0}})
         for step, satisfaction, failed in ((3, 2.0, {}), (4, math.nan, {"user_timeout": 2}), (5, 4.0, {"judge": 1})):
@@ -36,7 +37,7 @@ def run(tmp_path):
                     "seconds": {"sample": 2.0, "update": 0.5 * step},
                 }
             )
-        log.transcripts(5, [dialogue(turn(0.75, response="<script>alert(1)</script>"), outcome=4.0)], [[0.5]])
+        log.transcripts(5, [dialogue(turn(0.75, response="<script>alert(1)</script>"), outcome=4.0)])
     return tmp_path
 
 

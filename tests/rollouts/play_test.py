@@ -9,9 +9,10 @@ import pytest
 
 from rollouts import chat, play
 from rollouts.domains.fds import generator, rubrics
+from rollouts.domains.fds.episode import Table
 from rollouts.endpoints.client import BudgetReached, ChatClient, Endpoint
 from rollouts.seeds import fold
-from rollouts.types import DialogueError, Message
+from rollouts.types import DialogueError, Message, Sample
 from tests.faults.server import Server, completion
 
 SCENARIO = next(generator.scenarios(2))
@@ -30,17 +31,17 @@ class Agent:
     def __init__(self, *lines):
         self.lines, self.heard, self.seeds, self.closed = list(lines), [], [], 0
 
-    async def open(self, scenario, seed):
+    async def open(self, task, seed):
         self.seeds.append(seed)
         return self
 
-    async def reply(self, message, seed):
-        self.heard.append(message)
+    async def reply(self, messages, seed):
+        self.heard += messages
         self.seeds.append(seed)
         line = self.lines[len(self.heard) - 1]
         if isinstance(line, Exception):
             raise line
-        return line if isinstance(line, play.Sample) else play.Sample(line)
+        return line if isinstance(line, Sample) else Sample(line)
 
     def close(self):
         self.closed += 1
@@ -63,8 +64,8 @@ class Client:
 
 
 def run(agent, user, judged=None, **options):
-    table = play.Table(user, judged, **options)
-    dialogue = asyncio.run(play.play(agent, table, SCENARIO, index=3, seed=7))
+    table = Table(user, judged, **options)
+    dialogue = asyncio.run(play.play(agent, table.episodes, SCENARIO, index=3, seed=7))
     assert agent.closed == 1
     return dialogue
 
@@ -105,17 +106,19 @@ def test_who_is_told_what():
     assert len(set(seeds)) == len(seeds) == 11
     assert seeds[0] == fold(7, "agent")
 
-    assert (dialogue.scenario, dialogue.index) == (SCENARIO, 3)
+    assert (dialogue.task, dialogue.index) == (SCENARIO, 3)
     assert (dialogue.end, dialogue.outcome, dialogue.last_words) == ("rated", 4.0, "Thanks. [end:4]")
-    assert dialogue.ok and dialogue.finished and dialogue.cost.tolist() == [1.0]
-    assert [said.user for said in dialogue.turns] == [message.content for message in agent.heard]
+    assert dialogue.ok and dialogue.success and dialogue.cost.tolist() == [1.0]
+    assert [said.messages[-1].content for said in dialogue.turns] == [message.content for message in agent.heard]
     assert [said.text for said in dialogue.turns] == agent.lines
-    assert [said.response for said in dialogue.turns][1] == "Take it." and dialogue.turns[0].think == "hm"
-    assert [said.action for said in dialogue.turns] == ["chat", "voucher", "chat"]
+    assert [said.notes["response"] for said in dialogue.turns][1] == "Take it." and dialogue.turns[0].notes[
+        "think"
+    ] == "hm"
+    assert [said.notes["action"] for said in dialogue.turns] == ["chat", "voucher", "chat"]
     assert [said.cost.tolist() for said in dialogue.turns] == [[0.0], [1.0], [0.0]]
     for said in dialogue.turns:
-        assert said.scores == {"persona": 1.0, "stage": 0.5, "quality": 0.0, "rules": 1.0}
-        assert said.process_reward == 3.5 / 5 and said.reason == "so"
+        assert said.notes["scores"] == {"persona": 1.0, "stage": 0.5, "quality": 0.0, "rules": 1.0}
+        assert said.process_reward == 3.5 / 5 and said.notes["reason"] == "so"
 
 
 @pytest.mark.parametrize(
@@ -123,17 +126,22 @@ def test_who_is_told_what():
     [
         ("Hello?", "malformed"),
         (turn("Again.", "voucher"), "second_voucher"),
-        (play.Sample(turn("Hello."), stop="length"), "truncated"),
+        (Sample(turn("Hello."), stop="length"), "truncated"),
     ],
 )
 def test_a_breach_of_the_format_is_kept_unjudged_and_forfeits_the_outcome(line, end):
     user, judged = Client("Cold!"), Client(VERDICT)
     dialogue = run(Agent(turn("Take it.", "voucher"), line), user, judged, format_outcome=-10.0)
-    assert (dialogue.end, dialogue.outcome, dialogue.ok, dialogue.finished) == (end, -10.0, True, False)
+    assert (dialogue.end, dialogue.outcome, dialogue.ok, dialogue.success) == (end, -10.0, True, False)
     assert len(user.requests) == 2 and len(judged.requests) == 1
     first, second = dialogue.turns
-    assert first.scores and first.process_reward == 2.5 / 4
-    assert (second.scores, second.process_reward, second.action, second.response) == ({}, 0.0, "", "")
+    assert first.notes["scores"] and first.process_reward == 2.5 / 4
+    assert (second.notes["scores"], second.process_reward, second.notes["action"], second.notes["response"]) == (
+        {},
+        0.0,
+        "",
+        "",
+    )
     assert second.text == (line if isinstance(line, str) else line.text)
     assert second.cost.tolist() == [0.0] and dialogue.cost.tolist() == [1.0]
 
@@ -145,9 +153,11 @@ def test_a_breach_of_the_format_is_kept_unjudged_and_forfeits_the_outcome(line, 
 def test_how_a_user_ends_it(answer, end, outcome, finished):
     agent = Agent(turn("Hello."), turn("Well."))
     dialogue = run(agent, Client("Cold!", "So?", answer), max_turns=2)
-    assert (dialogue.end, dialogue.outcome, dialogue.finished) == (end, outcome, finished)
+    assert (dialogue.end, dialogue.outcome, dialogue.success) == (end, outcome, finished)
     assert dialogue.last_words == answer and len(dialogue.turns) == 2
-    assert all(said.scores == {} and said.process_reward == 0.0 for said in dialogue.turns)  # there was no judge
+    assert all(
+        said.notes["scores"] == {} and said.process_reward == 0.0 for said in dialogue.turns
+    )  # there was no judge
 
 
 @pytest.mark.parametrize("bodies", [(completion(f"<think>\n{PLAN}\n</think>\n\nThe rice is cold."),), (CUT_OFF,)])
@@ -159,7 +169,7 @@ def test_thoughts_of_a_simulator_neither_end_a_dialogue_nor_reach_the_agent(bodi
 
     async def played(url):
         async with ChatClient("user", Endpoint(url, "m", retries=0)) as user:
-            return await play.play(agent, play.Table(user, None), SCENARIO, index=0, seed=7)
+            return await play.play(agent, Table(user, None).episodes, SCENARIO, index=0, seed=7)
 
     agent = Agent(turn("Hello."))
     with Server(answer=answer) as server:
@@ -173,17 +183,17 @@ def test_thoughts_of_a_simulator_neither_end_a_dialogue_nor_reach_the_agent(bodi
 
 
 def test_a_full_context_ends_it_without_the_turn():
-    dialogue = run(Agent(turn("Hello."), play.Sample("", stop="context")), Client("Cold!"), Client(VERDICT))
+    dialogue = run(Agent(turn("Hello."), Sample("", stop="context")), Client("Cold!"), Client(VERDICT))
     assert (dialogue.end, dialogue.outcome, dialogue.ok, len(dialogue.turns)) == ("context", 0.0, True, 1)
-    assert dialogue.turns[0].scores
+    assert dialogue.turns[0].notes["scores"]
 
 
 def test_the_agent_may_say_farewell_after_a_rating():
     user, judged = Client("Cold!", "Thanks. [end:4]"), Client(VERDICT)
     dialogue = run(Agent(turn("Hello."), turn("Bye.")), user, judged, farewell=True)
     assert (dialogue.end, dialogue.outcome, dialogue.last_words) == ("rated", 4.0, "Thanks. [end:4]")
-    assert [said.response for said in dialogue.turns] == ["Hello.", "Bye."]
-    assert dialogue.turns[1].user == "Thanks." and dialogue.turns[1].scores
+    assert [said.notes["response"] for said in dialogue.turns] == ["Hello.", "Bye."]
+    assert dialogue.turns[1].messages[-1].content == "Thanks." and dialogue.turns[1].notes["scores"]
     assert len(user.requests) == len(judged.requests) == 2
 
 
@@ -191,7 +201,7 @@ def test_the_agent_may_say_farewell_after_a_rating():
     "line, end, outcome, turns",
     [
         ("Bye", "malformed", -10.0, 2),
-        (play.Sample("", stop="context"), "rated", 4.0, 1),  # no room for a farewell: the rating stands
+        (Sample("", stop="context"), "rated", 4.0, 1),  # no room for a farewell: the rating stands
     ],
 )
 def test_a_farewell_that_fails(line, end, outcome, turns):
@@ -218,10 +228,10 @@ DOWN = DialogueError("user_http_500", "the user endpoint answered 500")
 )
 def test_a_failing_endpoint_marks_the_dialogue_and_nothing_in_it_is_data(user, judged, cause, message, turns):
     dialogue = run(Agent(turn("Hello."), turn("Well.")), user, judged)
-    assert (dialogue.failure, dialogue.ok, dialogue.finished) == (cause, False, False)
+    assert (dialogue.failure, dialogue.ok, dialogue.success) == (cause, False, False)
     assert message in dialogue.failure_message
     assert dialogue.outcome == 0.0 and len(dialogue.turns) == turns
-    assert all(said.scores == {} and said.process_reward == 0.0 for said in dialogue.turns)
+    assert all(said.notes["scores"] == {} and said.process_reward == 0.0 for said in dialogue.turns)
 
 
 def test_one_failure_does_not_touch_the_others():
@@ -234,14 +244,14 @@ def test_one_failure_does_not_touch_the_others():
     class Numbered:
         opened = 0
 
-        async def open(self, scenario, seed):
+        async def open(self, task, seed):
             self.opened += 1
             return Agent(turn(f"Hello {self.opened - 1}."))
 
     ended = []
-    table = play.Table(Moody(), Client(VERDICT))
+    table = Table(Moody(), Client(VERDICT))
     options = {"repeats": 1, "seed": 0, "first": 5, "done": lambda *dialogue: ended.append(dialogue)}
-    dialogues = asyncio.run(play.play_all(Numbered(), table, [SCENARIO] * 3, **options))
+    dialogues = asyncio.run(play.play_all(Numbered(), table.episodes, [SCENARIO] * 3, **options))
     assert [dialogue.failure for dialogue in dialogues] == ["", "user_http_500", ""]
     assert [dialogue.outcome for dialogue in dialogues] == [3.0, 0.0, 3.0]
     assert dict(ended) == dict(zip((5, 6, 7), dialogues, strict=True)) and len(ended) == 3
@@ -263,13 +273,13 @@ def test_a_failed_dialogue_is_played_again_with_the_same_seeds_so_often_and_no_m
             return f"[end:{1 + seed % 5}]" if len(messages) > 2 else f"Cold {seed}!"
 
     class Fresh:
-        async def open(self, scenario, seed):
+        async def open(self, task, seed):
             return Agent(turn(f"Hello {seed}."))
 
     def played(times):
         user = Failing(times)
         playing = play.play_all(
-            Fresh(), play.Table(user, Client(VERDICT)), [SCENARIO], repeats=1, seed=3, replacements=2
+            Fresh(), Table(user, Client(VERDICT)).episodes, [SCENARIO], repeats=1, seed=3, replacements=2
         )
         return asyncio.run(playing)[0], user.asked
 
@@ -287,13 +297,13 @@ def test_a_judge_whose_verdict_was_malformed_gets_other_seeds_and_nobody_else_do
     class Fresh:
         seeds = []
 
-        async def open(self, scenario, seed):
+        async def open(self, task, seed):
             self.seeds.append(seed)
             return Agent(turn("Hello."))
 
     user = Client("Cold!", "[end:4]", "Cold!", "[end:4]", "Cold!", "[end:4]")
     judging = Client("Fine.", "Fine, I said.", "Good.", "Good, I said.", VERDICT)
-    playing = play.play_all(Fresh(), play.Table(user, judging), [SCENARIO], repeats=1, seed=3, replacements=2)
+    playing = play.play_all(Fresh(), Table(user, judging).episodes, [SCENARIO], repeats=1, seed=3, replacements=2)
     dialogue = asyncio.run(playing)[0]
     assert dialogue.ok and dialogue.replaced == ("judge_malformed",) * 2 and dialogue.outcome == 4.0
     assert user.seeds == user.seeds[:2] * 3 and Fresh.seeds == Fresh.seeds[:1] * 3
@@ -302,9 +312,9 @@ def test_a_judge_whose_verdict_was_malformed_gets_other_seeds_and_nobody_else_do
 
 def test_what_is_kept_is_not_played_again():
     agent = Agent(turn("Hello."))
-    table = play.Table(Client("Cold!", "[end:4]"), Client(VERDICT))
+    table = Table(Client("Cold!", "[end:4]"), Client(VERDICT))
     first = run(Agent(turn("Old.")), Client("Cold!", "[end:2]"))
-    playing = play.play_all(agent, table, [SCENARIO] * 2, repeats=1, seed=0, first=4, kept={4: first, 1: None})
+    playing = play.play_all(agent, table.episodes, [SCENARIO] * 2, repeats=1, seed=0, first=4, kept={4: first, 1: None})
     dialogues = asyncio.run(playing)
     assert dialogues[0] is first and dialogues[1].outcome == 4.0
 
@@ -329,7 +339,7 @@ def test_a_fault_of_our_own_is_raised_and_leaves_nothing_running():
 
 async def alone(agent, judged):
     try:
-        await play.play(agent, play.Table(Client("Cold!"), judged), SCENARIO, index=0, seed=0)
+        await play.play(agent, Table(Client("Cold!"), judged).episodes, SCENARIO, index=0, seed=0)
     finally:
         assert len(asyncio.all_tasks()) == 1
 
@@ -344,7 +354,7 @@ def test_where_the_run_cannot_go_on_every_dialogue_is_given_up():
     async def run():
         closing, scenarios = Agent(), list(itertools.islice(generator.scenarios(11), 4))
         with pytest.raises(BudgetReached, match="nothing is left"):
-            await play.play_all(closing, play.Table(Broke(), None), scenarios, repeats=1, seed=0)
+            await play.play_all(closing, Table(Broke(), None).episodes, scenarios, repeats=1, seed=0)
         assert len(asyncio.all_tasks()) == 1 and closing.closed == 4
 
     asyncio.run(run())

@@ -10,8 +10,8 @@ import random
 from collections.abc import Iterator
 from importlib import resources
 
+from rollouts.domains.fds.scenario import DEMANDS, LEVELS, Order, Persona, Scenario
 from rollouts.seeds import fold
-from rollouts.types import DEMANDS, LEVELS, Order, Persona, Scenario
 
 LEVEL_COUNTS = {
     ("hard", "train"): (12, 40, 32, 32, 12),  # in every block of 128, as in the released batches

@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -29,6 +29,18 @@ class Evaluation(NamedTuple):
     verdict: Verdict | None
     failure: str = ""  # the cause
     failure_message: str = ""
+
+    @property
+    def total(self) -> float | None:
+        """The sum of the scores."""
+        return self.verdict.total if self.verdict else None
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What result files keep of it."""
+        if self.verdict:
+            return self.verdict._asdict()
+        return {"failure": self.failure, "failure_message": self.failure_message}
 
 
 def messages(prompt: str, conversation: Sequence[Said]) -> list[Message]:
@@ -75,13 +87,14 @@ def conversation(dialogue: Dialogue) -> list[Said]:
     """
     said, voucher = [], "no"
     for turn in dialogue.turns:
-        said.append(Said("customer", turn.user, voucher))
-        if turn.action:
-            issued = "this turn" if turn.action == "voucher" else voucher
-            said.append(Said("agent", chat.clean_response(turn.response), issued))
+        said.append(Said("customer", turn.messages[-1].content, voucher))
+        if action := turn.notes["action"]:
+            issued = "this turn" if action == "voucher" else voucher
+            said.append(Said("agent", chat.clean_response(turn.notes["response"]), issued))
             voucher = "no" if issued == "no" else "earlier"
     last = rules.without_marks(dialogue.last_words)
-    if last and not (dialogue.turns and dialogue.turns[-1].user == last):  # with a farewell it was answered
+    answered = dialogue.turns and dialogue.turns[-1].messages[-1].content == last  # with a farewell
+    if last and not answered:
         said.append(Said("customer", last, voucher))
     return said
 
@@ -96,12 +109,12 @@ async def evaluate(client: ChatClient, dialogue: Dialogue, *, seed: int, votes: 
     async def one(rubric: Rubric) -> Evaluation:
         if not any(utterance.role == "agent" for utterance in said):
             return Evaluation(Verdict(dict.fromkeys(rubric.items, 0.0), "The agent said nothing."))
-        request = messages(rubric.prompt(dialogue.scenario), said)
+        request = messages(rubric.prompt(dialogue.task), said)
         try:
             return Evaluation(await ask(client, rubric, request, seed=fold(seed, rubric.name), votes=votes))
         except DialogueError as error:
             return Evaluation(None, error.cause, str(error))
 
-    given = any(turn.action == "voucher" for turn in dialogue.turns)
+    given = any(turn.notes["action"] == "voucher" for turn in dialogue.turns)
     asked = [rubric for rubric in rubrics.EVALUATORS if given or rubric is not rubrics.COMPENSATION]
     return dict(zip((rubric.name for rubric in asked), await asyncio.gather(*map(one, asked)), strict=True))

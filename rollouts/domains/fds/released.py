@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 
-from rollouts.types import DEMANDS, LEVELS, Order, Persona, Scenario
+from rollouts.domains.fds.scenario import DEMANDS, LEVELS, Order, Persona, Scenario
 
 _COMPLAINTS = {
     "Food temperature issue": "food temperature",

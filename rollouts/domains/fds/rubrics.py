@@ -10,7 +10,10 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from rollouts.domains.fds import generator
-from rollouts.types import PRINCIPLES, Scenario
+from rollouts.domains.fds.scenario import Scenario
+
+PRINCIPLES = ("persona", "stage", "quality", "rules")
+"""What the process judge scores every turn on, each 0, 0.5 or 1."""
 
 _FENCED = re.compile(r"\s*+(?P<fence>`{3,9}|~{3,9})[ \t]*+\w*+(?P<inside>.*)(?P=fence)\s*+", re.DOTALL)
 

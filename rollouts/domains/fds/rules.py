@@ -6,7 +6,12 @@ from typing import NamedTuple
 import numpy as np
 
 from rollouts import chat
-from rollouts.types import COSTS
+from rollouts.domain import Cost
+
+COSTS = (Cost("voucher", total="any"),)
+
+FORMAT_ERRORS = ("malformed", "second_voucher", "truncated")
+"""Ends of a dialogue that are the agent's own breach of the turn format."""
 
 BEGIN = "(The conversation begins. Write your first message.)"
 _END = re.compile(r"\[\s*end\s*:\s*([1-5])\s*\]", re.IGNORECASE)
@@ -18,7 +23,7 @@ class State(NamedTuple):
 
     turns: int = 0  # agent turns so far
     voucher: bool = False  # was one issued?
-    end: str = ""  # see rollouts.types.Dialogue.end; "" while it goes on
+    end: str = ""  # rated | quit | turn_limit | context | one of FORMAT_ERRORS; "" while it goes on
     outcome: float = 0.0  # R_O
 
 
@@ -46,7 +51,7 @@ def agent_step(state: State, text: str, *, truncated: bool, format_outcome: floa
     if reply.action == "voucher":
         if state.voucher:
             return AgentStep(state._replace(end="second_voucher", outcome=format_outcome), None, cost)
-        cost[COSTS.index("voucher")] = 1.0
+        cost[0] = 1.0
         state = state._replace(voucher=True)
     return AgentStep(state, reply, cost)
 

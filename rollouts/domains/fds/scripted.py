@@ -13,8 +13,8 @@ from rollouts import chat
 from rollouts.domains.fds.embedded import oracle
 from rollouts.domains.fds.embedded.latent import Customer
 from rollouts.domains.fds.generator import order_values
-from rollouts.play import Sample
-from rollouts.types import Message, Scenario
+from rollouts.domains.fds.scenario import Scenario
+from rollouts.types import Message, Sample
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,10 +164,11 @@ class ScriptedSession:
         self._rng, self._order = rng, scenario.order
         self._heard_from: list[str] = []
 
-    async def reply(self, message: Message, seed: int) -> Sample:
+    async def reply(self, messages: Sequence[Message], seed: int) -> Sample:
         """Answers the user's message."""
-        self._heard_from.append(message.content)
-        return Sample(chat.render(self._write(self._plan(message.content))))
+        latest = messages[-1].content
+        self._heard_from.append(latest)
+        return Sample(chat.render(self._write(self._plan(latest))))
 
     def close(self) -> None:
         """Nothing is held."""

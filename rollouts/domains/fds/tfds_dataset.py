@@ -19,8 +19,8 @@ import tensorflow_datasets as tfds
 from absl import logging
 
 from rollouts.domains.fds import generator, released
+from rollouts.domains.fds.scenario import DEMANDS, Order, Persona, Scenario
 from rollouts.seeds import fold
-from rollouts.types import DEMANDS, Order, Persona, Scenario
 
 SIZES = {"hard": {"train": 7680, "test": 256}, "normal": {"train": 7424, "test": 256}}
 """Records of the generator's configs, as many as the paper's splits have."""
@@ -167,7 +167,7 @@ class Records(Sequence[Scenario]):
 
 
 class Recorded:
-    """A `cmpo.training.tasks.Source`: the records in `directory`, shuffled anew each epoch.
+    """A `rollouts.domain.TaskSource`: the records in `directory`, shuffled anew each epoch.
 
     What it deals is read when it is asked for, so a process reads what it plays.
     """
@@ -177,11 +177,11 @@ class Recorded:
         self._train = grain.MapDataset.source(train).shuffle(seed=fold(seed, "shuffle")).repeat()
 
     def train(self, cursor: int, count: int) -> Sequence[Scenario]:
-        """See Source."""
+        """See TaskSource."""
         return self._train[cursor : cursor + count]
 
     def held_out(self, count: int, seed: int) -> Sequence[Scenario]:
-        """See Source. Raises ValueError if the dataset holds fewer."""
+        """See TaskSource. Raises ValueError if the dataset holds fewer."""
         if count > len(self._test):
             raise ValueError(f"config.eval.scenarios: expected at most {len(self._test)} of this data, got {count}")
         return grain.MapDataset.source(self._test).shuffle(seed=fold(seed, "held out"))[:count]

@@ -14,6 +14,7 @@ from cmpo.run import ranges
 from cmpo.run.json_lines import plain
 from cmpo.training import collecting
 from configs import fds
+from rollouts.domains.fds.scripted import ScriptedAgent
 from tests.builders.evaluations import evaluation
 from tests.builders.runs import tiny
 from tests.cmpo.evaluation import measures_test
@@ -172,7 +173,7 @@ def test_an_evaluation_says_what_was_changed_since_its_training(tmp_path, monkey
     for name, value in (("CONFIG", config), ("WORKDIR", str(tmp_path)), ("OUT", None)):
         monkeypatch.setattr(command, name, types.SimpleNamespace(value=value))
     monkeypatch.setattr(evaluate, "_SEEDS", types.SimpleNamespace(value=1))
-    trained = agents.Named("policy", collecting.scripted_agents("never"), step=4)
+    trained = agents.Named("policy", collecting.serving(ScriptedAgent("never")), step=4)
     monkeypatch.setattr(agents, "load", lambda *_: trained)
     evaluate.run()
     found = results.read(tmp_path / "evaluation_policy.json")
@@ -188,7 +189,7 @@ def test_an_evaluation_says_what_was_changed_since_its_training(tmp_path, monkey
     page = (tmp_path / "report.html").read_text().replace("&#x27;", "'")
     assert f"policy, {told}" in page
     assert len(found["code"]) == 64 and conditions.differences(found, found) == []
-    scripted = agents.Named("never", collecting.scripted_agents("never"))  # nobody trained it
+    scripted = agents.Named("never", collecting.serving(ScriptedAgent("never")))  # nobody trained it
     monkeypatch.setattr(agents, "load", lambda *_: scripted)
     evaluate.run()
     assert results.read(tmp_path / "evaluation_never.json")["since_training"] is None

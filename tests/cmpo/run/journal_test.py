@@ -6,25 +6,23 @@ import numpy as np
 import pytest
 
 from cmpo.run.journal import Journal, Page
+from tests.builders.dialogues import TASK, dialogue, turn
 from tests.builders.runs import full_disk
-from tests.cmpo.run.log_test import SCENARIO, dialogue, turn
 
 HEAD = {"weights": [7, 2**32 - 1], "settings": "f0"}
-OTHER = dataclasses.replace(SCENARIO, id="hard-train-1")
+OTHER = dataclasses.replace(TASK, id="hard-train-1")
 
 
 def played(number):
     """A dialogue with numbers of its own, some of them no usual ones."""
     said = dataclasses.replace(
-        turn(0.5, tokens=3, action="voucher"),
-        user="„Já“ \x00",
-        scores={"stage": 0.5, "persona": 1.0},
+        turn(0.5, said="„Já“ \x00", ids=range(3), action="voucher", scores={"stage": 0.5, "persona": 1.0}.items()),
         logprobs=np.array([-0.0, 1e-42, -np.inf], np.float32),
         model_logprobs=np.random.default_rng(number).normal(size=3).astype(np.float32),
     )
-    scenario, end = (SCENARIO, OTHER)[number // 2], {"outcome": number / 3, "last_words": "[end:3]"}
+    scenario, end = (TASK, OTHER)[number // 2], {"outcome": number / 3, "last_words": "[end:3]"}
     made = dialogue(said, turn(), **end, replaced=("judge_timeout",))
-    return dataclasses.replace(made, index=number % 2, scenario=scenario)
+    return dataclasses.replace(made, index=number % 2, task=scenario)
 
 
 def write(journal, *numbers):
@@ -35,7 +33,7 @@ def write(journal, *numbers):
 
 def kept(journal, step=3, head=HEAD):
     with journal.page(step, head) as page:
-        return page.dialogues([SCENARIO, OTHER], repeats=2)
+        return page.dialogues([TASK, OTHER], repeats=2)
 
 
 def same(one, other):
@@ -67,7 +65,7 @@ def test_other_weights_steps_and_scenarios_know_nothing_of_it(tmp_path):
     write(journal, 0, 2)
     assert kept(journal, step=4) == {}
     with journal.page(3, HEAD) as page:
-        assert list(page.dialogues([SCENARIO, SCENARIO], repeats=2)) == [0]
+        assert list(page.dialogues([TASK, TASK], repeats=2)) == [0]
     for other in ({"weights": [7, 2**32 - 2]}, {"settings": "f1"}):
         assert kept(journal, head=HEAD | other) == {}
         assert kept(journal) == {}  # those of the other head have taken the page
@@ -105,7 +103,7 @@ def test_answers_come_back_to_the_request_that_was_asked_and_to_no_other(tmp_pat
             page.kept(asked) == {"answer": "\u2028 cold [end:2]", "finish": "stop"}
             and [page.kept(other) for other in others] == [{}] * 3
         )
-        assert page.numbers == {0} and list(page.dialogues([SCENARIO], repeats=2)) == [0]
+        assert page.numbers == {0} and list(page.dialogues([TASK], repeats=2)) == [0]
     with Journal(tmp_path).page(3, HEAD | {"settings": "f1"}) as page:
         assert page.kept(asked)["answer"] == "\u2028 cold [end:2]" and page.numbers == set()  # whoever asks that
     with Journal(tmp_path).page(3, HEAD) as page:
@@ -118,7 +116,7 @@ def test_how_dialogues_failed_is_kept_and_a_number_beyond_the_scenarios_is_nobod
         page.add(3, played(3))
     with Journal(tmp_path).page(3, HEAD) as page:
         assert page.failures == {1: ["judge_timeout", "judge_malformed"], 3: ["judge_timeout"]}
-        assert page.dialogues([SCENARIO], repeats=2) == {} and list(page.dialogues([SCENARIO, OTHER], 2)) == [3]
+        assert page.dialogues([TASK], repeats=2) == {} and list(page.dialogues([TASK, OTHER], 2)) == [3]
 
 
 def test_a_page_that_is_removed_takes_no_other_with_it(tmp_path):

@@ -14,35 +14,12 @@ from cmpo.run.json_lines import read_lines, write_lines
 from cmpo.run.log import RunLog, read_metrics
 from cmpo.run.progress import show_progress
 from cmpo.run.recorder import score_records
-from rollouts.types import Dialogue, Order, Persona, Scenario, Turn
+from rollouts import domains
+from rollouts.domains.fds.rules import COSTS
+from tests.builders.dialogues import dialogue, turn
 from tests.builders.runs import full_disk
 
-SCENARIO = Scenario(
-    id="hard-train-0",
-    persona=Persona(2, "terse", "reserved", "stubborn", "irritable"),
-    demand="refund_priority",
-    order=Order("Cola*1", "Golden Wok", "late delivery", True, "delivered 48 minutes late", (("rider", "Soon."),)),
-    agent_prompt="SECRET PROMPT",
-)
-
-
-def turn(reward=0.0, voucher=False, tokens=0, **fields):
-    defaults = {"user": "Where is it?", "text": "raw", "think": "hm", "response": "Sorry.", "action": "chat"}
-    return Turn(
-        **defaults | fields,
-        incoming_ids=np.arange(5, dtype=np.int32),
-        ids=np.arange(tokens, dtype=np.int32),
-        logprobs=np.full(tokens, -0.5, np.float32),
-        model_logprobs=np.full(tokens, -0.5, np.float32),
-        cost=np.array([voucher], np.float32),
-        scores={"persona": 1.0, "rules": 0.5},
-        process_reward=reward,
-        reason="fine",
-    )
-
-
-def dialogue(*turns, outcome=0.0, end="rated", **fields):
-    return Dialogue(SCENARIO, 1, turns, outcome, end, **fields)
+FDS = domains.load("fds")
 
 
 def lines(path):
@@ -79,13 +56,13 @@ def test_record_becomes_valid_json(tmp_path):
 
 
 def test_each_line_is_on_disk_at_once(tmp_path):
-    with RunLog(tmp_path) as log:
+    with RunLog(tmp_path, COSTS) as log:
         log.write({"step": 1, "phase": "sft", "loss": 2.0})
         assert len(lines(tmp_path / "metrics.jsonl")) == 1
 
 
 def test_tensorboard_gets_the_finite_numbers(tmp_path):
-    with RunLog(tmp_path) as log:
+    with RunLog(tmp_path, COSTS) as log:
         log.write({"step": 3, "phase": "rl", "loss": 0.25, "kl": math.nan, "seconds": {"sample": 1.5, "update": None}})
         log.write({"step": 3, "phase": "eval", "loss": 4.0})
     assert scalars(tmp_path / "tensorboard") == {
@@ -98,12 +75,12 @@ def test_tensorboard_gets_the_finite_numbers(tmp_path):
 def test_resume_forgets_what_came_after_the_checkpoint(tmp_path, monkeypatch):
     monkeypatch.setattr("time.time", lambda: 1.7e9)  # a restart within the same second
     history = [(1, "sft"), (2, "rl"), (3, "rl"), (3, "eval"), (4, "rl"), (4, "eval")]
-    with RunLog(tmp_path) as log:
+    with RunLog(tmp_path, COSTS) as log:
         for step, phase in history:
             log.write({"step": step, "phase": phase, "loss": 0.1 * step})
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"step": 3, "phase": "rl", "lo')
-    with RunLog(tmp_path) as log:
+    with RunLog(tmp_path, COSTS) as log:
         log.resume(3)
         kept = [{"step": step, "phase": phase, "loss": 0.1 * step} for step, phase in history[:4]]
         assert lines(tmp_path / "metrics.jsonl") == kept
@@ -117,7 +94,7 @@ def test_resume_forgets_what_came_after_the_checkpoint(tmp_path, monkeypatch):
 
 
 def test_resume_forgets_the_transcripts_of_later_steps(tmp_path):
-    log = RunLog(tmp_path)
+    log = RunLog(tmp_path, COSTS)
     for step in (9, 10, 11):
         log.transcripts(step, [dialogue(turn())])
     log.resume(10)
@@ -136,18 +113,18 @@ def test_score_by_hand():
 
 
 def test_a_full_disk_is_named_and_leaves_the_old_transcripts(tmp_path):
-    log = RunLog(tmp_path)
+    log = RunLog(tmp_path, COSTS)
     path = log.transcripts(7, [dialogue(turn())])
     before = path.read_bytes()
     with full_disk(), pytest.raises(OSError, match="cannot write .*/step_000007.jsonl: File too large"):
-        log.transcripts(7, [dialogue(turn(user="x" * 9000))])
+        log.transcripts(7, [dialogue(turn(said="x" * 9000))])
     with full_disk(), pytest.raises(OSError, match="cannot write .*/metrics.jsonl: File too large"):
         log.write({"step": 1, "phase": "rl", "long": "x" * 9000})
     assert path.read_bytes() == before and read_metrics(tmp_path) == []
 
 
 def test_resume_of_a_run_without_lines(tmp_path):
-    with RunLog(tmp_path) as log:
+    with RunLog(tmp_path, COSTS) as log:
         log.resume(0)
     assert list(tmp_path.iterdir()) == []
 
@@ -175,7 +152,7 @@ def test_a_broken_line_in_the_middle_is_reported(tmp_path):
 
 
 def test_an_interrupted_rewrite_leaves_the_old_file(tmp_path, monkeypatch):
-    log = RunLog(tmp_path)
+    log = RunLog(tmp_path, COSTS)
     path = log.transcripts(7, [dialogue(turn())])
     before = path.read_bytes()
 
@@ -189,16 +166,16 @@ def test_an_interrupted_rewrite_leaves_the_old_file(tmp_path, monkeypatch):
 
 
 def test_transcripts_hold_everything_but_ids_and_prompt(tmp_path):
-    malformed = turn(action="", think="", response="", text="<oops", tokens=3)
-    played = dialogue(turn(0.75, voucher=True, tokens=2), malformed, end="malformed", last_words="Bye.")
+    malformed = turn(action="", think="", response="", text="<oops", ids=range(3))
+    played = dialogue(turn(0.75, action="voucher", ids=range(2)), malformed, end="malformed", last_words="Bye.")
     failed = dialogue(outcome=0.0, end="", failure="user_timeout", failure_message="too slow")
-    path = RunLog(tmp_path).transcripts(12, [played, failed])
+    path = RunLog(tmp_path, COSTS).transcripts(12, [played, failed])
     assert path == tmp_path / "transcripts" / "step_000012.jsonl"
     first, second = lines(path)
     assert "SECRET PROMPT" not in path.read_text() and "ids" not in path.read_text()
     turns = first.pop("turns")
     assert first == {
-        "scenario": {
+        "task": {
             "id": "hard-train-0",
             "persona": {
                 "level": 2,
@@ -217,16 +194,17 @@ def test_transcripts_hold_everything_but_ids_and_prompt(tmp_path):
                 "signals": [["rider", "Soon."]],
             },
         },
-        "index": 1,
+        "index": 0,
         "end": "malformed",
         "outcome": 0.0,
+        "success": False,
         "cost": {"voucher": 1.0},
         "failure": "",
         "failure_message": "",
         "last_words": "Bye.",
     }
     assert turns[0] == {
-        "user": "Where is it?",
+        "messages": [{"role": "user", "content": "Where is it?"}],
         "think": "hm",
         "response": "Sorry.",
         "action": "chat",
@@ -242,22 +220,22 @@ def test_transcripts_hold_everything_but_ids_and_prompt(tmp_path):
 
 
 def test_a_turn_nobody_sampled_has_no_logprob(tmp_path):
-    (row,) = lines(RunLog(tmp_path).transcripts(0, [dialogue(turn())]))
+    (row,) = lines(RunLog(tmp_path, COSTS).transcripts(0, [dialogue(turn())]))
     assert row["turns"][0]["mean_logprob"] is None
 
 
 def test_rollout_record_by_hand():
     batch = [
-        dialogue(turn(1.0, tokens=4), turn(0.5, voucher=True, tokens=6), outcome=5.0),
-        dialogue(turn(0.75, tokens=3), outcome=2.0),
-        dialogue(turn(0.25, tokens=2), outcome=-10.0, end="malformed", replaced=("judge_timeout", "user_timeout")),
-        dialogue(turn(0.0, tokens=1), turn(0.0), turn(0.0), outcome=1.0, end="quit"),
+        dialogue(turn(1.0, ids=range(4)), turn(0.5, action="voucher", ids=range(6)), outcome=5.0),
+        dialogue(turn(0.75, ids=range(3)), outcome=2.0),
+        dialogue(turn(0.25, ids=range(2)), outcome=-10.0, end="malformed", replaced=("judge_timeout", "user_timeout")),
+        dialogue(turn(0.0, ids=range(1)), turn(0.0), turn(0.0), outcome=1.0, end="quit"),
         # Excluded, save for the tokens it cost: it would have changed every mean.
-        dialogue(turn(1.0, voucher=True, tokens=10), outcome=5.0, failure="judge_timeout"),
+        dialogue(turn(1.0, action="voucher", ids=range(10)), outcome=5.0, failure="judge_timeout"),
         dialogue(failure="user_http_500"),
         dialogue(failure="judge_timeout", replaced=("judge_timeout",)),
     ]
-    assert summarize_batch(batch) == {
+    assert summarize_batch(FDS, batch) == {
         "satisfaction": 2.0,  # (5 + 2 + 0 + 1) / 4
         "process_reward": pytest.approx(2.5 / 7),  # of the 7 turns, whichever dialogue they are in
         "finish_rate": 0.5,
@@ -272,7 +250,7 @@ def test_rollout_record_by_hand():
 
 
 def test_rollout_record_where_all_failed():
-    record = summarize_batch([dialogue(turn(1.0), outcome=5.0, failure="user_timeout")])
+    record = summarize_batch(FDS, [dialogue(turn(1.0), outcome=5.0, failure="user_timeout")])
     means = ("satisfaction", "process_reward", "finish_rate", "voucher_rate", "turns_mean")
     assert all(math.isnan(record[key]) for key in means)
     assert (record["dialogues_ok"], record["dialogues_failed"]) == (0, {"user_timeout": 1})

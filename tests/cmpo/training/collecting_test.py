@@ -10,8 +10,9 @@ import pytest
 from cmpo.run.interrupt import Interrupted
 from cmpo.training import collecting
 from rollouts.domains.fds import generator, rubrics
+from rollouts.domains.fds.rubrics import PRINCIPLES
 from rollouts.seeds import fold
-from rollouts.types import PRINCIPLES, DialogueError
+from rollouts.types import DialogueError
 from tests.builders.runs import Terse, tiny
 
 SCENARIOS = [scenario for scenario, _ in zip(generator.scenarios(3), range(4), strict=False)]
@@ -63,7 +64,7 @@ def test_everything_the_config_says_of_an_episode_is_at_the_table():
     clients = {"user": Client(), "judge": Client()}
 
     async def seated(**options):
-        async with collecting.table(config, clients, **options) as table:
+        async with collecting.open_episodes(config, clients, **options) as table:
             return table, [client.inside for client in clients.values()]
 
     table, inside = asyncio.run(seated())
@@ -81,8 +82,8 @@ def test_every_scenario_is_played_so_often_each_time_with_a_seed_of_its_own():
     assert len(ended) == 8 and {one.outcome for one in dialogues} == {4.0}
     first = {fold(fold(7, number), "user", 0) for number in range(8)}
     assert first <= {seed for _, seed in user.asked} and len(first) == 8
-    assert all(turn.scores for one in dialogues for turn in one.turns)
-    assert not any(turn.scores for one in collect(tiny(), judged=False) for turn in one.turns)
+    assert all(turn.notes["scores"] for one in dialogues for turn in one.turns)
+    assert not any(turn.notes["scores"] for one in collect(tiny(), judged=False) for turn in one.turns)
 
 
 class Page:

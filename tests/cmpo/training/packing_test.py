@@ -8,31 +8,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cmpo.training import packing
-from rollouts.domains.fds import generator
-from rollouts.types import Dialogue, Turn
-
-SCENARIO = next(generator.scenarios(0))
+from tests.builders import dialogues
 
 
 def turn(incoming, ids, *, process=0.5, cost=0.0):
-    return Turn(
-        user="u",
-        text="t",
-        think="",
-        response="r",
-        action="chat",
-        incoming_ids=np.array(incoming, np.int32),
-        ids=np.array(ids, np.int32),
-        logprobs=-np.array(ids, np.float32) / 10,
-        model_logprobs=-np.array(ids, np.float32) / 10,
-        cost=np.array([cost], np.float32),
-        scores={},
-        process_reward=process,
-    )
+    logprobs = -np.array(ids, np.float32) / 10
+    action = "voucher" if cost else "chat"
+    return dialogues.turn(process, incoming=incoming, ids=ids, logprobs=logprobs, action=action)
 
 
 def dialogue(*turns, outcome=3.0, failure=""):
-    return Dialogue(SCENARIO, 0, turns, outcome, "rated", failure=failure)
+    return dialogues.dialogue(*turns, outcome=outcome, failure=failure)
 
 
 def test_stream_by_hand():
@@ -45,11 +31,11 @@ def test_stream_by_hand():
 
 
 def test_rewards_by_hand_and_failed_dialogues_have_no_valid_turn():
-    dialogues = [
+    played = [
         dialogue(turn([1], [2], process=0.25), turn([1], [2], process=1.0, cost=1.0), outcome=4.0),
         dialogue(turn([1], [2], process=0.9, cost=1.0), outcome=5.0, failure="judge_timeout"),
     ]
-    rewards = packing.rewards(dialogues, group_size=2, max_turns=3)
+    rewards = packing.rewards(played, group_size=2, max_turns=3, costs=1)
     np.testing.assert_array_equal(rewards.outcome, [[4.0, 0.0]])
     np.testing.assert_array_equal(rewards.process, [[[0.25, 1.0, 0.0], [0.0, 0.0, 0.0]]])
     np.testing.assert_array_equal(rewards.cost[..., 0], [[[0.0, 1.0, 0.0], [0.0, 0.0, 0.0]]])
@@ -57,8 +43,8 @@ def test_rewards_by_hand_and_failed_dialogues_have_no_valid_turn():
 
 
 def test_streams_leave_failed_dialogues_out_and_number_turns_as_rewards_does():
-    dialogues = [dialogue(turn([1], [2]), failure="user_timeout"), dialogue(turn([1], [2]), turn([3], [4]))]
-    (only,) = packing.streams(dialogues, group_size=1, max_turns=5)
+    played = [dialogue(turn([1], [2]), failure="user_timeout"), dialogue(turn([1], [2]), turn([3], [4]))]
+    (only,) = packing.streams(played, group_size=1, max_turns=5)
     np.testing.assert_array_equal(only.turns, [0, 5, 0, 6])
     assert only.group == 1
 

@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 
 from cmpo.training import collecting, tasks
 from rollouts.domains.fds import generator, tfds_dataset
+from rollouts.domains.fds.scripted import ScriptedAgent
 from tests.builders.runs import tiny
 from tests.rollouts.domains.fds.released_test import write
 
@@ -79,9 +80,9 @@ def test_processes_play_everything_once_and_read_only_what_they_play(recorded, p
     for number in range(processes):
         read.clear()
         monkeypatch.setattr(jax, "process_index", lambda number=number: number)
-        dialogues = collecting.collect(config, collecting.scripted_agents("never"), scenarios, repeats=2, seed=0)
+        dialogues = collecting.collect(config, collecting.serving(ScriptedAgent("never")), scenarios, repeats=2, seed=0)
         assert len(read) == len(dialogues) / 2 <= 11 / processes + 1
-        played += [dialogue.scenario for dialogue in dialogues]
+        played += [dialogue.task for dialogue in dialogues]
     assert played == [scenario for scenario in expected for _ in range(2)]
 
 

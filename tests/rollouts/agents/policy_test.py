@@ -12,6 +12,7 @@ from models import qwen2, tokenizer
 from rollouts import chat, play
 from rollouts.agents.policy import PolicyAgent
 from rollouts.domains.fds import generator
+from rollouts.domains.fds.episode import Table
 from rollouts.engine import grammar
 from rollouts.types import Message
 from tests.builders.engines import CONFIG, SMALL, STOP, engine_of, params, scored, script
@@ -105,7 +106,7 @@ def test_a_whole_dialogue_with_random_weights_ends_as_a_breach_of_the_format(tra
 
     async def serve():
         async with engine_of() as made:
-            table = play.Table(User(), None, format_outcome=-10.0)
+            table = Table(User(), None, format_outcome=-10.0)
             return await play.play_all(PolicyAgent(made, trained), table, [SCENARIO] * 6, repeats=2, seed=1)
 
     dialogues = asyncio.run(serve())

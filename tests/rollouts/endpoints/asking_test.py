@@ -7,8 +7,9 @@ import re
 import pytest
 
 from rollouts.agents.remote import RemoteAgent
+from rollouts.domains.fds.scenario import Scenario
 from rollouts.endpoints.client import ChatClient, Endpoint
-from rollouts.types import DialogueError, Message, Scenario
+from rollouts.types import DialogueError, Message
 from tests.faults.server import GOOD, Server, completion
 
 ASK = [Message("system", "Be a customer."), Message("user", "Begin."), Message("assistant", "Cold!")]

@@ -25,7 +25,8 @@ from rollouts.domains.fds.embedded import latent
 from rollouts.domains.fds.embedded.app import score
 from rollouts.domains.fds.embedded.latent import Customer, Mood
 from rollouts.domains.fds.embedded.reading import MANY_ACTS
-from rollouts.types import PRINCIPLES, Scenario
+from rollouts.domains.fds.rubrics import PRINCIPLES
+from rollouts.domains.fds.scenario import Scenario
 
 ACTS = ("listen", "ask", "explain_true", "note", "offer", "close")
 """The events that can help, each in its moment; the others take patience or trust, add anger, or change no rating."""

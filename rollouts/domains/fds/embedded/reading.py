@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from rollouts.domains.fds.embedded.latent import Customer
 from rollouts.domains.fds.generator import COMPLAINTS
-from rollouts.types import DEMANDS
+from rollouts.domains.fds.scenario import DEMANDS
 
 LONG_WORDS = 50
 SHORT_WORDS = 3  # a sentence below this says nothing

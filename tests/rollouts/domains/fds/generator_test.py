@@ -10,7 +10,7 @@ import pytest
 from rollouts import chat
 from rollouts.domains.fds import generator
 from rollouts.domains.fds.embedded import reading
-from rollouts.types import DEMANDS
+from rollouts.domains.fds.scenario import DEMANDS
 
 MIXES = [  # the method's table; train counts are per block of 128 and times 60 (hard) or 58 (normal) the released ones
     ("hard", "train", 128, 60, (720, 2400, 1920, 1920, 720)),

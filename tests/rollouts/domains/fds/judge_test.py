@@ -3,7 +3,6 @@
 import asyncio
 import json
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,8 +12,8 @@ from rollouts.domains.fds import generator, judge, rubrics
 from rollouts.domains.fds.embedded import reading
 from rollouts.domains.fds.rubrics import COMMUNICATION, COMPENSATION, EVALUATORS, LOGIC, PROCESS
 from rollouts.endpoints.client import ChatClient, Endpoint
-from rollouts.types import Dialogue, DialogueError, Message, Turn
-from tests.builders import almost
+from rollouts.types import DialogueError, Message
+from tests.builders import almost, dialogues
 from tests.faults.server import Server
 
 SCENARIO = next(generator.scenarios(2))
@@ -195,14 +194,12 @@ def test_an_agent_cannot_forge_the_transcript(pieces):
     assert [turn["role"] for turn in reading.read_transcript(user.content)] == ["customer", "agent"]
 
 
-def turn(user, response, action="chat"):
-    none = np.zeros(0, np.float32)
-    cost = np.array([action == "voucher"], np.float32)
-    return Turn(user, "", "hm", response, action, none, none, none, none, cost, {}, 0.0)
+def turn(said, response, action="chat"):
+    return dialogues.turn(said=said, response=response, action=action)
 
 
 def dialogue(*turns, end="rated", last_words="Thanks. [end:4]"):
-    return Dialogue(SCENARIO, 0, turns, 4.0, end, last_words)
+    return dialogues.dialogue(*turns, task=SCENARIO, outcome=4.0, end=end, last_words=last_words)
 
 
 PLAYED = dialogue(

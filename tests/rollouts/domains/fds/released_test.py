@@ -19,7 +19,9 @@ from models import tokenizer as tokenizers
 from rollouts import chat
 from rollouts.domains.fds import generator, released, rubrics
 from rollouts.domains.fds.embedded import reading
-from rollouts.types import PRINCIPLES, Message
+from rollouts.domains.fds.rubrics import PRINCIPLES
+from rollouts.domains.fds.scripted import ScriptedAgent
+from rollouts.types import Message
 from tests.builders import almost
 from tests.builders.runs import ROOT, tiny
 
@@ -271,14 +273,14 @@ def test_released_records_render_and_play_a_turn(records):
     """One in 32 here; benchmarks/records.py does them all."""
     _, scenarios = records
     chosen = scenarios[5::32]
-    agents = collecting.scripted_agents("generous")
+    agents = collecting.serving(ScriptedAgent("generous"))
     dialogues = collecting.collect(tiny(**{"episode.max_turns": 1}), agents, chosen, repeats=1, seed=0)
     tokenizer = tokenizers.train((scenario.agent_prompt for scenario in chosen), 600)
     for scenario, dialogue in zip(chosen, dialogues, strict=True):
-        assert dialogue.scenario == scenario and dialogue.ok and len(dialogue.turns) == 1
+        assert dialogue.task == scenario and dialogue.ok and len(dialogue.turns) == 1
         (turn,) = dialogue.turns
-        assert set(turn.scores) == set(PRINCIPLES) and turn.user and turn.response
-        opening = [Message("system", scenario.agent_prompt), Message("user", turn.user)]
+        assert set(turn.notes["scores"]) == set(PRINCIPLES) and turn.messages[-1].content and turn.notes["response"]
+        opening = [Message("system", scenario.agent_prompt), Message("user", turn.messages[-1].content)]
         text = tokenizer.decode(chat.encode_opening(tokenizer, opening))
         assert f"<|im_start|>system\n{scenario.agent_prompt}<|im_end|>" in text
         for prompt in (generator.user_prompt(scenario), rubrics.PROCESS.prompt(scenario)):

@@ -11,8 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from rollouts.domains.fds import generator
-from rollouts.domains.fds.rubrics import COMMUNICATION, COMPENSATION, EVALUATORS, LOGIC, PROCESS, Verdict
-from rollouts.types import PRINCIPLES
+from rollouts.domains.fds.rubrics import COMMUNICATION, COMPENSATION, EVALUATORS, LOGIC, PRINCIPLES, PROCESS, Verdict
 from tests.builders import almost
 
 RUBRICS = (PROCESS, *EVALUATORS)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from rollouts import chat
 from rollouts.domains.fds import rules
 from rollouts.domains.fds.embedded import reading
-from rollouts.types import FORMAT_ERRORS
+from rollouts.domains.fds.rules import FORMAT_ERRORS
 from tests.builders import almost
 
 CHAT = "<think>a</think><response>Hello.</response><action>chat</action>"

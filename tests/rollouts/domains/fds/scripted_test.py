@@ -11,10 +11,12 @@ import pytest
 
 from rollouts import chat, play
 from rollouts.domains.fds import generator
+from rollouts.domains.fds.episode import Table
+from rollouts.domains.fds.rubrics import PRINCIPLES
 from rollouts.domains.fds.scripted import HABITS, Habits, HabitSession, ScriptedAgent
 from rollouts.endpoints.client import ChatClient, Endpoint
 from rollouts.seeds import fold
-from rollouts.types import PRINCIPLES, Message
+from rollouts.types import Message
 
 
 class Delayed:
@@ -27,13 +29,13 @@ class Delayed:
         await asyncio.sleep(self.rng.random() * 0.01)
         return await self.inner.chat(messages, seed=seed, response_format=response_format)
 
-    async def open(self, scenario, seed):
+    async def open(self, task, seed):
         await asyncio.sleep(self.rng.random() * 0.01)
-        return Delayed(await self.inner.open(scenario, seed), self.rng)
+        return Delayed(await self.inner.open(task, seed), self.rng)
 
-    async def reply(self, message, seed):
+    async def reply(self, messages, seed):
         await asyncio.sleep(self.rng.random() * 0.01)
-        return await self.inner.reply(message, seed)
+        return await self.inner.reply(messages, seed)
 
     def close(self):
         self.inner.close()
@@ -49,7 +51,7 @@ def embedded(style, scenarios, *, repeats=1, seed=0, concurrency=64, delays=None
             if delays is not None:
                 rng = random.Random(delays)
                 agent, clients = Delayed(agent, rng), [Delayed(client, rng) for client in clients]
-            return await play.play_all(agent, play.Table(*clients), scenarios, repeats=repeats, seed=seed)
+            return await play.play_all(agent, Table(*clients).episodes, scenarios, repeats=repeats, seed=seed)
 
     return asyncio.run(play_them())
 
@@ -66,7 +68,7 @@ def plain(dialogue):
 def test_the_same_seed_plays_the_same_dialogues_whatever_the_timing():
     scenarios = deal(6)
     first = embedded("generous", scenarios, repeats=2)
-    assert [dialogue.scenario for dialogue in first] == [scenario for scenario in scenarios for _ in range(2)]
+    assert [dialogue.task for dialogue in first] == [scenario for scenario in scenarios for _ in range(2)]
     assert [dialogue.index for dialogue in first] == [0, 1] * 6
     expected = [plain(dialogue) for dialogue in first]
     assert len(set(expected)) == 12
@@ -81,29 +83,29 @@ def test_a_dialogue_alone_is_the_one_from_the_batch():
 
     async def alone():
         async with ChatClient("user", Endpoint("embedded", "embedded-user")) as user:
-            table = play.Table(user, None)
+            table = Table(user, None)
             return await play.play(ScriptedAgent("generous"), table, scenarios[3], index=0, seed=fold(0, 3))
 
-    texts = [(said.user, said.text) for said in asyncio.run(alone()).turns]
-    assert texts == [(said.user, said.text) for said in batch[3].turns]
+    texts = [(said.messages[-1].content, said.text) for said in asyncio.run(alone()).turns]
+    assert texts == [(said.messages[-1].content, said.text) for said in batch[3].turns]
 
 
 @pytest.mark.parametrize("style", HABITS)
 def test_embedded_dialogues_are_whole(style):
     for dialogue in embedded(style, deal(24)):
         assert dialogue.ok and dialogue.end in ("rated", "quit"), dialogue.failure_message
-        assert dialogue.finished == (dialogue.end == "rated") == (dialogue.outcome > 0)
+        assert dialogue.success == (dialogue.end == "rated") == (dialogue.outcome > 0)
         assert ("[quit]" if dialogue.end == "quit" else f"[end:{dialogue.outcome:.0f}]") in dialogue.last_words
         assert 1 <= len(dialogue.turns) <= 7
-        vouchers = [said.action == "voucher" for said in dialogue.turns]
+        vouchers = [said.notes["action"] == "voucher" for said in dialogue.turns]
         assert sum(vouchers) == dialogue.cost[0] <= 1
         if any(vouchers):
             assert vouchers[-1]  # the embedded customer leaves with a voucher
         for said in dialogue.turns:
             assert chat.render(chat.parse(said.text)) == said.text
-            assert "[end" not in said.user and "[quit" not in said.user
-            assert set(said.scores) == set(PRINCIPLES)
-            assert said.process_reward == pytest.approx(np.mean(list(said.scores.values())))
+            assert "[end" not in said.messages[-1].content and "[quit" not in said.messages[-1].content
+            assert set(said.notes["scores"]) == set(PRINCIPLES)
+            assert said.process_reward == pytest.approx(np.mean(list(said.notes["scores"].values())))
 
 
 def test_the_scripted_agents_spend_as_they_are_meant_to():
@@ -125,7 +127,9 @@ def test_only_the_generous_may_leave_the_first_reply_at_listening_and_only_to_th
         for dialogue in embedded(style, deal(128), judged=False):
             only_listened = "Plan: listen." in dialogue.turns[0].text
             waited[style] += only_listened
-            assert not only_listened or dialogue.turns[0].user.startswith(("Listen.", "Hey you.", "Unbelievable."))
+            assert not only_listened or dialogue.turns[0].messages[-1].content.startswith(
+                ("Listen.", "Hey you.", "Unbelievable.")
+            )
     assert waited["never"] == waited["always"] == 0
     assert 3 <= waited["generous"] <= 12  # half of those who wait and listen, of some 16 blunt ones
 

@@ -10,7 +10,7 @@ import pytest
 import tensorflow_datasets as tfds
 
 from rollouts.domains.fds import generator, released, tfds_dataset
-from rollouts.types import Order, Persona, Scenario
+from rollouts.domains.fds.scenario import Order, Persona, Scenario
 from tests.builders.runs import ROOT
 from tests.rollouts.domains.fds.released_test import write
 

@@ -13,7 +13,7 @@ import uvicorn
 
 from rollouts.domains.fds import generator, judge, rubrics, rules, scripted
 from rollouts.domains.fds.embedded import app, latent, reading, writing
-from rollouts.types import PRINCIPLES
+from rollouts.domains.fds.rubrics import PRINCIPLES
 from tests.builders.customers import CUSTOMER
 
 # The two models

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rollouts.domains.fds.embedded import latent
-from rollouts.types import DEMANDS
+from rollouts.domains.fds.scenario import DEMANDS
 from tests.builders.customers import AGREED, DOMAINS, NEVER, PRESSED, WORLD, customers, happenings, moods, value
 
 

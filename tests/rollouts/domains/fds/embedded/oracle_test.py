@@ -16,8 +16,9 @@ from rollouts import chat
 from rollouts.domains.fds import generator
 from rollouts.domains.fds.embedded import latent, oracle, reading
 from rollouts.domains.fds.embedded.latent import Customer
+from rollouts.domains.fds.scenario import DEMANDS
 from rollouts.domains.fds.scripted import OracleAgent
-from rollouts.types import DEMANDS, Message
+from rollouts.types import Message
 from tests.builders import runs
 
 NAMED = {"level": {1}, "supported": {False}}  # what rules ask about who does not change
@@ -198,7 +199,7 @@ def test_the_scripted_oracle_reaches_the_frontier_in_the_gym(rate):
     config = configs.get_config()
     scenarios = list(itertools.islice(generator.scenarios(11, split="test"), 256))
     dialogues = collecting.collect(config, agents.scripted(config, "oracle", rate), scenarios, repeats=1, seed=3)
-    assert all(dialogue.finished for dialogue in dialogues)
+    assert all(dialogue.success for dialogue in dialogues)
     outcomes = [dialogue.outcome for dialogue in dialogues]
     given = np.mean([dialogue.cost[0] for dialogue in dialogues])
     frontier = oracle.frontier(oracle.distribution())

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from rollouts.domains.fds import generator, scripted
 from rollouts.domains.fds.embedded import app, latent, reading, writing
-from rollouts.types import DEMANDS, PRINCIPLES
+from rollouts.domains.fds.rubrics import PRINCIPLES
+from rollouts.domains.fds.scenario import DEMANDS
 from tests.builders.customers import AGREED, ANYHOW, CUSTOMER, WORLD, best, happenings, moods, value
 
 # What is read

@@ -1,0 +1,132 @@
+"""The seam between the loop and what dialogues are about.
+
+The loop knows tasks, episodes and costs; what is in them is the domain's affair (`rollouts.domains`). An episode is the
+domain's side of one dialogue: it speaks for everybody but the agent, and says what the dialogue was worth.
+
+Letters: N = agent turns of a dialogue, C = costs.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from rollouts.types import Dialogue, Message, Sample, Task, Turn
+
+
+class Cost(NamedTuple):
+    """Something that a dialogue may cost, and that a budget may hold."""
+
+    name: str  # budgets, metrics and tables are named after it
+    total: str = "any"  # how a dialogue's turns add up: any (1 where one of them cost something) | sum
+
+
+class Effect(NamedTuple):
+    """What the agent's output did."""
+
+    cost: np.ndarray  # [C] float32
+    notes: Mapping[str, Any]  # of the turn, see `rollouts.types.Turn`
+    over: bool  # nobody answers it
+
+
+class Closing(NamedTuple):
+    """What a dialogue was worth."""
+
+    outcome: float  # R_O
+    success: bool
+    rewards: Sequence[float]  # R_P of each turn, N
+    notes: Sequence[Mapping[str, Any]]  # of each turn, N, beside those of its effect
+
+
+class Episode(Protocol):
+    """A domain's side of one dialogue. An endpoint's failure is raised as DialogueError, and never scored."""
+
+    end: str  # see `rollouts.types.Dialogue`; "" while it goes on
+    last_words: str
+
+    async def open(self) -> Sequence[Message]:
+        """The first messages to the agent, after the task's opening."""
+
+    def act(self, sample: Sample) -> Effect:
+        """Takes what the agent wrote."""
+
+    def cut(self) -> None:
+        """Ends the dialogue, which does not fit in the agent's context any more."""
+
+    async def respond(self) -> Sequence[Message]:
+        """What comes back to the agent; none where the dialogue is over."""
+
+    async def close(self) -> Closing:
+        """Waits for what went on beside the dialogue, such as its judge."""
+
+    async def cancel(self) -> None:
+        """Gives up what is still going on; nothing, after `close`."""
+
+
+class Episodes(NamedTuple):
+    """How episodes of a domain begin, and what they may cost."""
+
+    begin: Callable[..., Episode]  # (task, *, seed, judge_seed)
+    costs: tuple[Cost, ...]
+
+
+def total_cost(costs: Sequence[Cost], turns: Iterable[Turn]) -> np.ndarray:
+    """[C] float32: what turns cost together."""
+    by_turn = np.array([turn.cost for turn in turns], np.float32).reshape(-1, len(costs))
+    any_of, total = by_turn.any(0).astype(np.float32), by_turn.sum(0)
+    return np.where([cost.total == "any" for cost in costs], any_of, total).astype(np.float32)
+
+
+class Measure(NamedTuple):
+    """How a number is shown in tables."""
+
+    heading: str
+    scale: float
+    digits: int
+
+
+class TaskSource(Protocol):
+    """Deals tasks; a cursor is all there is to remember."""
+
+    def train(self, cursor: int, count: int) -> Sequence[Task]:
+        """Tasks number cursor .. cursor + count - 1 of the training stream."""
+
+    def held_out(self, count: int, seed: int) -> Sequence[Task]:
+        """`count` tasks, none of which `train` ever deals."""
+
+
+class Domain(Protocol):
+    """What a run needs to know of its world."""
+
+    costs: tuple[Cost, ...]
+    endpoints: tuple[str, ...]  # the config's sections of endpoints that its episodes ask, the judge's among them
+    objective: str  # the measure that the best checkpoint has most of
+    scores: Mapping[str, Callable[[Dialogue], float]]  # the domain's own measures of a dialogue that did not fail
+    measures: Mapping[str, Measure]  # of a dialogue, in the order of tables
+    groups: Mapping[str, Sequence]  # label -> its values, by which tables are broken down
+
+    def prepare_tasks(self, data: Mapping[str, Any]) -> Any:
+        """Makes sure that what config.data asks for is on disk; what comes back is given to `open_tasks`.
+
+        One process does this for all. Raises FileNotFoundError or ValueError, naming the field.
+        """
+
+    def open_tasks(self, data: Mapping[str, Any], seed: int, prepared: Any) -> TaskSource:
+        """The source that config.data names. Raises ValueError, naming the field."""
+
+    def episodes(self, config: Mapping[str, Any], chats: Mapping[str, Any]) -> Episodes:
+        """How dialogues begin by a run's config; `chats` are those who answer, by `endpoints`; None: nobody judges."""
+
+    async def evaluate(
+        self, config: Mapping[str, Any], judge: Any, dialogue: Dialogue, *, seed: int
+    ) -> Mapping[str, Any]:
+        """What evaluators make of a dialogue that did not fail, by measure; `judge` is asked."""
+
+    def scripted_agent(self, config: Mapping[str, Any], name: str) -> Any:
+        """The agent of that name that needs no model, a `rollouts.play.Agent`; "" is who writes demonstrations."""
+
+    def prompts(self) -> Mapping[str, str]:
+        """A hash of everything that others are told, by name: what a result was measured with."""
+
+    def digest(self, tasks: Sequence[Task]) -> str:
+        """A hash of tasks and of what others are told of them."""

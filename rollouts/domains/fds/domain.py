@@ -1,0 +1,114 @@
+"""FDS as a domain; see `rollouts.domain.Domain`."""
+
+import hashlib
+import itertools
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rollouts.domain import Episodes, Measure, TaskSource
+from rollouts.domains.fds import generator, rules
+from rollouts.domains.fds import judge as judging
+from rollouts.domains.fds.embedded import oracle
+from rollouts.domains.fds.episode import Table
+from rollouts.domains.fds.judge import Evaluation
+from rollouts.domains.fds.rubrics import PRINCIPLES
+from rollouts.domains.fds.scenario import DEMANDS, LEVELS, Scenario
+from rollouts.domains.fds.scripted import OracleAgent, ScriptedAgent
+from rollouts.play import Agent
+from rollouts.types import Dialogue
+
+
+class Fds:
+    """Disputes about food deliveries: customers to satisfy, vouchers to be sparing with."""
+
+    costs = rules.COSTS
+    endpoints = ("user", "judge")
+    objective = "satisfaction"
+    scores = {"satisfaction": lambda dialogue: max(dialogue.outcome, 0.0)}  # 0 where it was forfeited
+    measures = {
+        "satisfaction": Measure("satisfaction, 1 to 5", 1, 2),
+        "finish_rate": Measure("finished, %", 100, 1),
+        "voucher_rate": Measure("vouchers, %", 100, 1),
+        "process_reward": Measure("process reward, 0 to 1", 1, 3),
+        "communication": Measure("communication, 0 to 28", 1, 2),
+        "logic": Measure("logic, 0 to 12", 1, 2),
+        "compensation": Measure("compensation, 0 to 6", 1, 2),
+        "turns": Measure("turns", 1, 2),
+        "tokens": Measure("tokens sampled", 1, 1),
+        "failure_rate": Measure("failed, %", 100, 1),
+    }
+    groups = {"level": range(1, len(LEVELS) + 1), "demand": DEMANDS}
+
+    def prepare_tasks(self, data: Mapping[str, Any]) -> pathlib.Path | None:
+        """See Domain."""
+        if data["endless"] and not data["path"]:
+            return None
+        from rollouts.domains.fds import tfds_dataset  # takes half a second, and few runs need it
+
+        return tfds_dataset.prepare(data["difficulty"], data["path"], data["dir"])
+
+    def open_tasks(self, data: Mapping[str, Any], seed: int, prepared: pathlib.Path | None) -> TaskSource:
+        """See Domain. The generator, endless, or fixed records, epoch after epoch."""
+        if prepared is None:
+            return Generated(data["difficulty"], seed)
+        from rollouts.domains.fds import tfds_dataset
+
+        return tfds_dataset.Recorded(prepared, seed)
+
+    def episodes(self, config: Mapping[str, Any], chats: Mapping[str, Any]) -> Episodes:
+        """See Domain."""
+        return Table(
+            chats["user"],
+            chats["judge"],
+            max_turns=config.episode.max_turns,
+            farewell=config.episode.farewell,
+            format_outcome=config.episode.format_outcome,
+            judge_weights={name: config.judge.weights[name] for name in PRINCIPLES},
+            votes=config.judge.votes,
+        ).episodes
+
+    async def evaluate(
+        self, config: Mapping[str, Any], judge: Any, dialogue: Dialogue, *, seed: int
+    ) -> Mapping[str, Evaluation]:
+        """See Domain."""
+        return await judging.evaluate(judge, dialogue, seed=seed, votes=config.judge.votes)
+
+    def scripted_agent(self, config: Mapping[str, Any], name: str) -> Agent:
+        """See Domain. The oracle gives vouchers to as many customers as config.pid.target says."""
+        if name == "oracle":
+            return oracle_agent(config, config.pid.target)
+        return ScriptedAgent(name or "generous")
+
+    def prompts(self) -> dict[str, str]:
+        """See Domain."""
+        return generator.prompt_hashes()
+
+    def digest(self, tasks: Sequence[Scenario]) -> str:
+        """See Domain."""
+        return hashlib.sha256(repr([(task, generator.user_prompt(task)) for task in tasks]).encode()).hexdigest()
+
+
+def oracle_agent(config: Mapping[str, Any], voucher_rate: float) -> Agent:
+    """The best there is in the embedded gym with vouchers for a `voucher_rate` of the customers."""
+    return OracleAgent(oracle.allocation(oracle.distribution(config.data.difficulty), voucher_rate))
+
+
+class Generated:
+    """The gym's own generator, as a `rollouts.domain.TaskSource`."""
+
+    def __init__(self, difficulty: str, seed: int):
+        next(generator.scenarios(seed, difficulty=difficulty))  # an unknown difficulty is reported now, not later
+        self._difficulty, self._seed = difficulty, seed
+
+    def train(self, cursor: int, count: int) -> list[Scenario]:
+        """See TaskSource."""
+        stream = generator.scenarios(self._seed, difficulty=self._difficulty, start=cursor)
+        return list(itertools.islice(stream, count))
+
+    def held_out(self, count: int, seed: int) -> list[Scenario]:
+        """See TaskSource."""
+        return list(itertools.islice(generator.scenarios(seed, difficulty=self._difficulty, split="test"), count))
+
+
+DOMAIN = Fds()

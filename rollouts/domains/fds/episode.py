@@ -1,0 +1,116 @@
+"""One dialogue as the agent meets it: the simulated customer, the system's line of state, and the judge beside them."""
+
+import asyncio
+import dataclasses
+import functools
+from collections.abc import Mapping
+
+from rollouts import chat
+from rollouts.domain import Closing, Effect, Episodes
+from rollouts.domains.fds import generator, judge, rubrics, rules
+from rollouts.domains.fds.rubrics import PRINCIPLES
+from rollouts.domains.fds.scenario import Scenario
+from rollouts.play import Chat
+from rollouts.seeds import fold
+from rollouts.types import Message, Sample
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """Everybody and everything a dialogue needs besides its agent."""
+
+    user: Chat
+    judge: Chat | None  # None: turns are not scored
+    max_turns: int = 15
+    farewell: bool = False  # may the agent answer once more after the user's rating?
+    format_outcome: float = 0.0  # R_O of a dialogue that ends in a format error
+    judge_weights: Mapping[str, float] = dataclasses.field(default_factory=lambda: dict.fromkeys(PRINCIPLES, 1.0))
+    votes: int = 1  # answers of the judge that are averaged for a verdict
+
+    @property
+    def episodes(self) -> Episodes:
+        """Dialogues at this table."""
+        return Episodes(functools.partial(CustomerEpisode, self), rules.COSTS)
+
+
+class CustomerEpisode:
+    """A customer complains, and rates the dialogue in the end. See `rollouts.domain.Episode`."""
+
+    def __init__(self, table: Table, task: Scenario, *, seed: int, judge_seed: int):
+        self._table, self._seed, self._judge_seed = table, seed, judge_seed
+        self._prompt = rubrics.PROCESS.prompt(task)
+        self._to_user = [Message("system", generator.user_prompt(task)), Message("user", rules.BEGIN)]
+        self._said: list[judge.Said] = []
+        self._verdicts: list[asyncio.Task[rubrics.Verdict]] = []
+        self._state = rules.State()
+        self._words = self._told = self.last_words = ""
+
+    @property
+    def end(self) -> str:
+        """See Episode."""
+        return self._state.end
+
+    async def open(self) -> list[Message]:
+        """See Episode."""
+        return await self._hear()
+
+    async def _hear(self) -> list[Message]:
+        """The customer's next words, as the agent gets them."""
+        seed = fold(self._seed, "user", self._state.turns)
+        self._words = await self._table.user.chat(self._to_user, seed=seed)
+        return [Message("user", rules.without_marks(self._words))]
+
+    def act(self, sample: Sample) -> Effect:
+        """See Episode. Begins to have the turn judged, where it is well-formed."""
+        table, before = self._table, self._state
+        self._state, reply, cost = rules.agent_step(
+            before, sample.text, truncated=sample.stop == "length", format_outcome=table.format_outcome
+        )
+        unjudged = {"scores": {}, "reason": ""}
+        if reply is None:  # the parts are empty, so what it wrote is shown instead
+            shown = {"think": "", "response": "", "action": "", "text": sample.text}
+            return Effect(cost, shown | unjudged, over=True)
+        voucher, earlier = rules.issued(before, reply.action), rules.issued(before, "chat")
+        heard = chat.clean_response(reply.response)  # the judge reads what the customer reads
+        words = rules.without_marks(self._words)
+        self._said += [judge.Said("customer", words, earlier), judge.Said("agent", heard, voucher)]
+        if table.judge is not None:
+            request, seed = judge.messages(self._prompt, self._said), fold(self._judge_seed, "judge", self._state.turns)
+            asked = judge.ask(table.judge, rubrics.PROCESS, request, seed=seed, votes=table.votes)
+            self._verdicts.append(asyncio.create_task(asked))
+        self._told = rules.with_state_line(reply.response, voucher)
+        return Effect(cost, reply._asdict() | unjudged, over=bool(before.end))
+
+    def cut(self) -> None:
+        """See Episode. A rating stands, with or without a farewell."""
+        if not self._state.end:
+            self._state = self._state._replace(end="context", outcome=0.0)
+
+    async def respond(self) -> list[Message]:
+        """See Episode."""
+        self._to_user += [Message("assistant", self._words), Message("user", self._told)]
+        messages = await self._hear()
+        self._state = rules.user_step(self._state, self._words, max_turns=self._table.max_turns)
+        if not self._state.end:
+            return messages
+        self.last_words = self._words
+        return messages if self._table.farewell and self._state.end == "rated" else []
+
+    async def close(self) -> Closing:
+        """See Episode."""
+        verdicts = await asyncio.gather(*self._verdicts)
+        rewards = [verdict.reward(self._table.judge_weights) for verdict in verdicts]
+        notes = [{"scores": verdict.scores, "reason": verdict.reason} for verdict in verdicts]
+        unjudged = self._state.turns - len(verdicts)
+        return Closing(
+            self._state.outcome,
+            self._state.end == "rated",
+            [*rewards, *[0.0] * unjudged],
+            [*notes, *[{}] * unjudged],
+        )
+
+    async def cancel(self) -> None:
+        """See Episode."""
+        for verdict in self._verdicts:
+            verdict.cancel()
+        await asyncio.gather(*self._verdicts, return_exceptions=True)
