@@ -46,7 +46,7 @@ class Replayed(NamedTuple):
 
 def replay(row: dict) -> Replayed:
     """Replays a line of a transcript file."""
-    scenario = row["scenario"]
+    scenario = row["task"]
     persona, order = Persona(**scenario["persona"]), Order(**scenario["order"])
     case = reading.read_case(generator.user_prompt(Scenario(scenario["id"], persona, scenario["demand"], order, "")))
     mood, said, events, issued = latent.start(case.customer), [], collections.Counter(), "no"

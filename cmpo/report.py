@@ -6,7 +6,6 @@ With ``--png=PATH`` the curves alone are saved as a picture, too.
 import argparse
 import collections
 import html
-import itertools
 import json
 import os
 import pathlib
@@ -17,14 +16,12 @@ from typing import Any
 from cmpo import frontier
 from cmpo.evaluation import conditions, measures, results
 from cmpo.reports import plots
+from cmpo.reports.cards import draw_cards
 from cmpo.run import files
-from cmpo.run.json_lines import read_lines
 from cmpo.run.log import read_metrics
 from rollouts import domains
-from rollouts.domains.fds.rules import FORMAT_ERRORS
-from rollouts.domains.fds.scenario import LEVELS
+from rollouts.domain import Domain
 
-_TRANSCRIPTS = 6
 _EVALUATED = ("satisfaction", "finish_rate", "voucher_rate", "process_reward", "failure_rate")
 _LATEST = (  # key -> its heading and format in the table of latest values
     ("satisfaction", "satisfaction", "{:.2f}"),
@@ -48,14 +45,15 @@ def write_report(workdir: str | os.PathLike) -> pathlib.Path:
       FileNotFoundError: `workdir` holds no run.
     """
     records, config, target = _load(workdir)
+    domain = domains.load(config.get("domain", "fds"))
     name = config.get("name") or pathlib.Path(workdir).resolve().name
     sections = [
         _header(name, config, records),
         _latest(plots.of_phase(records, "rl"), target),
         f"<figure>{plots.svg(plots.draw(records, target))}</figure>",
         _failures(records),
-        _evaluations(pathlib.Path(workdir)),
-        _transcripts(pathlib.Path(workdir, "transcripts"), records[-1]["step"] if records else 0),
+        _evaluations(domain, pathlib.Path(workdir)),
+        draw_cards(domain, pathlib.Path(workdir, "transcripts"), records[-1]["step"] if records else 0),
         f"<details><summary>Configuration</summary><pre>{_text(json.dumps(config, indent=2))}</pre></details>",
     ]
     page = _PAGE.format(title=_text(name), style=_STYLE, body="\n".join(sections))
@@ -99,7 +97,7 @@ def _failures(records: Sequence[Mapping]) -> str:
     return "<h2>Failed dialogues</h2>\n" + _table(["cause", "dialogues", "of all played", "last in step"], rows)
 
 
-def _evaluations(workdir: pathlib.Path) -> str:
+def _evaluations(domain: Domain, workdir: pathlib.Path) -> str:
     """What `cmpo.evaluate` wrote beside the run: a line for each result, and all of them beside the frontier."""
     rows, unread, read = [], [], {}
     for path in sorted(workdir.glob("evaluation_*.json")):
@@ -110,14 +108,13 @@ def _evaluations(workdir: pathlib.Path) -> str:
             continue
         name, difficulty = path.stem.removeprefix("evaluation_"), found["config"]["data"]["difficulty"]
         step, means = found["step"], (found["summary"][measure]["mean"] for measure in _EVALUATED)
-        domain = results.domain_of(found)
         cells = (measures.shown(domain, *pair) for pair in zip(_EVALUATED, means, strict=True))
         who = [name, "" if step is None else str(step), found["user"]["model"], difficulty]
         rows.append([*who, *cells, str(len(found["dialogues"]))])
         read[name] = found
     if not rows and not unread:
         return ""
-    headings = (domains.load("fds").measures[name].heading for name in _EVALUATED)
+    headings = (domain.measures[name].heading for name in _EVALUATED)
     head = ["evaluation", "step", "user", "difficulty", *headings, "dialogues"]
     notes = [f"<p class=muted>{_text(line)}</p>" for line in frontier.caveats(read)]
     pictures = [
@@ -151,69 +148,6 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return (
         "<div class=scroll><table>" + row(head, "th") + "".join(row(cells, "td") for cells in rows) + "</table></div>"
     )
-
-
-def _transcripts(folder: pathlib.Path, step: int) -> str:
-    """The newest transcripts, but none that a restart left behind from beyond the run's present `step`."""
-    there = sorted(path for path in folder.glob("step_*.jsonl") if int(path.stem.removeprefix("step_")) <= step)
-    if not there:
-        return ""
-    cards = "\n".join(_card(dialogue) for dialogue in _choose(read_lines(there[-1])))
-    heading = f"Dialogues of step {int(there[-1].stem.removeprefix('step_'))}"
-    return f"<h2>{heading}</h2>\n<div class=cards>{cards}</div>"
-
-
-def _choose(dialogues: Sequence[Mapping]) -> list[Mapping]:
-    """A mix: with a voucher, without, and what went wrong, in turn."""
-    kinds = {"voucher": [], "none": [], "wrong": []}
-    for dialogue in dialogues:
-        wrong = dialogue["failure"] or dialogue["end"] in FORMAT_ERRORS
-        kinds["wrong" if wrong else "voucher" if dialogue["cost"]["voucher"] else "none"].append(dialogue)
-    mixed = [dialogue for row in itertools.zip_longest(*kinds.values()) for dialogue in row if dialogue]
-    return mixed[:_TRANSCRIPTS]
-
-
-def _card(dialogue: Mapping) -> str:
-    scenario = dialogue["task"]
-    order, level = scenario["order"], scenario["persona"]["level"]
-    if dialogue["failure"]:
-        outcome, tone = f"failed: {dialogue['failure']}", "bad"
-    else:
-        outcome = f"{dialogue['end'].replace('_', ' ')} {dialogue['outcome']:g}/5"
-        tone = "good" if dialogue["outcome"] >= 4 else "bad" if dialogue["outcome"] < 2.5 else "fair"
-    parts = [
-        f"<header><b>{_text(scenario['id'])} #{dialogue['index']}</b> {_badge(outcome, tone)}<p class=muted>"
-        f"{_text(order['complaint'])}: {_text(order['items'])}. Record: {_text(order['record'] or 'silent')}.<br>"
-        f"{_text(LEVELS[level - 1])} customer, {_text(scenario['demand'].replace('_', ' '))}</p></header>"
-    ]
-    parts += map(_turn, dialogue["turns"])
-    if dialogue["last_words"]:
-        parts.append(f"<p class='bubble user'>{_text(dialogue['last_words'])}</p>")
-    if dialogue["failure_message"]:
-        parts.append(f"<p class=error>{_text(dialogue['failure_message'])}</p>")
-    return f"<article>{''.join(parts)}</article>"
-
-
-def _turn(turn: Mapping) -> str:
-    said = _text(turn["response"]) if turn["action"] else f"<code>{_text(turn['text'])}</code>"
-    action = {"voucher": ("voucher", "cost"), "chat": ("chat", "plain")}.get(turn["action"], ("format error", "bad"))
-    notes = [_badge(*action)]
-    tones = {0: "bad", 0.5: "fair", 1: "good"}
-    notes += [_badge(f"{name} {score:g}", tones.get(score, "plain")) for name, score in turn["scores"].items()]
-    numbers = [f"reward {turn['process_reward']:.2f}"] if turn["scores"] else []
-    if turn["mean_logprob"] is not None:
-        numbers.append(f"{turn['tokens']} tokens, mean logprob {turn['mean_logprob']:.2f}")
-    heard = "".join(f"<p class='bubble user'>{_text(message['content'])}</p>" for message in turn["messages"])
-    reason = f"<br>{_text(turn['reason'])}" if turn["reason"] else ""
-    return (
-        f"{heard}<div class='bubble agent'>"
-        + (f"<p class=think>{_text(turn['think'])}</p>" if turn["think"] else "")
-        + f"<p>{said}</p></div><p class=notes>{' '.join(notes)}<br>{' · '.join(numbers)}{reason}</p>"
-    )
-
-
-def _badge(text: str, tone: str) -> str:
-    return f"<span class='badge {tone}'>{_text(text)}</span>"
 
 
 def _text(value: str) -> str:

@@ -85,6 +85,15 @@ class Measure(NamedTuple):
     digits: int
 
 
+class Shown(NamedTuple):
+    """A turn of the agent as a page shows it, in plain text."""
+
+    said: str  # what others heard; "" where that was nothing
+    thought: str = ""
+    badges: Sequence[tuple[str, str]] = ()  # text, and tone: good | fair | bad | cost | plain
+    remark: str = ""  # of the judge
+
+
 class TaskSource(Protocol):
     """Deals tasks; a cursor is all there is to remember."""
 
@@ -100,6 +109,7 @@ class Domain(Protocol):
 
     costs: tuple[Cost, ...]
     endpoints: tuple[str, ...]  # the config's sections of endpoints that its episodes ask, the judge's among them
+    breaches: tuple[str, ...]  # ends of a dialogue that are the agent's own breach of its turn format
     objective: str  # the measure that the best checkpoint has most of
     scores: Mapping[str, Callable[[Dialogue], float]]  # the domain's own measures of a dialogue that did not fail
     measures: Mapping[str, Measure]  # of a dialogue, in the order of tables
@@ -124,6 +134,15 @@ class Domain(Protocol):
 
     def scripted_agent(self, config: Mapping[str, Any], name: str) -> Any:
         """The agent of that name that needs no model, a `rollouts.play.Agent`; "" is who writes demonstrations."""
+
+    def show_task(self, description: Mapping[str, Any]) -> Sequence[str]:
+        """A task in lines of plain text, from its description in a transcript."""
+
+    def show_end(self, end: str, outcome: float) -> tuple[str, str]:
+        """How a dialogue ended, as a badge: text and tone."""
+
+    def show_turn(self, notes: Mapping[str, Any]) -> Shown:
+        """A turn of the agent, from its notes in a transcript."""
 
     def prompts(self) -> Mapping[str, str]:
         """A hash of everything that others are told, by name: what a result was measured with."""

@@ -66,9 +66,9 @@ def by(domain: Domain, rows: Sequence[Row], key: str) -> dict[str, Summary]:
 
 
 def differences(domain: Domain, rows: Sequence[Row], others: Sequence[Row], *, common: bool = False) -> Summary:
-    """Estimates of rows minus others, dialogue by dialogue: the same task played with the same seed.
+    """Estimates of rows minus others, dialogue by dialogue: the same scenario played with the same seed.
 
-    A pair counts for a measure that both have. Raises ValueError if they are not of the same tasks and seeds; with
+    A pair counts for a measure that both have. Raises ValueError if they are not of the same scenarios and seeds; with
     `common`, only if they have none in common. And if a side has one of them twice: it would be unknown which counts.
     """
     names = ["seed", "scenario"]
@@ -76,13 +76,13 @@ def differences(domain: Domain, rows: Sequence[Row], others: Sequence[Row], *, c
     here, there = ({tuple(row[name] for name in names): row for row in side} for side in (rows, others))
     if (len(here), len(there)) != (len(rows), len(others)):
         raise ValueError(
-            f"expected each task once with each seed, got {len(rows)} and {len(others)} dialogues of {len(here)} "
+            f"expected each scenario once with each seed, got {len(rows)} and {len(others)} dialogues of {len(here)} "
             f"and {len(there)}"
         )
     shared, apart = here.keys() & there.keys(), here.keys() ^ there.keys()
     if not shared or (apart and not common):
         raise ValueError(
-            "expected two evaluations on the same tasks with the same seeds, got "
+            "expected two evaluations on the same scenarios with the same seeds, got "
             f"{len(here)} and {len(there)} with {len(shared)} in common; only one has {next(iter(apart))}"
         )
     pairs = [(row, there[key]) for key, row in here.items() if key in shared]

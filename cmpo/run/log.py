@@ -15,12 +15,13 @@ from rollouts.types import Dialogue
 
 
 class RunLog:
-    """Writes metrics.jsonl, tensorboard/ and transcripts/ below `workdir`. A context manager; one per run.
+    """Writes metrics.jsonl, tensorboard/ and transcripts/ below `workdir`. A context manager; one per run. `costs` are
+    the domain's.
 
     `step` counts on from phase to phase. After a restart call `resume` before the first `write`.
     """
 
-    def __init__(self, workdir: str | os.PathLike, costs: Sequence[Cost] = ()):
+    def __init__(self, workdir: str | os.PathLike, costs: Sequence[Cost]):
         self._dir, self._costs = pathlib.Path(workdir), costs
         self._dir.mkdir(parents=True, exist_ok=True)
         self._purge_step = None

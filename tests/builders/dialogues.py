@@ -34,7 +34,8 @@ def turn(
     """A turn that costs a voucher where `action` says so; log-probabilities are -0.5 where none are given."""
     count = len(ids)
     logprobs = np.asarray(np.full(count, -0.5) if logprobs is None else logprobs, np.float32)
-    notes = {"think": "hm", "response": "Sorry.", "action": action, "scores": dict(scores), "reason": "fine"} | notes
+    parts = {"think": "hm", "response": "Sorry."} if action else {"think": "", "response": "", "text": text}
+    judged = {"scores": dict(scores), "reason": "fine"}
     return Turn(
         messages=(Message("user", said),),
         text=text,
@@ -44,7 +45,7 @@ def turn(
         model_logprobs=logprobs,
         cost=np.array([action == "voucher"], np.float32),
         process_reward=process_reward,
-        notes=notes,
+        notes={**parts, "action": action, **judged, **notes},
     )
 
 

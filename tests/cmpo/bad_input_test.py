@@ -176,7 +176,9 @@ def embedded(scenario, response):
             ChatClient("judge", Endpoint("embedded", "embedded-judge")) as judging,
         ):
             table = Table(user, judging)
-            dialogue = await play.play(Agent(turn(response), turn("Let me see.")), table, scenario, index=0, seed=7)
+            dialogue = await play.play(
+                Agent(turn(response), turn("Let me see.")), table.episodes, scenario, index=0, seed=7
+            )
             return dialogue, await judge.evaluate(judging, dialogue, seed=7)
 
     return asyncio.run(play_it())

@@ -206,7 +206,7 @@ def command(*arguments):
 
 def test_the_command_with_a_remote_agent(tmp_path, monkeypatch):
     monkeypatch.setenv("EVALUATE_TEST_KEY", SECRET)
-    with RunLog(tmp_path / "new") as log:  # of a run that has just begun
+    with RunLog(tmp_path / "new", ()) as log:  # of a run that has just begun
         log.write({"step": 1, "phase": "sft", "loss": 3.0})
     (tmp_path / "new" / "config.json").write_text("{}")
     with Server(lambda messages: TURN) as server:
@@ -223,7 +223,7 @@ def test_the_command_with_a_remote_agent(tmp_path, monkeypatch):
     assert evaluate.report(found) in done.stdout
     lines = (tmp_path / "new" / "evaluation_some-model.transcripts.jsonl").read_text().splitlines()
     assert "<td>some-model</td>" in (tmp_path / "new" / "report.html").read_text()
-    assert [json.loads(line)["scenario"]["id"] for line in lines] == [row["scenario"] for row in found["dialogues"]]
+    assert [json.loads(line)["task"]["id"] for line in lines] == [row["scenario"] for row in found["dialogues"]]
 
 
 def test_an_endpoint_without_a_model_is_told_in_one_line():

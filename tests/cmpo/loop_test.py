@@ -184,7 +184,7 @@ def test_the_dialogues_differ(whole):
 
 def test_every_step_has_customers_and_dice_of_its_own(whole):
     dealt = tasks.open_source(whole.config).train(0, 3 * RL_STEPS)
-    served = [dialogue["scenario"]["id"] for step in whole.transcripts for dialogue in step[::4]]
+    served = [dialogue["task"]["id"] for step in whole.transcripts for dialogue in step[::4]]
     assert served == [scenario.id for scenario in dealt] and int(whole.state.cursor) == 3 * RL_STEPS
     assert len(whole.seeds) == len(set(whole.seeds)) == RL_STEPS
 
@@ -204,7 +204,7 @@ def test_every_token_is_learnt_from_once_an_epoch_with_its_turns_advantage_and_t
     for step, said in zip(whole.steps, whole.transcripts, strict=True):
         (lam,) = step.lambdas
         assert [dialogue["index"] for dialogue in said] == [0, 1, 2, 3] * 3
-        assert all(len({dialogue["scenario"]["id"] for dialogue in group}) == 1 for group in groups(said))
+        assert all(len({dialogue["task"]["id"] for dialogue in group}) == 1 for group in groups(said))
         opinions = scored(whole, whole.taught, step.dialogues, 0.8)
         expected = []
         for dialogue, of_turns, opinion in zip(step.dialogues, advantages(said, lam), opinions, strict=True):

@@ -304,7 +304,7 @@ def test_the_released_prompts_and_personas_train(tmp_path):
     state = main.train(tiny(**changes), tmp_path / "run")
     assert int(state.step) == 4
     dialogue = json.loads(transcripts(tmp_path / "run")["step_000004.jsonl"].splitlines()[0])
-    assert dialogue["scenario"]["id"].startswith("train-")
+    assert dialogue["task"]["id"].startswith("train-")
 
 
 @pytest.mark.parametrize(

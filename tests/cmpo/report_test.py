@@ -68,20 +68,20 @@ class Tags(html.parser.HTMLParser):
 
 def test_everything_others_wrote_is_escaped(run):
     hostile = "<script>alert(1)</script>"
-    named = turn(user=hostile, think=hostile, response=hostile)
+    named = turn(said=hostile, think=hostile, response=hostile)
     malformed = turn(action="", text=hostile)
     batch = [
         dialogue(named, malformed, last_words=hostile),
         dialogue(failure=hostile, failure_message=hostile),
     ]
-    log = RunLog(run)
+    log = RunLog(run, COSTS)
     path = log.transcripts(5, batch)
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     rows[0]["turns"][0] |= {"reason": hostile, "scores": {hostile: 1.0}}
     rows[0]["end"] = hostile
     for row in rows:
-        row["scenario"] |= {"id": hostile, "demand": hostile}
-        row["scenario"]["order"] |= {"items": hostile, "complaint": hostile, "record": hostile}
+        row["task"] |= {"id": hostile, "demand": hostile}
+        row["task"]["order"] |= {"items": hostile, "complaint": hostile, "record": hostile}
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     page = report.write_report(run).read_text()
     assert "script" not in Tags(page).tags
@@ -164,7 +164,7 @@ def test_evaluations_by_other_rules_are_named_and_drawn_apart(run):
 
 
 def test_dialogues_are_a_mix_of_the_present_past(run):
-    log = RunLog(run)
+    log = RunLog(run, COSTS)
     plain, voucher = dialogue(turn(), outcome=4.0), dialogue(turn(voucher=True), outcome=2.0)
     broken = dialogue(turn(action=""), end="malformed")
     log.transcripts(4, [plain])

@@ -6,7 +6,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rollouts.domain import Episodes, Measure, TaskSource
+from rollouts.domain import Episodes, Measure, Shown, TaskSource
 from rollouts.domains.fds import generator, rules
 from rollouts.domains.fds import judge as judging
 from rollouts.domains.fds.embedded import oracle
@@ -24,6 +24,7 @@ class Fds:
 
     costs = rules.COSTS
     endpoints = ("user", "judge")
+    breaches = rules.FORMAT_ERRORS
     objective = "satisfaction"
     scores = {"satisfaction": lambda dialogue: max(dialogue.outcome, 0.0)}  # 0 where it was forfeited
     measures = {
@@ -79,6 +80,27 @@ class Fds:
         if name == "oracle":
             return oracle_agent(config, config.pid.target)
         return ScriptedAgent(name or "generous")
+
+    def show_task(self, description: Mapping[str, Any]) -> list[str]:
+        """See Domain."""
+        order, level = description["order"], LEVELS[description["persona"]["level"] - 1]
+        return [
+            f"{order['complaint']}: {order['items']}. Record: {order['record'] or 'silent'}.",
+            f"{level} customer, {description['demand'].replace('_', ' ')}",
+        ]
+
+    def show_end(self, end: str, outcome: float) -> tuple[str, str]:
+        """See Domain."""
+        tone = "good" if outcome >= 4 else "bad" if outcome < 2.5 else "fair"
+        return f"{end.replace('_', ' ')} {outcome:g}/5", tone
+
+    def show_turn(self, notes: Mapping[str, Any]) -> Shown:
+        """See Domain."""
+        actions = {"voucher": ("voucher", "cost"), "chat": ("chat", "plain")}
+        tones = {0: "bad", 0.5: "fair", 1: "good"}
+        scores = [(f"{name} {score:g}", tones.get(score, "plain")) for name, score in notes["scores"].items()]
+        badges = [actions.get(notes["action"], ("format error", "bad")), *scores]
+        return Shown(notes["response"], notes["think"], badges, notes["reason"])
 
     def prompts(self) -> dict[str, str]:
         """See Domain."""

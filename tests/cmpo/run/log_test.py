@@ -46,7 +46,7 @@ def scalars(folder):
 
 
 def test_record_becomes_valid_json(tmp_path):
-    with RunLog(tmp_path / "new" / "run") as log:
+    with RunLog(tmp_path / "new" / "run", COSTS) as log:
         log.write({"step": np.int64(1), "phase": "rl", "loss": math.nan, "kl": np.float32(0.5), "lambda": np.ones(1)})
         log.write({"step": 2, "phase": "rl", "seconds": {"sample": math.inf, "update": np.float64(2)}})
     assert lines(tmp_path / "new" / "run" / "metrics.jsonl") == [
@@ -207,7 +207,7 @@ def test_transcripts_hold_everything_but_ids_and_prompt(tmp_path):
         "messages": [{"role": "user", "content": "Where is it?"}],
         "think": "hm",
         "response": "Sorry.",
-        "action": "chat",
+        "action": "voucher",
         "scores": {"persona": 1.0, "rules": 0.5},
         "reason": "fine",
         "process_reward": 0.75,

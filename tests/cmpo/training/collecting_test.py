@@ -64,7 +64,8 @@ def test_everything_the_config_says_of_an_episode_is_at_the_table():
     clients = {"user": Client(), "judge": Client()}
 
     async def seated(**options):
-        async with collecting.open_episodes(config, clients, **options) as table:
+        async with collecting.open_episodes(config, clients, **options) as episodes:
+            (table,) = episodes.begin.args
             return table, [client.inside for client in clients.values()]
 
     table, inside = asyncio.run(seated())
@@ -78,7 +79,7 @@ def test_everything_the_config_says_of_an_episode_is_at_the_table():
 def test_every_scenario_is_played_so_often_each_time_with_a_seed_of_its_own():
     user, ended = Client(), []
     dialogues = collect(tiny(), repeats=2, user=user, done=lambda: ended.append(1))
-    assert [(one.scenario.id, one.index) for one in dialogues] == [(one.id, n) for one in SCENARIOS for n in (0, 1)]
+    assert [(one.task.id, one.index) for one in dialogues] == [(one.id, n) for one in SCENARIOS for n in (0, 1)]
     assert len(ended) == 8 and {one.outcome for one in dialogues} == {4.0}
     first = {fold(fold(7, number), "user", 0) for number in range(8)}
     assert first <= {seed for _, seed in user.asked} and len(first) == 8

@@ -192,7 +192,7 @@ def test_encoded_as_a_session_would_have_written_it(tokenizer):
     made = demonstrations.encode(tokenizer, TALK)
     written = [*tokenizer.encode(ANSWER), tokenizer.im_end]
     opening = chat.encode_opening(tokenizer, TALK[:2])
-    reply = chat.encode_reply(tokenizer, Message("user", "Fine."))  # the agent never sees the simulator's marks
+    reply = chat.encode_reply(tokenizer, [Message("user", "Fine.")])  # the agent never sees the simulator's marks
     assert made.tokens.tolist() == [*opening, *written, *reply, *written]
     want = [0] * len(opening) + [1] * len(written) + [0] * len(reply) + [1] * len(written)
     np.testing.assert_array_equal(made.mask, np.array(want, bool))

@@ -6,7 +6,6 @@ import jax
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from ml_collections import ConfigDict
 
 from cmpo.training import collecting, tasks
 from rollouts.domains.fds import generator, tfds_dataset
@@ -16,7 +15,8 @@ from tests.rollouts.domains.fds.released_test import write
 
 
 def source(seed=1, **changes):
-    return tasks.source(ConfigDict({"path": "", "difficulty": "hard", "endless": True, "dir": "", **changes}), seed)
+    data = {f"data.{name}": value for name, value in changes.items()}
+    return tasks.open_source(tiny(**{"train.seed": seed}, **data))
 
 
 @pytest.fixture(scope="module")

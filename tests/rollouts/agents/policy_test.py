@@ -50,7 +50,7 @@ def policy(trained, *, scenario=SCENARIO, replies=3, seed=0):
         made = engine_of()
         async with made:
             session = await PolicyAgent(made, recorder).open(scenario, 0)
-            samples = [await session.reply(message, seed + place) for place, message in enumerate(WORDS[:replies])]
+            samples = [await session.reply([message], seed + place) for place, message in enumerate(WORDS[:replies])]
             session.close()
         made.load(params())  # the slot was given back
         return samples
@@ -66,7 +66,7 @@ def test_the_stream_is_what_came_in_and_what_was_sampled_and_nothing_is_encoded_
     samples, encoded = policy(trained)
     assert samples[0].incoming_ids.tolist() == opening(trained, SCENARIO)
     for sample, message in zip(samples[1:], WORDS[1:], strict=False):
-        assert sample.incoming_ids.tolist() == chat.encode_reply(trained, message)
+        assert sample.incoming_ids.tolist() == chat.encode_reply(trained, [message])
     stream, ours, sampled = [], [], []
     for sample in samples:
         assert sample.incoming_ids.dtype == sample.ids.dtype == np.int32
@@ -107,7 +107,7 @@ def test_a_whole_dialogue_with_random_weights_ends_as_a_breach_of_the_format(tra
     async def serve():
         async with engine_of() as made:
             table = Table(User(), None, format_outcome=-10.0)
-            return await play.play_all(PolicyAgent(made, trained), table, [SCENARIO] * 6, repeats=2, seed=1)
+            return await play.play_all(PolicyAgent(made, trained), table.episodes, [SCENARIO] * 6, repeats=2, seed=1)
 
     dialogues = asyncio.run(serve())
     assert {dialogue.end for dialogue in dialogues} <= {"truncated", "malformed"}

@@ -206,7 +206,7 @@ def serve(*bodies, **options):
         async with ChatClient("agent", Endpoint(url, "m", **options)) as client:
             scenario = Scenario("1", None, "", None, "Serve.")
             session = await RemoteAgent(client).open(scenario, 0)
-            return [await session.reply(Message("user", "Cold!"), seed) for seed, _ in enumerate(bodies)]
+            return [await session.reply([Message("user", "Cold!")], seed) for seed, _ in enumerate(bodies)]
 
     with Server(answer=in_turn(*bodies)) as server:
         return asyncio.run(run(server.url)), [entry.body for entry in server.log]

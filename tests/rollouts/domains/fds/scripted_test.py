@@ -84,7 +84,7 @@ def test_a_dialogue_alone_is_the_one_from_the_batch():
     async def alone():
         async with ChatClient("user", Endpoint("embedded", "embedded-user")) as user:
             table = Table(user, None)
-            return await play.play(ScriptedAgent("generous"), table, scenarios[3], index=0, seed=fold(0, 3))
+            return await play.play(ScriptedAgent("generous"), table.episodes, scenarios[3], index=0, seed=fold(0, 3))
 
     texts = [(said.messages[-1].content, said.text) for said in asyncio.run(alone()).turns]
     assert texts == [(said.messages[-1].content, said.text) for said in batch[3].turns]
@@ -127,9 +127,8 @@ def test_only_the_generous_may_leave_the_first_reply_at_listening_and_only_to_th
         for dialogue in embedded(style, deal(128), judged=False):
             only_listened = "Plan: listen." in dialogue.turns[0].text
             waited[style] += only_listened
-            assert not only_listened or dialogue.turns[0].messages[-1].content.startswith(
-                ("Listen.", "Hey you.", "Unbelievable.")
-            )
+            first = dialogue.turns[0].messages[-1].content
+            assert not only_listened or first.startswith(("Listen.", "Hey you.", "Unbelievable."))
     assert waited["never"] == waited["always"] == 0
     assert 3 <= waited["generous"] <= 12  # half of those who wait and listen, of some 16 blunt ones
 
@@ -140,7 +139,7 @@ def test_what_is_too_much_for_a_turn_is_done_in_the_next():
     scenario = next(scenario for scenario in generator.scenarios(0) if scenario.order.record)
     session, plans = HabitSession(habits, scenario, random.Random(0)), []
     for said in ("It was cold. You should know.", "[Sent Picture: cold] You should know.", "You should know."):
-        think = chat.parse(asyncio.run(session.reply(Message("user", said), 0)).text).think
+        think = chat.parse(asyncio.run(session.reply([Message("user", said)], 0)).text).think
         plans.append(think.rpartition("Plan: ")[2])
     assert plans == ["listen, ask.", "listen, explain, note.", "offer."]
 

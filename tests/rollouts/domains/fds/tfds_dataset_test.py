@@ -80,8 +80,8 @@ def test_tensorflow_is_needed_neither_to_write_nor_to_read(tmp_path):
     program = f"""
 import sys
 import tensorflow_datasets as tfds
-from cmpo import dataset
-dataset.SIZES["hard"] = {SMALL["hard"]}
+from rollouts.domains.fds import tfds_dataset
+tfds_dataset.SIZES["hard"] = {SMALL["hard"]}
 source = tfds.data_source("fds/hard", split="train", data_dir={str(tmp_path)!r})
 print(len(source), source[0]["id"], "tensorflow" in sys.modules)
 """

@@ -179,7 +179,7 @@ def test_the_distribution_is_what_the_generator_deals():
 def test_every_sentence_is_read_as_it_was_meant(level, voucher):
     async def talk(scenario, turns, seed):
         session = await OracleAgent(dict.fromkeys(CUSTOMERS, float(voucher))).open(scenario, seed)
-        replies = [(await session.reply(Message("user", "And?"), 0)).text for _ in range(turns)]
+        replies = [(await session.reply([Message("user", "And?")], 0)).text for _ in range(turns)]
         return [chat.parse(reply) for reply in replies]
 
     rng = random.Random(level)
@@ -213,7 +213,7 @@ def test_a_customer_of_another_gym_who_goes_on_is_asked_to_close():
 
     async def talk():
         session = await OracleAgent(dict.fromkeys(CUSTOMERS, 0.0)).open(scenario, 0)
-        return [(await session.reply(Message("user", "And?"), 0)).text for _ in range(8)]
+        return [(await session.reply([Message("user", "And?")], 0)).text for _ in range(8)]
 
     assert "nything else" in asyncio.run(talk())[-1]
 

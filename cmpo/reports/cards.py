@@ -1,0 +1,76 @@
+"""Dialogues as a page shows them."""
+
+import html
+import itertools
+import pathlib
+from collections.abc import Mapping, Sequence
+
+from cmpo.run.json_lines import read_lines
+from rollouts.domain import Domain
+
+_SHOWN = 6
+
+
+def draw_cards(domain: Domain, folder: pathlib.Path, step: int) -> str:
+    """Some dialogues of the newest transcripts in `folder`, as HTML; "" where there are none.
+
+    None that a restart left behind from beyond the run's present `step`.
+    """
+    there = sorted(path for path in folder.glob("step_*.jsonl") if int(path.stem.removeprefix("step_")) <= step)
+    if not there:
+        return ""
+    cards = "\n".join(_card(domain, dialogue) for dialogue in _choose(domain, read_lines(there[-1])))
+    heading = f"Dialogues of step {int(there[-1].stem.removeprefix('step_'))}"
+    return f"<h2>{heading}</h2>\n<div class=cards>{cards}</div>"
+
+
+def _choose(domain: Domain, dialogues: Sequence[Mapping]) -> list[Mapping]:
+    """A mix: what cost something, what did not, and what went wrong, in turn."""
+    kinds = {"cost": [], "none": [], "wrong": []}
+    for dialogue in dialogues:
+        wrong = dialogue["failure"] or dialogue["end"] in domain.breaches
+        kinds["wrong" if wrong else "cost" if any(dialogue["cost"].values()) else "none"].append(dialogue)
+    mixed = [dialogue for row in itertools.zip_longest(*kinds.values()) for dialogue in row if dialogue]
+    return mixed[:_SHOWN]
+
+
+def _card(domain: Domain, dialogue: Mapping) -> str:
+    if dialogue["failure"]:
+        outcome, tone = f"failed: {dialogue['failure']}", "bad"
+    else:
+        outcome, tone = domain.show_end(dialogue["end"], dialogue["outcome"])
+    name, lines = dialogue["task"]["id"], domain.show_task(dialogue["task"])
+    parts = [
+        f"<header><b>{_text(name)} #{dialogue['index']}</b> {_badge(outcome, tone)}<p class=muted>"
+        f"{'<br>'.join(map(_text, lines))}</p></header>"
+    ]
+    parts += [_turn(domain, turn) for turn in dialogue["turns"]]
+    if dialogue["last_words"]:
+        parts.append(f"<p class='bubble user'>{_text(dialogue['last_words'])}</p>")
+    if dialogue["failure_message"]:
+        parts.append(f"<p class=error>{_text(dialogue['failure_message'])}</p>")
+    return f"<article>{''.join(parts)}</article>"
+
+
+def _turn(domain: Domain, turn: Mapping) -> str:
+    shown = domain.show_turn(turn)
+    heard = "".join(f"<p class='bubble user'>{_text(message['content'])}</p>" for message in turn["messages"])
+    thought = f"<p class=think>{_text(shown.thought)}</p>" if shown.thought else ""
+    said = _text(shown.said) if shown.said else f"<code>{_text(turn.get('text', ''))}</code>"
+    badges = " ".join(_badge(*badge) for badge in shown.badges)
+    numbers = [f"reward {turn['process_reward']:.2f}"] if shown.remark else []
+    if turn["mean_logprob"] is not None:
+        numbers.append(f"{turn['tokens']} tokens, mean logprob {turn['mean_logprob']:.2f}")
+    remark = f"<br>{_text(shown.remark)}" if shown.remark else ""
+    return (
+        f"{heard}<div class='bubble agent'>{thought}<p>{said}</p></div>"
+        f"<p class=notes>{badges}<br>{' · '.join(numbers)}{remark}</p>"
+    )
+
+
+def _badge(text: str, tone: str) -> str:
+    return f"<span class='badge {tone}'>{_text(text)}</span>"
+
+
+def _text(value: str) -> str:
+    return html.escape(str(value))
