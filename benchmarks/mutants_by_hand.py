@@ -9,7 +9,7 @@ from benchmarks.mutations import Mutant
 LOOP, RUBRICS = "tests/cmpo/loop_test.py", "tests/rollouts/domains/fds/rubrics_test.py"
 ENGINE = "tests/rollouts/engine/engine_test.py::test_a_newcomer_takes_the_place_of_the_one_it_begins_like"
 STEP = "tests/cmpo/training/update_step_test.py::test_cmpo_update_is_the_gradient_of_the_whole_batch"
-RECORDS, ROLLOUT = "tests/cmpo/run/recorder_test.py", "tests/cmpo/training/collecting_test.py"
+RECORDS, COLLECTING = "tests/cmpo/run/recorder_test.py", "tests/cmpo/training/collecting_test.py"
 
 
 def _in(file: str, *mutants: tuple[str, ...]) -> tuple[Mutant, ...]:
@@ -42,7 +42,7 @@ HAND = (
         ("normalize", '"normalize", ', "", "the config's normalize is not passed on"),
         ("credit", '"credit", ', "", "the config's credit is not passed on"),
         ("discount", ', "discount")', ")", "the config's discount is not passed on"),
-        ("other-metric", 'record["voucher_rate"]', 'record["finish_rate"]', "another cost is held"),
+        ("other-metric", "record[name] for name", 'record["finish_rate"] for name', "another cost is held"),
         (
             "reference",
             "self.frozen, state.reference, rows",
@@ -74,12 +74,12 @@ HAND = (
         ("eval-temperature", ", temperature=config.eval.temperature", "", "evaluations explore"),
     ),
     *_in(
-        "cmpo/training/collecting.py",
+        "rollouts/domains/fds/domain.py",
         ("judge-weights", "config.judge.weights[name] for", "1.0 for", "all principles weigh the same"),
         ("format-outcome", "format_outcome=config.episode.format_outcome,", "", "a malformed turn costs nothing"),
-        ("farewell", "farewell=config.episode.farewell,", "", "nobody says goodbye", ROLLOUT),
-        ("max-turns", "max_turns=config.episode.max_turns,", "", "dialogues are as long as by default", ROLLOUT),
-        ("votes", "votes=config.judge.votes,\n        )\n", ")\n", "the judge is asked once", ROLLOUT),
+        ("farewell", "farewell=config.episode.farewell,", "", "nobody says goodbye", COLLECTING),
+        ("max-turns", "max_turns=config.episode.max_turns,", "", "dialogues are as long as by default", COLLECTING),
+        ("votes", "            votes=config.judge.votes,\n", "", "the judge is asked once", COLLECTING),
     ),
     *_in(
         "cmpo/run/recorder.py",
@@ -106,6 +106,29 @@ HAND = (
 _FILL = "what stands outside the mask is left out again further down"
 
 HARMLESS = {
+    (
+        "cmpo/training/update_step.py",
+        "- constrain=lambda x: jax.lax.with_sharding_constraint(x, split),",
+    ): "says where numbers lie, not which they are",
+    (
+        "cmpo/training/update_step.py",
+        '- donate_argnames=("params", "opt_state"),',
+    ): "saves memory, see tests/cmpo/training/memory_plan_test.py, and changes no number",
+    (
+        "cmpo/training/update_step.py",
+        "- metrics = jax.eval_shape(lambda: share(params, *_cut((rows, extras), 0))[1])\n"
+        "+ metrics = jax.eval_shape(lambda: share(params, *_cut((rows, extras), 1))[1])",
+    ): "only shapes are asked for, and all micro-batches have the same",
+    (
+        "cmpo/training/update_step.py",
+        "- mapped = jax.shard_map(loss, mesh=mesh, in_specs=(*(by_rows,) * 4, P()), out_specs=P(), check_vma=False)\n"
+        "+ mapped = jax.shard_map(loss, mesh=mesh, in_specs=(*(by_rows,) * 4, P()), out_specs=P(), )",
+    ): "has JAX check what is the same on every device, as it is",
+    (
+        "cmpo/training/collecting.py",
+        "- first = int(numbers[0]) * repeats if len(numbers) else 0\n"
+        "+ first = int(numbers[0]) * repeats if len(numbers) else 1",
+    ): "where there is no dialogue, none has a number",
     (
         "cmpo/advantage.py",
         "- outcome = jnp.where(turn_mask, jnp.expand_dims(outcome, 1), 0)\n"

@@ -25,23 +25,29 @@ _NEEDED = {  # where in the file, and what has to be there
     ("dialogues",): (list,),
 }
 _NEEDED_OF_SEED = {("seed",): (int,), ("scenarios",): (str,)}
-_NEEDED_OF_ROW = {("seed",): (int,), ("scenario",): (str,)}
+
+
+Needed = Mapping[tuple[str, ...], tuple[type, ...]]
+
+
+def needed(domain: Domain) -> tuple[Needed, Needed]:
+    """What a file of this domain must have, besides what every file has, and what each of its dialogues must."""
+    summary = {("summary", name, field): _NUMBER for name in domain.measures for field in ("mean", "std")}
+    values = {("values", name): _NUMBER for name in domain.measures}
+    return {**_NEEDED, **summary}, {("seed",): (int,), ("scenario",): (str,), **values}
 
 
 def read(path: str | pathlib.Path) -> dict[str, Any]:
     """A result. Raises OSError, or ValueError, naming the file, if it is none."""
     found = files.read_object(pathlib.Path(path))
-    lists = {"seeds": _NEEDED_OF_SEED, "dialogues": _NEEDED_OF_ROW}
     wrong = next(_wrong(found, _NEEDED), "")
     if not wrong:
-        names = domain_of(found).measures
-        summary = {("summary", name, field): _NUMBER for name in names for field in ("mean", "std")}
-        lists["dialogues"] = _NEEDED_OF_ROW | {("values", name): _NUMBER for name in names}
-        wrong = next(_wrong(found, summary), "")
-    wrong = wrong or next(
-        (f"{name}' {one}" for name, needed in lists.items() for row in found[name] for one in _wrong(row, needed)),
-        next((name for name in lists if not found[name]), ""),
-    )
+        summary, row = needed(domain_of(found))
+        lists = {"seeds": _NEEDED_OF_SEED, "dialogues": row}
+        wrong = next(_wrong(found, summary), "") or next(
+            (f"{name}' {one}" for name, fields in lists.items() for row in found[name] for one in _wrong(row, fields)),
+            next((name for name in lists if not found[name]), ""),
+        )
     since = found.get("since_training") or {}
     if not isinstance(since, Mapping) or not all(
         isinstance(x, Mapping) and {"run", "here"} <= {*x} for x in since.values()
@@ -57,8 +63,8 @@ def domain_of(found: Mapping[str, Any]) -> Domain:
     return domains.load(found["config"].get("domain", "fds"))
 
 
-def _wrong(tree: Any, needed: Mapping[tuple[str, ...], tuple[type, ...]]) -> Iterator[str]:
-    for names, types in needed.items():
+def _wrong(tree: Any, fields: Needed) -> Iterator[str]:
+    for names, types in fields.items():
         found = tree
         for name in names:
             found = found[name] if isinstance(found, Mapping) and name in found else _NOTHING

@@ -15,7 +15,7 @@ from cmpo.run import files
 from cmpo.run.json_lines import plain
 from cmpo.run.log import RunLog
 from cmpo.training import collecting
-from rollouts import chat
+from rollouts import chat, domains
 from rollouts.domains.fds import generator
 from rollouts.domains.fds.embedded import app as embedded
 from rollouts.domains.fds.scripted import ScriptedAgent
@@ -25,6 +25,7 @@ from tests.builders.runs import ROOT, full_disk, tiny
 
 TURN = chat.render(chat.Reply("hm", "Could you send me a photo of it?", "chat"))
 SECRET = "s3cret-key"
+FDS = domains.load("fds")
 
 
 class Server:
@@ -132,7 +133,7 @@ def test_scripted_agents_and_the_evaluators():
     for name in ("never", "always"):
         config = tiny(**{"eval.scenarios": 24})
         played = evaluate.evaluate(config, collecting.serving(ScriptedAgent(name)), seeds=1)
-        found[name] = measures.summarize([measures.row(*one) for one in played])
+        found[name] = measures.summarize(FDS, [measures.row(FDS, *one) for one in played])
     never, always = found["never"], found["always"]
     assert never["voucher_rate"]["mean"] == 0 and always["voucher_rate"]["mean"] > 0.9
     assert always["satisfaction"]["mean"] > never["satisfaction"]["mean"]
@@ -173,8 +174,8 @@ def test_the_result_says_with_what_it_was_measured_and_recomputes():
     assert found["prompts"] == generator.prompt_hashes() and found["step"] == 3
     assert [one["seed"] for one in found["seeds"]] == [1000, 1001]
     assert len({one["scenarios"] for one in found["seeds"]}) == 2
-    assert plain(measures.summarize(found["dialogues"])) == found["summary"]
-    assert plain(measures.by(found["dialogues"], "level")) == found["by_level"]
+    assert plain(measures.summarize(FDS, found["dialogues"])) == found["summary"]
+    assert plain(measures.by(FDS, found["dialogues"], "level")) == found["by_level"]
     assert set(found["by_demand"]) <= set(generator.DEMANDS)
     assert len(found["dialogues"]) == sum(found["ends"].values()) == 16
     assert all(row["evaluators"]["logic"]["reason"] for row in found["dialogues"])

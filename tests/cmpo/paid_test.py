@@ -164,9 +164,7 @@ def test_a_prompt_beyond_the_context_is_named_and_a_longer_context_takes_the_dem
     tmp_path, monkeypatch
 ):
     short = tiny(**{"model.context_length": 64})
-    with pytest.raises(
-        ValueError, match=r"config.model.context_length: the system prompt of scenario hard-train-0-\d+ has"
-    ):
+    with pytest.raises(ValueError, match=r"config.model.context_length: the opening of task hard-train-0-\d+ has"):
         main.train(short, tmp_path)
     made = (tmp_path / "demonstrations.jsonl").read_bytes()
     with pytest.raises(workdir.ConfigConflict, match="sft.dialogues is 8 there, 9 here"):

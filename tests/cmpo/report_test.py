@@ -165,7 +165,7 @@ def test_evaluations_by_other_rules_are_named_and_drawn_apart(run):
 
 def test_dialogues_are_a_mix_of_the_present_past(run):
     log = RunLog(run, COSTS)
-    plain, voucher = dialogue(turn(), outcome=4.0), dialogue(turn(voucher=True), outcome=2.0)
+    plain, voucher = dialogue(turn(), outcome=4.0), dialogue(turn(action="voucher"), outcome=2.0)
     broken = dialogue(turn(action=""), end="malformed")
     log.transcripts(4, [plain])
     log.transcripts(5, [plain] * 8 + [voucher, broken])

@@ -7,7 +7,10 @@ import operator
 import pytest
 
 from cmpo.evaluation import results
+from rollouts import domains
 from tests.builders.evaluations import evaluation
+
+SUMMARY, ROW = results.needed(domains.load("fds"))
 
 
 def test_a_result_comes_back_as_it_was_written(tmp_path):
@@ -24,7 +27,7 @@ def test_what_is_no_result_is_refused(tmp_path, text):
 
 @pytest.mark.parametrize(
     "names",
-    [*results._NEEDED, ("dialogues", 0), *(("dialogues", 0, *names) for names in results._NEEDED_OF_ROW)],
+    [*SUMMARY, ("dialogues", 0), *(("dialogues", 0, *names) for names in ROW)],
     ids=lambda names: ".".join(map(str, names)),
 )
 @pytest.mark.parametrize("lacks", [True, False])

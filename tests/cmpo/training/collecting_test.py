@@ -9,10 +9,10 @@ import pytest
 
 from cmpo.run.interrupt import Interrupted
 from cmpo.training import collecting
-from rollouts.domains.fds import generator, rubrics
+from rollouts.domains.fds import generator, rubrics, rules
 from rollouts.domains.fds.rubrics import PRINCIPLES
 from rollouts.seeds import fold
-from rollouts.types import DialogueError
+from rollouts.types import DialogueError, Message
 from tests.builders.runs import Terse, tiny
 
 SCENARIOS = [scenario for scenario, _ in zip(generator.scenarios(3), range(4), strict=False)]
@@ -179,3 +179,18 @@ def test_what_was_spent_is_told_by_endpoint(tmp_path):
     assert found["user_calls"] > 4 and found["judge_calls"] >= 4 and found["judge_cost"] == 0
     assert found["user_cost"] == pytest.approx(found["user_tokens"])
     assert (tmp_path / "spent" / "user-0.json").exists()
+
+
+def test_clients_have_the_configs_record_and_counts_of_their_own_process(tmp_path, monkeypatch):
+    monkeypatch.setattr(jax, "process_index", lambda: 1)
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    config = tiny(**{"endpoints.record": str(tmp_path / "record")})
+
+    async def ask():
+        clients = collecting.chat_clients(config, tmp_path)
+        async with clients["user"] as user:
+            prompt = generator.user_prompt(SCENARIOS[0])
+            return await user.chat([Message("system", prompt), Message("user", rules.BEGIN)], seed=0)
+
+    assert asyncio.run(ask())
+    assert list((tmp_path / "record").rglob("*.json")) and (tmp_path / "spent" / "user-1.json").exists()

@@ -213,6 +213,68 @@ def test_several_updates_are_one_record():
     second = {"loss": 4.0, "ratio_max": 3.0, "logprob_gap_max": 2.0, "updates_skipped": 1}
     found = {"loss": 2.5, "ratio_max": 3.0, "logprob_gap_max": 0.5, "updates_skipped": 1}
     assert update_step.summary([first, second]) == found
+    assert update_step.summary([second]) == second
+
+
+@pytest.mark.parametrize("part", ["loss", "gradient"])
+def test_an_update_is_skipped_if_but_one_of_loss_and_gradient_is_not_finite(part):
+    """A loss of nan with a gradient of 0, or of 0 with a gradient of nan."""
+
+    def share(logprobs, entropy, rows, extras, total):
+        nothing = jnp.sum(0 * logprobs, where=rows.mask)
+        loss = nothing + jnp.nan if part == "loss" else jnp.sqrt(nothing)
+        return loss, {"loss": loss}
+
+    mesh, before = mesh_of(1), fresh_state()
+    rows = sharding.rows(mesh, packing.pack(list(streams(0)), row_length=32, rows=8), 8)
+    update = step_of(mesh, share)
+    after, _, metrics = update(jax.tree.map(jnp.copy, before.params), before.opt_state, {}, rows, ())
+    assert np.isfinite(metrics["loss"]) == (part == "gradient")
+    assert np.isfinite(metrics["grad_norm"]) == (part == "loss") and metrics["updates_skipped"] == 1
+    chex.assert_trees_all_equal(after, before.params)
+
+
+def step_of(mesh, share):
+    return update_step.make_update(CONFIG, mesh, SGD, share, temperature=TEMPERATURE)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_the_entropy_on_record_is_the_mean_over_tokens_that_are_scored(count):
+    """Of 1 + 2 + 3 nats, on two devices; what stands outside the mask is no number."""
+    mask = np.arange(4).reshape(2, 1, 2) < count
+    rows = packing.pack(list(streams(0))[:1], row_length=16).replace(
+        mask=mask, sampled_logprobs=np.zeros((2, 1, 2), np.float32)
+    )
+    entropy, zeros = np.where(mask, np.arange(4).reshape(2, 1, 2) + 1.0, np.nan), np.zeros((2, 1, 2))
+    rows = jax.tree.map(lambda x: np.broadcast_to(x[0, 0], (2, 1, 2)) if x.shape != mask.shape else x, rows)
+    shares = {
+        update_step.sft_share: (),
+        update_step.cmpo_share(clip_low=0.2, clip_high=0.2, kl_weight=0.0): (zeros, zeros),
+    }
+    for share, extras in shares.items():
+        by_fsdp = jax.vmap(share, in_axes=(0, 0, 0, 0, None), axis_name="fsdp")
+        on_devices = jax.vmap(by_fsdp, in_axes=(0, 0, 0, 0, None), axis_name="data")
+        inputs = jax.tree.map(lambda x: jnp.asarray(x)[:, None], (zeros, entropy, rows, extras))
+        _, metrics = on_devices(*inputs, count)
+        np.testing.assert_allclose(metrics["entropy"], (count + 1) / 2)
+
+
+def test_tokens_of_an_older_policy_are_weighted_and_then_the_present_ones():
+    """Of three tokens, the present policy finds the first twice as likely, the second 8 times: more than the cap."""
+    rows = packing.Rows(
+        tokens=np.zeros((1, 3), np.int32),
+        positions=np.zeros((1, 3), np.int32),
+        segment_ids=np.ones((1, 3), np.int32),
+        mask=np.array([[True, True, False]]),
+        sampled_logprobs=-np.ones((1, 3), np.float32),
+        turns=np.zeros((1, 3), np.int32),
+    )
+    present = jnp.log(jnp.array([[2.0, 8.0, 1.0]])) - 1
+    after, advantages, metrics = update_step.corrected(rows, jnp.array([[1.0, -3.0, 5.0]]), present, cap=3.0)
+    np.testing.assert_allclose(advantages, [[2.0, -9.0, 0.0]], rtol=1e-6)
+    np.testing.assert_array_equal(after.sampled_logprobs, present)
+    chex.assert_trees_all_equal(after.mask, rows.mask)
+    assert metrics["importance_capped"] == 0.5
 
 
 def test_sft_loss_by_hand():
