@@ -17,8 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from cmpo.run.json_lines import read_lines
-from rollouts import chat
-from rollouts.domains.fds import generator
+from rollouts.domains.fds import generator, turn_format
 from rollouts.domains.fds.embedded import latent, oracle, reading
 from rollouts.domains.fds.scenario import DEMANDS, Order, Persona, Scenario
 
@@ -54,7 +53,7 @@ def replay(row: dict) -> Replayed:
         if not turn["action"]:
             break
         issued = "this turn" if turn["action"] == "voucher" else "no" if issued == "no" else "earlier"
-        response = chat.clean_response(turn["response"])
+        response = turn_format.clean_response(turn["response"])
         happened = reading.read_reply(response, said, case, issued)
         said.append(response)
         events.update(happened)

@@ -17,7 +17,7 @@ from cmpo.training import collecting, demonstrations
 from configs import fds as configs
 from models import tokenizer as tokenizers
 from rollouts import chat
-from rollouts.domains.fds import generator, released
+from rollouts.domains.fds import generator, released, turn_format
 from rollouts.domains.fds.scenario import DEMANDS
 from rollouts.domains.fds.scripted import ScriptedAgent
 from rollouts.types import Message
@@ -48,7 +48,7 @@ def check(path: pathlib.Path, difficulty: str) -> bool:
         ids = chat.encode_opening(tokenizer, [system, Message("user", dialogue.turns[0].messages[-1].content)])
         prompts.append(len(ids))
         faithful += dialogue.task.agent_prompt.strip() in tokenizer.decode(ids)
-        demonstrations.encode(tokenizer, demonstrations.from_dialogue(dialogue))
+        demonstrations.encode(tokenizer, turn_format, demonstrations.from_dialogue(dialogue))
     rendered = time.perf_counter() - started - loaded - played
 
     found = card.card(scenarios)

@@ -17,6 +17,7 @@ from cmpo.run.workdir import claim, progress
 from cmpo.training import build, collecting, demonstrations, memory_plan, model_source, tasks
 from cmpo.training.prefetch import Ahead
 from cmpo.training.trainer import Trainer
+from rollouts import domains
 
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Only say what the run would take on each device, and whether it fits.")
 _DEVICES = flags.DEFINE_string(
@@ -35,7 +36,7 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> TrainState | None:
     weights = model_source.source(config, workdir)
     build.check_settings(config, weights)
     if config.sft.path and not progress(workdir)[1]:
-        demonstrations.read(config.sft.path)
+        demonstrations.read(domains.load(config.domain).turn_format, config.sft.path)
     source = tasks.open_source(config)
     clients = collecting.chat_clients(config, workdir)
     sft_steps, last = config.train.sft_steps, config.train.sft_steps + config.train.rl_steps

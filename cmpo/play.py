@@ -19,9 +19,9 @@ from cmpo.cli import agents, command
 from cmpo.evaluation.summary import summarize_batch
 from cmpo.run.log import RunLog
 from cmpo.training import collecting, tasks
-from rollouts import chat, domains, play
+from rollouts import domains, play
 from rollouts.domain import Domain
-from rollouts.domains.fds import rubrics, rules
+from rollouts.domains.fds import rubrics, rules, turn_format
 from rollouts.domains.fds.scenario import Scenario
 from rollouts.seeds import fold
 from rollouts.types import Dialogue, DialogueError, Message, Sample
@@ -45,7 +45,7 @@ class Keyboard:
     def line(self, prompt: str) -> str:
         """The next line that says something. Raises DialogueError("left") if there is none."""
         try:
-            while not (text := chat.clean(self._read(prompt))):
+            while not (text := turn_format.clean_response(self._read(prompt))):
                 pass
         except (EOFError, KeyboardInterrupt):
             raise DialogueError("left", "the person at the keyboard left") from None
@@ -94,7 +94,7 @@ class Serving:
             else:
                 break
         self._turns, self._voucher = self._turns + 1, self._voucher or gives
-        return Sample(chat.render(chat.Reply("", words, "voucher" if gives else "chat")))
+        return Sample(turn_format.render(turn_format.Reply("", words, "voucher" if gives else "chat")))
 
     def close(self) -> None:
         """Nothing is held."""

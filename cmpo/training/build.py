@@ -27,7 +27,6 @@ from models.tokenizer import Tokenizer
 from rollouts import domains
 from rollouts.agents.policy import check_prompts
 from rollouts.domain import TaskSource
-from rollouts.engine import grammar
 from rollouts.engine.engine import Engine
 from rollouts.engine.sampling import Sampling
 from rollouts.seeds import fold
@@ -87,15 +86,15 @@ def prepare(
       ValueError: if a file of demonstrations is none, or the opening of a task does not fit in the context.
       Interrupted, RolloutsFailed, BudgetReached, ReplayMiss: of `collecting.collect`; what was played is kept.
     """
-    conversations = []
+    conversations, turn_format = [], domains.load(config.domain).turn_format
     if config.train.sft_steps or not weights:
         path = workdir / "demonstrations.jsonl"
         begun = processes.once(lambda: bool(progress(workdir)[1]))
         if config.sft.path and not begun:
-            processes.once(lambda: demonstrations.write(path, demonstrations.read(config.sft.path)))
+            processes.once(lambda: demonstrations.write(path, demonstrations.read(turn_format, config.sft.path)))
         elif not processes.once(path.exists):
             _play_demonstrations(config, workdir, path, tasks, clients, stopping)
-        conversations = demonstrations.read(path)
+        conversations = demonstrations.read(turn_format, path)
     processes.once(lambda: _settle(config, workdir, conversations, weights))
     tokenizer = tokenizers.load(workdir / "tokenizer")
     dealt = min(_CHECKED, config.train.rl_steps * config.train.scenarios_per_step)
@@ -182,7 +181,9 @@ def engine(
     **changes,
 ) -> Engine:
     """The sampler, without weights yet; `changes` replace options of config.engine. `turn_taking`: see `Engine`."""
-    rules = grammar.turn_format(tokenizer, model.vocab_size) if config.engine.grammar else None
+    rules = (
+        domains.load(config.domain).turn_format.grammar(tokenizer, model.vocab_size) if config.engine.grammar else None
+    )
     return Engine(
         dataclasses.replace(model, lora_rank=0),
         tokenizer.im_end,

@@ -219,11 +219,11 @@ def chat_clients(config: ConfigDict, workdir: pathlib.Path | None = None) -> dic
     if config.judge.votes < 1:
         raise ValueError(f"config.judge.votes: expected 1 or more, got {config.judge.votes}")
     here = {"process": jax.process_index(), "processes": jax.process_count()}
-    clients = {}
-    for name in domains.load(config.domain).endpoints:
+    clients, domain = {}, domains.load(config.domain)
+    for name in domain.endpoints:
         asked = endpoint(config[name])
         meter = Meter(name, asked, workdir and workdir / "spent", **here)
-        clients[name] = ChatClient(name, asked, meter=meter, **config.endpoints)
+        clients[name] = ChatClient(name, asked, meter=meter, embedded=domain.embedded, **config.endpoints)
     return clients
 
 

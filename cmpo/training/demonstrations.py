@@ -12,7 +12,7 @@ from cmpo.run import files
 from cmpo.training.packing import Stream
 from models.tokenizer import Tokenizer
 from rollouts import chat
-from rollouts.domains.fds import rules
+from rollouts.domain import TurnFormat
 from rollouts.types import Dialogue, Message
 
 Conversation = list[Message]
@@ -38,7 +38,7 @@ def write(path: pathlib.Path, conversations: Iterable[Conversation]) -> None:
     files.replace(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
 
 
-def read(path: str | pathlib.Path) -> list[Conversation]:
+def read(turn_format: TurnFormat, path: str | pathlib.Path) -> list[Conversation]:
     """Reads what `write` writes, which is the authors' format, and what others write in it (docs/data.md).
 
     Raises FileNotFoundError, or ValueError naming the line that is no conversation: system, then user and assistant
@@ -50,7 +50,7 @@ def read(path: str | pathlib.Path) -> list[Conversation]:
     conversations = []
     for number, line in files.read_lines(path):
         try:
-            conversations.append(_conversation(files.parse_object(line)))
+            conversations.append(_conversation(turn_format, files.parse_object(line)))
         except ValueError as error:
             reason = f"{error!s:.500}"
             raise ValueError(f"config.sft.path: line {number} of {str(path)!r} is no conversation: {reason}") from None
@@ -59,7 +59,7 @@ def read(path: str | pathlib.Path) -> list[Conversation]:
     return conversations
 
 
-def _conversation(line: Mapping[str, Any]) -> Conversation:
+def _conversation(turn_format: TurnFormat, line: Mapping[str, Any]) -> Conversation:
     _refuse({name: line[name] for name in _OF_A_LINE if name in line}, "")
     found = line.get("messages")
     if not isinstance(found, list):
@@ -70,9 +70,9 @@ def _conversation(line: Mapping[str, Any]) -> Conversation:
         raise ValueError(f"expected the roles system, user, assistant, user, …, got {roles!r:.300}")
     for number, message in enumerate(conversation[2::2], start=1):
         try:
-            chat.parse(message.content)
-        except chat.MalformedTurn as error:
-            raise ValueError(f"messages.{2 * number}.content: MalformedTurn: {error}") from None
+            turn_format.parse(message.content)
+        except ValueError as error:
+            raise ValueError(f"messages.{2 * number}.content: {type(error).__name__}: {error}") from None
     return conversation
 
 
@@ -117,16 +117,22 @@ def _shown(found: Mapping[str, Any], name: str) -> str:
     return f"{found[name]!r:.100}" if name in found else "none"
 
 
-def encode(tokenizer: Tokenizer, conversation: Sequence[Message], room: float = math.inf) -> Stream:
+def encode(
+    tokenizer: Tokenizer, turn_format: TurnFormat, conversation: Sequence[Message], room: float = math.inf
+) -> Stream:
     """Renders a conversation as the stream that sampling it would have made; the mask is on what the agent wrote.
 
     As there, it ends before a turn that would not fit in `room` tokens; the stream is empty if that is the first one.
     """
+
+    def heard(message: Message) -> Message:
+        return Message(message.role, turn_format.hear(message.content))
+
     tokens, mask = [], []
-    incoming = chat.encode_opening(tokenizer, [*conversation[:1], _heard(conversation[1])])
+    incoming = chat.encode_opening(tokenizer, [*conversation[:1], heard(conversation[1])])
     for user, assistant in zip(conversation[1::2], conversation[2::2], strict=True):
         if tokens:
-            incoming = chat.encode_reply(tokenizer, [_heard(user)])
+            incoming = chat.encode_reply(tokenizer, [heard(user)])
         written = [*tokenizer.encode(assistant.content), tokenizer.im_end]
         if len(tokens) + len(incoming) + len(written) > room:
             break
@@ -139,7 +145,3 @@ def encode(tokenizer: Tokenizer, conversation: Sequence[Message], room: float = 
         logprobs=np.zeros(count, np.float32),
         turns=np.zeros(count, np.int32),
     )
-
-
-def _heard(message: Message) -> Message:
-    return Message(message.role, rules.without_marks(message.content))

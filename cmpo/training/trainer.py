@@ -95,7 +95,8 @@ class Trainer:
         Without any, phase 1 has no steps.
         """
         room = self.config.model.context_length
-        streams = [demonstrations.encode(self.tokenizer, conversation, room) for conversation in conversations]
+        encode = functools.partial(demonstrations.encode, self.tokenizer, self.domain.turn_format, room=room)
+        streams = list(map(encode, conversations))
         cut = sum(
             np.sum(stream.tokens == self.tokenizer.im_end) < len(conversation)
             for stream, conversation in zip(streams, conversations, strict=True)

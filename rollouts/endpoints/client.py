@@ -31,11 +31,18 @@ class ChatClient:
     answer, is asked again with another seed.
 
     `record` and `replay` are directories, see `rollouts.endpoints.recording`; a replay opens no connection and needs no
-    key.
+    key. `embedded` gives the ASGI app that answers where the URL is "embedded".
     """
 
     def __init__(
-        self, name: str, endpoint: Endpoint, *, record: str = "", replay: str = "", meter: Meter | None = None
+        self,
+        name: str,
+        endpoint: Endpoint,
+        *,
+        record: str = "",
+        replay: str = "",
+        meter: Meter | None = None,
+        embedded: Callable[[], Any] = lambda: None,
     ):
         if record and replay:
             raise ValueError("config.endpoints: expected record or replay, got both")
@@ -43,7 +50,7 @@ class ChatClient:
             check(name, endpoint)
         self._name, self._endpoint = name, endpoint
         self._recorded, self._replayed = record and Recording(record), replay and Recording(replay)
-        self._replicas = Replicas(name, endpoint)
+        self._replicas = Replicas(name, endpoint, embedded)
         self._requests, self._tokens = Window(endpoint.requests_per_minute), Window(endpoint.tokens_per_minute)
         self.meter = meter or Meter(name, endpoint)
         self._memory: Memory | None = None

@@ -5,6 +5,8 @@ import datetime
 import os
 import re
 import time
+from collections.abc import Callable
+from typing import Any
 
 import httpx
 
@@ -58,8 +60,8 @@ class Failure(DialogueError):
 class Replicas:
     """The servers of config.{name}; an async context manager that may be entered again, its circuits stay."""
 
-    def __init__(self, name: str, endpoint: Endpoint):
-        self._name, self._endpoint = name, endpoint
+    def __init__(self, name: str, endpoint: Endpoint, embedded: Callable[[], Any]):
+        self._name, self._endpoint, self._embedded = name, endpoint, embedded
         self._key = os.environ.get(endpoint.api_key_env, "") if endpoint.api_key_env else ""
         self._all = [Replica(url, Breaker(endpoint.breaker_failures, endpoint.breaker_rest)) for url in urls(endpoint)]
 
@@ -74,9 +76,7 @@ class Replicas:
     def _connect(self) -> httpx.AsyncClient:
         endpoint, mounts = self._endpoint, {}
         if endpoint.url == EMBEDDED:
-            from rollouts.domains.fds.embedded.app import app  # imported where it is used: real endpoints need no gym
-
-            transport = httpx.ASGITransport(app=app)
+            transport = httpx.ASGITransport(app=self._embedded())
         else:
             count = endpoint.concurrency
             limits = httpx.Limits(max_connections=count, max_keepalive_connections=count)

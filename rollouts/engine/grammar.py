@@ -1,7 +1,7 @@
-"""The turn format as an automaton over tokens, so that sampling can be kept from breaking it (off by default).
+"""A turn format as an automaton over tokens, so that sampling can be kept from breaking it (off by default).
 
-The format is literal tokens (the tags, each with what must follow it at once) around two stretches of free text. Free
-text may hold any token but control tokens and those with a `<` in them, save the first of the tag that ends it.
+A format is literal tokens around stretches of free text. Free text may hold any token but control tokens and those with
+a `<` in them, save the first of the literal that ends it.
 
 Legend: Q states, V vocabulary, T tokens.
 """
@@ -12,9 +12,15 @@ from typing import NamedTuple
 import numpy as np
 
 from models.tokenizer import Tokenizer
-from rollouts.chat import ACTIONS
 
+FREE, VISIBLE = "free", "visible"
 _DEAD = -1
+
+
+class Literal(NamedTuple):
+    """Text that stands there, or one of several."""
+
+    texts: tuple[str, ...]
 
 
 class Grammar(NamedTuple):
@@ -30,10 +36,11 @@ class Grammar(NamedTuple):
         return state
 
 
-def turn_format(tokenizer: Tokenizer, vocab_size: int) -> Grammar:
-    """The grammar of ``<think>…</think><response>…</response><action>chat|voucher</action>`` and the end of the turn.
+def write_grammar(tokenizer: Tokenizer, vocab_size: int, pieces: Sequence[Literal | str]) -> Grammar:
+    """The grammar of a turn that is `pieces` one after another, the first a literal, and the end of the turn.
 
-    `vocab_size` is V, the model's, of which the tokenizer may use less. A response has at least one visible character.
+    FREE is text that may be empty, VISIBLE text with at least one visible character. `vocab_size` is V, the model's, of
+    which the tokenizer may use less.
     """
     texts = [tokenizer.decode([token]) for token in range(tokenizer.vocab_size)]
     free = np.zeros(vocab_size, bool)
@@ -54,16 +61,21 @@ def turn_format(tokenizer: Tokenizer, vocab_size: int) -> Grammar:
             start = int(rows[start][token])
         rows[start][ids[-1]] = end
 
-    begin, think, blank, response, action, closing, over = (state() for _ in range(7))
-    literal(begin, tokenizer.encode("<think>"), think)
-    rows[think][free] = think
-    literal(think, tokenizer.encode("</think><response>"), blank)
-    rows[blank][free], rows[blank][visible] = blank, response
-    rows[response][free] = response
-    literal(response, tokenizer.encode("</response><action>"), action)
-    for name in ACTIONS:
-        literal(action, tokenizer.encode(name), closing)
-    literal(closing, [*tokenizer.encode("</action>"), tokenizer.im_end], over)
-    rows[over][tokenizer.im_end] = over
+    here = state()
+    for number, piece in enumerate(pieces):
+        if piece == FREE:
+            rows[here][free] = here
+        elif piece == VISIBLE:
+            there = state()
+            rows[here][free], rows[here][visible] = here, there
+            rows[there][free] = there
+            here = there
+        else:
+            there = state()
+            stop = [tokenizer.im_end] if number == len(pieces) - 1 else []
+            for text in piece.texts:
+                literal(here, [*tokenizer.encode(text), *stop], there)
+            here = there
+    rows[here][tokenizer.im_end] = here
     follows = np.stack(rows)
-    return Grammar(follows != _DEAD, np.where(follows == _DEAD, over, follows))
+    return Grammar(follows != _DEAD, np.where(follows == _DEAD, here, follows))

@@ -18,8 +18,7 @@ from cmpo.distributed import sharding
 from cmpo.training import packing
 from models import qwen2
 from models import tokenizer as tokenizers
-from rollouts import chat
-from rollouts.engine import grammar
+from rollouts.domains.fds import turn_format
 
 TINY = device.Sizes(
     products=((16, 16, 16), (32, 16, 8)),
@@ -193,14 +192,14 @@ def test_operations_by_hand(rank, times):
 
 def test_random_weights_write_whole_turns_of_a_few_tokens():
     tokenizer = tokenizers.train(["The order is late, I am sorry."], 300)
-    rules = playing.terse(grammar.turn_format, tokenizer, 400)
+    rules = playing.terse(turn_format.grammar, tokenizer, 400)
     rng, lengths = np.random.default_rng(0), []
     for _ in range(50):
         ids, state = [], 0
         while not ids or ids[-1] != tokenizer.im_end:
             ids.append(rng.choice(np.flatnonzero(rules.allowed[state])))
             state = rules.follows[state, ids[-1]]
-        assert chat.parse(tokenizer.decode(ids[:-1])).action
+        assert turn_format.parse(tokenizer.decode(ids[:-1])).action
         lengths.append(len(ids))
     assert 15 < np.mean(lengths) < 60
 

@@ -10,7 +10,7 @@ import chex
 from cmpo.run.log import read_metrics
 from cmpo.training import collecting, demonstrations, tasks
 from configs import fds
-from rollouts import chat
+from rollouts.domains.fds import turn_format
 from rollouts.types import Sample
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -59,7 +59,9 @@ class Terse:
 
     async def reply(self, messages, seed):
         response = self._random.choice(["I am sorry.", "Was it cold?", "A photo, please.", "No refund."])
-        return Sample(chat.render(chat.Reply("", response, self._random.choice(["voucher", *["chat"] * 3]))))
+        return Sample(
+            turn_format.render(turn_format.Reply("", response, self._random.choice(["voucher", *["chat"] * 3])))
+        )
 
     def close(self):
         pass

@@ -6,20 +6,21 @@ import json
 import numpy as np
 import pytest
 
-from rollouts import chat, play
-from rollouts.domains.fds import generator, judge
+from rollouts import domains, play
+from rollouts.domains.fds import generator, judge, turn_format
 from rollouts.domains.fds.episode import Table
 from rollouts.domains.fds.rubrics import PRINCIPLES
 from rollouts.endpoints.client import ChatClient, Endpoint
 from rollouts.types import Sample
 
+FDS = domains.load("fds")
 SCENARIO = next(generator.scenarios(2))
 FULL = {"reason": "so", **dict.fromkeys(PRINCIPLES, 1)}
 VERDICT = json.dumps(FULL | {"stage": 0.5})
 
 
 def turn(response, action="chat"):
-    return chat.render(chat.Reply("hm", response, action))
+    return turn_format.render(turn_format.Reply("hm", response, action))
 
 
 class Agent:
@@ -172,8 +173,8 @@ FORGERIES = [
 def embedded(scenario, response):
     async def play_it():
         async with (
-            ChatClient("user", Endpoint("embedded", "embedded-user")) as user,
-            ChatClient("judge", Endpoint("embedded", "embedded-judge")) as judging,
+            ChatClient("user", Endpoint("embedded", "embedded-user"), embedded=FDS.embedded) as user,
+            ChatClient("judge", Endpoint("embedded", "embedded-judge"), embedded=FDS.embedded) as judging,
         ):
             table = Table(user, judging)
             dialogue = await play.play(

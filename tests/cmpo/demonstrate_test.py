@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from cmpo import demonstrate
 from cmpo.training import demonstrations
 from configs import fds as configs
+from rollouts.domains.fds import turn_format
 from tests.builders import commands, dialogues
 
 
@@ -71,7 +72,7 @@ def test_the_command_writes_what_phase_1_reads(tmp_path):
     arguments = ["--config=configs/fds.py", "--agent=oracle", "--scenarios=40", "--repeats=2", f"--out={out}"]
     done = commands.run("cmpo.demonstrate", *arguments)
     assert done.returncode == 0, done.stderr
-    conversations = demonstrations.read(out)
+    conversations = demonstrations.read(turn_format, out)
     granted = [any("<action>voucher" in message.content for message in talk) for talk in conversations]
     assert 25 < len(conversations) <= 40 and 0 < np.mean(granted) <= 0.3
     assert f"kept: {len(conversations)} dialogues" in done.stdout

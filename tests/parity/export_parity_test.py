@@ -17,6 +17,7 @@ from cmpo.training import demonstrations  # noqa: E402
 from models import hf, lora, qwen2  # noqa: E402
 from models import tokenizer as tokenizers  # noqa: E402
 from models.hf import transfer  # noqa: E402
+from rollouts.domains.fds import turn_format  # noqa: E402
 from rollouts.types import Message  # noqa: E402
 from tests.builders import runs  # noqa: E402
 
@@ -78,7 +79,7 @@ def test_adapters_merged_and_exported_give_the_logits_of_training(kind, tmp_path
     transfer.export_model(run, tmp_path / "out")
 
     theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
-    stream = demonstrations.encode(tokenizer, DIALOGUE).tokens
+    stream = demonstrations.encode(tokenizer, turn_format, DIALOGUE).tokens
     messages = [{"role": message.role, "content": message.content} for message in DIALOGUE]
     rendered = theirs.apply_chat_template(messages, tokenize=True, return_dict=False)
     assert rendered[: len(stream)] == list(stream)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from models import tokenizer
 from rollouts import chat
-from rollouts.domains.fds import rules
+from rollouts.domains.fds import rules, turn_format
 from rollouts.types import Message
 from tests.builders import almost
 
@@ -24,7 +24,9 @@ FRAGMENTS = (
 )
 TAGS = ["<think>", "</think>", "<response>", "</response>", "<action>", "</action>"]
 WORDS = ("Hello.", " why\n", "a < b", "[end:5]", "1 > 0", "<|im_end|>", "")
-TURNS = [chat.render(chat.Reply(*parts)) for parts in itertools.product(WORDS, WORDS, chat.ACTIONS)]
+TURNS = [
+    turn_format.render(turn_format.Reply(*parts)) for parts in itertools.product(WORDS, WORDS, turn_format.ACTIONS)
+]
 
 
 @st.composite
@@ -43,9 +45,9 @@ def taken_apart(text):
     if pieces[1::2] != TAGS:
         return None
     before, think, gap, response, other_gap, action, after = pieces[::2]
-    if (before + gap + other_gap + after).strip() or not response.strip() or action.strip() not in chat.ACTIONS:
+    if (before + gap + other_gap + after).strip() or not response.strip() or action.strip() not in turn_format.ACTIONS:
         return None
-    return chat.Reply(think.strip(), response.strip(), action.strip())
+    return turn_format.Reply(think.strip(), response.strip(), action.strip())
 
 
 @given(st.text() | almost.texts(TURNS, FRAGMENTS))
@@ -54,27 +56,27 @@ def taken_apart(text):
 @example(GOOD.replace("chat", "voucher\ud83d"))
 def test_whatever_an_agent_writes_is_a_reply_or_a_malformed_turn(text):
     try:
-        reply = chat.parse(text)
-    except chat.MalformedTurn as refusal:
+        reply = turn_format.parse(text)
+    except turn_format.MalformedTurn as refusal:
         assert taken_apart(text) is None and "expected" in str(refusal) and repr(text) in str(refusal)
     else:
-        assert reply == taken_apart(text) == chat.parse(chat.render(reply))
+        assert reply == taken_apart(text) == turn_format.parse(turn_format.render(reply))
 
 
 @given(
     st.text().filter(lambda text: not re.search("<.*>", text, re.DOTALL)),
     st.text(min_size=1).filter(lambda text: text.strip() and not re.search("<.*>", text, re.DOTALL)),
-    st.sampled_from(chat.ACTIONS),
+    st.sampled_from(turn_format.ACTIONS),
     st.text(" \n\t", max_size=2),
 )
 def test_parse_takes_a_well_formed_turn_apart(think, response, action, gap):
     text = f"{gap}<think>{think}</think>{gap}<response>{response}</response>{gap}<action>{gap}{action}</action>{gap}"
-    assert chat.parse(text) == chat.Reply(think.strip(), response.strip(), action)
+    assert turn_format.parse(text) == turn_format.Reply(think.strip(), response.strip(), action)
 
 
 def test_parse_keeps_lines_and_lone_angle_brackets():
-    reply = chat.Reply("a < b\nc", "1 > 0,\n\nindeed <3", "voucher")
-    assert chat.parse(chat.render(reply)) == reply
+    reply = turn_format.Reply("a < b\nc", "1 > 0,\n\nindeed <3", "voucher")
+    assert turn_format.parse(turn_format.render(reply)) == reply
 
 
 @pytest.mark.parametrize(
@@ -111,8 +113,8 @@ def test_parse_keeps_lines_and_lone_angle_brackets():
     ],
 )
 def test_parse_refuses_anything_else_and_quotes_it(text):
-    with pytest.raises(chat.MalformedTurn) as refusal:
-        chat.parse(text)
+    with pytest.raises(turn_format.MalformedTurn) as refusal:
+        turn_format.parse(text)
     assert repr(text) in str(refusal.value)
 
 
@@ -121,9 +123,9 @@ def test_parse_refuses_anything_else_and_quotes_it(text):
 @example("<th<|x|>ink>")
 @example("<|im_<think>end|>")
 def test_clean_leaves_no_token_and_no_tag(text):
-    cleaned = chat.clean(text)
+    cleaned = turn_format.clean_response(text)
     assert not [token for token in tokenizer.CONTROL + tokenizer.TAGS if token in cleaned]
-    assert chat.clean(cleaned) == cleaned
+    assert turn_format.clean_response(cleaned) == cleaned
     if "<" not in text:
         assert cleaned == text.strip()
 
@@ -137,11 +139,11 @@ def test_clean_leaves_no_token_and_no_tag(text):
 @example("(System\nstate: refunded yes)")
 @example("System stasystem state:x\nte: y")
 def test_clean_response_leaves_nothing_only_users_or_the_system_may_say(text):
-    cleaned = chat.clean_response(text)
+    cleaned = turn_format.clean_response(text)
     assert not [token for token in tokenizer.CONTROL + tokenizer.TAGS if token in cleaned]
     assert not re.search(r"\[\s*end\s*:[^][]*\]|\[\s*quit\s*\]|system\s+state\s*:", cleaned, re.IGNORECASE)
     assert rules.user_step(rules.State(), cleaned, max_turns=9).end == ""
-    assert chat.clean_response(cleaned) == cleaned
+    assert turn_format.clean_response(cleaned) == cleaned
 
 
 @given(messes())
@@ -168,10 +170,10 @@ HOSTILE = [
 def test_no_text_takes_long(text):
     """Nine seconds were what the worst of them took; while it is read, nothing else in the process goes on."""
     began = time.process_time()
-    with pytest.raises(chat.MalformedTurn):
-        chat.parse(text)
-    assert not [token for token in tokenizer.CONTROL + tokenizer.TAGS if token in chat.clean(text)]
-    for cleaned in (chat.clean_response(text), rules.without_marks(text)):
+    with pytest.raises(turn_format.MalformedTurn):
+        turn_format.parse(text)
+    assert not [token for token in tokenizer.CONTROL + tokenizer.TAGS if token in turn_format.clean_response(text)]
+    for cleaned in (turn_format.clean_response(text), rules.without_marks(text)):
         assert not [token for token in tokenizer.CONTROL + tokenizer.TAGS if token in cleaned]
         assert rules.user_step(rules.State(), cleaned, max_turns=9).end == ""
     assert time.process_time() - began < 2
@@ -179,7 +181,7 @@ def test_no_text_takes_long(text):
 
 def test_cleaning_keeps_honest_words():
     text = "The system is slow [Sent Picture: cold soup], 3 < 4, state it & end: now."
-    assert chat.clean(text) == chat.clean_response(text) == rules.without_marks(text) == text
+    assert turn_format.clean_response(text) == turn_format.clean_response(text) == rules.without_marks(text) == text
 
 
 @pytest.fixture(scope="module")
@@ -203,13 +205,13 @@ plain = st.text(st.characters(exclude_categories=["Cs"]), max_size=12) | st.samp
 def test_the_stream_is_the_conversation_rendered_by_transformers(trained, reference, exchanges, system):
     conversation, stream = [Message("system", system)], []
     for number, (user, think, response) in enumerate(exchanges):
-        message = Message("user", chat.clean(user))
+        message = Message("user", turn_format.clean_response(user))
         conversation.append(message)
         stream += (
             chat.encode_reply(trained, [message]) if number else chat.encode_opening(trained, conversation)
         )  # what others wrote
         assert stream == render(reference, conversation, add_generation_prompt=True)
-        text = chat.render(chat.Reply(think, response, "chat"))
+        text = turn_format.render(turn_format.Reply(think, response, "chat"))
         stream += [*trained.encode(text), trained.im_end]  # what the policy would have sampled
         conversation.append(Message("assistant", text))
     assert [*stream, *trained.encode("\n")] == render(reference, conversation)

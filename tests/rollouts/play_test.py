@@ -7,8 +7,8 @@ import json
 
 import pytest
 
-from rollouts import chat, play
-from rollouts.domains.fds import generator, rubrics
+from rollouts import play
+from rollouts.domains.fds import generator, rubrics, turn_format
 from rollouts.domains.fds.episode import Table
 from rollouts.endpoints.client import BudgetReached, ChatClient, Endpoint
 from rollouts.seeds import fold
@@ -22,7 +22,7 @@ VERDICT = json.dumps({"persona": 1, "stage": 0.5, "quality": 0, "rules": 1, "rea
 
 
 def turn(response, action="chat"):
-    return chat.render(chat.Reply("hm", response, action))
+    return turn_format.render(turn_format.Reply("hm", response, action))
 
 
 class Agent:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rollouts.domain import Episodes, Measure, Shown, TaskSource
-from rollouts.domains.fds import generator, rules
+from rollouts.domains.fds import generator, rules, turn_format
 from rollouts.domains.fds import judge as judging
 from rollouts.domains.fds.embedded import oracle
 from rollouts.domains.fds.episode import Table
@@ -23,6 +23,7 @@ class Fds:
     """Disputes about food deliveries: customers to satisfy, vouchers to be sparing with."""
 
     costs = rules.COSTS
+    turn_format = turn_format
     endpoints = ("user", "judge")
     breaches = rules.FORMAT_ERRORS
     objective = "satisfaction"
@@ -80,6 +81,12 @@ class Fds:
         if name == "oracle":
             return oracle_agent(config, config.pid.target)
         return ScriptedAgent(name or "generous")
+
+    def embedded(self) -> Any:
+        """See Domain."""
+        from rollouts.domains.fds.embedded.app import app  # real endpoints need no gym
+
+        return app
 
     def show_task(self, description: Mapping[str, Any]) -> list[str]:
         """See Domain."""

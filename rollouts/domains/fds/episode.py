@@ -5,9 +5,8 @@ import dataclasses
 import functools
 from collections.abc import Mapping
 
-from rollouts import chat
 from rollouts.domain import Closing, Effect, Episodes
-from rollouts.domains.fds import generator, judge, rubrics, rules
+from rollouts.domains.fds import generator, judge, rubrics, rules, turn_format
 from rollouts.domains.fds.rubrics import PRINCIPLES
 from rollouts.domains.fds.scenario import Scenario
 from rollouts.play import Chat
@@ -71,7 +70,7 @@ class CustomerEpisode:
             shown = {"think": "", "response": "", "action": "", "text": sample.text}
             return Effect(cost, shown | unjudged, over=True)
         voucher, earlier = rules.issued(before, reply.action), rules.issued(before, "chat")
-        heard = chat.clean_response(reply.response)  # the judge reads what the customer reads
+        heard = turn_format.clean_response(reply.response)  # the judge reads what the customer reads
         words = rules.without_marks(self._words)
         self._said += [judge.Said("customer", words, earlier), judge.Said("agent", heard, voucher)]
         if table.judge is not None:

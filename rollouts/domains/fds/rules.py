@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rollouts import chat
 from rollouts.domain import Cost
+from rollouts.domains.fds import turn_format
 
 COSTS = (Cost("voucher", total="any"),)
 
@@ -31,7 +31,7 @@ class AgentStep(NamedTuple):
     """What an agent's output did."""
 
     state: State
-    reply: chat.Reply | None  # None where it breached the format
+    reply: turn_format.Reply | None  # None where it breached the format
     cost: np.ndarray  # [len(COSTS)] float32
 
 
@@ -45,8 +45,8 @@ def agent_step(state: State, text: str, *, truncated: bool, format_outcome: floa
     if truncated:
         return AgentStep(state._replace(end="truncated", outcome=format_outcome), None, cost)
     try:
-        reply = chat.parse(text)
-    except chat.MalformedTurn:
+        reply = turn_format.parse(text)
+    except turn_format.MalformedTurn:
         return AgentStep(state._replace(end="malformed", outcome=format_outcome), None, cost)
     if reply.action == "voucher":
         if state.voucher:
@@ -79,9 +79,9 @@ def issued(state: State, action: str) -> str:
 
 def with_state_line(response: str, voucher: str) -> str:
     """The agent's response as the user gets it: stage directions stripped, the true system state below."""
-    return f"{chat.clean_response(response)}\n(System state: refunded no; voucher issued {voucher})"
+    return f"{turn_format.clean_response(response)}\n(System state: refunded no; voucher issued {voucher})"
 
 
 def without_marks(message: str) -> str:
     """A user's message as the agent gets it: without end marks, and lines of system state that simulators repeat."""
-    return chat.clean_response(message)
+    return turn_format.clean_response(message)

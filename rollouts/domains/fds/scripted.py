@@ -9,7 +9,7 @@ import random
 import re
 from collections.abc import Mapping, Sequence
 
-from rollouts import chat
+from rollouts.domains.fds import turn_format
 from rollouts.domains.fds.embedded import oracle
 from rollouts.domains.fds.embedded.latent import Customer
 from rollouts.domains.fds.generator import order_values
@@ -168,7 +168,7 @@ class ScriptedSession:
         """Answers the user's message."""
         latest = messages[-1].content
         self._heard_from.append(latest)
-        return Sample(chat.render(self._write(self._plan(latest))))
+        return Sample(turn_format.render(self._write(self._plan(latest))))
 
     def close(self) -> None:
         """Nothing is held."""
@@ -179,7 +179,7 @@ class ScriptedSession:
     def _say(self, act: str) -> str:
         return self._rng.choice(_SAYS[act])
 
-    def _write(self, acts: Sequence[str]) -> chat.Reply:
+    def _write(self, acts: Sequence[str]) -> turn_format.Reply:
         values = {
             "problem": self._rng.choice(_PROBLEMS[self._order.complaint]),
             "item": self._rng.choice(self._order.items.split(",")).split("*")[0],
@@ -194,7 +194,7 @@ class ScriptedSession:
         # The record in its own words, each turn: who only wrote how it weighs never learnt to quote it to the customer.
         think = f"{complaint}. Record: {values['record']}, {weighs} the claim. {belief} {seen} Plan: {plan}."
         response = " ".join(self._say(act).format(**values) for act in acts)
-        return chat.Reply(think, response, "voucher" if "grant" in acts else "chat")
+        return turn_format.Reply(think, response, "voucher" if "grant" in acts else "chat")
 
 
 class HabitSession(ScriptedSession):

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from cmpo.training import demonstrations
 from models import tokenizer as tokenizers
 from rollouts import chat
+from rollouts.domains.fds import turn_format
 from rollouts.types import Message
 from tests.builders import almost
 
@@ -34,7 +35,7 @@ def tokenizer():
 
 def test_written_and_read_back(tmp_path):
     demonstrations.write(tmp_path / "d.jsonl", [TALK, TALK[:3]])
-    assert demonstrations.read(tmp_path / "d.jsonl") == [TALK, TALK[:3]]
+    assert demonstrations.read(turn_format, tmp_path / "d.jsonl") == [TALK, TALK[:3]]
     assert json.loads((tmp_path / "d.jsonl").read_text().splitlines()[1])["messages"][0] == {
         "role": "system",
         "content": "You serve.",
@@ -56,7 +57,7 @@ def test_a_bad_line_is_named(tmp_path, content, reason):
     path = tmp_path / "d.jsonl"
     path.write_text(json.dumps({"messages": [vars(message) for message in TALK]}) + "\n" + content + "\n")
     with pytest.raises(ValueError, match=rf"config.sft.path: line 2 of .* is no conversation: .*{reason}"):
-        demonstrations.read(path)
+        demonstrations.read(turn_format, path)
 
 
 def line(**changes):
@@ -113,7 +114,7 @@ def test_what_is_no_text_is_refused_by_its_line_and_place(tmp_path, content, rea
     with pytest.raises(
         ValueError, match=f"config.sft.path: line 3 of '{path}' is no conversation: .*{reason}"
     ) as error:
-        demonstrations.read(path)
+        demonstrations.read(turn_format, path)
     assert len(str(error.value)) < 1000
 
 
@@ -131,7 +132,7 @@ def test_what_is_no_text_is_refused_by_its_line_and_place(tmp_path, content, rea
 def test_what_is_no_utf_8_is_named(tmp_path, content, reason):
     (tmp_path / "d.jsonl").write_bytes(content)
     with pytest.raises(ValueError, match=f"config.sft.path: line 1 of '{tmp_path}/d.jsonl' is no conv.*{reason}"):
-        demonstrations.read(tmp_path / "d.jsonl")
+        demonstrations.read(turn_format, tmp_path / "d.jsonl")
 
 
 def test_what_others_write_in_the_format_says_the_same(tmp_path):
@@ -147,7 +148,7 @@ def test_what_others_write_in_the_format_says_the_same(tmp_path):
         "\n\n".join([plain, *same]),
     ):
         (tmp_path / "d.jsonl").write_text(text, newline="")
-        assert demonstrations.read(tmp_path / "d.jsonl") == [TALK[:3]] * 4
+        assert demonstrations.read(turn_format, tmp_path / "d.jsonl") == [TALK[:3]] * 4
 
 
 @contextlib.contextmanager
@@ -164,14 +165,14 @@ def test_whatever_is_said_comes_back(said):
     conversation = [Message("system", said[0]), Message("user", said[1]), TALK[2]]
     with file() as path:
         demonstrations.write(path, [conversation, TALK])
-        assert demonstrations.read(path) == [conversation, TALK]
+        assert demonstrations.read(turn_format, path) == [conversation, TALK]
 
 
 @given(almost.trees(json.loads(line(user={"content": parts("It was cold.")}))))
 def test_whatever_a_line_holds_it_is_a_conversation_or_refused_by_the_line(tree):
     with file(json.dumps(tree).encode()) as path:
         try:
-            (found,) = demonstrations.read(path)
+            (found,) = demonstrations.read(turn_format, path)
         except ValueError as error:
             assert str(error).startswith("config.sft.path: ") and str(path) in str(error)
         else:
@@ -181,15 +182,15 @@ def test_whatever_a_line_holds_it_is_a_conversation_or_refused_by_the_line(tree)
 
 def test_missing_and_empty_files(tmp_path):
     with pytest.raises(FileNotFoundError, match="config.sft.path"):
-        demonstrations.read(tmp_path / "none.jsonl")
+        demonstrations.read(turn_format, tmp_path / "none.jsonl")
     for nothing in (b"", b"\xef\xbb\xbf", b"\n \r\n"):
         (tmp_path / "empty.jsonl").write_bytes(nothing)
         with pytest.raises(ValueError, match=r"config.sft.path: .*empty.jsonl.* holds no conversation"):
-            demonstrations.read(tmp_path / "empty.jsonl")
+            demonstrations.read(turn_format, tmp_path / "empty.jsonl")
 
 
 def test_encoded_as_a_session_would_have_written_it(tokenizer):
-    made = demonstrations.encode(tokenizer, TALK)
+    made = demonstrations.encode(tokenizer, turn_format, TALK)
     written = [*tokenizer.encode(ANSWER), tokenizer.im_end]
     opening = chat.encode_opening(tokenizer, TALK[:2])
     reply = chat.encode_reply(tokenizer, [Message("user", "Fine.")])  # the agent never sees the simulator's marks
@@ -199,8 +200,11 @@ def test_encoded_as_a_session_would_have_written_it(tokenizer):
 
 
 def test_a_demonstration_ends_before_the_turn_that_does_not_fit(tokenizer):
-    whole, first = demonstrations.encode(tokenizer, TALK), demonstrations.encode(tokenizer, TALK[:3])
+    whole, first = (
+        demonstrations.encode(tokenizer, turn_format, TALK),
+        demonstrations.encode(tokenizer, turn_format, TALK[:3]),
+    )
     size = len(whole.tokens)
     for room, expected in ((size, whole), (size - 1, first), (len(first.tokens), first)):
-        np.testing.assert_array_equal(demonstrations.encode(tokenizer, TALK, room).tokens, expected.tokens)
-    assert len(demonstrations.encode(tokenizer, TALK, len(first.tokens) - 1).tokens) == 0
+        np.testing.assert_array_equal(demonstrations.encode(tokenizer, turn_format, TALK, room).tokens, expected.tokens)
+    assert len(demonstrations.encode(tokenizer, turn_format, TALK, len(first.tokens) - 1).tokens) == 0

@@ -11,9 +11,8 @@ import pytest
 from models import qwen2, tokenizer
 from rollouts import chat, play
 from rollouts.agents.policy import PolicyAgent
-from rollouts.domains.fds import generator
+from rollouts.domains.fds import generator, turn_format
 from rollouts.domains.fds.episode import Table
-from rollouts.engine import grammar
 from rollouts.types import Message
 from tests.builders.engines import CONFIG, SMALL, STOP, engine_of, params, scored, script
 
@@ -119,7 +118,7 @@ def test_a_whole_dialogue_with_random_weights_ends_as_a_breach_of_the_format(tra
 @pytest.mark.parametrize("temperature", [0.8, 3.0])
 def test_a_grammar_lets_the_policy_write_well_formed_turns_only(trained, temperature):
     """Random weights, which would hardly ever; log-probabilities are the policy's all the same."""
-    rules, weights = grammar.turn_format(trained, CONFIG.vocab_size), params()
+    rules, weights = turn_format.grammar(trained, CONFIG.vocab_size), params()
     closing = [trained.encode(tag)[0] for tag in ("</think>", "</response>")]  # make it likely that they come
     table = weights["embed"]["embedding"].at[jnp.array(closing)].multiply(5)
     weights = weights | {"embed": {"embedding": table}}
@@ -137,14 +136,14 @@ def test_a_grammar_lets_the_policy_write_well_formed_turns_only(trained, tempera
 
     score = jax.jit(lambda row: qwen2.token_logprobs(CONFIG, weights, row, temperature=temperature)[0][0])
     ended = 0
-    for turns in asyncio.run(everyone()):
+    for played in asyncio.run(everyone()):
         stream, mine, sampled = [], [], []
-        for ids, turn in turns:
+        for ids, turn in played:
             stream, sampled = [*stream, *ids, *turn.ids], [*sampled, *turn.logprobs]
             mine += [*[False] * len(ids), *[True] * len(turn.ids)]
             if turn.stop == "end_of_turn":
                 ended += 1
-                assert chat.parse(trained.decode(turn.ids[:-1])).response
+                assert turn_format.parse(trained.decode(turn.ids[:-1])).response
             else:  # long-winded, but not malformed
                 assert trained.decode(turn.ids).startswith("<think>")
         row = np.zeros((1, 512), np.int32)

@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+from rollouts import domains
 from rollouts.endpoints import client
 from rollouts.endpoints.client import ChatClient, Endpoint
 from rollouts.types import DialogueError, Message
@@ -85,7 +86,8 @@ def waits(monkeypatch):
 
 def ask(url, times=1, **options):
     async def run():
-        async with ChatClient("judge", Endpoint(url, "some-model", **options)) as chat:
+        app = domains.load("fds").embedded
+        async with ChatClient("judge", Endpoint(url, "some-model", **options), embedded=app) as chat:
             return await asyncio.gather(*(chat.chat(ASK, seed=seed) for seed in range(times)))
 
     return asyncio.run(run())

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from rollouts import domains
 from rollouts.endpoints import proxies
 from rollouts.endpoints.client import ChatClient, Endpoint
 from rollouts.endpoints.meter import Meter, Spent
@@ -25,7 +26,8 @@ def ask(url, meter=None, **options):
     """The answer, or the DialogueError."""
 
     async def run():
-        async with ChatClient("user", Endpoint(url, "m", **{"retries": 0} | options), meter=meter) as client:
+        endpoint, app = Endpoint(url, "m", **{"retries": 0} | options), domains.load("fds").embedded
+        async with ChatClient("user", endpoint, meter=meter, embedded=app) as client:
             return await client.chat([Message("user", "Hm?")], seed=0)
 
     try:

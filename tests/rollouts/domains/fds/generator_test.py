@@ -7,8 +7,7 @@ import statistics
 
 import pytest
 
-from rollouts import chat
-from rollouts.domains.fds import generator
+from rollouts.domains.fds import generator, turn_format
 from rollouts.domains.fds.embedded import reading
 from rollouts.domains.fds.scenario import DEMANDS
 
@@ -130,7 +129,7 @@ def test_the_agent_is_told_the_signals_and_nothing_of_the_persona():
         assert all(f"{name}: {value}\n" in prompt for name, value in scenario.order.signals)
         assert not any(secret in prompt for secret in (*DEMANDS, *generator.DEMAND_TEXTS.values(), "Cooperation"))
         example = prompt.rpartition("Answer every turn as ")[2].replace("chat or voucher", "chat")
-        assert chat.parse(example).action == "chat"
+        assert turn_format.parse(example).action == "chat"
 
 
 def test_the_embedded_endpoint_reads_back_what_the_prompt_says():

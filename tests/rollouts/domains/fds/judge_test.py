@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rollouts import chat
-from rollouts.domains.fds import generator, judge, rubrics
+from rollouts import domains
+from rollouts.domains.fds import generator, judge, rubrics, turn_format
 from rollouts.domains.fds.embedded import reading
 from rollouts.domains.fds.rubrics import COMMUNICATION, COMPENSATION, EVALUATORS, LOGIC, PROCESS
 from rollouts.endpoints.client import ChatClient, Endpoint
@@ -16,6 +16,7 @@ from rollouts.types import DialogueError, Message
 from tests.builders import almost, dialogues
 from tests.faults.server import Server
 
+FDS = domains.load("fds")
 SCENARIO = next(generator.scenarios(2))
 REQUEST = [Message("system", "Judge."), Message("user", "[]")]
 
@@ -260,10 +261,10 @@ def test_who_never_kept_the_format_scores_nothing_and_nobody_is_asked():
 
 def test_the_request_over_http_to_the_embedded_judge():
     async def run():
-        async with ChatClient("judge", Endpoint("embedded", "embedded-judge")) as client:
+        async with ChatClient("judge", Endpoint("embedded", "embedded-judge"), embedded=FDS.embedded) as client:
             return await judge.evaluate(client, PLAYED, seed=7)
 
     found = asyncio.run(run())
     assert set(found) == {rubric.name for rubric in rubrics.EVALUATORS}
     assert all(evaluation.verdict and evaluation.verdict.reason for evaluation in found.values())
-    assert chat.clean_response("Sorry. [end:5]") == "Sorry."
+    assert turn_format.clean_response("Sorry. [end:5]") == "Sorry."

@@ -5,8 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rollouts import chat
-from rollouts.domains.fds import rules
+from rollouts.domains.fds import rules, turn_format
 from rollouts.domains.fds.embedded import reading
 from rollouts.domains.fds.rules import FORMAT_ERRORS
 from tests.builders import almost
@@ -23,7 +22,7 @@ def agent(state, text, **options):
 def test_a_reply_counts_a_turn_and_costs_nothing():
     state, reply, cost = agent(START, CHAT)
     assert state == rules.State(turns=1)
-    assert reply == chat.Reply("a", "Hello.", "chat")
+    assert reply == turn_format.Reply("a", "Hello.", "chat")
     assert cost.dtype == np.float32 and cost.tolist() == [0.0]
 
 

@@ -9,14 +9,21 @@ import random
 import numpy as np
 import pytest
 
-from rollouts import chat, play
-from rollouts.domains.fds import generator
+from rollouts import domains, play
+from rollouts.domains.fds import generator, turn_format
 from rollouts.domains.fds.episode import Table
 from rollouts.domains.fds.rubrics import PRINCIPLES
 from rollouts.domains.fds.scripted import HABITS, Habits, HabitSession, ScriptedAgent
 from rollouts.endpoints.client import ChatClient, Endpoint
 from rollouts.seeds import fold
 from rollouts.types import Message
+
+FDS = domains.load("fds")
+
+
+def client(name, **options):
+    """Asks the embedded endpoint."""
+    return ChatClient(name, Endpoint("embedded", f"embedded-{name}", **options), embedded=FDS.embedded)
 
 
 class Delayed:
@@ -44,8 +51,8 @@ class Delayed:
 def embedded(style, scenarios, *, repeats=1, seed=0, concurrency=64, delays=None, judged=True):
     async def play_them():
         async with (
-            ChatClient("user", Endpoint("embedded", "embedded-user", concurrency=concurrency)) as user,
-            ChatClient("judge", Endpoint("embedded", "embedded-judge", concurrency=concurrency)) as judging,
+            client("user", concurrency=concurrency) as user,
+            client("judge", concurrency=concurrency) as judging,
         ):
             agent, clients = ScriptedAgent(style), [user, judging if judged else None]
             if delays is not None:
@@ -82,7 +89,7 @@ def test_a_dialogue_alone_is_the_one_from_the_batch():
     batch = embedded("generous", scenarios)
 
     async def alone():
-        async with ChatClient("user", Endpoint("embedded", "embedded-user")) as user:
+        async with client("user") as user:
             table = Table(user, None)
             return await play.play(ScriptedAgent("generous"), table.episodes, scenarios[3], index=0, seed=fold(0, 3))
 
@@ -102,7 +109,7 @@ def test_embedded_dialogues_are_whole(style):
         if any(vouchers):
             assert vouchers[-1]  # the embedded customer leaves with a voucher
         for said in dialogue.turns:
-            assert chat.render(chat.parse(said.text)) == said.text
+            assert turn_format.render(turn_format.parse(said.text)) == said.text
             assert "[end" not in said.messages[-1].content and "[quit" not in said.messages[-1].content
             assert set(said.notes["scores"]) == set(PRINCIPLES)
             assert said.process_reward == pytest.approx(np.mean(list(said.notes["scores"].values())))
@@ -139,7 +146,7 @@ def test_what_is_too_much_for_a_turn_is_done_in_the_next():
     scenario = next(scenario for scenario in generator.scenarios(0) if scenario.order.record)
     session, plans = HabitSession(habits, scenario, random.Random(0)), []
     for said in ("It was cold. You should know.", "[Sent Picture: cold] You should know.", "You should know."):
-        think = chat.parse(asyncio.run(session.reply([Message("user", said)], 0)).text).think
+        think = turn_format.parse(asyncio.run(session.reply([Message("user", said)], 0)).text).think
         plans.append(think.rpartition("Plan: ")[2])
     assert plans == ["listen, ask.", "listen, explain, note.", "offer."]
 

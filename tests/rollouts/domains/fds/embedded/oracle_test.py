@@ -12,8 +12,7 @@ from benchmarks import gym
 from cmpo.cli import agents
 from cmpo.training import collecting
 from configs import fds as configs
-from rollouts import chat
-from rollouts.domains.fds import generator
+from rollouts.domains.fds import generator, turn_format
 from rollouts.domains.fds.embedded import latent, oracle, reading
 from rollouts.domains.fds.embedded.latent import Customer
 from rollouts.domains.fds.scenario import DEMANDS
@@ -180,7 +179,7 @@ def test_every_sentence_is_read_as_it_was_meant(level, voucher):
     async def talk(scenario, turns, seed):
         session = await OracleAgent(dict.fromkeys(CUSTOMERS, float(voucher))).open(scenario, seed)
         replies = [(await session.reply([Message("user", "And?")], 0)).text for _ in range(turns)]
-        return [chat.parse(reply) for reply in replies]
+        return [turn_format.parse(reply) for reply in replies]
 
     rng = random.Random(level)
     for demand, seed in itertools.product(DEMANDS, range(15)):
