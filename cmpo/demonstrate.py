@@ -20,6 +20,7 @@ from cmpo.evaluation.summary import summarize_batch
 from cmpo.run import files
 from cmpo.run.interrupt import Interrupts
 from cmpo.run.journal import Page
+from cmpo.run.recorder import budgets_of
 from cmpo.run.workdir import fingerprint, shapes_evaluation
 from cmpo.training import collecting, demonstrations, tasks
 from rollouts import domains
@@ -83,17 +84,19 @@ def run() -> None:
     ):
         options = {"clients": clients, "page": page, "stopping": lambda: interrupts.received}
         dialogues = collecting.collect(config, agent.opened, scenarios, repeats=_REPEATS.value, seed=seed, **options)
-    kept = select(dialogues, lambda dialogue: reward(config, dialogue), config.pid.target)
+    budget, *_ = budgets_of(domains.load(config), config)
+    kept = select(dialogues, lambda dialogue: reward(config, dialogue), budget)
     if not kept:
-        budget = f"{config.pid.target:.0%} vouchers"
-        raise ValueError(f"config.pid.target: none of {len(dialogues)} dialogues is finished and within {budget}")
+        raise ValueError(
+            f"config.pid.target: none of {len(dialogues)} dialogues is finished and within {budget:.0%} vouchers"
+        )
     if not processes.is_first():
         return
     demonstrations.write(out, map(demonstrations.from_dialogue, kept))
     page.remove()
     for name, some in (("played", dialogues), ("kept", kept)):
         form = "{satisfaction:.2f} satisfaction, {voucher_rate:.1%} vouchers, {process_reward:.2f} process reward"
-        print(f"{name}: {len(some)} dialogues, " + form.format(**summarize_batch(domains.load(config.domain), some)))
+        print(f"{name}: {len(some)} dialogues, " + form.format(**summarize_batch(domains.load(config), some)))
     print(f"written to {out}")
 
 

@@ -97,7 +97,7 @@ def result(
     Every number follows from `dialogues`. `remote` says that the agent is the endpoint config.agent, `run` is the
     config that it was trained with, if a run here trained it.
     """
-    domain = domains.load(config.domain)
+    domain = domains.load(config)
     rows = [measures.row(domain, *one) for one in played]
     settings = config.to_dict()
     asked = {"user": "user", "judge": "judge", **({"agent_endpoint": "agent"} if remote else {})}
@@ -128,7 +128,7 @@ def result(
 def report(found: Mapping[str, Any]) -> str:
     """The tables of a result as Markdown, how dialogues ended, and what failed."""
     seeds = len(found["seeds"])
-    domain = domains.load(found["config"]["domain"])
+    domain = domains.load(found["config"])
     parts = [measures.table(domain, f"{found['agent']}, {seeds} seed{'s' * (seeds > 1)}", found["summary"])]
     parts += [measures.breakdown(domain, key, found[f"by_{key}"]) for key in domain.groups]
     if told := conditions.as_trained(found):
@@ -180,7 +180,7 @@ def run() -> None:
 def write(out: pathlib.Path, found: Mapping[str, Any], played: Sequence[Played]) -> pathlib.Path:
     """Writes a result, whole or not at all, and the dialogues beside it; returns where these are. Raises OSError."""
     files.replace(out, json.dumps(found, indent=2, allow_nan=False) + "\n")
-    transcripts, costs = out.with_suffix(".transcripts.jsonl"), domains.load(found["config"]["domain"]).costs
+    transcripts, costs = out.with_suffix(".transcripts.jsonl"), domains.load(found["config"]).costs
     write_lines(transcripts, [{"seed": one.seed, **to_transcript(one.dialogue, costs)} for one in played])
     return transcripts
 

@@ -36,7 +36,7 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> TrainState | None:
     weights = model_source.source(config, workdir)
     build.check_settings(config, weights)
     if config.sft.path and not progress(workdir)[1]:
-        demonstrations.read(domains.load(config.domain).turn_format, config.sft.path)
+        demonstrations.read(domains.load(config).turn_format, config.sft.path)
     source = tasks.open_source(config)
     clients = collecting.chat_clients(config, workdir)
     sft_steps, last = config.train.sft_steps, config.train.sft_steps + config.train.rl_steps

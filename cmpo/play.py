@@ -45,7 +45,7 @@ class Keyboard:
     def line(self, prompt: str) -> str:
         """The next line that says something. Raises DialogueError("left") if there is none."""
         try:
-            while not (text := turn_format.clean_response(self._read(prompt))):
+            while not (text := turn_format.clean(self._read(prompt))):
                 pass
         except (EOFError, KeyboardInterrupt):
             raise DialogueError("left", "the person at the keyboard left") from None
@@ -156,7 +156,7 @@ def sit(
             else:
                 user, agent = Customer(keyboard, show, verdicts), await stack.enter_async_context(served_by.open())
             chats = {"user": user, "judge": verdicts}
-            episodes = domains.load(config.domain).episodes(config, chats)
+            episodes = domains.load(config).episodes(config, chats)
             return await play.play(agent, episodes, scenario, index=0, seed=seed)
 
     return asyncio.run(talk())
@@ -177,8 +177,8 @@ def run() -> None:
     except KeyboardInterrupt:  # while an endpoint was waited for
         print("\nended; nothing was kept")
         return
-    print(f"\n{_ending(domains.load(config.domain), dialogue)}")
-    with RunLog(out, domains.load(config.domain).costs) as log:
+    print(f"\n{_ending(domains.load(config), dialogue)}")
+    with RunLog(out, domains.load(config).costs) as log:
         print(f"kept in {log.transcripts(done + 1, [dialogue])}")
 
 

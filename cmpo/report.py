@@ -17,25 +17,44 @@ from cmpo import frontier
 from cmpo.evaluation import conditions, measures, results
 from cmpo.reports import plots
 from cmpo.reports.cards import draw_cards
-from cmpo.run import files
+from cmpo.run import files, ranges
 from cmpo.run.log import read_metrics
+from cmpo.run.recorder import budgets_of
 from rollouts import domains
 from rollouts.domain import Domain
 
-_EVALUATED = ("satisfaction", "finish_rate", "voucher_rate", "process_reward", "failure_rate")
-_LATEST = (  # key -> its heading and format in the table of latest values
-    ("satisfaction", "satisfaction", "{:.2f}"),
-    ("process_reward", "process reward", "{:.2f}"),
-    ("finish_rate", "finished", "{:.0%}"),
-    ("voucher_rate", "vouchers", "{:.0%}"),
-    ("voucher_rate_smoothed", "smoothed", "{:.0%}"),
-    ("lambda", "lambda", "{:.3f}"),
-    ("turns_mean", "turns", "{:.1f}"),
-    ("loss", "loss", "{:.4f}"),
-    ("kl", "KL", "{:.4f}"),
-    ("entropy", "entropy", "{:.3f}"),
-    ("tokens_per_second", "tokens/s", "{:,.0f}"),
-)
+
+def _columns(domain: Domain) -> list[tuple[str, str, str]]:
+    """Of the table of latest values: the key in a record, its heading, and its format."""
+    several = len(domain.costs) > 1
+    costs = [
+        column
+        for cost in domain.costs
+        for column in (
+            (cost.measure, cost.heading, cost.form),
+            (f"{cost.measure}_smoothed", f"{cost.heading}, smoothed" if several else "smoothed", cost.form),
+        )
+    ]
+    multipliers = [(f"lambda.{cost.name}", f"lambda, {cost.heading}", "{:.3f}") for cost in domain.costs]
+    columns = [
+        (domain.objective, domain.objective, "{:.2f}"),
+        ("process_reward", "process reward", "{:.2f}"),
+        ("finish_rate", "finished", "{:.0%}"),
+        *costs,
+        *(multipliers if several else [("lambda", "lambda", "{:.3f}")]),
+        ("turns_mean", "turns", "{:.1f}"),
+        ("loss", "loss", "{:.4f}"),
+        ("kl", "KL", "{:.4f}"),
+        ("entropy", "entropy", "{:.3f}"),
+        ("tokens_per_second", "tokens/s", "{:,.0f}"),
+    ]
+    return list({key: (key, *rest) for key, *rest in columns}.values())
+
+
+def _evaluated(domain: Domain) -> list[str]:
+    """The measures of an evaluation that the table of evaluations has."""
+    names = [domain.objective, "finish_rate", *(cost.measure for cost in domain.costs), "process_reward"]
+    return [name for name in (*names, "failure_rate") if name in domain.measures]
 
 
 def write_report(workdir: str | os.PathLike) -> pathlib.Path:
@@ -44,13 +63,12 @@ def write_report(workdir: str | os.PathLike) -> pathlib.Path:
     Raises:
       FileNotFoundError: `workdir` holds no run.
     """
-    records, config, target = _load(workdir)
-    domain = domains.load(config.get("domain", "fds"))
+    records, config, domain, budgets = _load(workdir)
     name = config.get("name") or pathlib.Path(workdir).resolve().name
     sections = [
         _header(name, config, records),
-        _latest(plots.of_phase(records, "rl"), target),
-        f"<figure>{plots.svg(plots.draw(records, target))}</figure>",
+        _latest(domain, plots.of_phase(records, "rl"), budgets),
+        f"<figure>{plots.svg(plots.draw(records, domain, budgets))}</figure>",
         _failures(records),
         _evaluations(domain, pathlib.Path(workdir)),
         draw_cards(domain, pathlib.Path(workdir, "transcripts"), records[-1]["step"] if records else 0),
@@ -73,15 +91,17 @@ def _header(name: str, config: Mapping, records: Sequence[Mapping]) -> str:
     return f"<h1>{_text(name)}</h1>\n<p class=muted>{' · '.join(map(_text, parts))}</p>"
 
 
-def _latest(rl: Sequence[Mapping], target: float | None) -> str:
+def _latest(domain: Domain, rl: Sequence[Mapping], budgets: Sequence[float]) -> str:
     if not rl:
         return "<p>No reinforcement learning step yet.</p>"
-    columns = [column for column in _LATEST if any(record.get(column[0]) is not None for record in rl)]
+    rl = [ranges.flatten(record) for record in rl]
+    columns = [column for column in _columns(domain) if any(record.get(column[0]) is not None for record in rl)]
     head = ["step", *(title for _, title, _ in columns)]
     shown = [rl[0], rl[-1]] if len(rl) > 1 else rl
     rows = [[str(record["step"]), *(_number(record.get(key), form) for key, _, form in columns)] for record in shown]
-    budget = "" if target is None else f"<p class=muted>First and latest step. Voucher budget: {target:.0%}.</p>"
-    return _table(head, rows) + budget
+    held = [f"{cost.heading} {cost.form.format(budget)}" for cost, budget in zip(domain.costs, budgets, strict=False)]
+    note = f" Budget: {', '.join(held)}." if held else ""
+    return f"{_table(head, rows)}<p class=muted>First and latest step.{_text(note)}</p>"
 
 
 def _failures(records: Sequence[Mapping]) -> str:
@@ -107,14 +127,14 @@ def _evaluations(domain: Domain, workdir: pathlib.Path) -> str:
             unread.append(f"<p class=error>{_text(error)}</p>")
             continue
         name, difficulty = path.stem.removeprefix("evaluation_"), found["config"]["data"]["difficulty"]
-        step, means = found["step"], (found["summary"][measure]["mean"] for measure in _EVALUATED)
-        cells = (measures.shown(domain, *pair) for pair in zip(_EVALUATED, means, strict=True))
+        step, means = found["step"], (found["summary"][measure]["mean"] for measure in _evaluated(domain))
+        cells = (measures.shown(domain, *pair) for pair in zip(_evaluated(domain), means, strict=True))
         who = [name, "" if step is None else str(step), found["user"]["model"], difficulty]
         rows.append([*who, *cells, str(len(found["dialogues"]))])
         read[name] = found
     if not rows and not unread:
         return ""
-    headings = (domain.measures[name].heading for name in _EVALUATED)
+    headings = (domain.measures[name].heading for name in _evaluated(domain))
     head = ["evaluation", "step", "user", "difficulty", *headings, "dialogues"]
     notes = [f"<p class=muted>{_text(line)}</p>" for line in frontier.caveats(read)]
     pictures = [
@@ -158,16 +178,16 @@ def _number(value: Any, form: str) -> str:
     return "" if value is None else form.format(value) if isinstance(value, float) else str(value)
 
 
-def _load(workdir: str | os.PathLike) -> tuple[list[dict], dict, float | None]:
-    """Records, config, and the voucher budget (the first of `config.pid.target`, if it has one)."""
+def _load(workdir: str | os.PathLike) -> tuple[list[dict], dict, Domain, list[float]]:
+    """Records, config, domain, and the budget of each cost; [] where the config has none."""
     for name, what in (("metrics.jsonl", "a line of numbers per step"), ("config.json", "the run's configuration")):
         path = pathlib.Path(workdir, name)
         if not path.is_file():
             raise FileNotFoundError(f"{path}: no such file; expected {what}, written by python -m cmpo.main")
     config = files.read_object(path)
-    controller = config.get("pid")
-    target = controller.get("target") if isinstance(controller, Mapping) else None
-    return read_metrics(workdir), config, target[0] if isinstance(target, list) else target
+    domain = domains.load(config)
+    held = isinstance(config.get("pid"), Mapping) and "target" in config["pid"]
+    return read_metrics(workdir), config, domain, budgets_of(domain, config) if held else []
 
 
 _STYLE = """
@@ -226,8 +246,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         print(write_report(arguments.workdir))
         if arguments.png:
-            records, _, target = _load(arguments.workdir)
-            plots.draw(records, target).savefig(arguments.png, dpi=150)
+            records, _, domain, budgets = _load(arguments.workdir)
+            plots.draw(records, domain, budgets).savefig(arguments.png, dpi=150)
             print(arguments.png)
     except (OSError, ValueError) as error:
         print(error, file=sys.stderr)

@@ -8,9 +8,12 @@ Variants, joined by commas after a colon, e.g. `configs/fds.py:smoke` or `config
   smoke                 the whole loop in about a minute, too short to learn; with a model=, its fewest steps
   algo=cmpo|grpo|capo   cmpo; grpo: outcome only, no price; capo: outcome and judge, no price
   difficulty=hard|normal
+  turns=NUMBER          hold the mean number of the agent's turns at NUMBER, too
   model=NAME            qwen2.5-0.5b, -1.5b, -3b, -7b, -14b, -32b or -72b with the paper's settings, on all GPUs there
                         are; any other checkpoint by its directory or its name on the hub. --dry_run: does it fit?
 """
+
+import math
 
 from ml_collections import ConfigDict
 
@@ -62,7 +65,7 @@ PAPER = {  # the authors' settings, as far as they are known
 
 
 _VALUES = {"algo": tuple(ALGOS), "difficulty": ("hard", "normal")}
-_ORDER = ("model", "difficulty", "algo", "smoke")
+_ORDER = ("model", "difficulty", "algo", "turns", "smoke")
 """Which variant is applied when, however they are ordered: of two that set a field, the later one has its way."""
 
 
@@ -143,7 +146,8 @@ def get_config(arg: str = "") -> ConfigDict:
     config.pid.kp = 0.5
     config.pid.ki = 0.15
     config.pid.kd = 0.0
-    config.pid.target = 0.30  # share of dialogues that may cost a voucher
+    config.pid.target = 0.30  # share of dialogues that may cost a voucher; or a budget for each cost, by its name;
+    # so may all numbers here
     config.pid.smoothing = 0.7
     config.pid.lambda_max = 5.0
     config.pid.initial_lambda = 0.0
@@ -195,12 +199,20 @@ def _read(arg: str) -> list[tuple[str, str]]:
     found = {}
     for variant in filter(None, arg.split(",")):
         kind, _, value = variant.partition("=")
-        if variant != "smoke" and not (value and value in _VALUES.get(kind, ())) and not (kind == "model" and value):
-            known = ["smoke", *(f"algo={name}" for name in ALGOS), "difficulty=hard|normal", "model=…"]
+        free = value and (kind == "model" or (kind == "turns" and _is_number(value)))
+        if variant != "smoke" and not (value and value in _VALUES.get(kind, ())) and not free:
+            known = ["smoke", *(f"algo={name}" for name in ALGOS), "difficulty=hard|normal", "turns=…", "model=…"]
             raise ValueError(f"unknown variant {variant!r}; expected one of {known}")
         if found.setdefault(kind, value) != value:
             raise ValueError(f"expected one variant {kind}=, got {found[kind]!r} and {value!r}")
     return sorted(found.items(), key=lambda item: _ORDER.index(item[0]))
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
 
 
 def _endpoint(model: str, temperature: float, url: str = "embedded", max_tokens: int = 256) -> ConfigDict:
@@ -256,6 +268,9 @@ def _apply(config: ConfigDict, kind: str, value: str) -> None:
     elif kind == "algo":
         config.algo.name = value
         config.update_from_flattened_dict(ALGOS[value])
+    elif kind == "turns":
+        with config.ignore_type():
+            config.pid.target = ConfigDict({"voucher": config.pid.target, "turns": float(value)})
     elif kind == "model":
         config.update_from_flattened_dict(PAPER)
         sizes = dict(zip(_SIZES, QWEN.get(value, (0, 0, 0, 0, 0, 0, False)), strict=True))

@@ -20,7 +20,15 @@ class Cost(NamedTuple):
     """Something that a dialogue may cost, and that a budget may hold."""
 
     name: str  # budgets, metrics and tables are named after it
-    total: str = "any"  # how a dialogue's turns add up: any (1 where one of them cost something) | sum
+    total: str  # how a dialogue's turns add up: any (1 where one of them cost something) | sum
+    heading: str  # in tables
+    panel: str  # over its curve
+    form: str  # of its mean over dialogues, for `str.format`
+
+    @property
+    def measure(self) -> str:
+        """The name of its mean over dialogues: a rate where any turn counts once, else a mean."""
+        return f"{self.name}_rate" if self.total == "any" else f"{self.name}_mean"
 
 
 class Effect(NamedTuple):
@@ -127,6 +135,7 @@ class Domain(Protocol):
     endpoints: tuple[str, ...]  # the config's sections of endpoints that its episodes ask, the judge's among them
     breaches: tuple[str, ...]  # ends of a dialogue that are the agent's own breach of its turn format
     objective: str  # the measure that the best checkpoint has most of
+    panel: str  # over its curve
     scores: Mapping[str, Callable[[Dialogue], float]]  # the domain's own measures of a dialogue that did not fail
     measures: Mapping[str, Measure]  # of a dialogue, in the order of tables
     groups: Mapping[str, Sequence]  # label -> its values, by which tables are broken down

@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 
 from cmpo.distributed import sharding
 from cmpo.run.checkpoint import Checkpoints
-from cmpo.run.recorder import scores
+from cmpo.run.recorder import budgets_of, scores
 from cmpo.run.train_state import checksums
 from cmpo.run.workdir import as_trained, check
 from cmpo.training import build, collecting, model_source
@@ -74,8 +74,8 @@ def load(config: ConfigDict, workdir: str | None) -> Named:
 def scripted(config: ConfigDict, name: str, voucher_rate: float | None = None) -> Agents:
     """A scripted agent; `voucher_rate` is the oracle's, None for the config's target."""
     if name != "oracle":
-        return collecting.serving(domains.load(config.domain).scripted_agent(config, name))
-    rate = config.pid.target if voucher_rate is None else voucher_rate
+        return collecting.serving(domains.load(config).scripted_agent(config, name))
+    rate = budgets_of(domains.load(config), config)[0] if voucher_rate is None else voucher_rate
     return dataclasses.replace(collecting.serving(oracle_agent(config, rate)), identity=f"{rate}")
 
 

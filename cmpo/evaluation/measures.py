@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from cmpo.evaluation import bootstrap
-from cmpo.evaluation.summary import cost_measure
 from rollouts.domain import Domain
 from rollouts.types import Dialogue
 
@@ -29,7 +28,7 @@ def row(domain: Domain, seed: int, dialogue: Dialogue, evaluations: Mapping[str,
         rewards = [turn.process_reward for turn in dialogue.turns]
         values |= {
             **{name: score(dialogue) for name, score in domain.scores.items()},
-            **{cost_measure(cost): float(dialogue.cost[c]) for c, cost in enumerate(domain.costs)},
+            **{cost.measure: float(dialogue.cost[c]) for c, cost in enumerate(domain.costs)},
             "process_reward": float(np.mean(rewards)) if rewards else None,
             "turns": float(len(dialogue.turns)),
             "tokens": float(sum(len(turn.ids) for turn in dialogue.turns)) or None,

@@ -59,8 +59,8 @@ def read(path: str | pathlib.Path) -> dict[str, Any]:
 
 
 def domain_of(found: Mapping[str, Any]) -> Domain:
-    """The domain that a result was measured in; files from before there were several are of FDS."""
-    return domains.load(found["config"].get("domain", "fds"))
+    """The domain that a result was measured in."""
+    return domains.load(found["config"])
 
 
 def _wrong(tree: Any, fields: Needed) -> Iterator[str]:

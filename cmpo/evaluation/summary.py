@@ -7,13 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from rollouts.domain import Cost, Domain
+from rollouts.domain import Domain
 from rollouts.types import Dialogue
-
-
-def cost_measure(cost: Cost) -> str:
-    """The measure of a cost's mean over dialogues: a rate where any turn counts once, else a mean."""
-    return f"{cost.name}_rate" if cost.total == "any" else f"{cost.name}_mean"
 
 
 def summarize_batch(domain: Domain, dialogues: Sequence[Dialogue]) -> dict[str, Any]:
@@ -28,7 +23,7 @@ def summarize_batch(domain: Domain, dialogues: Sequence[Dialogue]) -> dict[str, 
         **{name: _mean([score(dialogue) for dialogue in ok]) for name, score in domain.scores.items()},
         "process_reward": _mean([turn.process_reward for dialogue in ok for turn in dialogue.turns]),
         "finish_rate": _mean([dialogue.success for dialogue in ok]),
-        **{cost_measure(cost): _mean([dialogue.cost[c] for dialogue in ok]) for c, cost in enumerate(domain.costs)},
+        **{cost.measure: _mean([dialogue.cost[c] for dialogue in ok]) for c, cost in enumerate(domain.costs)},
         "turns_mean": _mean([len(dialogue.turns) for dialogue in ok]),
         "ends": dict(collections.Counter(dialogue.end for dialogue in ok)),
         "dialogues_ok": len(ok),

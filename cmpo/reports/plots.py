@@ -11,28 +11,38 @@ from matplotlib import ticker
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from rollouts.domain import Domain
+
 INK = "#23272f"  # text and axes; becomes the page's own text colour in the SVG
 BLUE, ORANGE, GREEN, RED, PURPLE, GREY = "#3d7de0", "#e07b2e", "#2f9e68", "#d9484c", "#8a63d2", "#8b94a3"
 _STACK = (BLUE, ORANGE, GREEN, PURPLE, GREY, RED)
 
 
-def draw(records: Sequence[Mapping[str, Any]], target: float | None = None) -> Figure:
-    """Draws a run against its steps; `target` is the voucher budget. Save with `figure.savefig(path, dpi=150)`."""
+def draw(records: Sequence[Mapping[str, Any]], domain: Domain, budgets: Sequence[float] = ()) -> Figure:
+    """Draws a run against its steps, with the `budgets` of the domain's costs, [C]; [] where there are none.
+
+    Save with `figure.savefig(path, dpi=150)`.
+    """
     rl, sft = (of_phase(records, name) for name in ("rl", "sft"))
     figure = Figure(figsize=(13, 8.6), layout="constrained")
     figure.get_layout_engine().set(w_pad=0.12, h_pad=0.09)
-    grid = figure.add_gridspec(3, 12, height_ratios=(1.45, 1, 1))
-    large = [figure.add_subplot(grid[0, 4 * i : 4 * i + 4]) for i in range(3)]
-    small = [figure.add_subplot(grid[row, 3 * i : 3 * i + 3]) for row in (1, 2) for i in range(4)]
+    count = len(domain.costs) + 2
+    grid = figure.add_gridspec(3, 4 * count, height_ratios=(1.45, 1, 1))
+    large = [figure.add_subplot(grid[0, 4 * i : 4 * i + 4]) for i in range(count)]
+    small = [figure.add_subplot(grid[row, count * i : count * i + count]) for row in (1, 2) for i in range(4)]
 
-    satisfaction, voucher, multiplier = large
-    _line(satisfaction, "User satisfaction (1 to 5)", rl, "satisfaction", BLUE)
-    _line(voucher, "Voucher rate", rl, "voucher_rate", ORANGE, alpha=0.4, width=1, label="each step")
-    _line(voucher, "Voucher rate", rl, "voucher_rate_smoothed", ORANGE, label="smoothed")
-    if target is not None:
-        voucher.axhline(target, color=INK, linestyle=(0, (4, 3)), linewidth=1.1, label=f"budget {target:.0%}")
-    legend(voucher)
-    _line(multiplier, "Multiplier lambda", rl, "lambda", RED)
+    _line(large[0], domain.panel, rl, domain.objective, BLUE)
+    for axes, cost, color in zip(large[1:], domain.costs, itertools.cycle((ORANGE, PURPLE, GREEN))):
+        _line(axes, cost.panel, rl, cost.measure, color, alpha=0.4, width=1, label="each step")
+        _line(axes, cost.panel, rl, f"{cost.measure}_smoothed", color, label="smoothed")
+        if cost.total == "any":
+            _percent(axes)
+    for axes, cost, budget in zip(large[1:], domain.costs, budgets, strict=False):
+        label = f"budget {cost.form.format(budget)}"
+        axes.axhline(budget, color=INK, linestyle=(0, (4, 3)), linewidth=1.1, label=label)
+    for axes in large[1:-1]:
+        legend(axes)
+    _multipliers(large[-1], domain, rl)
 
     _line(small[0], "Process reward (0 to 1)", rl, "process_reward", BLUE)
     _line(small[1], "Dialogues finished", rl, "finish_rate", GREEN)
@@ -42,15 +52,29 @@ def draw(records: Sequence[Mapping[str, Any]], target: float | None = None) -> F
     _line(small[5], "Policy loss", rl, "loss", PURPLE)
     _line(small[6], "KL to the reference", rl, "kl", PURPLE)
     _line(small[7], "Entropy (nats per token)", rl, "entropy", PURPLE)
-    for axes in (voucher, small[1]):
-        axes.yaxis.set_major_formatter(ticker.PercentFormatter(1, decimals=0))
-        axes.set_ylim(-0.03, 1.03)
+    _percent(small[1])
     for axes in (*large, *small):
         style(axes)
         axes.xaxis.set_major_locator(ticker.MaxNLocator(6, integer=True))
     for axes in small[4:]:
         axes.set_xlabel("step", fontsize=8, color=INK)
     return figure
+
+
+def _multipliers(axes: Axes, domain: Domain, rl: Sequence[Mapping]) -> None:
+    """A line for each cost's multiplier, of which a record has one number or one by each name."""
+    if len(domain.costs) == 1:
+        _line(axes, "Multiplier lambda", rl, "lambda", RED)
+        return
+    for cost, color in zip(domain.costs, itertools.cycle((RED, PURPLE, GREEN))):
+        own = [record | {"lambda": (record.get("lambda") or {}).get(cost.name)} for record in rl]
+        _line(axes, "Multipliers lambda", own, "lambda", color, label=cost.heading)
+    legend(axes)
+
+
+def _percent(axes: Axes) -> None:
+    axes.yaxis.set_major_formatter(ticker.PercentFormatter(1, decimals=0))
+    axes.set_ylim(-0.03, 1.03)
 
 
 def _line(

@@ -3,24 +3,17 @@
 import sys
 import time
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from tqdm import tqdm
-
-_SHOWN = (  # key of a record -> how the progress bar shows it
-    ("satisfaction", "satisfaction {:.2f}"),
-    ("voucher_rate", "voucher {:.0%}"),
-    ("lambda", "lambda {:.2f}"),
-    ("finish_rate", "finished {:.0%}"),
-    ("loss", "loss {:.4f}"),
-)
 
 
 class Progress:
     """A progress bar on a terminal; elsewhere one line every `every` steps. See `show_progress`."""
 
-    def __init__(self, total: int, initial: int, description: str, every: int):
-        self._every = every
+    def __init__(self, total: int, initial: int, description: str, every: int, shown: Mapping[str, str]):
+        self._every, self._shown = every, shown
         self._bar = tqdm(total=total, initial=initial, desc=description, disable=not sys.stderr.isatty())
         self._line = {"total": total, "initial": initial, "prefix": description}
         self._step, self._start = initial, time.monotonic()
@@ -34,7 +27,12 @@ class Progress:
     def update(self, record: Mapping[str, Any]) -> None:
         """One step is done; `record` is what it logged."""
         self._step += 1
-        shown = ", ".join(form.format(record[key]) for key, form in _SHOWN if record.get(key) is not None)
+        shown = ", ".join(
+            form.format(value)
+            for key, form in self._shown.items()
+            for value in (record[key].values() if isinstance(record.get(key), Mapping) else [record.get(key)])
+            if value is not None
+        )
         if not self._bar.disable:
             self._bar.set_postfix_str(shown, refresh=False)
             self._bar.update()
@@ -45,9 +43,17 @@ class Progress:
             print(text, file=sys.stderr, flush=True)
 
 
-def show_progress(total: int, initial: int = 0, description: str = "", *, every: int = 10) -> Progress:
+def show_progress(
+    total: int,
+    initial: int = 0,
+    description: str = "",
+    *,
+    every: int = 10,
+    shown: Mapping[str, str] = MappingProxyType({}),
+) -> Progress:
     """Shows how far a phase of `total` steps is, when it will end, and the numbers that matter.
 
-    A context manager; call `update(record)` after each step. `initial` steps were done before a restart.
+    A context manager; call `update(record)` after each step, of whose numbers those `shown` are formatted so, by key.
+    `initial` steps were done before a restart.
     """
-    return Progress(total, initial, description, every)
+    return Progress(total, initial, description, every, shown)

@@ -5,12 +5,13 @@ A command looks at these before it does anything: the first minutes of a run wou
 
 import contextlib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
 from cmpo import advantage, pid
+from rollouts.domain import Cost
 
 _DTYPES = ("float32", "bfloat16", "float16")
 _CHOICES = {
@@ -68,6 +69,10 @@ _RANGES = {
         **dict.fromkeys(("kp", "ki", "kd", "initial_lambda"), _FROM_0),
         "lambda_max": _POSITIVE,
         "target": _SHARE,  # of dialogues
+        "target.*": _FROM_0,
+        **{f"{name}.*": _FROM_0 for name in ("kp", "ki", "kd", "initial_lambda")},
+        "lambda_max.*": _POSITIVE,
+        "smoothing.*": Range(0, 1, beyond=True),
         "smoothing": Range(0, 1, beyond=True),
     },
     "sft.": {**dict.fromkeys(("dialogues", "batch_rows"), _COUNT), "learning_rate": _FROM_0},
@@ -111,6 +116,23 @@ def check(config: ConfigDict) -> None:
         raise ValueError(
             f"config.train.minibatches: expected at most the {batch} dialogues of a step, got {train.minibatches}"
         )
+
+
+def by_cost(pid: ConfigDict, name: str, costs: Sequence[Cost]) -> float | list[float]:
+    """The number config.pid.{name}, or those [C] of each cost where it has one by each cost's name.
+
+    Raises ValueError, naming the field, for a cost without a number and a number without a cost, and for a budget of
+    more than all dialogues.
+    """
+    value, names = pid[name], [cost.name for cost in costs]
+    if not isinstance(value, Mapping | ConfigDict):
+        return value
+    if set(value) != set(names):
+        raise ValueError(f"config.pid.{name}: expected a number for each of {names}, got {sorted(value)}")
+    for cost in costs:
+        if name == "target" and cost.total == "any" and value[cost.name] > 1:
+            raise ValueError(f"config.pid.target.{cost.name}: expected 0 to 1, of dialogues, got {value[cost.name]}")
+    return [float(value[cost.name]) for cost in costs]
 
 
 @contextlib.contextmanager

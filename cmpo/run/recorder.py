@@ -10,12 +10,14 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from cmpo.distributed import processes
+from cmpo.run import ranges
 from cmpo.run.checkpoint import Checkpoints
 from cmpo.run.journal import Journal
 from cmpo.run.log import RunLog, read_metrics
 from cmpo.run.progress import show_progress
 from cmpo.run.train_state import TrainState
 from rollouts import domains
+from rollouts.domain import Domain
 from rollouts.types import Dialogue
 
 
@@ -25,7 +27,15 @@ class Records:
     def __init__(self, config: ConfigDict, workdir: pathlib.Path):
         self._config, self._name = config, workdir.name
         self._checkpoints = Checkpoints(workdir, keep=config.train.keep_checkpoints, score=scores(config, workdir))
-        self._log = RunLog(workdir, domains.load(config.domain).costs)
+        domain = domains.load(config)
+        self._log = RunLog(workdir, domain.costs)
+        self._shown = {
+            domain.objective: domain.objective + " {:.2f}",
+            **{cost.measure: f"{cost.name} {cost.form}" for cost in domain.costs},
+            "lambda": "lambda {:.2f}",
+            "finish_rate": "finished {:.0%}",
+            "loss": "loss {:.4f}",
+        }
         self.journal = Journal(workdir)
 
     def __enter__(self) -> "Records":
@@ -43,7 +53,8 @@ class Records:
         state = self._checkpoints.restore(like) or first_state()
         step, train = int(state.step), self._config.train
         processes.once(lambda: self._log.resume(step))
-        self._bar = self._open.enter_context(show_progress(train.sft_steps + train.rl_steps, step, self._name))
+        bar = show_progress(train.sft_steps + train.rl_steps, step, self._name, shown=self._shown)
+        self._bar = self._open.enter_context(bar)
         return state
 
     def write(self, step: int, record: Mapping[str, Any], dialogues: Sequence[Dialogue]) -> None:
@@ -66,26 +77,39 @@ class Records:
 def scores(config: ConfigDict, workdir: pathlib.Path) -> Callable[[int], float]:
     """The score of a checkpoint by its step: see `score_records`, over the steps since the checkpoint before.
 
-    A voucher beyond the budget costs config.pid.lambda_max, the most that the controller may charge; nothing where
-    there is no controller.
+    What is beyond a budget costs config.pid.lambda_max, the most that the controller may charge; nothing where there is
+    no controller.
     """
-    every, pid = config.train.checkpoint_every, config.pid
+    every, domain = config.train.checkpoint_every, domains.load(config)
+    budgets = budgets_of(domain, config)
+    prices = np.broadcast_to(ranges.by_cost(config.pid, "lambda_max", domain.costs), len(budgets)) * config.pid.enabled
 
     def score(step: int) -> float:
         booked = read_metrics(workdir) if (workdir / "metrics.jsonl").exists() else []
         records = [record for record in booked if step - every < record["step"] <= step]
-        return score_records(records, target=pid.target, price=pid.lambda_max if pid.enabled else 0.0)
+        return score_records(domain, records, budgets=budgets, prices=prices)
 
     return score
 
 
-def score_records(records: Sequence[Mapping[str, Any]], *, target: float, price: float) -> float:
-    """How good a policy was: mean satisfaction less `price` times what the mean voucher rate is above `target`.
+def budgets_of(domain: Domain, config: Mapping[str, Any]) -> list[float]:
+    """[C], what each cost's mean over dialogues may be."""
+    return np.broadcast_to(ranges.by_cost(config["pid"], "target", domain.costs), len(domain.costs)).tolist()
+
+
+def score_records(
+    domain: Domain, records: Sequence[Mapping[str, Any]], *, budgets: Sequence[float], prices: Sequence[float]
+) -> float:
+    """How good a policy was: the mean of the domain's objective, less what is beyond budgets times their prices [C].
 
     Records without dialogues, as of phase 1, do not count; -inf where there are no others.
     """
-    seen = [record for record in records if record.get("satisfaction") is not None]
+    seen = [record for record in records if record.get(domain.objective) is not None]
     if not seen:
         return -math.inf
-    satisfaction, rate = (float(np.mean([record[key] for record in seen])) for key in ("satisfaction", "voucher_rate"))
-    return satisfaction - price * max(0.0, rate - target)
+
+    def mean(measure: str) -> float:
+        return float(np.mean([record[measure] for record in seen]))
+
+    beyond = [max(0.0, mean(cost.measure) - budget) for cost, budget in zip(domain.costs, budgets, strict=True)]
+    return mean(domain.objective) - float(np.dot(prices, beyond))

@@ -86,7 +86,7 @@ def prepare(
       ValueError: if a file of demonstrations is none, or the opening of a task does not fit in the context.
       Interrupted, RolloutsFailed, BudgetReached, ReplayMiss: of `collecting.collect`; what was played is kept.
     """
-    conversations, turn_format = [], domains.load(config.domain).turn_format
+    conversations, turn_format = [], domains.load(config).turn_format
     if config.train.sft_steps or not weights:
         path = workdir / "demonstrations.jsonl"
         begun = processes.once(lambda: bool(progress(workdir)[1]))
@@ -120,7 +120,7 @@ def _play_demonstrations(
     ):
         dialogues = collecting.collect(
             config,
-            collecting.serving(domains.load(config.domain).scripted_agent(config, "")),
+            collecting.serving(domains.load(config).scripted_agent(config, "")),
             tasks.train(0, count),
             repeats=1,
             seed=fold(config.train.seed, "demonstrations"),
@@ -181,9 +181,7 @@ def engine(
     **changes,
 ) -> Engine:
     """The sampler, without weights yet; `changes` replace options of config.engine. `turn_taking`: see `Engine`."""
-    rules = (
-        domains.load(config.domain).turn_format.grammar(tokenizer, model.vocab_size) if config.engine.grammar else None
-    )
+    rules = domains.load(config).turn_format.grammar(tokenizer, model.vocab_size) if config.engine.grammar else None
     return Engine(
         dataclasses.replace(model, lora_rank=0),
         tokenizer.im_end,
@@ -195,11 +193,14 @@ def engine(
 
 
 def controller(config: ConfigDict) -> tuple[pid.PIDGains, pid.PIDState]:
-    """The multiplier's controller and its first state. Raises ValueError, naming the field."""
-    names = ("kp", "ki", "kd", "target", "smoothing", "lambda_max", "form")
+    """The multipliers' controller and its first state. Raises ValueError, naming the field."""
+    names = ("kp", "ki", "kd", "target", "smoothing", "lambda_max", "initial_lambda")
+    costs = domains.load(config).costs
+    numbers = {name: ranges.by_cost(config.pid, name, costs) for name in names}
+    first = numbers.pop("initial_lambda")
     with ranges.naming("pid"):
-        gains = pid.PIDGains(**{name: config.pid[name] for name in names})
-        return gains, pid.init(gains, config.pid.initial_lambda)
+        gains = pid.PIDGains(**numbers, form=config.pid.form)
+        return gains, pid.init(gains, first)
 
 
 def optimizers(config: ConfigDict) -> dict[str, optax.GradientTransformation]:

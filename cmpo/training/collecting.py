@@ -170,7 +170,7 @@ def collect(
 @contextlib.asynccontextmanager
 async def open_episodes(config: ConfigDict, clients: Clients, *, judged: bool = True) -> AsyncIterator[Episodes]:
     """How dialogues begin by the config, with its endpoints' clients open."""
-    domain = domains.load(config.domain)
+    domain = domains.load(config)
     async with contextlib.AsyncExitStack() as stack:
         chats = dict.fromkeys(domain.endpoints)
         for name in domain.endpoints:
@@ -194,7 +194,7 @@ def evaluate(
     Each process asks about its share of the dialogues, and every process gets all evaluations. `page` and `stopping`
     as for `collect`.
     """
-    asked, domain = clients or chat_clients(config), domains.load(config.domain)
+    asked, domain = clients or chat_clients(config), domains.load(config)
 
     async def one(client: ChatClient, number: int) -> Mapping[str, Any]:
         dialogue, found = dialogues[number], {}
@@ -219,7 +219,7 @@ def chat_clients(config: ConfigDict, workdir: pathlib.Path | None = None) -> dic
     if config.judge.votes < 1:
         raise ValueError(f"config.judge.votes: expected 1 or more, got {config.judge.votes}")
     here = {"process": jax.process_index(), "processes": jax.process_count()}
-    clients, domain = {}, domains.load(config.domain)
+    clients, domain = {}, domains.load(config)
     for name in domain.endpoints:
         asked = endpoint(config[name])
         meter = Meter(name, asked, workdir and workdir / "spent", **here)

@@ -12,7 +12,7 @@ def open_source(config: ConfigDict) -> TaskSource:
 
     Raises FileNotFoundError or ValueError, naming the field, for a file that is missing, damaged or something else.
     """
-    domain, opened = domains.load(config.domain), []
+    domain, opened = domains.load(config), []
     prepared = processes.once(lambda: domain.prepare_tasks(config.data))
 
     def open_tasks() -> None:

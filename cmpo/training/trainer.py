@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 
 from cmpo import pid
 from cmpo.distributed import sharding
-from cmpo.evaluation.summary import cost_measure, summarize_batch
+from cmpo.evaluation.summary import summarize_batch
 from cmpo.run import train_state
 from cmpo.run.interrupt import Interrupts
 from cmpo.run.journal import Journal
@@ -67,7 +67,7 @@ class Trainer:
     ):
         self.journal, self.interrupts, self.ahead = journal, interrupts, ahead
         self.config, self.source, self.tokenizer, self.model = config, source, prepared.tokenizer, prepared.model
-        self.clients, self.domain = clients, domains.load(config.domain)
+        self.clients, self.domain = clients, domains.load(config)
         self.mesh = build.mesh(config, self.model)
         self.layout = build.abstract_state(config, self.model, self.mesh)
         self.origin = self.model, self.mesh, prepared.weights, config.train.seed
@@ -135,6 +135,11 @@ class Trainer:
         tokens = int(np.sum(rows.segment_ids > 0))
         record = {"phase": "sft", **values, "tokens_per_second": tokens / seconds, "seconds": {"update": seconds}}
         return _moved(state, values["updates_skipped"], params=params, opt_state=opt_state), record, []
+
+    def _by_cost(self, values: jax.Array) -> float | dict[str, float]:
+        """A number [C] of each cost by its name; of the only one, the number itself."""
+        numbers = np.asarray(values).tolist()
+        return dict(zip((cost.name for cost in self.domain.costs), numbers, strict=True)) if numbers[1:] else numbers[0]
 
     def spread(self, rows: Any) -> Any:
         """Rows [R, ...] as micro-batches on the mesh."""
@@ -215,14 +220,14 @@ class Trainer:
         clock.lap("update")
 
         controller, record = state.pid, summarize_batch(self.domain, dialogues)
-        names = [cost_measure(cost) for cost in self.domain.costs]
+        names = [cost.measure for cost in self.domain.costs]
         if config.pid.enabled:
             skipped = values["updates_skipped"]
             costs = [math.nan if skipped else record[name] for name in names]  # NaN: the controller stays
             controller = pid.update(self.gains, controller, jnp.array(costs, jnp.float32))
         record |= values | {
             "phase": "rl",
-            "lambda": float(state.pid.lambdas[0]),
+            "lambda": self._by_cost(state.pid.lambdas),
             **{f"{name}_smoothed": float(controller.smoothed_cost[c]) for c, name in enumerate(names)},
             "tokens_per_second": record["new_tokens"] / seconds,
             "spent": spent,

@@ -2,8 +2,8 @@
 
 import numpy as np
 
+from rollouts import domains
 from rollouts.domain import total_cost
-from rollouts.domains.fds.rules import COSTS
 from rollouts.domains.fds.scenario import Order, Persona, Scenario
 from rollouts.types import Dialogue, Message, Turn
 
@@ -17,6 +17,7 @@ def task(name="hard-train-0", *, level=2, demand="refund_priority", **order):
 
 
 TASK = task()
+COSTS = domains.load({"domain": "fds"}).costs
 
 
 def turn(

@@ -8,7 +8,7 @@ def evaluation(agent, rate=0.25, satisfaction=3.0, **changes):
     """What one dialogue could have left, but for these two means; `changes` are of the config."""
     config = fds.get_config()
     config.update_from_flattened_dict(changes)
-    summary = {name: {"mean": None, "std": None, "count": 0} for name in domains.load("fds").measures}
+    summary = {name: {"mean": None, "std": None, "count": 0} for name in domains.load({"domain": "fds"}).measures}
     summary |= {"voucher_rate": {"mean": rate, "std": 0.01}, "satisfaction": {"mean": satisfaction, "std": 0.02}}
     return {
         "agent": agent,
@@ -20,5 +20,5 @@ def evaluation(agent, rate=0.25, satisfaction=3.0, **changes):
         "since_training": {},
         "summary": summary,
         "config": config.to_dict(),
-        "dialogues": [{"seed": 1000, "scenario": "s", "values": dict.fromkeys(domains.load("fds").measures, 1.0)}],
+        "dialogues": [{"seed": 1000, "scenario": "s", "values": dict.fromkeys(summary, 1.0)}],
     }

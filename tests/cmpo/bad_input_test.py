@@ -13,7 +13,7 @@ from rollouts.domains.fds.rubrics import PRINCIPLES
 from rollouts.endpoints.client import ChatClient, Endpoint
 from rollouts.types import Sample
 
-FDS = domains.load("fds")
+FDS = domains.load({"domain": "fds"})
 SCENARIO = next(generator.scenarios(2))
 FULL = {"reason": "so", **dict.fromkeys(PRINCIPLES, 1)}
 VERDICT = json.dumps(FULL | {"stage": 0.5})

@@ -25,7 +25,7 @@ from tests.builders.runs import ROOT, full_disk, tiny
 
 TURN = turn_format.render(turn_format.Reply("hm", "Could you send me a photo of it?", "chat"))
 SECRET = "s3cret-key"
-FDS = domains.load("fds")
+FDS = domains.load({"domain": "fds"})
 
 
 class Server:

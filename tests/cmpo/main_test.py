@@ -17,6 +17,7 @@ import jax
 import numpy as np
 import pytest
 import uvicorn
+from ml_collections import ConfigDict
 from pyarrow import parquet
 
 from cmpo import evaluate, main
@@ -93,6 +94,41 @@ def test_beginnings_that_a_group_shares_are_computed_once_and_every_turn_is_as_l
     assert together < 0.5 * apart  # four dialogues of one turn each, most of which is the prompt
     np.testing.assert_allclose(by_turn, expected, rtol=1e-5)
     assert np.count_nonzero(expected[1]) == 2 * 4
+
+
+def test_two_costs_have_a_multiplier_each_and_are_told_apart(tmp_path):
+    """Every dialogue is one malformed turn: no voucher, and three times the turns that the budget has."""
+    config = tiny(**{"train.sft_steps": 0, "pid.initial_lambda": 0.5})
+    with config.ignore_type():
+        config.pid.target = ConfigDict({"voucher": 0.3, "turns": 0.25})
+        config.pid.ki = ConfigDict({"voucher": 0.1, "turns": 0.2})
+    state = main.train(config, tmp_path)
+    first, second = read_metrics(tmp_path)
+    assert first["lambda"] == {"voucher": 0.5, "turns": 0.5}
+    assert second["lambda"]["voucher"] < 0.5 < second["lambda"]["turns"] and state.pid.lambdas.shape == (2,)
+    assert (second["voucher_rate"], second["turns_mean"]) == (0.0, 1.0)
+    assert second["turns_mean_smoothed"] > 0.25 and second["voucher_rate_smoothed"] < 0.3
+    said = json.loads(transcripts(tmp_path)["step_000002.jsonl"].splitlines()[0])
+    assert said["cost"] == said["turns"][0]["cost"] == {"voucher": 0.0, "turns": 1.0}
+    page = (tmp_path / "report.html").read_text()
+    assert "Budget: vouchers 30%, turns 0.2." in page and "lambda, turns" in page
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ({"voucher": 0.3, "refund": 1.0}, r"config.pid.target: expected some of \('voucher', 'turns'\), got 'refund'"),
+        ({"voucher": 30.0, "turns": 2.8}, "config.pid.target.voucher: expected 0 to 1, of dialogues, got 30.0"),
+        ({"voucher": -0.3}, "config.pid.target.voucher: expected 0 or more, got -0.3"),
+    ],
+)
+def test_budgets_that_cannot_be_are_refused(tmp_path, target, message):
+    config = tiny()
+    with config.ignore_type():
+        config.pid.target = ConfigDict(target)
+    with pytest.raises(ValueError, match=message):
+        main.train(config, tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("name", ["epochs", "minibatches", "importance_cap"])

@@ -11,15 +11,15 @@ import pytest
 from cmpo import report
 from cmpo.reports import plots
 from cmpo.run.log import RunLog, read_metrics
-from rollouts.domains.fds.rules import COSTS
-from tests.builders.dialogues import dialogue, turn
+from rollouts import domains
+from tests.builders.dialogues import COSTS, dialogue, turn
 from tests.builders.evaluations import evaluation
 
 
 @pytest.fixture
 def run(tmp_path):
     """Two warm-up steps, three RL steps, a dialogue."""
-    (tmp_path / "config.json").write_text(json.dumps({"name": "tiny <run>", "pid": {"target": [0.3]}}))
+    (tmp_path / "config.json").write_text(json.dumps({"name": "tiny <run>", "pid": {"target": 0.3}}))
     with RunLog(tmp_path, COSTS) as log:
         for step in (1, 2):
             log.write({"step": step, "phase": "sft", "loss": 3.0 / step, "seconds": {"update": 1.0}})
@@ -109,7 +109,7 @@ def test_tables(run):
 
 
 def test_curves_draw_the_records(run):
-    figure = plots.draw(read_metrics(run), target=0.3)
+    figure = plots.draw(read_metrics(run), domains.load({"domain": "fds"}), [0.3])
     axes = {axes.get_title(loc="left"): axes for axes in figure.axes}
     (line,) = axes["User satisfaction (1 to 5)"].lines
     np.testing.assert_array_equal(line.get_xydata(), [[3, 2.0], [4, math.nan], [5, 4.0]])

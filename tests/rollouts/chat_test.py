@@ -123,9 +123,9 @@ def test_parse_refuses_anything_else_and_quotes_it(text):
 @example("<th<|x|>ink>")
 @example("<|im_<think>end|>")
 def test_clean_leaves_no_token_and_no_tag(text):
-    cleaned = turn_format.clean_response(text)
+    cleaned = turn_format.clean(text)
     assert not [token for token in tokenizer.CONTROL + tokenizer.TAGS if token in cleaned]
-    assert turn_format.clean_response(cleaned) == cleaned
+    assert turn_format.clean(cleaned) == cleaned
     if "<" not in text:
         assert cleaned == text.strip()
 

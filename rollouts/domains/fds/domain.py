@@ -6,7 +6,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rollouts.domain import Episodes, Measure, Shown, TaskSource
+from rollouts.domain import Cost, Episodes, Measure, Shown, TaskSource
 from rollouts.domains.fds import generator, rules, turn_format
 from rollouts.domains.fds import judge as judging
 from rollouts.domains.fds.embedded import oracle
@@ -22,9 +22,9 @@ from rollouts.types import Dialogue
 class Fds:
     """Disputes about food deliveries: customers to satisfy, vouchers to be sparing with."""
 
-    costs = rules.COSTS
     turn_format = turn_format
     endpoints = ("user", "judge")
+    panel = "User satisfaction (1 to 5)"
     breaches = rules.FORMAT_ERRORS
     objective = "satisfaction"
     scores = {"satisfaction": lambda dialogue: max(dialogue.outcome, 0.0)}  # 0 where it was forfeited
@@ -41,6 +41,9 @@ class Fds:
         "failure_rate": Measure("failed, %", 100, 1),
     }
     groups = {"level": range(1, len(LEVELS) + 1), "demand": DEMANDS}
+
+    def __init__(self, costs: tuple[Cost, ...]):
+        self.costs = costs
 
     def prepare_tasks(self, data: Mapping[str, Any]) -> pathlib.Path | None:
         """See Domain."""
@@ -68,6 +71,7 @@ class Fds:
             format_outcome=config.episode.format_outcome,
             judge_weights={name: config.judge.weights[name] for name in PRINCIPLES},
             votes=config.judge.votes,
+            costs=self.costs,
         ).episodes
 
     async def evaluate(
@@ -77,9 +81,7 @@ class Fds:
         return await judging.evaluate(judge, dialogue, seed=seed, votes=config.judge.votes)
 
     def scripted_agent(self, config: Mapping[str, Any], name: str) -> Agent:
-        """See Domain. The oracle gives vouchers to as many customers as config.pid.target says."""
-        if name == "oracle":
-            return oracle_agent(config, config.pid.target)
+        """See Domain."""
         return ScriptedAgent(name or "generous")
 
     def embedded(self) -> Any:
@@ -140,4 +142,9 @@ class Generated:
         return list(itertools.islice(generator.scenarios(seed, difficulty=self._difficulty, split="test"), count))
 
 
-DOMAIN = Fds()
+def make(constrained: Sequence[str]) -> Fds:
+    """The domain with those costs constrained; by default, vouchers. Raises ValueError for a name of none."""
+    costs = {cost.name: cost for cost in rules.COSTS}
+    if unknown := set(constrained) - set(costs):
+        raise ValueError(f"config.pid.target: expected some of {tuple(costs)}, got {sorted(unknown)[0]!r}")
+    return Fds(tuple(cost for cost in rules.COSTS if cost.name in (constrained or ("voucher",))))

@@ -5,7 +5,9 @@ import dataclasses
 import functools
 from collections.abc import Mapping
 
-from rollouts.domain import Closing, Effect, Episodes
+import numpy as np
+
+from rollouts.domain import Closing, Cost, Effect, Episodes
 from rollouts.domains.fds import generator, judge, rubrics, rules, turn_format
 from rollouts.domains.fds.rubrics import PRINCIPLES
 from rollouts.domains.fds.scenario import Scenario
@@ -25,11 +27,12 @@ class Table:
     format_outcome: float = 0.0  # R_O of a dialogue that ends in a format error
     judge_weights: Mapping[str, float] = dataclasses.field(default_factory=lambda: dict.fromkeys(PRINCIPLES, 1.0))
     votes: int = 1  # answers of the judge that are averaged for a verdict
+    costs: tuple[Cost, ...] = rules.COSTS[:1]
 
     @property
     def episodes(self) -> Episodes:
         """Dialogues at this table."""
-        return Episodes(functools.partial(CustomerEpisode, self), rules.COSTS)
+        return Episodes(functools.partial(CustomerEpisode, self), self.costs)
 
 
 class CustomerEpisode:
@@ -62,9 +65,11 @@ class CustomerEpisode:
     def act(self, sample: Sample) -> Effect:
         """See Episode. Begins to have the turn judged, where it is well-formed."""
         table, before = self._table, self._state
-        self._state, reply, cost = rules.agent_step(
+        self._state, reply = rules.agent_step(
             before, sample.text, truncated=sample.stop == "length", format_outcome=table.format_outcome
         )
+        spent = {"voucher": self._state.voucher and not before.voucher, "turns": True}
+        cost = np.array([spent[cost.name] for cost in table.costs], np.float32)
         unjudged = {"scores": {}, "reason": ""}
         if reply is None:  # the parts are empty, so what it wrote is shown instead
             shown = {"think": "", "response": "", "action": "", "text": sample.text}

@@ -3,12 +3,15 @@
 import re
 from typing import NamedTuple
 
-import numpy as np
-
 from rollouts.domain import Cost
 from rollouts.domains.fds import turn_format
 
-COSTS = (Cost("voucher", total="any"),)
+COSTS = (
+    Cost("voucher", "any", "vouchers", "Voucher rate", "{:.0%}"),
+    Cost("turns", "sum", "turns", "Turns per dialogue", "{:.1f}"),
+)
+"""What a budget may hold; `agent_step` knows of the first."""
+
 
 FORMAT_ERRORS = ("malformed", "second_voucher", "truncated")
 """Ends of a dialogue that are the agent's own breach of the turn format."""
@@ -32,7 +35,6 @@ class AgentStep(NamedTuple):
 
     state: State
     reply: turn_format.Reply | None  # None where it breached the format
-    cost: np.ndarray  # [len(COSTS)] float32
 
 
 def agent_step(state: State, text: str, *, truncated: bool, format_outcome: float = 0.0) -> AgentStep:
@@ -40,20 +42,18 @@ def agent_step(state: State, text: str, *, truncated: bool, format_outcome: floa
 
     `truncated` says that sampling stopped before the end-of-turn token. A second voucher is a breach, too.
     """
-    cost = np.zeros(len(COSTS), np.float32)
     state = state._replace(turns=state.turns + 1)
     if truncated:
-        return AgentStep(state._replace(end="truncated", outcome=format_outcome), None, cost)
+        return AgentStep(state._replace(end="truncated", outcome=format_outcome), None)
     try:
         reply = turn_format.parse(text)
     except turn_format.MalformedTurn:
-        return AgentStep(state._replace(end="malformed", outcome=format_outcome), None, cost)
+        return AgentStep(state._replace(end="malformed", outcome=format_outcome), None)
     if reply.action == "voucher":
         if state.voucher:
-            return AgentStep(state._replace(end="second_voucher", outcome=format_outcome), None, cost)
-        cost[0] = 1.0
+            return AgentStep(state._replace(end="second_voucher", outcome=format_outcome), None)
         state = state._replace(voucher=True)
-    return AgentStep(state, reply, cost)
+    return AgentStep(state, reply)
 
 
 def user_step(state: State, message: str, *, max_turns: int) -> State:

@@ -55,9 +55,14 @@ def render(reply: Reply) -> str:
     return f"<think>{reply.think}</think><response>{reply.response}</response><action>{reply.action}</action>"
 
 
+def clean(text: str, *marks: re.Pattern[str]) -> str:
+    """Strips control tokens, the turn format's tags, and `marks`; see `rollouts.chat.clean`."""
+    return chat.clean(text, _TAG, *marks)
+
+
 def clean_response(text: str) -> str:
     """Strips what only users and the system may say, endings and lines of system state, and the turn format's tags."""
-    return chat.clean(text, _TAG, _STAGE_DIRECTION)
+    return clean(text, _STAGE_DIRECTION)
 
 
 def hear(text: str) -> str:

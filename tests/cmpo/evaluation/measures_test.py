@@ -17,7 +17,7 @@ def dialogue(*turns, name="s", level=2, demand="feedback_focus", **fields):
     return dialogues.dialogue(*turns, task=dialogues.task(name, level=level, demand=demand), **fields)
 
 
-FDS = domains.load("fds")
+FDS = domains.load({"domain": "fds"})
 GOOD = Evaluation(Verdict({"a": 2.0, "b": 1.0}, "fine"))
 LATE = Evaluation(None, "judge_timeout", "config.judge.url timed out")
 

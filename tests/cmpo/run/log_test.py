@@ -15,11 +15,10 @@ from cmpo.run.log import RunLog, read_metrics
 from cmpo.run.progress import show_progress
 from cmpo.run.recorder import score_records
 from rollouts import domains
-from rollouts.domains.fds.rules import COSTS
-from tests.builders.dialogues import dialogue, turn
+from tests.builders.dialogues import COSTS, dialogue, turn
 from tests.builders.runs import full_disk
 
-FDS = domains.load("fds")
+FDS = domains.load({"domain": "fds"})
 
 
 def lines(path):
@@ -106,10 +105,14 @@ def test_resume_forgets_the_transcripts_of_later_steps(tmp_path):
 
 def test_score_by_hand():
     empty = [{"phase": "sft"}, {"phase": "rl", "satisfaction": None, "voucher_rate": None}]  # every dialogue failed
-    assert score_records(empty, target=0.3, price=5.0) == -math.inf
+    assert score_records(FDS, empty, budgets=[0.3], prices=[5.0]) == -math.inf
     records = [*empty, {"satisfaction": 2.0, "voucher_rate": 0.5}, {"satisfaction": 3.0, "voucher_rate": 0.3}]
-    assert score_records(records, target=0.3, price=5.0) == pytest.approx(2.5 - 5 * 0.1)  # means 2.5 and 0.4
-    assert score_records(records, target=0.5, price=5.0) == score_records(records, target=0.3, price=0.0) == 2.5
+    assert score_records(FDS, records, budgets=[0.3], prices=[5.0]) == pytest.approx(2.5 - 5 * 0.1)  # means 2.5 and 0.4
+    assert (
+        score_records(FDS, records, budgets=[0.5], prices=[5.0])
+        == score_records(FDS, records, budgets=[0.3], prices=[0.0])
+        == 2.5
+    )
 
 
 def test_a_full_disk_is_named_and_leaves_the_old_transcripts(tmp_path):
@@ -256,8 +259,12 @@ def test_rollout_record_where_all_failed():
     assert (record["dialogues_ok"], record["dialogues_failed"]) == (0, {"user_timeout": 1})
 
 
+SHOWN = {"satisfaction": "satisfaction {:.2f}", "voucher_rate": "voucher {:.0%}", "lambda": "lambda {:.2f}"}
+SHOWN |= {"finish_rate": "finished {:.0%}"}
+
+
 def test_progress_is_quiet_without_a_terminal(capsys):
-    with show_progress(25, 5, "rl", every=10) as bar:
+    with show_progress(25, 5, "rl", every=10, shown=SHOWN) as bar:
         for step in range(6, 26):
             bar.update({"satisfaction": step / 10, "voucher_rate": 0.305, "lambda": None, "finish_rate": 1.0})
     tenth, twentieth, last = capsys.readouterr().err.splitlines()

@@ -42,6 +42,7 @@ def test_a_checkpoint_is_worth_the_steps_since_the_one_before_less_the_price_of_
     assert score(2) == pytest.approx(3.0 - 5.0 * (0.9 - 0.3))  # phase 1 does not count
     assert score(1) == -math.inf
     config.pid.lambda_max = 2.0
+    score = recorder.scores(config, booked)
     assert score(4) == pytest.approx(2.0 - 2.0 * (0.4 - 0.3))
 
 

@@ -86,7 +86,7 @@ def waits(monkeypatch):
 
 def ask(url, times=1, **options):
     async def run():
-        app = domains.load("fds").embedded
+        app = domains.load({"domain": "fds"}).embedded
         async with ChatClient("judge", Endpoint(url, "some-model", **options), embedded=app) as chat:
             return await asyncio.gather(*(chat.chat(ASK, seed=seed) for seed in range(times)))
 

@@ -26,7 +26,7 @@ def ask(url, meter=None, **options):
     """The answer, or the DialogueError."""
 
     async def run():
-        endpoint, app = Endpoint(url, "m", **{"retries": 0} | options), domains.load("fds").embedded
+        endpoint, app = Endpoint(url, "m", **{"retries": 0} | options), domains.load({"domain": "fds"}).embedded
         async with ChatClient("user", endpoint, meter=meter, embedded=app) as client:
             return await client.chat([Message("user", "Hm?")], seed=0)
 

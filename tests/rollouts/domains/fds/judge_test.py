@@ -16,7 +16,7 @@ from rollouts.types import DialogueError, Message
 from tests.builders import almost, dialogues
 from tests.faults.server import Server
 
-FDS = domains.load("fds")
+FDS = domains.load({"domain": "fds"})
 SCENARIO = next(generator.scenarios(2))
 REQUEST = [Message("system", "Judge."), Message("user", "[]")]
 

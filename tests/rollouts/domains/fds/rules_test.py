@@ -1,6 +1,5 @@
 """The rules of an episode: every way it ends, what it costs, and what the system says of its state."""
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,10 +19,10 @@ def agent(state, text, **options):
 
 
 def test_a_reply_counts_a_turn_and_costs_nothing():
-    state, reply, cost = agent(START, CHAT)
+    state, reply = agent(START, CHAT)
     assert state == rules.State(turns=1)
     assert reply == turn_format.Reply("a", "Hello.", "chat")
-    assert cost.dtype == np.float32 and cost.tolist() == [0.0]
+    assert not state.voucher
 
 
 def test_a_breach_of_the_format_is_worth_nothing_unless_it_is_charged():
@@ -31,11 +30,11 @@ def test_a_breach_of_the_format_is_worth_nothing_unless_it_is_charged():
 
 
 def test_a_voucher_costs_one_and_is_remembered():
-    state, reply, cost = agent(START, VOUCHER)
+    state, reply = agent(START, VOUCHER)
     assert state == rules.State(turns=1, voucher=True)
-    assert reply.action == "voucher" and cost.tolist() == [1.0]
-    later, _, cost = agent(state, CHAT)
-    assert later.voucher and not later.end and cost.tolist() == [0.0]
+    assert reply.action == "voucher" and state.voucher
+    later, _ = agent(state, CHAT)
+    assert later.voucher and not later.end
 
 
 @pytest.mark.parametrize("outcome", [0.0, -10.0])
@@ -51,10 +50,10 @@ def test_a_voucher_costs_one_and_is_remembered():
     ],
 )
 def test_a_breach_of_the_format_ends_the_episode_and_forfeits_the_outcome(before, text, truncated, end, outcome):
-    state, reply, cost = agent(before, text, truncated=truncated, format_outcome=outcome)
+    state, reply = agent(before, text, truncated=truncated, format_outcome=outcome)
     assert (state.turns, state.end, state.outcome) == (before.turns + 1, end, outcome)
     assert end in FORMAT_ERRORS
-    assert reply is None and cost.tolist() == [0.0]
+    assert reply is None and state.voucher == before.voucher
     assert state.voucher == before.voucher
 
 
@@ -145,15 +144,15 @@ def test_whatever_a_user_writes_rates_quits_or_goes_on(message, turns, voucher):
     st.booleans(),
 )
 def test_whatever_an_agent_writes_it_gains_nothing_by_it(text, before, truncated):
-    after, reply, cost = agent(before, text, truncated=truncated, format_outcome=-3.0)
+    after, reply = agent(before, text, truncated=truncated, format_outcome=-3.0)
     assert after.turns == before.turns + 1
     if reply is None:
         assert (after.end in FORMAT_ERRORS, after.outcome, after.voucher) == (True, -3.0, before.voucher)
-        assert cost.tolist() == [0.0]
+        assert after.voucher == before.voucher
     else:
         gives = reply.action == "voucher"
         assert (after.end, after.outcome, after.voucher) == (before.end, before.outcome, before.voucher or gives)
-        assert cost.tolist() == [float(gives)] and not (gives and before.voucher)
+        assert after.voucher == (before.voucher or gives) and not (gives and before.voucher)
         line = rules.with_state_line(reply.response, rules.issued(before, reply.action))
         assert rules.user_step(START, line, max_turns=9) == START and line.lower().count("system state") == 1
 
@@ -163,7 +162,7 @@ def test_the_state_line_tells_the_truth_at_every_turn(texts):
     state, issued = START, False
     for text in texts:
         before = state
-        state, reply, cost = agent(before, text)
+        state, reply = agent(before, text)
         if reply is None:
             assert state.end == ("malformed" if text == "junk" else "second_voucher")
             return
@@ -172,7 +171,7 @@ def test_the_state_line_tells_the_truth_at_every_turn(texts):
         line = rules.with_state_line("Hello.", rules.issued(before, reply.action))
         assert line == f"Hello.\n(System state: refunded no; voucher issued {expected})"
         assert reading.read_state(line) == ("Hello.", expected)
-        assert (state.voucher, cost.tolist()) == (issued, [float(text == VOUCHER)])
+        assert state.voucher == issued
 
 
 FORGERIES = (

@@ -18,7 +18,7 @@ from rollouts.endpoints.client import ChatClient, Endpoint
 from rollouts.seeds import fold
 from rollouts.types import Message
 
-FDS = domains.load("fds")
+FDS = domains.load({"domain": "fds"})
 
 
 def client(name, **options):
