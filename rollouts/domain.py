@@ -6,7 +6,10 @@ domain's side of one dialogue: it speaks for everybody but the agent, and says w
 Letters: N = agent turns of a dialogue, C = costs.
 """
 
+import abc
+import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -48,29 +51,35 @@ class Closing(NamedTuple):
     notes: Sequence[Mapping[str, Any]]  # of each turn, N, beside those of its effect
 
 
-class Episode(Protocol):
+class Episode(abc.ABC):
     """A domain's side of one dialogue. An endpoint's failure is raised as DialogueError, and never scored."""
 
-    end: str  # see `rollouts.types.Dialogue`; "" while it goes on
-    last_words: str
+    end: str = ""  # see `rollouts.types.Dialogue`; "" while it goes on
+    last_words: str = ""
 
+    @abc.abstractmethod
     async def open(self) -> Sequence[Message]:
         """The first messages to the agent, after the task's opening."""
 
+    @abc.abstractmethod
     def act(self, sample: Sample) -> Effect:
         """Takes what the agent wrote."""
 
     def cut(self) -> None:
         """Ends the dialogue, which does not fit in the agent's context any more."""
+        self.end = self.end or "context"
 
+    @abc.abstractmethod
     async def respond(self) -> Sequence[Message]:
         """What comes back to the agent; none where the dialogue is over."""
 
+    @abc.abstractmethod
     async def close(self) -> Closing:
         """Waits for what went on beside the dialogue, such as its judge."""
 
     async def cancel(self) -> None:
         """Gives up what is still going on; nothing, after `close`."""
+        return
 
 
 class Episodes(NamedTuple):
@@ -93,6 +102,16 @@ class Measure(NamedTuple):
     heading: str
     scale: float
     digits: int
+
+
+EVERYWHERE = {
+    "finish_rate": Measure("finished, %", 100, 1),
+    "process_reward": Measure("process reward, 0 to 1", 1, 3),
+    "turns": Measure("turns", 1, 2),
+    "tokens": Measure("tokens sampled", 1, 1),
+    "failure_rate": Measure("failed, %", 100, 1),
+}
+"""Measures that every dialogue has."""
 
 
 class Shown(NamedTuple):
@@ -127,53 +146,64 @@ class TaskSource(Protocol):
         """`count` tasks, none of which `train` ever deals."""
 
 
-class Domain(Protocol):
-    """What a run needs to know of its world."""
+class Domain(abc.ABC):
+    """What a run needs to know of its world. What is not abstract has a default that suits a small one."""
 
-    costs: tuple[Cost, ...]
+    costs: tuple[Cost, ...] = ()
     turn_format: TurnFormat
-    endpoints: tuple[str, ...]  # the config's sections of endpoints that its episodes ask, the judge's among them
-    breaches: tuple[str, ...]  # ends of a dialogue that are the agent's own breach of its turn format
+    endpoints: tuple[str, ...] = ()  # the config's sections of endpoints that its episodes ask, the judge's among them
+    breaches: tuple[str, ...] = ()  # ends of a dialogue that are the agent's own breach of its turn format
     objective: str  # the measure that the best checkpoint has most of
     panel: str  # over its curve
     scores: Mapping[str, Callable[[Dialogue], float]]  # the domain's own measures of a dialogue that did not fail
     measures: Mapping[str, Measure]  # of a dialogue, in the order of tables
-    groups: Mapping[str, Sequence]  # label -> its values, by which tables are broken down
+    groups: Mapping[str, Sequence] = MappingProxyType({})  # label -> its values, by which tables are broken down
 
     def prepare_tasks(self, data: Mapping[str, Any]) -> Any:
         """Makes sure that what config.data asks for is on disk; what comes back is given to `open_tasks`.
 
         One process does this for all. Raises FileNotFoundError or ValueError, naming the field.
         """
+        return None
 
+    @abc.abstractmethod
     def open_tasks(self, data: Mapping[str, Any], seed: int, prepared: Any) -> TaskSource:
         """The source that config.data names. Raises ValueError, naming the field."""
 
+    @abc.abstractmethod
     def episodes(self, config: Mapping[str, Any], chats: Mapping[str, Any]) -> Episodes:
         """How dialogues begin by a run's config; `chats` are those who answer, by `endpoints`; None: nobody judges."""
+
+    @abc.abstractmethod
+    def scripted_agent(self, config: Mapping[str, Any], name: str) -> Any:
+        """The agent of that name that needs no model, a `rollouts.play.Agent`; "" is who writes demonstrations."""
 
     async def evaluate(
         self, config: Mapping[str, Any], judge: Any, dialogue: Dialogue, *, seed: int
     ) -> Mapping[str, Any]:
         """What evaluators make of a dialogue that did not fail, by measure; `judge` is asked."""
-
-    def scripted_agent(self, config: Mapping[str, Any], name: str) -> Any:
-        """The agent of that name that needs no model, a `rollouts.play.Agent`; "" is who writes demonstrations."""
+        return {}
 
     def embedded(self) -> Any:
         """The ASGI app that answers for the endpoints whose URL is "embedded"; None: there is none."""
+        return None
 
     def show_task(self, description: Mapping[str, Any]) -> Sequence[str]:
         """A task in lines of plain text, from its description in a transcript."""
+        return [f"{name}: {value}" for name, value in description.items()]
 
     def show_end(self, end: str, outcome: float) -> tuple[str, str]:
         """How a dialogue ended, as a badge: text and tone."""
+        return f"{end.replace('_', ' ')} {outcome:g}", "bad" if end in self.breaches else "plain"
 
     def show_turn(self, notes: Mapping[str, Any]) -> Shown:
         """A turn of the agent, from its notes in a transcript."""
+        return Shown(str(notes.get("text", "")))
 
     def prompts(self) -> Mapping[str, str]:
         """A hash of everything that others are told, by name: what a result was measured with."""
+        return {}
 
     def digest(self, tasks: Sequence[Task]) -> str:
         """A hash of tasks and of what others are told of them."""
+        return hashlib.sha256(repr(list(tasks)).encode()).hexdigest()

@@ -16,7 +16,7 @@ _NEEDED = {  # where in the file, and what has to be there
     ("user", "url"): (str,),
     ("user", "model"): (str,),
     ("judge", "url"): (str,),
-    ("prompts", "user"): (str,),
+    ("prompts",): (dict,),
     ("config", "episode", "max_turns"): (int,),
     ("config", "user", "url"): (str,),
     ("config", "data", "path"): (str,),

@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 from ml_collections import ConfigDict
 
 from cmpo import advantage, pid
@@ -118,7 +119,7 @@ def check(config: ConfigDict) -> None:
         )
 
 
-def by_cost(pid: ConfigDict, name: str, costs: Sequence[Cost]) -> float | list[float]:
+def by_cost(pid: ConfigDict, name: str, costs: Sequence[Cost]) -> float | np.ndarray:
     """The number config.pid.{name}, or those [C] of each cost where it has one by each cost's name.
 
     Raises ValueError, naming the field, for a cost without a number and a number without a cost, and for a budget of
@@ -132,7 +133,7 @@ def by_cost(pid: ConfigDict, name: str, costs: Sequence[Cost]) -> float | list[f
     for cost in costs:
         if name == "target" and cost.total == "any" and value[cost.name] > 1:
             raise ValueError(f"config.pid.target.{cost.name}: expected 0 to 1, of dialogues, got {value[cost.name]}")
-    return [float(value[cost.name]) for cost in costs]
+    return np.array([value[cost.name] for cost in costs], float)
 
 
 @contextlib.contextmanager

@@ -6,7 +6,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rollouts.domain import Cost, Episodes, Measure, Shown, TaskSource
+from rollouts.domain import Cost, Domain, Episodes, Measure, Shown, TaskSource
 from rollouts.domains.fds import generator, rules, turn_format
 from rollouts.domains.fds import judge as judging
 from rollouts.domains.fds.embedded import oracle
@@ -19,7 +19,7 @@ from rollouts.play import Agent
 from rollouts.types import Dialogue
 
 
-class Fds:
+class Fds(Domain):
     """Disputes about food deliveries: customers to satisfy, vouchers to be sparing with."""
 
     turn_format = turn_format

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from rollouts.domain import Closing, Cost, Effect, Episodes
+from rollouts.domain import Closing, Cost, Effect, Episode, Episodes
 from rollouts.domains.fds import generator, judge, rubrics, rules, turn_format
 from rollouts.domains.fds.rubrics import PRINCIPLES
 from rollouts.domains.fds.scenario import Scenario
@@ -35,7 +35,7 @@ class Table:
         return Episodes(functools.partial(CustomerEpisode, self), self.costs)
 
 
-class CustomerEpisode:
+class CustomerEpisode(Episode):
     """A customer complains, and rates the dialogue in the end. See `rollouts.domain.Episode`."""
 
     def __init__(self, table: Table, task: Scenario, *, seed: int, judge_seed: int):
@@ -45,7 +45,7 @@ class CustomerEpisode:
         self._said: list[judge.Said] = []
         self._verdicts: list[asyncio.Task[rubrics.Verdict]] = []
         self._state = rules.State()
-        self._words = self._told = self.last_words = ""
+        self._words = self._told = ""
 
     @property
     def end(self) -> str:

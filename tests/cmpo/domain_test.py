@@ -1,0 +1,88 @@
+"""A second domain through the whole loop: nothing but its own module and a config knows of it."""
+
+import json
+
+import numpy as np
+import pytest
+
+from cmpo import evaluate, main
+from cmpo.cli import agents
+from cmpo.evaluation import results
+from cmpo.run.log import read_metrics
+from rollouts import domains
+from tests.builders import shop
+from tests.builders.runs import tiny, transcripts
+
+
+def settings():
+    config = tiny(
+        **{
+            "domain": "tests.builders.shop",
+            "model.hidden_size": 32,
+            "model.intermediate_size": 64,
+            "model.num_heads": 2,
+            "model.vocab_size": 300,
+            "engine.max_new_tokens": 12,
+            "sft.dialogues": 24,
+            "sft.learning_rate": 2e-2,
+            "train.sft_steps": 40,
+            "train.rl_steps": 3,
+            "train.row_length": 512,
+            "train.checkpoint_every": 9,
+            "eval.evaluators": False,
+        }
+    )
+    with config.ignore_type():
+        config.pid.target = {"refund": 0.5, "turns": 3.0}
+        config.pid.initial_lambda = {"refund": 0.4, "turns": 0.2}
+    return config
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("shop")
+    return workdir, main.train(settings(), workdir)
+
+
+def test_its_costs_and_measures_are_in_the_metrics_the_curves_and_the_page(run):
+    workdir, state = run
+    records = [record for record in read_metrics(workdir) if record["phase"] == "rl"]
+    assert len(records) == 3 and records[0]["lambda"] == pytest.approx({"refund": 0.4, "turns": 0.2})
+    keys = {"content", "refund_mean", "refund_mean_smoothed", "turns_mean", "turns_mean_smoothed", "finish_rate"}
+    assert keys <= set(records[0]) and "satisfaction" not in records[0] and "voucher_rate" not in records[0]
+    assert max(record["finish_rate"] for record in records) > 0  # the policy has learnt to write turns
+    page = (workdir / "report.html").read_text()
+    assert all(text in page for text in ("Refund, euros", "Content (0 to 1)", "worth: 4", "Budget: refunds 0.50"))
+    assert "oucher" not in page
+
+
+def test_what_a_dialogue_cost_is_the_sum_over_its_turns(run):
+    workdir, _ = run
+    said = [json.loads(line) for text in transcripts(workdir).values() for line in text.splitlines()]
+    for dialogue in said:
+        for name in ("refund", "turns"):
+            assert dialogue["cost"][name] == sum(turn["cost"][name] for turn in dialogue["turns"])
+        assert dialogue["cost"]["turns"] == len(dialogue["turns"]) and dialogue["task"]["worth"] in (2, 4)
+    records = [record for record in read_metrics(workdir) if record["phase"] == "rl"]
+    by_step = [said[8 * step : 8 * step + 8] for step in range(3)]
+    for record, dialogues in zip(records, by_step, strict=True):
+        assert record["refund_mean"] == pytest.approx(np.mean([one["cost"]["refund"] for one in dialogues]))
+
+
+def test_it_is_evaluated_by_its_own_measures_and_labels(run, tmp_path):
+    workdir, state = run
+    served_by, step = agents.load_policy(settings(), workdir)
+    played = evaluate.evaluate(settings(), served_by, seeds=1)
+    found = evaluate.result(settings(), "policy", played, step=step)
+    evaluate.write(tmp_path / "evaluation_policy.json", found, played)
+    assert list(found["summary"]) == list(shop.Shop.measures) and set(found["by_worth"]) == {"2", "4"}
+    assert "| refunds, euros |" in evaluate.report(found)
+    assert results.read(tmp_path / "evaluation_policy.json")["summary"]["refund_mean"]["count"] == 8
+
+
+@pytest.mark.parametrize(
+    ("name", "message"), [("shop", "expected one of .*'fds'.*, or a module, got 'shop'"), ("no.such", "no module 'no'")]
+)
+def test_a_domain_that_is_none_is_refused(name, message):
+    with pytest.raises(ValueError, match=f"config.domain: {message}"):
+        domains.load({"domain": name})
