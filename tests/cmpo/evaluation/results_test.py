@@ -38,7 +38,7 @@ def test_what_a_result_lacks_or_has_in_another_type_is_named(tmp_path, names, la
     if lacks:
         del holder[last]
     else:
-        holder[last] = {"a": 1}
+        holder[last] = [1] if isinstance(holder[last], dict) else {"a": 1}
     (tmp_path / "a.json").write_text(json.dumps(found))
     with pytest.raises(ValueError, match=r"a\.json: .*, found no sound ") as error:
         results.read(tmp_path / "a.json")
