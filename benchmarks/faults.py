@@ -70,7 +70,7 @@ class Watch:
 
 @contextlib.contextmanager
 def watching():
-    """Notes what passes through `play.play` and `batch.rewards`."""
+    """Notes what passes through `play.play` and `packing.rewards`."""
     watch, play_one, rewards_of = Watch(), play.play, packing.rewards
 
     async def noted(agent, table, scenario, *, index, seed):

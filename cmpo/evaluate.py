@@ -56,7 +56,7 @@ def evaluate(
 ) -> list[Played]:
     """Plays `seeds` sets of held-out scenarios, one dialogue each; evaluated, too, under config.eval.evaluators.
 
-    What is paid for is kept in the page of its seed; for `stopping`, and what is raised, see `rollout.collect`.
+    What is paid for is kept in the page of its seed; for `stopping`, and what is raised, see `collecting.collect`.
     """
     source = tasks.open_source(config)
     clients = clients or collecting.chat_clients(config)

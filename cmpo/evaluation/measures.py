@@ -13,7 +13,7 @@ from rollouts.types import Dialogue
 
 Row = Mapping[str, Any]
 Summary = Mapping[str, Mapping[str, float]]
-"""Measure -> the fields of a `statistics.Estimate`."""
+"""Measure -> the fields of a `bootstrap.Estimate`."""
 
 
 def row(domain: Domain, seed: int, dialogue: Dialogue, evaluations: Mapping[str, Any]) -> dict[str, Any]:
@@ -54,7 +54,7 @@ def means(domain: Domain, rows: Sequence[Row]) -> dict[str, float]:
 
 
 def summarize(domain: Domain, rows: Sequence[Row]) -> Summary:
-    """An estimate of every measure; see `statistics.estimates`."""
+    """An estimate of every measure; see `bootstrap.estimates`."""
     return _estimates(domain, _values(domain, rows), rows)
 
 

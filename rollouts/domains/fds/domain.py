@@ -27,7 +27,6 @@ class Fds(Domain):
     panel = "User satisfaction (1 to 5)"
     breaches = rules.FORMAT_ERRORS
     objective = "satisfaction"
-    scores = {"satisfaction": lambda dialogue: max(dialogue.outcome, 0.0)}  # 0 where it was forfeited
     measures = {
         "satisfaction": Measure("satisfaction, 1 to 5", 1, 2),
         "finish_rate": Measure("finished, %", 100, 1),
@@ -44,6 +43,11 @@ class Fds(Domain):
 
     def __init__(self, costs: tuple[Cost, ...]):
         self.costs = costs
+        self.scores = {"satisfaction": lambda dialogue: max(dialogue.outcome, 0.0)}  # 0 where it was forfeited
+        if rules.COSTS[0] not in costs:  # nobody holds it then, and it is measured all the same
+            self.scores["voucher_rate"] = lambda dialogue: float(
+                any(turn.notes["action"] == "voucher" for turn in dialogue.turns)
+            )
 
     def prepare_tasks(self, data: Mapping[str, Any]) -> pathlib.Path | None:
         """See Domain."""

@@ -1,10 +1,13 @@
 """From dialogues to rows, tables and differences, by hand; failures are in the denominator and never hidden."""
 
+import dataclasses
 import json
 
+import numpy as np
 import pytest
 
 from cmpo.evaluation import measures
+from cmpo.evaluation.summary import summarize_batch
 from rollouts import domains
 from rollouts.domains.fds.judge import Evaluation
 from rollouts.domains.fds.rubrics import Verdict
@@ -151,3 +154,13 @@ def test_every_measure_is_shown_in_its_unit():
 
 def test_tables_have_every_level_and_demand():
     assert [list(values) for values in FDS.groups.values()] == [[1, 2, 3, 4, 5], list(DEMANDS)]
+
+
+def test_vouchers_are_measured_where_only_turns_are_held():
+    turns_only = domains.load({"domain": "fds", "pid": {"target": {"turns": 2.8}}})
+    assert [cost.name for cost in turns_only.costs] == ["turns"]
+    played = dialogue(turn(0.5), turn(1.0, action="voucher"), outcome=4.0)
+    played = dataclasses.replace(played, cost=np.array([2.0], np.float32))
+    values = measures.row(turns_only, 7, played, {})["values"]
+    assert values["voucher_rate"] == 1.0 and values["turns"] == 2.0
+    assert summarize_batch(turns_only, [played])["voucher_rate"] == 1.0
