@@ -73,14 +73,15 @@ def watching():
     """Notes what passes through `play.play` and `packing.rewards`."""
     watch, play_one, rewards_of = Watch(), play.play, packing.rewards
 
-    async def noted(agent, table, scenario, *, index, seed):
-        dialogue = await play_one(agent, table, scenario, index=index, seed=seed)
+    async def noted(agent, episodes, task, *, index, seed, **options):
+        dialogue = await play_one(agent, episodes, task, index=index, seed=seed, **options)
+        (table,) = episodes.begin.args
         if table.judge is not None:
             watch.played.append((seed, dialogue))
         return dialogue
 
-    def scored(dialogues, group_size, max_turns):
-        rewards = rewards_of(dialogues, group_size, max_turns)
+    def scored(dialogues, group_size, *options):
+        rewards = rewards_of(dialogues, group_size, *options)
         valid = rewards.turn_mask.reshape(len(dialogues), -1).any(1)
         watch.scored |= {id(dialogue.turns) for dialogue, some in zip(dialogues, valid, strict=True) if some}
         return rewards

@@ -44,7 +44,7 @@ async def soak(url: str, server: int, dialogues: int, seconds: float) -> tuple[l
     end, looks, ok, failed = time.monotonic() + seconds, [], 0, 0
     numbers = itertools.count()
 
-    async def worker(table: play.Table) -> None:
+    async def worker(table: Table) -> None:
         nonlocal ok, failed
         while time.monotonic() < end:
             number = next(numbers)
