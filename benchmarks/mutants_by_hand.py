@@ -22,7 +22,7 @@ def _in(file: str, *mutants: tuple[str, ...]) -> tuple[Mutant, ...]:
 
 _SHUFFLE = 'np.random.default_rng(fold(int(state.seed), "sft", epoch)).permutation(count)'
 _DONOR = "if donor and donor not in self._open:\n            return donor.slot"
-_PRICE = "pid.lambda_max if pid.enabled else 0.0"
+_PRICE = " * config.pid.enabled"
 _ANSWER = "json.dumps(score(case.customer, steps[-1].before, steps[-1].events)"
 _WARMTH = "it is learnt of another distribution than was drawn from"
 _NOTHING = '{"persona": 0, "stage": 0, "quality": 0, "rules": 0}'
@@ -84,8 +84,8 @@ HAND = (
     *_in(
         "cmpo/run/recorder.py",
         ("window", "step - every < record", "0 < record", "early steps count for late checkpoints", RECORDS),
-        ("price", _PRICE, "0.0", "the best checkpoint spends the most", RECORDS),
-        ("unpriced", _PRICE, "pid.lambda_max", "a price that nobody charges", RECORDS),
+        ("price", _PRICE, " * 0", "the best checkpoint spends the most", RECORDS),
+        ("unpriced", _PRICE, "", "a price that nobody charges", RECORDS),
     ),
     *_in(
         "cmpo/training/update_step.py",
