@@ -32,7 +32,7 @@ def hybrid_advantage(
 
     - "instant" (the paper): `w_O R_O[i] + w_P R_P[i,t] - lambda . c[i,t]`;
     - "return_to_go": `w_O R_O[i] + sum_{s>=t} discount^(s-t) (w_P R_P[i,s] - lambda . c[i,s])` over the valid
-      turns s, so that a turn also answers for the voucher it provokes later. The outcome is not discounted.
+      turns s, so that a turn also answers for the cost it provokes later. The outcome is not discounted.
 
     The advantage is `(u - mean) / (std + eps)`, population standard deviation, over all valid turns of the group
     ("group") or of the dialogue ("trajectory"), `u - mean` over those of the group ("center"), or `u` itself ("none").
@@ -51,7 +51,7 @@ def hybrid_advantage(
     Args:
       outcome: [G] float, user satisfaction at the end of each dialogue, 1..5 (0 when it ran out of turns).
       process: [G, N] float, the judge's score of each turn, 0..1.
-      cost: [G, N, C] float, cost of each turn under each constraint (for vouchers: 1 if given in this turn, else 0).
+      cost: [G, N, C] float, cost of each turn under each constraint (of a rate: 1 for the costly action, else 0).
       turn_mask: [G, N] bool, True for turns that took place and count.
       lambdas: [C] float, the multipliers, in utility per unit of cost.
       outcome_weight: w_O.

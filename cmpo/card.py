@@ -189,7 +189,7 @@ def run() -> None:
     """Prints the card of the records that the flags name, and draws it if asked."""
     data = command.CONFIG.value.data
     directory = tfds_dataset.prepare(data.difficulty, data.path, data.dir)
-    splits = {split: list(tfds_dataset.Records(directory, split)) for split in ("train", "test")}
+    splits = {split: list(tfds_dataset.PreparedRecords(directory, split)) for split in ("train", "test")}
     title = f"fds/{directory.parent.name}: " + (data.path or f"generated, {data.difficulty}")
     print(markdown(title, splits, data.difficulty))
     if _PNG.value:

@@ -1,7 +1,7 @@
 """Sets two evaluations side by side: ``python -m cmpo.compare --result=A.json --against=B.json``.
 
 Both are files that `cmpo.evaluate` wrote, on the same scenarios with the same seeds. The table gives A minus B,
-dialogue by dialogue: pairs share customer, order and demand, so that a difference is known better than either mean.
+dialogue by dialogue: pairs share their task, so that a difference is known better than either mean.
 What else differs is said below, field by field; what makes the numbers incomparable (`cmpo.evaluation.conditions`) is
 refused, unless --allow_different asks for it, which pairs the dialogues that both have.
 """

@@ -3,8 +3,8 @@
 The agent that --agent names (see `cmpo.cli.agents`) plays --scenarios training scenarios --repeats times each. The
 reward of a dialogue is the method's without its price: config.algo.outcome_weight times the satisfaction plus
 config.algo.process_weight times the mean of the judge's scores. `select` says which are kept: at most one dialogue of
-each scenario, the best by reward that keep the vouchers among them within config.pid.target. To train on them: ``python
--m cmpo.main --config.sft.path=demos.jsonl …``.
+each scenario, the best by reward that keep the share of those that cost something within config.pid.target. To train on
+them: ``python -m cmpo.main --config.sft.path=demos.jsonl …``.
 """
 
 import pathlib
@@ -30,38 +30,36 @@ from rollouts.types import Dialogue
 _SCENARIOS = flags.DEFINE_integer("scenarios", None, "How many to play; default: config.sft.dialogues.", lower_bound=1)
 _REPEATS = flags.DEFINE_integer("repeats", 4, "How often each is played.", lower_bound=1)
 
-_VOUCHER = 0  # of FDS's costs
-
 
 def reward(config: ConfigDict, dialogue: Dialogue) -> float:
-    """What `dialogue` is worth, vouchers left aside."""
+    """What `dialogue` is worth, costs left aside."""
     process = np.mean([turn.process_reward for turn in dialogue.turns])
     return float(config.algo.outcome_weight * dialogue.outcome + config.algo.process_weight * process)
 
 
 def select(dialogues: Sequence[Dialogue], worth: Callable[[Dialogue], float], budget: float) -> list[Dialogue]:
-    """The best dialogues, at most one of each scenario and at most a share of `budget` of them with a voucher.
+    """The best dialogues, at most one of each scenario and at most a share of `budget` of them at a cost, the first.
 
-    Only finished dialogues count. First, of each scenario that has any, the best dialogue without a voucher is kept.
-    Then vouchers go where they add most: the best dialogue with one of each scenario is ranked by what it is worth
+    Only successful dialogues count. First, of each scenario that has any, the best dialogue at no cost is kept. Then
+    the cost is paid where it adds most: the best dialogue at a cost of each scenario is ranked by what it is worth
     beyond the one kept of that scenario (where there is none, beyond the mean of those kept, or beyond 0 if none are).
-    From the top down it takes its place wherever that adds something and the share of vouchers stays in the budget.
-    That is the greedy answer to a knapsack: one price per voucher separates who gets one from who does not.
+    From the top down it takes its place wherever that adds something and the share of those that cost stays in the
+    budget. That is the greedy answer to a knapsack: one price separates where the cost is paid from where it is not.
 
     In the order of `dialogues`.
     """
     best: dict[bool, dict[str, Dialogue]] = {False: {}, True: {}}
     for dialogue in filter(lambda dialogue: dialogue.success, dialogues):
-        ones = best[bool(dialogue.cost[_VOUCHER])]
+        ones = best[bool(dialogue.cost[0])]
         one = ones.setdefault(dialogue.task.id, dialogue)
         if worth(dialogue) > worth(one):
             ones[dialogue.task.id] = dialogue
-    kept, vouchers = dict(best[False]), 0
+    kept, paid = dict(best[False]), 0
     usual = float(np.mean([worth(dialogue) for dialogue in kept.values()])) if kept else 0.0
     gains = {name: worth(one) - (worth(kept[name]) if name in kept else usual) for name, one in best[True].items()}
     for name in sorted(gains, key=gains.get, reverse=True):
-        if gains[name] > 0 and vouchers + 1 <= budget * len(kept | {name: None}):
-            kept[name], vouchers = best[True][name], vouchers + 1
+        if gains[name] > 0 and paid + 1 <= budget * len(kept | {name: None}):
+            kept[name], paid = best[True][name], paid + 1
     chosen = {id(dialogue) for dialogue in kept.values()}
     return [dialogue for dialogue in dialogues if id(dialogue) in chosen]
 
@@ -70,6 +68,12 @@ def run() -> None:
     """Plays, selects, writes the file and says what is in it."""
     config, out = command.CONFIG.value, pathlib.Path(command.OUT.value)
     files.make_room(out)
+    domain = domains.load(config)
+    if not domain.costs or domain.costs[0].total != "any":
+        raise ValueError(
+            "config.pid.target: expected the first cost to be a share of dialogues, which a choice can keep to"
+        )
+    (cost, *_), (budget, *_) = domain.costs, budgets_of(domain, config)
     clients = collecting.chat_clients(config)
     agent = agents.load(config, command.WORKDIR.value)
     source = tasks.open_source(config)
@@ -84,19 +88,21 @@ def run() -> None:
     ):
         options = {"clients": clients, "page": page, "stopping": lambda: interrupts.received}
         dialogues = collecting.collect(config, agent.opened, scenarios, repeats=_REPEATS.value, seed=seed, **options)
-    budget, *_ = budgets_of(domains.load(config), config)
     kept = select(dialogues, lambda dialogue: reward(config, dialogue), budget)
     if not kept:
         raise ValueError(
-            f"config.pid.target: none of {len(dialogues)} dialogues is finished and within {budget:.0%} vouchers"
+            f"config.pid.target: none of {len(dialogues)} dialogues is finished and within {budget:.0%} {cost.heading}"
         )
     if not processes.is_first():
         return
     demonstrations.write(out, map(demonstrations.from_dialogue, kept))
     page.remove()
     for name, some in (("played", dialogues), ("kept", kept)):
-        form = "{satisfaction:.2f} satisfaction, {voucher_rate:.1%} vouchers, {process_reward:.2f} process reward"
-        print(f"{name}: {len(some)} dialogues, " + form.format(**summarize_batch(domains.load(config), some)))
+        found = summarize_batch(domain, some)
+        print(
+            f"{name}: {len(some)} dialogues, {found[domain.objective]:.2f} {domain.objective}, "
+            f"{found[cost.measure]:.1%} {cost.heading}, {found['process_reward']:.2f} process reward"
+        )
     print(f"written to {out}")
 
 

@@ -37,7 +37,7 @@ from rollouts.types import Dialogue
 _SEEDS = flags.DEFINE_integer("seeds", 3, "Sets of held-out scenarios, each with randomness of its own.", lower_bound=1)
 
 
-class Played(NamedTuple):
+class EvaluatedDialogue(NamedTuple):
     """A dialogue of an evaluation."""
 
     seed: int
@@ -53,7 +53,7 @@ def evaluate(
     *,
     pages: Callable[[int], contextlib.AbstractContextManager[Page | None]] = lambda seed: contextlib.nullcontext(),
     stopping: Callable[[], bool] = lambda: False,
-) -> list[Played]:
+) -> list[EvaluatedDialogue]:
     """Plays `seeds` sets of held-out scenarios, one dialogue each; evaluated, too, under config.eval.evaluators.
 
     What is paid for is kept in the page of its seed; for `stopping`, and what is raised, see `collecting.collect`.
@@ -79,14 +79,14 @@ def evaluate(
                 evaluations: Sequence[Mapping[str, Any]] = [{}] * len(dialogues)
                 if config.eval.evaluators:
                     evaluations = collecting.evaluate(config, dialogues, seed=fold(seed, "evaluators"), **shared)
-            played += [Played(seed, *pair) for pair in zip(dialogues, evaluations, strict=True)]
+            played += [EvaluatedDialogue(seed, *pair) for pair in zip(dialogues, evaluations, strict=True)]
     return played
 
 
 def result(
     config: ConfigDict,
     agent: str,
-    played: Sequence[Played],
+    played: Sequence[EvaluatedDialogue],
     *,
     step: int | None = None,
     remote: bool = False,
@@ -177,7 +177,7 @@ def run() -> None:
         print(f"the page of the run: {write_report(out.parent)}")
 
 
-def write(out: pathlib.Path, found: Mapping[str, Any], played: Sequence[Played]) -> pathlib.Path:
+def write(out: pathlib.Path, found: Mapping[str, Any], played: Sequence[EvaluatedDialogue]) -> pathlib.Path:
     """Writes a result, whole or not at all, and the dialogues beside it; returns where these are. Raises OSError."""
     files.replace(out, json.dumps(found, indent=2, allow_nan=False) + "\n")
     transcripts, costs = out.with_suffix(".transcripts.jsonl"), domains.load(found["config"]).costs

@@ -11,7 +11,7 @@ from cmpo.cli import command
 from cmpo.distributed import processes
 from cmpo.run.interrupt import Interrupted, Interrupts
 from cmpo.run.lock import sole_use
-from cmpo.run.recorder import Records
+from cmpo.run.recorder import Recorder
 from cmpo.run.train_state import TrainState
 from cmpo.run.workdir import claim, progress
 from cmpo.training import build, collecting, demonstrations, memory_plan, model_source, tasks
@@ -47,7 +47,7 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> TrainState | None:
         except Interrupted as reason:
             print(" ".join([f"{workdir}: {reason}", *reason.__notes__]))
             return None
-        with Records(config, workdir) as records, Ahead() as ahead:
+        with Recorder(config, workdir) as records, Ahead() as ahead:
             trainer = Trainer(config, source, prepared, clients, records.journal, interrupts, ahead)
             state = records.resume(trainer.layout, trainer.first_state)
 

@@ -52,7 +52,7 @@ class Keyboard:
         return text
 
 
-class Customer:
+class PersonAsCustomer:
     """A person as the user of `episode.Table`."""
 
     def __init__(self, keyboard: Keyboard, show: Show, verdicts: "Verdicts"):
@@ -68,14 +68,14 @@ class Customer:
         return self._keyboard.line("you> ")
 
 
-class Serving:
+class PersonAsAgent:
     """A person as the agent, and as the session of the one dialogue."""
 
     def __init__(self, keyboard: Keyboard, show: Show, verdicts: "Verdicts"):
         self._keyboard, self._show, self._verdicts = keyboard, show, verdicts
         self._turns, self._voucher = 0, False
 
-    async def open(self, scenario: Scenario, seed: int) -> "Serving":
+    async def open(self, scenario: Scenario, seed: int) -> "PersonAsAgent":
         """Shows the agent's prompt."""
         self._show(f"{scenario.agent_prompt}\n\n{_AS_AGENT}\n")
         return self
@@ -152,9 +152,12 @@ def sit(
         async with contextlib.AsyncExitStack() as stack:
             verdicts = Verdicts(await stack.enter_async_context(clients["judge"]), show)
             if role == "agent":
-                user, agent = await stack.enter_async_context(clients["user"]), Serving(keyboard, show, verdicts)
+                user, agent = await stack.enter_async_context(clients["user"]), PersonAsAgent(keyboard, show, verdicts)
             else:
-                user, agent = Customer(keyboard, show, verdicts), await stack.enter_async_context(served_by.open())
+                user, agent = (
+                    PersonAsCustomer(keyboard, show, verdicts),
+                    await stack.enter_async_context(served_by.open()),
+                )
             chats = {"user": user, "judge": verdicts}
             episodes = domains.load(config).episodes(config, chats)
             return await play.play(agent, episodes, scenario, index=0, seed=seed)

@@ -152,6 +152,7 @@ class Domain(abc.ABC):
     costs: tuple[Cost, ...] = ()
     turn_format: TurnFormat
     endpoints: tuple[str, ...] = ()  # the config's sections of endpoints that its episodes ask, the judge's among them
+    scripted: tuple[str, ...] = ()  # names of agents that need no model
     breaches: tuple[str, ...] = ()  # ends of a dialogue that are the agent's own breach of its turn format
     objective: str  # the measure that the best checkpoint has most of
     panel: str  # over its curve
@@ -175,8 +176,11 @@ class Domain(abc.ABC):
         """How dialogues begin by a run's config; `chats` are those who answer, by `endpoints`; None: nobody judges."""
 
     @abc.abstractmethod
-    def scripted_agent(self, config: Mapping[str, Any], name: str) -> Any:
-        """The agent of that name that needs no model, a `rollouts.play.Agent`; "" is who writes demonstrations."""
+    def scripted_agent(self, config: Mapping[str, Any], name: str, budget: float | None = None) -> Any:
+        """The agent of a name in `scripted`, a `rollouts.play.Agent`; "" is who writes demonstrations.
+
+        `budget` is what it may spend of the first cost, if it keeps to one.
+        """
 
     async def evaluate(
         self, config: Mapping[str, Any], judge: Any, dialogue: Dialogue, *, seed: int

@@ -34,8 +34,6 @@ ROOMS = (
     ("rollouts",),
     ("models",),
 )
-# Who imports a domain although it is no command of its own.
-STILL = {"cmpo.cli.agents"}
 COMMANDS_OF = {"rollouts.domains.fds": {"cmpo.card", "cmpo.frontier", "cmpo.play", "rollouts.embedded.__main__"}}
 NOT_FOR_IMPORT = ("benchmarks", "configs", "notebooks", "tests")
 # Where a distribution is not called like the module it brings.
@@ -114,9 +112,9 @@ def within(name, package):
 def trespasses(name, target, where):
     """What is wrong with an import among the rooms."""
     for domain, commands in COMMANDS_OF.items():
-        if within(target, domain) and not within(name, domain) and name not in commands | STILL:
+        if within(target, domain) and not within(name, domain) and name not in commands:
             yield f"{where}: only {domain} and its own commands import {target}"
-    if floor(target) < floor(name) and name not in STILL:
+    if floor(target) < floor(name):
         yield f"{where}: {name} must not import {target}, of a room above"
 
 

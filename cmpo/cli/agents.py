@@ -1,9 +1,9 @@
 """Who serves the customers, by name: what every command with an ``--agent`` flag has in common.
 
-``policy`` is the newest checkpoint in --workdir, ``best`` the one with the best score in training, ``start`` what
-phase 2 began with. The others are scripted and need no --workdir: ``never``, ``always`` and ``generous`` see what any
-agent sees; ``oracle`` is the best there is in the embedded gym with vouchers for --voucher_rate of the customers, see
-`rollouts.domains.fds.embedded.oracle`. ``endpoint`` is whoever answers at --agent_url.
+``policy`` is the newest checkpoint in --workdir, ``best`` the one with the best score in training, ``start`` what phase
+2 began with. ``endpoint`` is whoever answers at --agent_url. The others are the domain's scripted agents and need no
+--workdir; of FDS, ``never``, ``always`` and ``generous`` see what any agent sees, and ``oracle`` is the best there is
+in the embedded gym with its first cost at --budget (docs/gym.md).
 """
 
 import dataclasses
@@ -24,17 +24,16 @@ from cmpo.training import build, collecting, model_source
 from cmpo.training.collecting import Agents
 from models import tokenizer as tokenizers
 from rollouts import domains
-from rollouts.domains.fds.domain import oracle_agent
-from rollouts.domains.fds.scripted import HABITS
 
-_AGENT = flags.DEFINE_enum(
+_TRAINED = ("policy", "best", "start")
+_AGENT = flags.DEFINE_string(
     "agent",
     None,
-    ["policy", "best", "start", "endpoint", "oracle", *HABITS],
-    "Who serves the customers, see cmpo/cli/agents.py; default: the endpoint where one is named, else policy.",
+    "Who serves the customers: policy, best, start, endpoint, or a scripted agent of the domain (of FDS: never, "
+    "always, generous, oracle), see cmpo/cli/agents.py; default: the endpoint where one is named, else policy.",
 )
-_VOUCHER_RATE = flags.DEFINE_float(
-    "voucher_rate", None, "The oracle's voucher rate; default: config.pid.target.", lower_bound=0.0, upper_bound=1.0
+_BUDGET = flags.DEFINE_float(
+    "budget", None, "What the oracle may spend of the domain's first cost; default: config.pid.target.", lower_bound=0.0
 )
 _URL = flags.DEFINE_string("agent_url", None, "Base URL of an agent's endpoint; short for --config.agent.url.")
 _MODEL = flags.DEFINE_string("agent_model", None, "Its model; short for --config.agent.model.")
@@ -64,19 +63,25 @@ def load(config: ConfigDict, workdir: str | None) -> Named:
         if not config.agent.model:
             raise ValueError("--agent_model: expected the name of the model that the endpoint serves")
         return Named(config.agent.model, collecting.remote_agents(config), remote=True)
-    if name in ("policy", "best", "start"):
+    if name in _TRAINED:
         if workdir is None:
             raise ValueError(f"--workdir: expected the directory of a run for --agent={name}")
         return Named(name, *load_policy(config, pathlib.Path(workdir), start=name == "start", best=name == "best"))
-    return Named(name, scripted(config, name, _VOUCHER_RATE.value))
+    return Named(name, scripted(config, name, _BUDGET.value))
 
 
-def scripted(config: ConfigDict, name: str, voucher_rate: float | None = None) -> Agents:
-    """A scripted agent; `voucher_rate` is the oracle's, None for the config's target."""
-    if name != "oracle":
-        return collecting.serving(domains.load(config).scripted_agent(config, name))
-    rate = budgets_of(domains.load(config), config)[0] if voucher_rate is None else voucher_rate
-    return dataclasses.replace(collecting.serving(oracle_agent(config, rate)), identity=f"{rate}")
+def scripted(config: ConfigDict, name: str, budget: float | None = None) -> Agents:
+    """A scripted agent of the domain; `budget` is what one that keeps to a budget may spend, None for the config's.
+
+    Raises ValueError if there is none of that name.
+    """
+    domain = domains.load(config)
+    if name not in domain.scripted:
+        names = (*_TRAINED, "endpoint", *domain.scripted)
+        raise ValueError(f"--agent: expected one of {', '.join(names)}, got {name!r}")
+    budget = budgets_of(domain, config)[0] if budget is None and domain.costs else budget
+    agent = domain.scripted_agent(config, name, budget)
+    return dataclasses.replace(collecting.serving(agent), identity=f"{name}, {budget}")
 
 
 def load_policy(

@@ -21,7 +21,7 @@ from rollouts.domain import Domain
 from rollouts.types import Dialogue
 
 
-class Records:
+class Recorder:
     """The records in `workdir`; use as a context manager, which on leaving waits for what is being written."""
 
     def __init__(self, config: ConfigDict, workdir: pathlib.Path):
@@ -38,7 +38,7 @@ class Records:
         }
         self.journal = Journal(workdir)
 
-    def __enter__(self) -> "Records":
+    def __enter__(self) -> "Recorder":
         with contextlib.ExitStack() as stack:
             stack.enter_context(self._log)
             stack.enter_context(self._checkpoints)
@@ -102,7 +102,7 @@ def score_records(
 ) -> float:
     """How good a policy was: the mean of the domain's objective, less what is beyond budgets times their prices [C].
 
-    Records without dialogues, as of phase 1, do not count; -inf where there are no others.
+    Recorder without dialogues, as of phase 1, do not count; -inf where there are no others.
     """
     seen = [record for record in records if record.get(domain.objective) is not None]
     if not seen:

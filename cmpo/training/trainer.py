@@ -32,7 +32,7 @@ from rollouts.seeds import fold
 from rollouts.types import Dialogue
 
 
-class Played(NamedTuple):
+class PlayedBatch(NamedTuple):
     """A batch of dialogues."""
 
     dialogues: list[Dialogue]
@@ -63,7 +63,7 @@ class Trainer:
         clients: collecting.Clients,
         journal: Journal,
         interrupts: Interrupts,
-        ahead: Ahead[Played],
+        ahead: Ahead[PlayedBatch],
     ):
         self.journal, self.interrupts, self.ahead = journal, interrupts, ahead
         self.config, self.source, self.tokenizer, self.model = config, source, prepared.tokenizer, prepared.model
@@ -175,7 +175,7 @@ class Trainer:
             checksums = np.asarray(train_state.checksums(weights)).tolist()
         agents = collecting.policy_agents(self.engine, self.tokenizer, version=number)
 
-        def played() -> Played:
+        def played() -> PlayedBatch:
             started = time.perf_counter()
             with self.journal.page(number, {"weights": checksums, "settings": self.settings}) as page:
                 dialogues = collecting.collect(
@@ -188,7 +188,7 @@ class Trainer:
                     page=page,
                     stopping=lambda: self.interrupts.received or self.ahead.stopping,
                 )
-            return Played(dialogues, collecting.spent(self.clients), time.perf_counter() - started)
+            return PlayedBatch(dialogues, collecting.spent(self.clients), time.perf_counter() - started)
 
         self.ahead.start(played)
 

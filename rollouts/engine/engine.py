@@ -23,7 +23,7 @@ import numpy as np
 from models import qwen2
 from rollouts.engine.grammar import Grammar
 from rollouts.engine.sampling import Sampling
-from rollouts.engine.slots import Counts, Slots, Stream
+from rollouts.engine.slots import Counts, Slots, SlotStream
 
 
 class Sampled(NamedTuple):
@@ -36,7 +36,7 @@ class Sampled(NamedTuple):
 
 
 class _Turn(NamedTuple):
-    stream: Stream
+    stream: SlotStream
     seed: int
     future: asyncio.Future
     parts: list[tuple[np.ndarray, ...]]  # ids and both log-probabilities, call by call
@@ -49,10 +49,10 @@ class _Turn(NamedTuple):
 class _Move(NamedTuple):
     """A stream takes a seat; see `Slots.seat`."""
 
-    stream: Stream
+    stream: SlotStream
     slot: int
-    guest: Stream | None  # to be parked first
-    donor: Stream | None
+    guest: SlotStream | None  # to be parked first
+    donor: SlotStream | None
     shared: int
 
 
@@ -81,7 +81,7 @@ class Engine:
         self._slots = Slots(config, stop_id, sampling, sharding=kv_sharding, grammar=grammar)
         self._turn_taking = turn_taking or contextlib.nullcontext()
         self.version: int | None = None
-        self._open: set[Stream] = set()
+        self._open: set[SlotStream] = set()
         self._pending: list[_Turn] = []  # in the order they came
         self._running: dict[int, _Turn] = {}  # by slot
         self._given = [0] * sampling.slots  # when each slot was last given out
@@ -121,11 +121,11 @@ class Engine:
         """
         if version not in (None, self.version):
             raise RuntimeError(f"the engine has weights of version {self.version}, expected {version}: call load first")
-        stream = Stream(np.zeros(self.sampling.capacity, np.int32))
+        stream = SlotStream(np.zeros(self.sampling.capacity, np.int32))
         self._open.add(stream)
         return EngineSession(self, stream)
 
-    async def _generate(self, stream: Stream, ids: np.ndarray, seed: int) -> Sampled:
+    async def _generate(self, stream: SlotStream, ids: np.ndarray, seed: int) -> Sampled:
         stream.append(ids)
         self._slots.counts.streamed += len(ids)
         turn = _Turn(stream, seed, asyncio.get_running_loop().create_future(), [])
@@ -181,7 +181,7 @@ class Engine:
         another is about to compute.
         """
         moves, waiting, crowded = [], [], False
-        seated: dict[int, Stream] = dict(enumerate(self._slots.streams))  # as it will be after `moves`
+        seated: dict[int, SlotStream] = dict(enumerate(self._slots.streams))  # as it will be after `moves`
         for turn in self._pending:
             stream = turn.stream
             slot = stream.slot if seated.get(stream.slot) is stream else None
@@ -200,7 +200,7 @@ class Engine:
         self._pending = waiting
         return moves, crowded
 
-    def _shared(self, stream: Stream, seated: dict[int, Stream]) -> tuple[Stream | None, int, bool]:
+    def _shared(self, stream: SlotStream, seated: dict[int, SlotStream]) -> tuple[SlotStream | None, int, bool]:
         """Whose beginning to copy, how much of it, and whether it is worth waiting for somebody to compute more."""
         if stream.computed:
             return None, 0, False
@@ -219,7 +219,7 @@ class Engine:
                 coming = max(coming, chunks)
         return donor, ready * chunk, coming > ready
 
-    def _choose(self, stream: Stream, donor: Stream | None, seated: dict[int, Stream]) -> int | None:
+    def _choose(self, stream: SlotStream, donor: SlotStream | None, seated: dict[int, SlotStream]) -> int | None:
         """The slot for a stream: its donor's if that has ended, else one that has ended, else of one that is idle."""
         if donor and donor not in self._open:
             return donor.slot
@@ -256,7 +256,7 @@ class Engine:
 class EngineSession:
     """A dialogue in the engine: one append-only stream of tokens."""
 
-    def __init__(self, engine: Engine, stream: Stream):
+    def __init__(self, engine: Engine, stream: SlotStream):
         self._engine, self._stream = engine, stream
 
     @property

@@ -39,7 +39,7 @@ class Counts:
 
 
 @dataclasses.dataclass(eq=False)
-class Stream:
+class SlotStream:
     """Tokens `ids[:length]`; the keys and values of `ids[:computed]` lie in `slot`, or are `parked`."""
 
     ids: np.ndarray  # [capacity] int32
@@ -86,20 +86,20 @@ class Slots:
         slots, room = self._sampling.slots, min(SMALLEST, self._sampling.capacity)
         self._kv = cache.init(self._config, slots, room, sharding=self._sharding)
         self._logits = jnp.zeros((slots, self._config.vocab_size), jnp.float32)
-        self.streams: list[Stream | None] = [None] * slots
+        self.streams: list[SlotStream | None] = [None] * slots
 
     def load(self, params: qwen2.Params) -> None:
         """Takes new weights; what was computed under others is forgotten."""
         self._params, self.counts = params, Counts()
         self.streams = [None] * len(self.streams)
 
-    def reset(self, streams: Sequence[Stream]) -> None:
+    def reset(self, streams: Sequence[SlotStream]) -> None:
         """Starts afresh after a fault; `streams`, all that are open, will be computed again."""
         self._allocate()
         for stream in streams:
             stream.slot, stream.parked, stream.computed = None, None, 0
 
-    def seat(self, stream: Stream, slot: int, *, donor: Stream | None = None, shared: int = 0) -> None:
+    def seat(self, stream: SlotStream, slot: int, *, donor: SlotStream | None = None, shared: int = 0) -> None:
         """Gives `slot` to a stream that has none, with what is parked of it or what it shares with `donor`'s beginning.
 
         Whoever was in the slot must have been parked, or have ended.
@@ -116,12 +116,12 @@ class Slots:
             before.slot = None
         self.streams[slot], stream.slot = stream, slot
 
-    def park(self, stream: Stream) -> None:
+    def park(self, stream: SlotStream) -> None:
         """Moves a stream's keys and values to the host."""
         stream.parked = jax.device_get(_take(self._kv, np.int32(stream.slot), self._moved(stream.computed)))
         self.counts.parked += stream.computed
 
-    def extend(self, streams: Sequence[Stream]) -> None:
+    def extend(self, streams: Sequence[SlotStream]) -> None:
         """Reads on in streams that have a slot and unread tokens: a chunk of as many as fit into a call."""
         count, width = self._sampling.rows or self._sampling.slots, self._sampling.chunk
         aligned = count == self._sampling.slots  # then row r is slot r, and the cache is read where it lies

@@ -91,7 +91,7 @@ class Shop(Domain):
     def episodes(self, config, chats):
         return Episodes(Complaining, COSTS)
 
-    def scripted_agent(self, config, name):
+    def scripted_agent(self, config, name, budget=None):
         return Clerk()
 
 

@@ -14,17 +14,18 @@ from rollouts.domains.fds.episode import Table
 from rollouts.domains.fds.judge import Evaluation
 from rollouts.domains.fds.rubrics import PRINCIPLES
 from rollouts.domains.fds.scenario import DEMANDS, LEVELS, Scenario
-from rollouts.domains.fds.scripted import OracleAgent, ScriptedAgent
+from rollouts.domains.fds.scripted import HABITS, OracleAgent, ScriptedAgent
 from rollouts.play import Agent
 from rollouts.types import Dialogue
 
 
-class Fds(Domain):
+class FdsDomain(Domain):
     """Disputes about food deliveries: customers to satisfy, vouchers to be sparing with."""
 
     turn_format = turn_format
     endpoints = ("user", "judge")
     panel = "User satisfaction (1 to 5)"
+    scripted = ("oracle", *HABITS)
     breaches = rules.FORMAT_ERRORS
     objective = "satisfaction"
     measures = {
@@ -84,9 +85,13 @@ class Fds(Domain):
         """See Domain."""
         return await judging.evaluate(judge, dialogue, seed=seed, votes=config.judge.votes)
 
-    def scripted_agent(self, config: Mapping[str, Any], name: str) -> Agent:
-        """See Domain."""
-        return ScriptedAgent(name or "generous")
+    def scripted_agent(self, config: Mapping[str, Any], name: str, budget: float | None = None) -> Agent:
+        """See Domain. The oracle is the best there is in the embedded gym with vouchers for so many customers."""
+        if name != "oracle":
+            return ScriptedAgent(name or "generous")
+        if budget is None or not 0 <= budget <= 1:
+            raise ValueError(f"--budget: expected a share of customers from 0 to 1, got {budget}")
+        return OracleAgent(oracle.allocation(oracle.distribution(config.data.difficulty), budget))
 
     def embedded(self) -> Any:
         """See Domain."""
@@ -124,11 +129,6 @@ class Fds(Domain):
         return hashlib.sha256(repr([(task, generator.user_prompt(task)) for task in tasks]).encode()).hexdigest()
 
 
-def oracle_agent(config: Mapping[str, Any], voucher_rate: float) -> Agent:
-    """The best there is in the embedded gym with vouchers for a `voucher_rate` of the customers."""
-    return OracleAgent(oracle.allocation(oracle.distribution(config.data.difficulty), voucher_rate))
-
-
 class Generated:
     """The gym's own generator, as a `rollouts.domain.TaskSource`."""
 
@@ -146,9 +146,9 @@ class Generated:
         return list(itertools.islice(generator.scenarios(seed, difficulty=self._difficulty, split="test"), count))
 
 
-def make(constrained: Sequence[str]) -> Fds:
+def make(constrained: Sequence[str]) -> FdsDomain:
     """The domain with those costs constrained; by default, vouchers. Raises ValueError for a name of none."""
     costs = {cost.name: cost for cost in rules.COSTS}
     if unknown := set(constrained) - set(costs):
         raise ValueError(f"config.pid.target: expected some of {tuple(costs)}, got {sorted(unknown)[0]!r}")
-    return Fds(tuple(cost for cost in rules.COSTS if cost.name in (constrained or ("voucher",))))
+    return FdsDomain(tuple(cost for cost in rules.COSTS if cost.name in (constrained or ("voucher",))))

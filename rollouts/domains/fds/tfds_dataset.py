@@ -1,7 +1,7 @@
 """The tensorflow-datasets builder `fds`: fixed records in array_record files, written and read without TensorFlow.
 
-``tfds.data_source("fds/hard", split="train")`` works once this module is imported; `prepare` and `Records` are what a
-run uses.
+``tfds.data_source("fds/hard", split="train")`` works once this module is imported; `prepare` and `PreparedRecords` are
+what a run uses.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ from rollouts.domains.fds.scenario import DEMANDS, Order, Persona, Scenario
 from rollouts.seeds import fold
 
 SIZES = {"hard": {"train": 7680, "test": 256}, "normal": {"train": 7424, "test": 256}}
-"""Records of the generator's configs, as many as the paper's splits have."""
+"""PreparedRecords of the generator's configs, as many as the paper's splits have."""
 
 _SUPPORT = {False: "contradicts", True: "supports", None: "silent"}  # what the platform's record says of the claim
 _TRAITS = tuple(field.name for field in dataclasses.fields(Persona) if field.name != "level")
@@ -118,7 +118,7 @@ def prepare(difficulty: str, path: str = "", directory: str = "") -> pathlib.Pat
         print(f"{place}: prepared")
         return place
     first = next(released.read(path) if path else generator.scenarios(0, difficulty=difficulty))
-    if Records(place, generator.split_of(first.order))[0] != first:
+    if PreparedRecords(place, generator.split_of(first.order))[0] != first:
         raise ValueError(f"{place} was prepared by another version of this program; remove it to have it made anew")
     return place
 
@@ -135,7 +135,7 @@ def _quiet() -> Iterator[None]:
         logging.set_verbosity(before)
 
 
-class Records(Sequence[Scenario]):
+class PreparedRecords(Sequence[Scenario]):
     """One split, "train" or "test", of a prepared dataset; a record is read when it is asked for.
 
     Raises ValueError for another split, and for files that are missing or damaged.
@@ -173,7 +173,7 @@ class Recorded:
     """
 
     def __init__(self, directory: pathlib.Path, seed: int):
-        train, self._test = Records(directory, "train"), Records(directory, "test")
+        train, self._test = PreparedRecords(directory, "train"), PreparedRecords(directory, "test")
         self._train = grain.MapDataset.source(train).shuffle(seed=fold(seed, "shuffle")).repeat()
 
     def train(self, cursor: int, count: int) -> Sequence[Scenario]:

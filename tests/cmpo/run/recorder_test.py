@@ -11,7 +11,7 @@ import pytest
 from cmpo.run import recorder
 from cmpo.run.json_lines import write_lines
 from cmpo.run.log import read_metrics
-from cmpo.run.recorder import Records
+from cmpo.run.recorder import Recorder
 from cmpo.training import build
 from models import qwen2
 from tests.builders.runs import tiny
@@ -58,7 +58,7 @@ def state(step):
 
 def test_what_was_booked_after_the_checkpoint_is_forgotten_and_the_best_and_the_newest_stay(tmp_path, capsys):
     config = tiny(**{"train.checkpoint_every": 1, "train.keep_checkpoints": 1})
-    with Records(config, tmp_path) as kept:
+    with Recorder(config, tmp_path) as kept:
         assert int(kept.resume(state(0), lambda: state(0)).step) == 0
         for step, satisfaction in ((1, 5.0), (2, 1.0), (3, 2.0)):
             kept.write(step, {"phase": "rl", "satisfaction": satisfaction, "voucher_rate": 0.0}, [])
@@ -69,7 +69,7 @@ def test_what_was_booked_after_the_checkpoint_is_forgotten_and_the_best_and_the_
     assert not (tmp_path / "transcripts").exists()  # nobody spoke
     shown = capsys.readouterr().err
     assert f"{tmp_path.name}: 4/4" in shown and "satisfaction 0.00" in shown  # of 2 + 2 steps
-    with Records(config, tmp_path) as kept:
+    with Recorder(config, tmp_path) as kept:
         resumed = kept.resume(state(0), lambda: pytest.fail("there is a checkpoint"))
         chex.assert_trees_all_equal(resumed, state(3))
         assert [record["step"] for record in read_metrics(tmp_path)] == [1, 2, 3]
@@ -80,7 +80,7 @@ def test_what_was_booked_after_the_checkpoint_is_forgotten_and_the_best_and_the_
 
 def test_the_journal_forgets_what_a_checkpoint_holds_and_nothing_else(tmp_path, monkeypatch):
     config, forgotten = tiny(), []
-    with Records(config, tmp_path) as kept:
+    with Recorder(config, tmp_path) as kept:
         kept.resume(state(0), lambda: state(0))
         monkeypatch.setattr(kept.journal, "forget", forgotten.append)
         for step in (1, 2):

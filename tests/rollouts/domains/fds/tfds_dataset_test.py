@@ -30,7 +30,7 @@ def test_the_generators_records_come_back_in_their_order(difficulty, small, tmp_
     assert capsys.readouterr().out == f"{place}: prepared\n"
     for split, count in SMALL[difficulty].items():
         dealt = list(itertools.islice(generator.scenarios(0, difficulty=difficulty, split=split), count))
-        records = tfds_dataset.Records(place, split)
+        records = tfds_dataset.PreparedRecords(place, split)
         assert list(records) == dealt and len(records) == count and records[-1] == dealt[-1]
         assert {scenario.order.supported for scenario in dealt} == {True, False, None}
     assert tfds_dataset.prepare(difficulty, directory=str(tmp_path)) == place  # is there: nothing is done, or said
@@ -48,7 +48,7 @@ def test_the_methods_sizes():
 def test_released_records_come_back_parted_by_order(tmp_path):
     path = write(tmp_path / "x.parquet", 100)
     place = tfds_dataset.prepare("", str(path), str(tmp_path))
-    parts = {split: list(tfds_dataset.Records(place, split)) for split in ("train", "test")}
+    parts = {split: list(tfds_dataset.PreparedRecords(place, split)) for split in ("train", "test")}
     for split, scenarios in parts.items():
         assert scenarios == [each for each in released.read(str(path)) if generator.split_of(each.order) == split]
     assert len(parts["train"]) + len(parts["test"]) == 100 and len(parts["test"]) > 0
@@ -60,7 +60,7 @@ def test_another_file_at_the_same_path_is_another_dataset(tmp_path):
         tfds_dataset.prepare("", str(write(tmp_path / "x.parquet", count)), str(tmp_path)) for count in (60, 80, 60)
     ]
     assert places[0] == places[2] != places[1]
-    assert sum(len(tfds_dataset.Records(places[1], split)) for split in ("train", "test")) == 80
+    assert sum(len(tfds_dataset.PreparedRecords(places[1], split)) for split in ("train", "test")) == 80
     assert tfds_dataset.released_config(path).name == places[0].parent.name
 
 
@@ -105,15 +105,15 @@ def test_damage_is_told_with_the_way_out(damage, message, small, tmp_path):
     place = tfds_dataset.prepare("hard", directory=str(tmp_path))
     damage(place / "fds-train.array_record-00000-of-00001")
     with pytest.raises(ValueError, match=rf"{place}, split 'train': {message}.*; remove the directory to have it made"):
-        tfds_dataset.Records(place, "train")[0]
+        tfds_dataset.PreparedRecords(place, "train")[0]
 
 
 def test_what_does_not_exist_is_refused(small, tmp_path):
     place = tfds_dataset.prepare("hard", directory=str(tmp_path))
     with pytest.raises(ValueError, match="expected the split 'train' or 'test', got 'dev'"):
-        tfds_dataset.Records(place, "dev")
+        tfds_dataset.PreparedRecords(place, "dev")
     with pytest.raises(IndexError):
-        tfds_dataset.Records(place, "train")[30]
+        tfds_dataset.PreparedRecords(place, "train")[30]
     with pytest.raises(ValueError, match="config.data.difficulty: expected one of .*, got 'easy'"):
         tfds_dataset.prepare("easy", directory=str(tmp_path))
     with pytest.raises(ValueError, match="BuilderConfig easy not found"):
@@ -142,7 +142,7 @@ def test_a_run_that_was_faster_is_no_error(small, tmp_path, monkeypatch):
 
     monkeypatch.setattr(tfds_dataset.Fds, "download_and_prepare", late)
     place = tfds_dataset.prepare("hard", directory=str(tmp_path))
-    assert (place / "mark").exists() and len(tfds_dataset.Records(place, "train")) == 30
+    assert (place / "mark").exists() and len(tfds_dataset.PreparedRecords(place, "train")) == 30
 
 
 def test_a_directory_that_cannot_be_written(small, tmp_path):
