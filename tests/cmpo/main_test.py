@@ -59,6 +59,17 @@ def test_a_run_leaves_what_the_design_names(whole):
     assert (workdir / "report.html").exists() and list((workdir / "tensorboard").iterdir())
 
 
+def test_a_step_of_phase_1_says_how_long_it_took_and_how_many_tokens_a_second_that_is(whole):
+    workdir, _ = whole
+    records = [record for record in read_metrics(workdir) if record["phase"] == "sft"]
+    took = [record["seconds"]["update"] for record in records]
+    began, ended = ((workdir / name).stat().st_mtime for name in ("config.json", "metrics.jsonl"))
+    assert min(took) > 0 and sum(took) < ended - began + 1
+    for record, seconds in zip(records, took, strict=True):
+        tokens = record["tokens_per_second"] * seconds
+        assert tokens == pytest.approx(round(tokens)) and 0 < tokens <= 2 * tiny().train.row_length
+
+
 def test_the_trainer_sees_the_log_probabilities_that_were_sampled(whole):
     workdir, _ = whole
     gaps = [record["logprob_gap_max"] for record in read_metrics(workdir) if record["phase"] == "rl"]

@@ -74,6 +74,13 @@ def test_dialogues_go_on_beside_the_update_with_the_weights_before_it(whole):
     assert max(record["logprob_gap_max"] for record in records) < 1e-4
 
 
+def test_the_state_holds_the_weights_before_its_last_update_for_who_goes_on(whole):
+    workdir, state, _, _ = whole
+    with Checkpoints(workdir, keep=6) as checkpoints:
+        before = checkpoints._manager.restore(int(state.step) - 1)["params"]
+    chex.assert_trees_all_equal(jax.device_get(state.behaviour), jax.device_get(before))
+
+
 def test_interrupted_with_two_batches_under_way_and_resumed_equals_uninterrupted(whole, tmp_path, monkeypatch):
     """Stopped while the first update runs and the second batch has begun to end; nothing is played twice."""
     workdir, state, *_ = whole
