@@ -64,7 +64,8 @@ def evaluate(
     sets = {seed: source.held_out(config.eval.scenarios, seed) for seed in numbers}
     for scenarios in sets.values():
         served_by.check(scenarios)
-    played, rounds = [], 1 + bool(config.eval.evaluators)
+    evaluated = config.eval.evaluators and "judge" in clients  # a domain need not have one
+    played, rounds = [], 1 + evaluated
     total = seeds * config.eval.scenarios * rounds
     with show_progress(total, description="evaluation", every=max(1, total // 10)) as bar:
 
@@ -77,7 +78,7 @@ def evaluate(
                 randomness = fold(seed, "evaluate")
                 dialogues = collecting.collect(config, served_by, scenarios, repeats=1, seed=randomness, **shared)
                 evaluations: Sequence[Mapping[str, Any]] = [{}] * len(dialogues)
-                if config.eval.evaluators:
+                if evaluated:
                     evaluations = collecting.evaluate(config, dialogues, seed=fold(seed, "evaluators"), **shared)
             played += [EvaluatedDialogue(seed, *pair) for pair in zip(dialogues, evaluations, strict=True)]
     return played

@@ -86,6 +86,8 @@ def is_known(evaluation: Mapping[str, Any]) -> bool:
 
     And as many turns as the frontier takes, and anything to set beside it: not every dialogue failed.
     """
+    if evaluation["config"].get("domain", "fds") != "fds":
+        return False
     user, data, episode = (evaluation["config"][section] for section in ("user", "data", "episode"))
     dealt = not data["path"] and (data["difficulty"], "test") in generator.LEVEL_COUNTS
     met = user["url"] == "embedded" and dealt and episode["max_turns"] >= _TURNS

@@ -10,6 +10,7 @@ from typing import Protocol
 
 from rollouts.types import Message
 
+_TOOL = re.compile(r"</?tool_response>")
 _CONTROL = re.compile(r"<\|[^<>|]*\|>")
 _NESTED = 8  # how often taking something out may make a new one; in honest text it never does
 _BEGINNINGS = str.maketrans("", "", "<[:")  # each of what is stripped has one of these in it
@@ -61,12 +62,12 @@ def _encode(tokenizer: ChatTokenizer, messages: Sequence[Message]) -> list[int]:
 
 def _rendered(message: Message) -> tuple[str, str]:
     """Role and text of a message; the system's is our own."""
-    return message.role, message.content if message.role == "system" else clean(message.content)
+    return message.role, message.content if message.role == "system" else clean(message.content, _TOOL)
 
 
 def _merged(results: Iterable[Message]) -> str:
     """What tools answered at the same time, as one message, which is how Qwen2.5 has it."""
-    return "\n".join(f"<tool_response>\n{clean(result.content)}\n</tool_response>" for result in results)
+    return "\n".join(f"<tool_response>\n{clean(result.content, _TOOL)}\n</tool_response>" for result in results)
 
 
 def _assistant(tokenizer: ChatTokenizer) -> list[int]:

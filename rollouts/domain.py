@@ -91,7 +91,8 @@ class Episodes(NamedTuple):
 
 def total_cost(costs: Sequence[Cost], turns: Iterable[Turn]) -> np.ndarray:
     """[C] float32: what turns cost together."""
-    by_turn = np.array([turn.cost for turn in turns], np.float32).reshape(-1, len(costs))
+    turns = list(turns)
+    by_turn = np.array([turn.cost for turn in turns], np.float32).reshape(len(turns), len(costs))
     any_of, total = by_turn.any(0).astype(np.float32), by_turn.sum(0)
     return np.where([cost.total == "any" for cost in costs], any_of, total).astype(np.float32)
 
@@ -155,7 +156,7 @@ class Domain(abc.ABC):
     scripted: tuple[str, ...] = ()  # names of agents that need no model
     breaches: tuple[str, ...] = ()  # ends of a dialogue that are the agent's own breach of its turn format
     objective: str  # the measure that the best checkpoint has most of
-    panel: str  # over its curve
+    panel: str = ""  # over its curve; "": the measure's name
     scores: Mapping[str, Callable[[Dialogue], float]]  # the domain's own measures of a dialogue that did not fail
     measures: Mapping[str, Measure]  # of a dialogue, in the order of tables
     groups: Mapping[str, Sequence] = MappingProxyType({})  # label -> its values, by which tables are broken down

@@ -6,7 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Protocol
 
-from rollouts.domain import Episodes, total_cost
+import numpy as np
+
+from rollouts.domain import Episode, Episodes, total_cost
 from rollouts.seeds import fold
 from rollouts.types import Dialogue, DialogueError, Message, Sample, Task, Turn
 
@@ -113,6 +115,9 @@ async def play(
                     episode.cut()
                     break
                 effect = episode.act(sample)
+                if np.shape(effect.cost) != (len(episodes.costs),):
+                    names = [cost.name for cost in episodes.costs]
+                    raise ValueError(f"{_name(episode)}.act: expected a cost for each of {names}, got {effect.cost}")
                 written = sample._asdict()
                 del written["stop"]
                 turns.append(Turn(tuple(messages), **written, cost=effect.cost, notes=effect.notes))
@@ -124,8 +129,15 @@ async def play(
         return dialogue(0.0, failure=error.cause, failure_message=str(error))
     finally:
         await episode.cancel()
+    if not len(turns) == len(closing.rewards) == len(closing.notes):
+        found = f"{len(closing.rewards)} and {len(closing.notes)}"
+        raise ValueError(f"{_name(episode)}.close: expected rewards and notes of {len(turns)} turns, got {found}")
     worth = zip(turns, closing.rewards, closing.notes, strict=True)
     turns = [
         dataclasses.replace(turn, process_reward=reward, notes={**turn.notes, **notes}) for turn, reward, notes in worth
     ]
     return dialogue(closing.outcome, success=closing.success)
+
+
+def _name(episode: Episode) -> str:
+    return type(episode).__name__

@@ -19,7 +19,8 @@ def draw_cards(domain: Domain, folder: pathlib.Path, step: int) -> str:
     there = sorted(path for path in folder.glob("step_*.jsonl") if int(path.stem.removeprefix("step_")) <= step)
     if not there:
         return ""
-    cards = "\n".join(_card(domain, dialogue) for dialogue in _choose(domain, read_lines(there[-1])))
+    dialogues = [dialogue for dialogue in read_lines(there[-1]) if "task" in dialogue]  # an older run's have none
+    cards = "\n".join(_card(domain, dialogue) for dialogue in _choose(domain, dialogues))
     heading = f"Dialogues of step {int(there[-1].stem.removeprefix('step_'))}"
     return f"<h2>{heading}</h2>\n<div class=cards>{cards}</div>"
 
@@ -58,7 +59,7 @@ def _turn(domain: Domain, turn: Mapping) -> str:
     thought = f"<p class=think>{_text(shown.thought)}</p>" if shown.thought else ""
     said = _text(shown.said) if shown.said else f"<code>{_text(turn.get('text', ''))}</code>"
     badges = " ".join(_badge(*badge) for badge in shown.badges)
-    numbers = [f"reward {turn['process_reward']:.2f}"] if shown.remark else []
+    numbers = [f"reward {turn['process_reward']:.2f}"] if turn["process_reward"] or shown.remark else []
     if turn["mean_logprob"] is not None:
         numbers.append(f"{turn['tokens']} tokens, mean logprob {turn['mean_logprob']:.2f}")
     remark = f"<br>{_text(shown.remark)}" if shown.remark else ""

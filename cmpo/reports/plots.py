@@ -31,7 +31,7 @@ def draw(records: Sequence[Mapping[str, Any]], domain: Domain, budgets: Sequence
     large = [figure.add_subplot(grid[0, 4 * i : 4 * i + 4]) for i in range(count)]
     small = [figure.add_subplot(grid[row, count * i : count * i + count]) for row in (1, 2) for i in range(4)]
 
-    _line(large[0], domain.panel, rl, domain.objective, BLUE)
+    _line(large[0], domain.panel or domain.objective, rl, domain.objective, BLUE)
     for axes, cost, color in zip(large[1:], domain.costs, itertools.cycle((ORANGE, PURPLE, GREEN))):
         _line(axes, cost.panel, rl, cost.measure, color, alpha=0.4, width=1, label="each step")
         _line(axes, cost.panel, rl, f"{cost.measure}_smoothed", color, label="smoothed")

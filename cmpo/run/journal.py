@@ -92,7 +92,7 @@ class Page:
         for frame in self._found:
             number, fields = frame["number"], dict(frame["dialogue"])
             task = tasks[number // repeats] if number < repeats * len(tasks) else None
-            if task and frame["task"] == task.digest:
+            if task and frame.get("task") == task.digest:  # an older journal has none
                 fields |= {"turns": tuple(map(_turn, fields["turns"])), "replaced": tuple(fields["replaced"])}
                 dialogues[number] = Dialogue(task, **fields)
         return dialogues

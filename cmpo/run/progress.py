@@ -28,9 +28,9 @@ class Progress:
         """One step is done; `record` is what it logged."""
         self._step += 1
         shown = ", ".join(
-            form.format(value)
+            f"{name} {form.format(value)}".strip()
             for key, form in self._shown.items()
-            for value in (record[key].values() if isinstance(record.get(key), Mapping) else [record.get(key)])
+            for name, value in (record[key] if isinstance(record.get(key), Mapping) else {"": record.get(key)}).items()
             if value is not None
         )
         if not self._bar.disable:

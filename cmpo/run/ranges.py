@@ -127,6 +127,8 @@ def by_cost(pid: ConfigDict, name: str, costs: Sequence[Cost]) -> float | np.nda
     """
     value, names = pid[name], [cost.name for cost in costs]
     if not isinstance(value, Mapping | ConfigDict):
+        if name == "target" and len(costs) > 1:
+            raise ValueError(f"config.pid.target: expected a budget for each of {names}, by name, got {value}")
         return value
     if set(value) != set(names):
         raise ValueError(f"config.pid.{name}: expected a number for each of {names}, got {sorted(value)}")

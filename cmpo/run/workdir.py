@@ -52,12 +52,14 @@ def shapes_evaluation(name: str) -> bool:
 
 def made_demonstrations(name: str) -> bool:
     """Whether demonstrations depend on a field."""
-    made = ("data.", "user.", "episode.", "sft.path", "sft.dialogues", "train.seed", "endpoints.")
+    made = ("domain", "data.", "user.", "episode.", "sft.path", "sft.dialogues", "train.seed", "endpoints.")
     return name.startswith(made) and not may_change(name)
 
 
 def _made_sft(name: str) -> bool:
     """Whether demonstrations or steps on them depend on a field, other than by how many there are."""
+    if name == "pid.costs":
+        return True  # a checkpoint has a multiplier for each
     later = ("sft_steps", "learning_rate", "scenarios_per_step", "minibatches", "epochs", "importance_cap")
     return not name.startswith(("algo.", "pid.", "engine.", "judge.", *(f"train.{one}" for one in later)))
 
@@ -138,13 +140,18 @@ def fingerprint(config: ConfigDict, counts: Callable[[str], bool] = lambda name:
 
 def _fields(config: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of a config; whether rules or a model answer is one of their own, wherever the model is."""
-    flat = ranges.flatten(config)
-    return flat | {f"{name}.embedded": flat.get(f"{name}.url") == EMBEDDED for name in ("user", "judge")}
+    flat = {"domain": "fds"} | ranges.flatten(config)  # older files are all of FDS
+    costs = sorted(name.removeprefix("pid.target.") for name in flat if name.startswith("pid.target."))
+    costs = {"pid.costs": costs} if costs else {}
+    return flat | costs | {f"{name}.embedded": flat.get(f"{name}.url") == EMBEDDED for name in ("user", "judge")}
 
 
 def as_trained(workdir: pathlib.Path, config: ConfigDict) -> ConfigDict:
-    """`config` with the section train of the run in `workdir`: the layout of its checkpoints depends on that."""
-    there = files.read_object(workdir / "config.json")["train"]
+    """`config` with what the layout of the checkpoints in `workdir` depends on: the section train, domain and costs."""
+    there = files.read_object(workdir / "config.json")
     config = config.copy_and_resolve_references()
-    config.train.update({name: there[name] for name in config.train if name in there})
+    config.train.update({name: there["train"][name] for name in config.train if name in there["train"]})
+    with config.ignore_type(), config.unlocked():
+        config.domain = there.get("domain", "fds")
+        config.pid = ConfigDict(there["pid"])
     return config

@@ -130,7 +130,7 @@ def _play_demonstrations(
             page=page,
             stopping=stopping,
         )
-    played = (demonstrations.from_dialogue(dialogue) for dialogue in dialogues if dialogue.ok)
+    played = (demonstrations.from_dialogue(dialogue) for dialogue in dialogues if dialogue.ok and dialogue.turns)
     processes.once(lambda: demonstrations.write(path, played))
     processes.once(lambda: journal.forget(0))
 
@@ -182,6 +182,8 @@ def engine(
 ) -> Engine:
     """The sampler, without weights yet; `changes` replace options of config.engine. `turn_taking`: see `Engine`."""
     rules = domains.load(config).turn_format.grammar(tokenizer, model.vocab_size) if config.engine.grammar else None
+    if config.engine.grammar and rules is None:
+        raise ValueError(f"config.engine.grammar: the turn format of {config.domain!r} has none")
     return Engine(
         dataclasses.replace(model, lora_rank=0),
         tokenizer.im_end,

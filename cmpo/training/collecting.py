@@ -22,7 +22,7 @@ from rollouts import domains, play
 from rollouts.agents.policy import PolicyAgent, check_prompts
 from rollouts.agents.remote import RemoteAgent
 from rollouts.domain import Episodes
-from rollouts.endpoints.client import BudgetReached, ChatClient, Endpoint, ReplayMiss
+from rollouts.endpoints.client import EMBEDDED, BudgetReached, ChatClient, Endpoint, ReplayMiss
 from rollouts.endpoints.meter import Meter
 from rollouts.engine.engine import Engine
 from rollouts.seeds import fold
@@ -88,7 +88,7 @@ def serving(agent: play.Agent) -> Agents:
 
 def remote_agents(config: ConfigDict) -> Agents:
     """The agent behind the endpoint config.agent. Raises ValueError, naming the field, if it cannot be asked."""
-    client = ChatClient("agent", endpoint(config.agent), **config.endpoints)
+    client = ChatClient("agent", endpoint(config.agent), embedded=domains.load(config).embedded, **config.endpoints)
 
     @contextlib.asynccontextmanager
     async def agents() -> AsyncIterator[play.Agent]:
@@ -221,7 +221,11 @@ def chat_clients(config: ConfigDict, workdir: pathlib.Path | None = None) -> dic
     here = {"process": jax.process_index(), "processes": jax.process_count()}
     clients, domain = {}, domains.load(config)
     for name in domain.endpoints:
+        if name not in config:
+            raise ValueError(f"config.{name}: expected an endpoint, which the domain {config.domain!r} asks, got none")
         asked = endpoint(config[name])
+        if asked.url == EMBEDDED and domain.embedded() is None:
+            raise ValueError(f"config.{name}.url: the domain {config.domain!r} has no embedded endpoint")
         meter = Meter(name, asked, workdir and workdir / "spent", **here)
         clients[name] = ChatClient(name, asked, meter=meter, embedded=domain.embedded, **config.endpoints)
     return clients

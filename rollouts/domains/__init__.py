@@ -20,10 +20,36 @@ def load(config: Mapping[str, Any]) -> Domain:
     name, target = config.get("domain", "fds"), config.get("pid", {}).get("target")  # older files are all of FDS
     place = DOMAINS.get(name, name)
     if "." not in place:
-        raise ValueError(f"config.domain: expected one of {tuple(DOMAINS)}, or a module, got {name!r}")
+        raise ValueError(f"config.domain: expected one of {tuple(DOMAINS)}, or package.module, got {name!r}")
     try:
         module = importlib.import_module(place)
     except ModuleNotFoundError as error:
         raise ValueError(f"config.domain: no module {error.name!r}, wanted for {name!r}") from None
     constrained = () if target is None or isinstance(target, int | float) else tuple(target)
-    return module.make(constrained)
+    if not hasattr(module, "make"):
+        raise ValueError(f"config.domain: expected a function make(constrained) in {place}, found none")
+    try:
+        domain = module.make(constrained)
+    except TypeError as error:  # what is abstract is missing
+        raise ValueError(f"config.domain: {place}: {error}") from None
+    _check(domain, place)
+    return domain
+
+
+def _check(domain: Domain, place: str) -> None:
+    """Raises ValueError for what a run would miss only at its end."""
+    for field in ("turn_format", "objective", "scores", "measures"):
+        if not hasattr(domain, field):
+            raise ValueError(f"config.domain: {place}: expected {type(domain).__name__}.{field}, found none")
+    if domain.objective not in domain.scores:
+        raise ValueError(
+            f"config.domain: {place}: expected the objective among the scores {tuple(domain.scores)}, got "
+            f"{domain.objective!r}"
+        )
+    if not domain.costs:
+        raise ValueError(f"config.domain: {place}: expected a cost at least, got none")
+    for cost in domain.costs:
+        if cost.total not in ("any", "sum"):
+            raise ValueError(
+                f"config.domain: {place}: expected the total of {cost.name!r} to be any or sum, got {cost.total!r}"
+            )

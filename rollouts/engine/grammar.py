@@ -74,7 +74,10 @@ def write_grammar(tokenizer: Tokenizer, vocab_size: int, pieces: Sequence[Litera
             there = state()
             stop = [tokenizer.im_end] if number == len(pieces) - 1 else []
             for text in piece.texts:
-                literal(here, [*tokenizer.encode(text), *stop], there)
+                ids = [*tokenizer.encode(text), *stop]
+                if number and pieces[number - 1] in (FREE, VISIBLE) and free[ids[0]]:
+                    raise ValueError(f"expected what follows free text to begin with a '<', got {text!r}")
+                literal(here, ids, there)
             here = there
     rows[here][tokenizer.im_end] = here
     follows = np.stack(rows)

@@ -5,11 +5,15 @@ import json
 import numpy as np
 import pytest
 
-from cmpo import evaluate, main
+from cmpo import evaluate, main, report
 from cmpo.cli import agents
 from cmpo.evaluation import results
 from cmpo.run.log import read_metrics
+from cmpo.training import collecting
+from models import tokenizer as tokenizers
 from rollouts import domains
+from rollouts.domain import Closing, Effect
+from rollouts.engine import grammar
 from tests.builders import shop
 from tests.builders.runs import tiny, transcripts
 
@@ -80,8 +84,83 @@ def test_it_is_evaluated_by_its_own_measures_and_labels(run, tmp_path):
     assert results.read(tmp_path / "evaluation_policy.json")["summary"]["refund_mean"]["count"] == 8
 
 
+def test_its_page_is_written_with_an_evaluation_beside_it(run):
+    workdir, _ = run
+    served_by, step = agents.load_policy(settings(), workdir)
+    config = settings()
+    config.eval.evaluators = True  # nobody judges in the shop: nobody is asked
+    played = evaluate.evaluate(config, served_by, seeds=1)
+    evaluate.write(workdir / "evaluation_policy.json", evaluate.result(config, "policy", played, step=step), played)
+    assert "<h2>Evaluations</h2>" in report.write_report(workdir).read_text()
+
+
+def broken(monkeypatch, **changes):
+    for name, value in changes.items():
+        monkeypatch.setattr(shop.Shop, name, value)
+    return settings()
+
+
 @pytest.mark.parametrize(
-    ("name", "message"), [("shop", "expected one of .*'fds'.*, or a module, got 'shop'"), ("no.such", "no module 'no'")]
+    ("changes", "message"),
+    [
+        ({"objective": "contentment"}, "expected the objective among the scores .'content',., got 'contentment'"),
+        ({"costs": ()}, "expected a cost at least, got none"),
+        (
+            {"costs": (shop.COSTS[0]._replace(total="mean"),)},
+            "expected the total of 'refund' to be any or sum, got 'mean'",
+        ),
+    ],
+)
+def test_a_domain_that_cannot_work_is_refused_before_anything_is_played(monkeypatch, tmp_path, changes, message):
+    with pytest.raises(ValueError, match=f"config.domain: tests.builders.shop: {message}"):
+        main.train(broken(monkeypatch, **changes), tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_single_budget_for_several_costs_is_refused(tmp_path):
+    config = settings()
+    with config.ignore_type():
+        config.pid.target = 0.5
+    with pytest.raises(
+        ValueError, match=r"config.pid.target: expected a budget for each of \['refund', 'turns'\], by name"
+    ):
+        main.train(config, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("method", "returns", "message"),
+    [
+        (
+            "act",
+            Effect(np.zeros(1), {}, over=True),
+            "Complaining.act: expected a cost for each of .'refund', 'turns'., got",
+        ),
+        (
+            "close",
+            Closing(0.0, True, [0.0] * 9, [{}] * 9),
+            "Complaining.close: expected rewards and notes of 2 turns, got 9",
+        ),
+    ],
+)
+def test_an_episode_that_miscounts_is_named(monkeypatch, method, returns, message):
+    async def later(self):
+        return returns
+
+    monkeypatch.setattr(shop.Complaining, method, later if method == "close" else lambda self, sample: returns)
+    config = settings()
+    with pytest.raises(ValueError, match=message):
+        collecting.collect(config, collecting.serving(shop.Clerk()), shop.Shop().train(0, 1), repeats=1, seed=0)
+
+
+def test_text_that_free_text_may_hold_cannot_end_it():
+    tokenizer = tokenizers.train(["I am sorry.#0"], 300)
+    with pytest.raises(ValueError, match="expected what follows free text to begin with a '<', got '#0'"):
+        grammar.write_grammar(tokenizer, 300, [grammar.Literal(("<say>",)), grammar.FREE, grammar.Literal(("#0",))])
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("shop", "expected one of .*'fds'.*, or package.module, got 'shop'"), ("no.such", "no module 'no'")],
 )
 def test_a_domain_that_is_none_is_refused(name, message):
     with pytest.raises(ValueError, match=f"config.domain: {message}"):

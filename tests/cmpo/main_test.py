@@ -125,6 +125,28 @@ def test_two_costs_have_a_multiplier_each_and_are_told_apart(tmp_path):
     assert "Budget: vouchers 30%, turns 0.2." in page and "lambda, turns" in page
 
 
+def test_a_run_with_two_costs_is_served_by_a_config_with_one_and_its_costs_stay(tmp_path):
+    config = tiny(**{"train.rl_steps": 0})
+    with config.ignore_type():
+        config.pid.target = ConfigDict({"voucher": 0.3, "turns": 2.0})
+    main.train(config, tmp_path)
+    _, step = agents.load_policy(tiny(), tmp_path)
+    assert step == 2
+    with pytest.raises(workdirs.ConfigConflict, match="pid.costs is .'turns', 'voucher'. there, None here"):
+        main.train(tiny(), tmp_path)
+
+
+def test_a_run_from_before_there_were_domains_goes_on_and_has_its_page(whole, tmp_path):
+    shutil.copytree(whole[0], tmp_path / "run")
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    del config["domain"]
+    (tmp_path / "run" / "config.json").write_text(json.dumps(config))
+    for path in (tmp_path / "run" / "transcripts").iterdir():
+        path.write_text(path.read_text().replace('"task"', '"scenario"'))
+    state = main.train(tiny(), tmp_path / "run")
+    chex.assert_trees_all_equal(state, whole[1])
+
+
 @pytest.mark.parametrize(
     ("target", "message"),
     [

@@ -23,7 +23,8 @@ PROGRAM = """
 import os, signal, sys
 import jax
 jax.config.update("jax_num_cpu_devices", 2)
-from cmpo import main, processes
+from cmpo import main
+from cmpo.distributed import processes
 from tests.builders import runs
 from tests.cmpo.distributed import processes_test
 processes.start()
@@ -163,7 +164,7 @@ def test_slurms_variables_join_two_processes():
     """Through JAX's own reading of them, with the job's first node standing for loopback."""
     program = """
 import jax
-from cmpo import processes
+from cmpo.distributed import processes
 processes.start()
 print(jax.process_index(), jax.process_count(), processes.everywhere(jax.process_index))
 """

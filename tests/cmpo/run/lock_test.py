@@ -29,7 +29,7 @@ def test_a_workdir_that_cannot_be_written_is_named(tmp_path):
 
 INTERRUPTED = """
 import os, signal
-from cmpo.interrupt import Interrupts
+from cmpo.run.interrupt import Interrupts
 with Interrupts() as interrupts:
     assert not interrupts.received
     os.kill(os.getpid(), signal.SIGTERM)
