@@ -7,6 +7,7 @@ Legend: S slots, R rows of one `extend` call, W tokens of each, C room of a slot
 """
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 
 import jax
@@ -26,6 +27,12 @@ _UNIT = 64  # moves are of this many tokens, or twice as many, and so on: few sh
 _take = jax.jit(cache.take, static_argnums=2)
 _put = jax.jit(cache.put, donate_argnums=0)
 _grow = jax.jit(cache.grow, static_argnums=1)
+
+
+@functools.partial(jax.jit, donate_argnums=0, static_argnums=3)
+def _copy(kv: cache.KVCache, slot: jax.Array, donor: jax.Array, size: int) -> cache.KVCache:
+    """Gives `slot` the first `size` tokens of `donor`; one program, so that none reads what the next one takes over."""
+    return cache.put(kv, slot, *cache.take(kv, donor, size))
 
 
 @dataclasses.dataclass
@@ -109,7 +116,7 @@ class Slots:
             self._kv, stream.parked = _put(self._kv, np.int32(slot), *stream.parked), None
         elif donor:
             if donor.slot != slot:
-                self._kv = _put(self._kv, np.int32(slot), *_take(self._kv, np.int32(donor.slot), self._moved(shared)))
+                self._kv = _copy(self._kv, np.int32(slot), np.int32(donor.slot), self._moved(shared))
             stream.computed = shared
             self.counts.copied += shared
         if before := self.streams[slot]:
