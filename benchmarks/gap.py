@@ -53,7 +53,7 @@ def replay(row: dict) -> Replayed:
         if not turn["action"]:
             break
         issued = "this turn" if turn["action"] == "voucher" else "no" if issued == "no" else "earlier"
-        response = turn_format.clean_response(turn["response"])
+        response = turn_format.hear(turn["response"])
         happened = reading.read_reply(response, said, case, issued)
         said.append(response)
         events.update(happened)

@@ -69,7 +69,7 @@ def run() -> None:
     config, out = command.CONFIG.value, pathlib.Path(command.OUT.value)
     files.make_room(out)
     domain = domains.load(config)
-    if not domain.costs or domain.costs[0].total != "any":
+    if domain.costs[0].total != "any":
         raise ValueError(
             "config.pid.target: expected the first cost to be a share of dialogues, which a choice can keep to"
         )

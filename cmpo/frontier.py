@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 from cmpo.evaluation import conditions, results
 from cmpo.reports.plots import GREY, INK, legend, style
 from cmpo.run import files
+from rollouts import domains
 from rollouts.domains.fds import generator
 from rollouts.domains.fds.embedded import oracle
 from rollouts.domains.fds.embedded.oracle import Frontier
@@ -86,7 +87,7 @@ def is_known(evaluation: Mapping[str, Any]) -> bool:
 
     And as many turns as the frontier takes, and anything to set beside it: not every dialogue failed.
     """
-    if evaluation["config"].get("domain", "fds") != "fds":
+    if domains.name_of(evaluation["config"]) != "fds":
         return False
     user, data, episode = (evaluation["config"][section] for section in ("user", "data", "episode"))
     dealt = not data["path"] and (data["difficulty"], "test") in generator.LEVEL_COUNTS

@@ -62,10 +62,8 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> TrainState | None:
                 one_step = trainer.sft_step if number < sft_steps else trainer.rl_step
                 try:
                     state, record, dialogues = one_step(state)
-                except (
-                    collecting.STOPS
-                ) as reason:  # the state is that before the step; what was played is in the journal
-                    save()
+                except collecting.STOPS as reason:
+                    save()  # the state before the step; what was played is in the journal
                     if isinstance(reason, Interrupted):
                         break
                     reason.add_note(f"({number} of {last} steps are saved; the same command goes on from there)")

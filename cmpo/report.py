@@ -5,7 +5,6 @@ With ``--png=PATH`` the curves alone are saved as a picture, too.
 
 import argparse
 import collections
-import html
 import json
 import os
 import pathlib
@@ -16,7 +15,7 @@ from typing import Any
 from cmpo import frontier
 from cmpo.evaluation import conditions, measures, results
 from cmpo.reports import plots
-from cmpo.reports.cards import draw_cards
+from cmpo.reports.cards import draw_cards, text
 from cmpo.run import files, ranges
 from cmpo.run.log import read_metrics
 from cmpo.run.recorder import budgets_of
@@ -72,9 +71,9 @@ def write_report(workdir: str | os.PathLike) -> pathlib.Path:
         _failures(records),
         _evaluations(domain, pathlib.Path(workdir)),
         draw_cards(domain, pathlib.Path(workdir, "transcripts"), records[-1]["step"] if records else 0),
-        f"<details><summary>Configuration</summary><pre>{_text(json.dumps(config, indent=2))}</pre></details>",
+        f"<details><summary>Configuration</summary><pre>{text(json.dumps(config, indent=2))}</pre></details>",
     ]
-    page = _PAGE.format(title=_text(name), style=_STYLE, body="\n".join(sections))
+    page = _PAGE.format(title=text(name), style=_STYLE, body="\n".join(sections))
     path = pathlib.Path(workdir, "report.html")
     files.replace(path, page.encode("utf-8", "replace").decode())  # a model may have written half a character
     return path
@@ -88,7 +87,7 @@ def _header(name: str, config: Mapping, records: Sequence[Mapping]) -> str:
     for section, field in (("algo", "name"), ("data", "difficulty"), ("user", "model"), ("judge", "model")):
         if value := config.get(section, {}).get(field):
             parts.append(f"{section} {value}" if section != "algo" else str(value))
-    return f"<h1>{_text(name)}</h1>\n<p class=muted>{' · '.join(map(_text, parts))}</p>"
+    return f"<h1>{text(name)}</h1>\n<p class=muted>{' · '.join(map(text, parts))}</p>"
 
 
 def _latest(domain: Domain, rl: Sequence[Mapping], budgets: Sequence[float]) -> str:
@@ -101,7 +100,7 @@ def _latest(domain: Domain, rl: Sequence[Mapping], budgets: Sequence[float]) -> 
     rows = [[str(record["step"]), *(_number(record.get(key), form) for key, _, form in columns)] for record in shown]
     held = [f"{cost.heading} {cost.form.format(budget)}" for cost, budget in zip(domain.costs, budgets, strict=False)]
     note = f" Budget: {', '.join(held)}." if held else ""
-    return f"{_table(head, rows)}<p class=muted>First and latest step.{_text(note)}</p>"
+    return f"{_table(head, rows)}<p class=muted>First and latest step.{text(note)}</p>"
 
 
 def _failures(records: Sequence[Mapping]) -> str:
@@ -124,10 +123,10 @@ def _evaluations(domain: Domain, workdir: pathlib.Path) -> str:
         try:
             found = results.read(path)
         except (OSError, ValueError) as error:
-            unread.append(f"<p class=error>{_text(error)}</p>")
+            unread.append(f"<p class=error>{text(error)}</p>")
             continue
         name, difficulty = path.stem.removeprefix("evaluation_"), found["config"]["data"]["difficulty"]
-        step, means = found["step"], (found["summary"][measure]["mean"] for measure in _evaluated(domain))
+        step, means = found["step"], (found["summary"].get(measure, {}).get("mean") for measure in _evaluated(domain))
         cells = (measures.shown(domain, *pair) for pair in zip(_evaluated(domain), means, strict=True))
         who = [name, "" if step is None else str(step), found["user"]["model"], difficulty]
         rows.append([*who, *cells, str(len(found["dialogues"]))])
@@ -136,7 +135,7 @@ def _evaluations(domain: Domain, workdir: pathlib.Path) -> str:
         return ""
     headings = (domain.measures[name].heading for name in _evaluated(domain))
     head = ["evaluation", "step", "user", "difficulty", *headings, "dialogues"]
-    notes = [f"<p class=muted>{_text(line)}</p>" for line in frontier.caveats(read)]
+    notes = [f"<p class=muted>{text(line)}</p>" for line in frontier.caveats(read)]
     pictures = [
         f"<figure class=half>{plots.svg(frontier.draw(difficulty, agents))}</figure>"
         for difficulty, agents in _alike(read)
@@ -163,15 +162,11 @@ def _alike(evaluations: Mapping[str, Mapping]) -> list[tuple[str, dict[str, Mapp
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     def row(cells: Sequence[str], tag: str) -> str:
-        return "<tr>" + "".join(f"<{tag}>{_text(cell)}</{tag}>" for cell in cells) + "</tr>"
+        return "<tr>" + "".join(f"<{tag}>{text(cell)}</{tag}>" for cell in cells) + "</tr>"
 
     return (
         "<div class=scroll><table>" + row(head, "th") + "".join(row(cells, "td") for cells in rows) + "</table></div>"
     )
-
-
-def _text(value: str) -> str:
-    return html.escape(str(value))
 
 
 def _number(value: Any, form: str) -> str:

@@ -79,7 +79,7 @@ def scripted(config: ConfigDict, name: str, budget: float | None = None) -> Agen
     if name not in domain.scripted:
         names = (*_TRAINED, "endpoint", *domain.scripted)
         raise ValueError(f"--agent: expected one of {', '.join(names)}, got {name!r}")
-    budget = budgets_of(domain, config)[0] if budget is None and domain.costs else budget
+    budget = budgets_of(domain, config)[0] if budget is None else budget
     agent = domain.scripted_agent(config, name, budget)
     return dataclasses.replace(collecting.serving(agent), identity=f"{name}, {budget}")
 

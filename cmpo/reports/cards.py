@@ -4,6 +4,7 @@ import html
 import itertools
 import pathlib
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from cmpo.run.json_lines import read_lines
 from rollouts.domain import Domain
@@ -42,36 +43,37 @@ def _card(domain: Domain, dialogue: Mapping) -> str:
         outcome, tone = domain.show_end(dialogue["end"], dialogue["outcome"])
     name, lines = dialogue["task"]["id"], domain.show_task(dialogue["task"])
     parts = [
-        f"<header><b>{_text(name)} #{dialogue['index']}</b> {_badge(outcome, tone)}<p class=muted>"
-        f"{'<br>'.join(map(_text, lines))}</p></header>"
+        f"<header><b>{text(name)} #{dialogue['index']}</b> {_badge(outcome, tone)}<p class=muted>"
+        f"{'<br>'.join(map(text, lines))}</p></header>"
     ]
     parts += [_turn(domain, turn) for turn in dialogue["turns"]]
     if dialogue["last_words"]:
-        parts.append(f"<p class='bubble user'>{_text(dialogue['last_words'])}</p>")
+        parts.append(f"<p class='bubble user'>{text(dialogue['last_words'])}</p>")
     if dialogue["failure_message"]:
-        parts.append(f"<p class=error>{_text(dialogue['failure_message'])}</p>")
+        parts.append(f"<p class=error>{text(dialogue['failure_message'])}</p>")
     return f"<article>{''.join(parts)}</article>"
 
 
 def _turn(domain: Domain, turn: Mapping) -> str:
     shown = domain.show_turn(turn)
-    heard = "".join(f"<p class='bubble user'>{_text(message['content'])}</p>" for message in turn["messages"])
-    thought = f"<p class=think>{_text(shown.thought)}</p>" if shown.thought else ""
-    said = _text(shown.said) if shown.said else f"<code>{_text(turn.get('text', ''))}</code>"
+    heard = "".join(f"<p class='bubble user'>{text(message['content'])}</p>" for message in turn["messages"])
+    thought = f"<p class=think>{text(shown.thought)}</p>" if shown.thought else ""
+    said = text(shown.said) if shown.said else f"<code>{text(turn.get('text', ''))}</code>"
     badges = " ".join(_badge(*badge) for badge in shown.badges)
     numbers = [f"reward {turn['process_reward']:.2f}"] if turn["process_reward"] or shown.remark else []
     if turn["mean_logprob"] is not None:
         numbers.append(f"{turn['tokens']} tokens, mean logprob {turn['mean_logprob']:.2f}")
-    remark = f"<br>{_text(shown.remark)}" if shown.remark else ""
+    remark = f"<br>{text(shown.remark)}" if shown.remark else ""
     return (
         f"{heard}<div class='bubble agent'>{thought}<p>{said}</p></div>"
         f"<p class=notes>{badges}<br>{' · '.join(numbers)}{remark}</p>"
     )
 
 
-def _badge(text: str, tone: str) -> str:
-    return f"<span class='badge {tone}'>{_text(text)}</span>"
+def _badge(said: str, tone: str) -> str:
+    return f"<span class='badge {tone}'>{text(said)}</span>"
 
 
-def _text(value: str) -> str:
+def text(value: Any) -> str:
+    """What somebody wrote, as HTML shows it."""
     return html.escape(str(value))

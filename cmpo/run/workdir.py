@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 from cmpo.run import files, ranges
 from cmpo.run.log import read_metrics
 from models import hf
+from rollouts import domains
 from rollouts.endpoints.settings import ASKED, EMBEDDED
 
 _ENDPOINTS = ("user.", "judge.")
@@ -140,7 +141,7 @@ def fingerprint(config: ConfigDict, counts: Callable[[str], bool] = lambda name:
 
 def _fields(config: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of a config; whether rules or a model answer is one of their own, wherever the model is."""
-    flat = {"domain": "fds"} | ranges.flatten(config)  # older files are all of FDS
+    flat = ranges.flatten(config) | {"domain": domains.name_of(config)}
     costs = sorted(name.removeprefix("pid.target.") for name in flat if name.startswith("pid.target."))
     costs = {"pid.costs": costs} if costs else {}
     return flat | costs | {f"{name}.embedded": flat.get(f"{name}.url") == EMBEDDED for name in ("user", "judge")}
@@ -152,6 +153,6 @@ def as_trained(workdir: pathlib.Path, config: ConfigDict) -> ConfigDict:
     config = config.copy_and_resolve_references()
     config.train.update({name: there["train"][name] for name in config.train if name in there["train"]})
     with config.ignore_type(), config.unlocked():
-        config.domain = there.get("domain", "fds")
+        config.domain = domains.name_of(there)
         config.pid = ConfigDict(there["pid"])
     return config

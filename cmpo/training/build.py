@@ -46,7 +46,7 @@ class Prepared(NamedTuple):
 def check_settings(config: ConfigDict, weights: pathlib.Path | None) -> None:
     """Everything about a config that can be known before anybody is asked.
 
-    `weights` are those to start from, of `policy.source`; only the beginnings of their files are read.
+    `weights` are those to start from, of `model_source.source`; only the beginnings of their files are read.
 
     Raises ValueError, naming the field or the file.
     """

@@ -10,6 +10,11 @@ DOMAINS = {"fds": "rollouts.domains.fds.domain"}
 """Name -> the module whose `make` gives the domain."""
 
 
+def name_of(config: Mapping[str, Any]) -> str:
+    """The domain that a config names; files from before there were several are all of FDS."""
+    return config.get("domain", "fds")
+
+
 def load(config: Mapping[str, Any]) -> Domain:
     """The domain that a run's config names, with the costs that config.pid.target holds a budget for.
 
@@ -17,7 +22,7 @@ def load(config: Mapping[str, Any]) -> Domain:
 
     Raises ValueError, naming the field.
     """
-    name, target = config.get("domain", "fds"), config.get("pid", {}).get("target")  # older files are all of FDS
+    name, target = name_of(config), config.get("pid", {}).get("target")
     place = DOMAINS.get(name, name)
     if "." not in place:
         raise ValueError(f"config.domain: expected one of {tuple(DOMAINS)}, or package.module, got {name!r}")

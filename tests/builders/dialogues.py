@@ -17,7 +17,8 @@ def task(name="hard-train-0", *, level=2, demand="refund_priority", **order):
 
 
 TASK = task()
-COSTS = domains.load({"domain": "fds"}).costs
+FDS = domains.load({"domain": "fds"})
+COSTS = FDS.costs
 
 
 def turn(

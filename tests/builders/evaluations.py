@@ -1,14 +1,14 @@
 """A file of `cmpo.evaluate`, as small as those who read it take it."""
 
 from configs import fds
-from rollouts import domains
+from tests.builders.dialogues import FDS
 
 
 def evaluation(agent, rate=0.25, satisfaction=3.0, **changes):
     """What one dialogue could have left, but for these two means; `changes` are of the config."""
     config = fds.get_config()
     config.update_from_flattened_dict(changes)
-    summary = {name: {"mean": None, "std": None, "count": 0} for name in domains.load({"domain": "fds"}).measures}
+    summary = {name: {"mean": None, "std": None, "count": 0} for name in FDS.measures}
     summary |= {"voucher_rate": {"mean": rate, "std": 0.01}, "satisfaction": {"mean": satisfaction, "std": 0.02}}
     return {
         "agent": agent,

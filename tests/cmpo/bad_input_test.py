@@ -6,14 +6,14 @@ import json
 import numpy as np
 import pytest
 
-from rollouts import domains, play
+from rollouts import play
 from rollouts.domains.fds import generator, judge, turn_format
 from rollouts.domains.fds.episode import Table
 from rollouts.domains.fds.rubrics import PRINCIPLES
 from rollouts.endpoints.client import ChatClient, Endpoint
 from rollouts.types import Sample
+from tests.builders.dialogues import FDS
 
-FDS = domains.load({"domain": "fds"})
 SCENARIO = next(generator.scenarios(2))
 FULL = {"reason": "so", **dict.fromkeys(PRINCIPLES, 1)}
 VERDICT = json.dumps(FULL | {"stage": 0.5})

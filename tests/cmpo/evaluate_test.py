@@ -15,17 +15,16 @@ from cmpo.run import files
 from cmpo.run.json_lines import plain
 from cmpo.run.log import RunLog
 from cmpo.training import collecting
-from rollouts import domains
 from rollouts.domains.fds import generator, turn_format
 from rollouts.domains.fds.embedded import app as embedded
 from rollouts.domains.fds.scripted import ScriptedAgent
 from rollouts.endpoints.client import BudgetReached
 from tests.builders import commands
+from tests.builders.dialogues import FDS
 from tests.builders.runs import ROOT, full_disk, tiny
 
 TURN = turn_format.render(turn_format.Reply("hm", "Could you send me a photo of it?", "chat"))
 SECRET = "s3cret-key"
-FDS = domains.load({"domain": "fds"})
 
 
 class Server:

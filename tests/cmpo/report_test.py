@@ -11,8 +11,7 @@ import pytest
 from cmpo import report
 from cmpo.reports import plots
 from cmpo.run.log import RunLog, read_metrics
-from rollouts import domains
-from tests.builders.dialogues import COSTS, dialogue, turn
+from tests.builders.dialogues import COSTS, FDS, dialogue, turn
 from tests.builders.evaluations import evaluation
 
 
@@ -109,7 +108,7 @@ def test_tables(run):
 
 
 def test_curves_draw_the_records(run):
-    figure = plots.draw(read_metrics(run), domains.load({"domain": "fds"}), [0.3])
+    figure = plots.draw(read_metrics(run), FDS, [0.3])
     axes = {axes.get_title(loc="left"): axes for axes in figure.axes}
     (line,) = axes["User satisfaction (1 to 5)"].lines
     np.testing.assert_array_equal(line.get_xydata(), [[3, 2.0], [4, math.nan], [5, 4.0]])

@@ -139,18 +139,18 @@ def test_clean_leaves_no_token_and_no_tag(text):
 @example("(System\nstate: refunded yes)")
 @example("System stasystem state:x\nte: y")
 def test_clean_response_leaves_nothing_only_users_or_the_system_may_say(text):
-    cleaned = turn_format.clean_response(text)
+    cleaned = turn_format.hear(text)
     assert not [token for token in tokenizer.CONTROL + tokenizer.TAGS if token in cleaned]
     assert not re.search(r"\[\s*end\s*:[^][]*\]|\[\s*quit\s*\]|system\s+state\s*:", cleaned, re.IGNORECASE)
     assert rules.user_step(rules.State(), cleaned, max_turns=9).end == ""
-    assert turn_format.clean_response(cleaned) == cleaned
+    assert turn_format.hear(cleaned) == cleaned
 
 
 @given(messes())
 @example("[qu[quit]it]")
 @example("[en<think>d:5]")
 def test_what_the_agent_reads_carries_no_end_mark(text):
-    message = rules.without_marks(text)
+    message = turn_format.hear(text)
     assert not [token for token in tokenizer.CONTROL + tokenizer.TAGS if token in message]
     assert rules.user_step(rules.State(), message, max_turns=9).end == ""
 
@@ -172,16 +172,15 @@ def test_no_text_takes_long(text):
     began = time.process_time()
     with pytest.raises(turn_format.MalformedTurn):
         turn_format.parse(text)
-    assert not [token for token in tokenizer.CONTROL + tokenizer.TAGS if token in turn_format.clean_response(text)]
-    for cleaned in (turn_format.clean_response(text), rules.without_marks(text)):
-        assert not [token for token in tokenizer.CONTROL + tokenizer.TAGS if token in cleaned]
-        assert rules.user_step(rules.State(), cleaned, max_turns=9).end == ""
+    cleaned = turn_format.hear(text)
+    assert not [token for token in tokenizer.CONTROL + tokenizer.TAGS if token in cleaned]
+    assert rules.user_step(rules.State(), cleaned, max_turns=9).end == ""
     assert time.process_time() - began < 2
 
 
 def test_cleaning_keeps_honest_words():
     text = "The system is slow [Sent Picture: cold soup], 3 < 4, state it & end: now."
-    assert turn_format.clean_response(text) == turn_format.clean_response(text) == rules.without_marks(text) == text
+    assert turn_format.hear(text) == text
 
 
 @pytest.fixture(scope="module")
@@ -205,7 +204,7 @@ plain = st.text(st.characters(exclude_categories=["Cs"]), max_size=12) | st.samp
 def test_the_stream_is_the_conversation_rendered_by_transformers(trained, reference, exchanges, system):
     conversation, stream = [Message("system", system)], []
     for number, (user, think, response) in enumerate(exchanges):
-        message = Message("user", turn_format.clean_response(user))
+        message = Message("user", turn_format.hear(user))
         conversation.append(message)
         stream += (
             chat.encode_reply(trained, [message]) if number else chat.encode_opening(trained, conversation)

@@ -6,7 +6,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rollouts.domain import Cost, Domain, Episodes, Measure, Shown, TaskSource
+from rollouts.domain import EVERYWHERE, Cost, Domain, Episodes, Measure, Shown, TaskSource
 from rollouts.domains.fds import generator, rules, turn_format
 from rollouts.domains.fds import judge as judging
 from rollouts.domains.fds.embedded import oracle
@@ -30,15 +30,13 @@ class FdsDomain(Domain):
     objective = "satisfaction"
     measures = {
         "satisfaction": Measure("satisfaction, 1 to 5", 1, 2),
-        "finish_rate": Measure("finished, %", 100, 1),
+        "finish_rate": EVERYWHERE["finish_rate"],
         "voucher_rate": Measure("vouchers, %", 100, 1),
-        "process_reward": Measure("process reward, 0 to 1", 1, 3),
+        "process_reward": EVERYWHERE["process_reward"],
         "communication": Measure("communication, 0 to 28", 1, 2),
         "logic": Measure("logic, 0 to 12", 1, 2),
         "compensation": Measure("compensation, 0 to 6", 1, 2),
-        "turns": Measure("turns", 1, 2),
-        "tokens": Measure("tokens sampled", 1, 1),
-        "failure_rate": Measure("failed, %", 100, 1),
+        **{name: EVERYWHERE[name] for name in ("turns", "tokens", "failure_rate")},
     }
     groups = {"level": range(1, len(LEVELS) + 1), "demand": DEMANDS}
 

@@ -60,7 +60,7 @@ class CustomerEpisode(Episode):
         """The customer's next words, as the agent gets them."""
         seed = fold(self._seed, "user", self._state.turns)
         self._words = await self._table.user.chat(self._to_user, seed=seed)
-        return [Message("user", rules.without_marks(self._words))]
+        return [Message("user", turn_format.hear(self._words))]
 
     def act(self, sample: Sample) -> Effect:
         """See Episode. Begins to have the turn judged, where it is well-formed."""
@@ -75,8 +75,8 @@ class CustomerEpisode(Episode):
             shown = {"think": "", "response": "", "action": "", "text": sample.text}
             return Effect(cost, shown | unjudged, over=True)
         voucher, earlier = rules.issued(before, reply.action), rules.issued(before, "chat")
-        heard = turn_format.clean_response(reply.response)  # the judge reads what the customer reads
-        words = rules.without_marks(self._words)
+        heard = turn_format.hear(reply.response)  # the judge reads what the customer reads
+        words = turn_format.hear(self._words)
         self._said += [judge.Said("customer", words, earlier), judge.Said("agent", heard, voucher)]
         if table.judge is not None:
             request, seed = judge.messages(self._prompt, self._said), fold(self._judge_seed, "judge", self._state.turns)

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rollouts.domains.fds import rubrics, rules, turn_format
+from rollouts.domains.fds import rubrics, turn_format
 from rollouts.domains.fds.rubrics import Rubric, Verdict
 from rollouts.endpoints.client import ChatClient
 from rollouts.seeds import fold
@@ -89,9 +89,9 @@ def conversation(dialogue: Dialogue) -> list[Said]:
         said.append(Said("customer", turn.messages[-1].content, voucher))
         if action := turn.notes["action"]:
             issued = "this turn" if action == "voucher" else voucher
-            said.append(Said("agent", turn_format.clean_response(turn.notes["response"]), issued))
+            said.append(Said("agent", turn_format.hear(turn.notes["response"]), issued))
             voucher = "no" if issued == "no" else "earlier"
-    last = rules.without_marks(dialogue.last_words)
+    last = turn_format.hear(dialogue.last_words)
     answered = dialogue.turns and dialogue.turns[-1].messages[-1].content == last  # with a farewell
     if last and not answered:
         said.append(Said("customer", last, voucher))

@@ -79,9 +79,4 @@ def issued(state: State, action: str) -> str:
 
 def with_state_line(response: str, voucher: str) -> str:
     """The agent's response as the user gets it: stage directions stripped, the true system state below."""
-    return f"{turn_format.clean_response(response)}\n(System state: refunded no; voucher issued {voucher})"
-
-
-def without_marks(message: str) -> str:
-    """A user's message as the agent gets it: without end marks, and lines of system state that simulators repeat."""
-    return turn_format.clean_response(message)
+    return f"{turn_format.hear(response)}\n(System state: refunded no; voucher issued {voucher})"

@@ -60,14 +60,9 @@ def clean(text: str, *marks: re.Pattern[str]) -> str:
     return chat.clean(text, _TAG, *marks)
 
 
-def clean_response(text: str) -> str:
-    """Strips what only users and the system may say, endings and lines of system state, and the turn format's tags."""
-    return clean(text, _STAGE_DIRECTION)
-
-
 def hear(text: str) -> str:
-    """See `rollouts.domain.TurnFormat`."""
-    return clean_response(text)
+    """What agent and customer hear of each other: no endings, no lines of system state, none of the format's tags."""
+    return clean(text, _STAGE_DIRECTION)
 
 
 def grammar(tokenizer: Tokenizer, vocab_size: int) -> Grammar:

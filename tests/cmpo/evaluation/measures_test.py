@@ -13,14 +13,13 @@ from rollouts.domains.fds.judge import Evaluation
 from rollouts.domains.fds.rubrics import Verdict
 from rollouts.domains.fds.scenario import DEMANDS
 from tests.builders import dialogues
-from tests.builders.dialogues import turn
+from tests.builders.dialogues import FDS, turn
 
 
 def dialogue(*turns, name="s", level=2, demand="feedback_focus", **fields):
     return dialogues.dialogue(*turns, task=dialogues.task(name, level=level, demand=demand), **fields)
 
 
-FDS = domains.load({"domain": "fds"})
 GOOD = Evaluation(Verdict({"a": 2.0, "b": 1.0}, "fine"))
 LATE = Evaluation(None, "judge_timeout", "config.judge.url timed out")
 

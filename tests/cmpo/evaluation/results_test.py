@@ -7,10 +7,10 @@ import operator
 import pytest
 
 from cmpo.evaluation import results
-from rollouts import domains
+from tests.builders.dialogues import FDS
 from tests.builders.evaluations import evaluation
 
-SUMMARY, ROW = results.needed(domains.load({"domain": "fds"}))
+SUMMARY, ROW = results.needed(FDS)
 
 
 def test_a_result_comes_back_as_it_was_written(tmp_path):

@@ -14,11 +14,8 @@ from cmpo.run.json_lines import read_lines, write_lines
 from cmpo.run.log import RunLog, read_metrics
 from cmpo.run.progress import show_progress
 from cmpo.run.recorder import score_records
-from rollouts import domains
-from tests.builders.dialogues import COSTS, dialogue, turn
+from tests.builders.dialogues import COSTS, FDS, dialogue, turn
 from tests.builders.runs import full_disk
-
-FDS = domains.load({"domain": "fds"})
 
 
 def lines(path):

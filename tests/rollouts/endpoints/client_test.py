@@ -9,10 +9,10 @@ import time
 
 import pytest
 
-from rollouts import domains
 from rollouts.endpoints import client
 from rollouts.endpoints.client import ChatClient, Endpoint
 from rollouts.types import DialogueError, Message
+from tests.builders.dialogues import FDS
 
 ASK = [Message("system", "Be brief."), Message("user", "Süß? 你好")]
 
@@ -86,7 +86,7 @@ def waits(monkeypatch):
 
 def ask(url, times=1, **options):
     async def run():
-        app = domains.load({"domain": "fds"}).embedded
+        app = FDS.embedded
         async with ChatClient("judge", Endpoint(url, "some-model", **options), embedded=app) as chat:
             return await asyncio.gather(*(chat.chat(ASK, seed=seed) for seed in range(times)))
 

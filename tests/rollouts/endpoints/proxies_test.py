@@ -4,11 +4,11 @@ import asyncio
 
 import pytest
 
-from rollouts import domains
 from rollouts.endpoints import proxies
 from rollouts.endpoints.client import ChatClient, Endpoint
 from rollouts.endpoints.meter import Meter, Spent
 from rollouts.types import DialogueError, Message
+from tests.builders.dialogues import FDS
 from tests.faults.server import Server
 
 VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
@@ -26,7 +26,7 @@ def ask(url, meter=None, **options):
     """The answer, or the DialogueError."""
 
     async def run():
-        endpoint, app = Endpoint(url, "m", **{"retries": 0} | options), domains.load({"domain": "fds"}).embedded
+        endpoint, app = Endpoint(url, "m", **{"retries": 0} | options), FDS.embedded
         async with ChatClient("user", endpoint, meter=meter, embedded=app) as client:
             return await client.chat([Message("user", "Hm?")], seed=0)
 

@@ -7,16 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rollouts import domains
 from rollouts.domains.fds import generator, judge, rubrics, turn_format
 from rollouts.domains.fds.embedded import reading
 from rollouts.domains.fds.rubrics import COMMUNICATION, COMPENSATION, EVALUATORS, LOGIC, PROCESS
 from rollouts.endpoints.client import ChatClient, Endpoint
 from rollouts.types import DialogueError, Message
 from tests.builders import almost, dialogues
+from tests.builders.dialogues import FDS
 from tests.faults.server import Server
 
-FDS = domains.load({"domain": "fds"})
 SCENARIO = next(generator.scenarios(2))
 REQUEST = [Message("system", "Judge."), Message("user", "[]")]
 
@@ -267,4 +266,4 @@ def test_the_request_over_http_to_the_embedded_judge():
     found = asyncio.run(run())
     assert set(found) == {rubric.name for rubric in rubrics.EVALUATORS}
     assert all(evaluation.verdict and evaluation.verdict.reason for evaluation in found.values())
-    assert turn_format.clean_response("Sorry. [end:5]") == "Sorry."
+    assert turn_format.hear("Sorry. [end:5]") == "Sorry."

@@ -9,7 +9,7 @@ import random
 import numpy as np
 import pytest
 
-from rollouts import domains, play
+from rollouts import play
 from rollouts.domains.fds import generator, turn_format
 from rollouts.domains.fds.episode import Table
 from rollouts.domains.fds.rubrics import PRINCIPLES
@@ -17,8 +17,7 @@ from rollouts.domains.fds.scripted import HABITS, Habits, HabitSession, Scripted
 from rollouts.endpoints.client import ChatClient, Endpoint
 from rollouts.seeds import fold
 from rollouts.types import Message
-
-FDS = domains.load({"domain": "fds"})
+from tests.builders.dialogues import FDS
 
 
 def client(name, **options):
