@@ -8,12 +8,13 @@ import numpy as np
 from cmpo import pid
 from cmpo.algorithms import budgets
 from cmpo.algorithms.algorithm import Algorithm
+from cmpo.algorithms.capo import CAPO
 from cmpo.algorithms.clipped import Clipped
 
 
 def make(config, domain) -> Algorithm:
-    """CMPO by config.algo and config.pid. Raises ValueError, naming the field."""
-    return CMPO(config, domain)
+    """CMPO by config.algo and config.pid; where the domain has no costs that is CAPO. Raises ValueError."""
+    return CMPO(config, domain) if domain.costs else CAPO(config, domain)
 
 
 class CMPO(Clipped):

@@ -48,7 +48,7 @@ def rewards(dialogues: Sequence[Dialogue], group_size: int, max_turns: int, cost
                 valid[row, column] = True
 
     def grouped(x):
-        return x.reshape(-1, group_size, *x.shape[1:])
+        return x.reshape(count // group_size, group_size, *x.shape[1:])
 
     return Rewards(outcome=grouped(outcome), process=grouped(process), cost=grouped(cost), turn_mask=grouped(valid))
 
