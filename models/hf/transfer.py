@@ -150,7 +150,7 @@ def _newest(checkpoints: pathlib.Path) -> dict[str, Any] | None:
     with ocp.CheckpointManager(checkpoints.absolute(), item_handlers=ocp.PyTreeCheckpointHandler()) as manager:
         if (step := manager.latest_step()) is None:
             return None
-        item = {"params": manager.item_metadata(step)["params"]}
+        item = {"policy": {"params": manager.item_metadata(step)["policy"]["params"]}}
         arguments = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), item)
         restore = ocp.args.PyTreeRestore(item=item, restore_args=arguments, partial_restore=True)
-        return manager.restore(step, args=restore)["params"]
+        return manager.restore(step, args=restore)["policy"]["params"]

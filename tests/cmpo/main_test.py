@@ -126,14 +126,15 @@ def test_two_costs_have_a_multiplier_each_and_are_told_apart(tmp_path):
     assert "Budget: vouchers 30%, turns 0.2." in page and "lambda, turns" in page
 
 
-def test_a_run_with_two_costs_is_served_by_a_config_with_one_and_its_costs_stay(tmp_path):
-    config = tiny(**{"train.rl_steps": 0})
+def test_budgets_may_be_chosen_until_phase_2_begins_and_whoever_serves_the_policy_need_not_know_them(tmp_path):
+    config = tiny(**{"train.rl_steps": 1})
     with config.ignore_type():
         config.pid.target = ConfigDict({"voucher": 0.3, "turns": 2.0})
-    main.train(config, tmp_path)
+    main.train(tiny(**{"train.rl_steps": 0}), tmp_path)
+    assert main.train(config, tmp_path).memory.lambdas.shape == (2,)
     _, step = agents.load_policy(tiny(), tmp_path)
-    assert step == 2
-    with pytest.raises(workdirs.ConfigConflict, match="pid.costs is .'turns', 'voucher'. there, None here"):
+    assert step == 3
+    with pytest.raises(workdirs.ConfigConflict, match="pid.target is None there, 0.3 here"):
         main.train(tiny(), tmp_path)
 
 
@@ -285,8 +286,8 @@ def test_updates_that_are_never_finite_stop_the_run_and_leave_the_model(tmp_path
     assert [record["updates_skipped"] for record in records] == [1, 1] and records[0]["loss"] is None
     with Checkpoints(tmp_path) as checkpoints:
         saved = checkpoints._manager.restore(2)
-    chex.assert_trees_all_equal(saved["params"], saved["reference"])
-    assert saved["pid"]["smoothed_cost"] == np.float32(0.3) and saved["skipped"] == 2 and saved["cursor"] == 4
+    chex.assert_trees_all_equal(saved["policy"]["params"], saved["reference"])
+    assert saved["memory"]["smoothed_cost"] == np.float32(0.3) and saved["skipped"] == 2 and saved["cursor"] == 4
 
 
 def test_a_finished_run_says_so_and_changes_nothing(whole, capsys):

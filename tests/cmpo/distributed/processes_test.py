@@ -115,7 +115,7 @@ def test_two_processes_train_stop_resume_and_restore_into_one(alone, tmp_path):
     for state in (resumed, restored):
         got, want = jax.device_get((state, expected))
         # Keys' biases have next to no gradient, of which AdamW makes steps all the same: rounding is magnified there.
-        for weights in zip((got.params, got.reference), (want.params, want.reference), strict=True):
+        for weights in zip(*((run.policy.params, run.reference) for run in (got, want)), strict=True):
             biases = [tree["layers"]["attention"]["k"].pop("bias") for tree in weights]
             np.testing.assert_allclose(*biases, rtol=1e-4, atol=1e-5)
         chex.assert_trees_all_close(got, want, rtol=1e-4, atol=1e-6)

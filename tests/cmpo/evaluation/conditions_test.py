@@ -113,7 +113,7 @@ def test_what_an_agent_was_trained_with_is_said():
     run = fds.get_config("algo=grpo").to_dict()
     run["user"]["retries"] = 9
     differ = conditions.since_training(run, config)
-    assert differ.keys() == {"algo.name", "algo.normalize", "algo.process_weight", "pid.enabled"}
+    assert differ.keys() == {"algo.name", "algo.normalize"}
     assert differ["algo.name"] == {"run": "grpo", "here": "cmpo"}
     told = conditions.as_trained(evaluation("me") | {"since_training": {"algo.name": differ["algo.name"]}})
     assert told == "not as trained: algo.name 'grpo' in the run, 'cmpo' here"

@@ -123,7 +123,7 @@ def run_of(source, directory, params, **changes):
     hf.write_config(directory / "model", hf.read_config(source), **hf.origin(source), **tokens)
     (directory / "config.json").write_text(json.dumps(config.to_dict()))
     with ocp.CheckpointManager((directory / "checkpoints").absolute()) as manager:
-        manager.save(1, args=ocp.args.PyTreeSave({"params": params}))
+        manager.save(1, args=ocp.args.PyTreeSave({"policy": {"params": params}}))
     return config
 
 
