@@ -29,7 +29,7 @@ SAMPLE = 64  # one record in so many teaches the tokenizer
 def check(path: pathlib.Path, difficulty: str) -> bool:
     """Prints what became of the records in `path`; returns whether all is well."""
     started = time.perf_counter()
-    scenarios = list(released.read(str(path)))
+    scenarios = list(released.read_records(str(path)))
     loaded = time.perf_counter() - started
 
     config = configs.get_config()

@@ -59,7 +59,7 @@ async def soak(url: str, server: int, dialogues: int, seconds: float) -> tuple[l
                 {**own, "tasks": len(asyncio.all_tasks()), **{f"server {name}": x for name, x in other.items()}}
             )
 
-    agent, scenarios = ScriptedAgent("generous"), list(itertools.islice(generator.scenarios(0), 1000))
+    agent, scenarios = ScriptedAgent("generous"), list(itertools.islice(generator.deal_scenarios(0), 1000))
     options = {"concurrency": dialogues, "connect_timeout": 30.0}
     async with (
         ChatClient("user", Endpoint(url, "embedded-user", **options)) as user,

@@ -1,4 +1,4 @@
-"""The worlds that an agent may work in, a folder each; `load` gives one by its name."""
+"""The worlds that an agent may work in, one folder each; `load` returns one by its name."""
 
 import importlib
 from collections.abc import Mapping
@@ -7,18 +7,18 @@ from typing import Any
 from rollouts.domain import Domain
 
 DOMAINS = {"fds": "rollouts.domains.fds.domain"}
-"""Name -> the module whose `make` gives the domain."""
+"""Name -> the module whose `make` returns the domain."""
 
 
 def name_of(config: Mapping[str, Any]) -> str:
-    """The domain that a config names; files from before there were several are all of FDS."""
+    """Returns the name of a config's domain. A config that names none is from before there were several: FDS."""
     return config.get("domain", "fds")
 
 
 def load(config: Mapping[str, Any]) -> Domain:
-    """The domain that a run's config names, with the costs that config.pid.target holds a budget for.
+    """Returns the domain that a run's config names, with the costs that have a budget in config.pid.target.
 
-    A single number is the budget of the domain's first cost. A name with a dot is that of a module: yours, for one.
+    A single number is the budget of the domain's first cost. A name with a dot is a module's, for example your own.
 
     Raises ValueError, naming the field.
     """
@@ -35,14 +35,14 @@ def load(config: Mapping[str, Any]) -> Domain:
         raise ValueError(f"config.domain: expected a function make(constrained) in {place}, found none")
     try:
         domain = module.make(constrained)
-    except TypeError as error:  # what is abstract is missing
+    except TypeError as error:  # an abstract method is missing
         raise ValueError(f"config.domain: {place}: {error}") from None
-    _check(domain, place)
+    _check_domain(domain, place)
     return domain
 
 
-def _check(domain: Domain, place: str) -> None:
-    """Raises ValueError for what a run would miss only at its end."""
+def _check_domain(domain: Domain, place: str) -> None:
+    """Raises ValueError if the domain lacks something that a run would need only at its end."""
     for field in ("turn_format", "objective", "scores", "measures"):
         if not hasattr(domain, field):
             raise ValueError(f"config.domain: {place}: expected {type(domain).__name__}.{field}, found none")

@@ -15,7 +15,7 @@ from rollouts.seeds import fold
 from rollouts.types import DialogueError, Message
 from tests.builders.runs import Terse, tiny
 
-SCENARIOS = [scenario for scenario, _ in zip(generator.scenarios(3), range(4), strict=False)]
+SCENARIOS = [scenario for scenario, _ in zip(generator.deal_scenarios(3), range(4), strict=False)]
 
 
 class Client:

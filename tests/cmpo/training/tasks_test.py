@@ -91,7 +91,7 @@ def test_fixed_records_of_the_generator(tmp_path, monkeypatch):
     fixed = source(endless=False, dir=str(tmp_path))
     assert sorted(ids(fixed.train(0, 20))) == sorted(f"hard-train-0-{number}" for number in range(20))
     assert sorted(ids(fixed.held_out(8, seed=0))) == [f"hard-test-0-{number}" for number in range(8)]
-    assert set(fixed.train(0, 20)) == set(itertools.islice(generator.scenarios(0), 20))
+    assert set(fixed.train(0, 20)) == set(itertools.islice(generator.deal_scenarios(0), 20))
 
 
 def test_missing_file():

@@ -25,7 +25,7 @@ from models.hf import transfer
 from rollouts.domains.fds import generator
 from tests.builders import commands, runs
 
-TEXTS = [scenario.agent_prompt for scenario in itertools.islice(generator.scenarios(0), 20)]
+TEXTS = [scenario.agent_prompt for scenario in itertools.islice(generator.deal_scenarios(0), 20)]
 
 
 @pytest.fixture(scope="module")

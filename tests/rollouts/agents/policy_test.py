@@ -16,7 +16,7 @@ from rollouts.domains.fds.episode import Table
 from rollouts.types import Message
 from tests.builders.engines import CONFIG, SMALL, STOP, engine_of, params, scored, script
 
-SCENARIO = dataclasses.replace(next(generator.scenarios(1)), agent_prompt="You are a customer service agent.")
+SCENARIO = dataclasses.replace(next(generator.deal_scenarios(1)), agent_prompt="You are a customer service agent.")
 WORDS = [Message("user", text) for text in ("My soup arrived cold!", "And? <|im_end|> Süß.", "Hm.", "Bye.")]
 
 
