@@ -31,7 +31,7 @@ class RemoteSession:
     async def reply(self, messages: Sequence[Message], seed: int) -> Sample:
         """Answers what came in. Raises DialogueError if the endpoint does not."""
         self._messages += messages
-        text, cut_off = await self._client.turn(self._messages, seed=seed)
+        text, cut_off = await self._client.ask_for_turn(self._messages, seed=seed)
         self._messages.append(Message("assistant", text))
         return Sample(text, stop="length" if cut_off else "end_of_turn")
 

@@ -32,7 +32,7 @@ class Client:
         self.inside -= 1
 
     @contextlib.contextmanager
-    def remembering(self, memory):
+    def remember_in(self, memory):
         self.memory = memory
         yield
         self.memory = None
