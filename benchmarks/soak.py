@@ -48,7 +48,9 @@ async def soak(url: str, server: int, dialogues: int, seconds: float) -> tuple[l
         nonlocal ok, failed
         while time.monotonic() < end:
             number = next(numbers)
-            dialogue = await play.play(agent, table.episodes, scenarios[number % 1000], index=0, seed=fold(0, number))
+            dialogue = await play.play_dialogue(
+                agent, table.episodes, scenarios[number % 1000], index=0, seed=fold(0, number)
+            )
             ok, failed = ok + dialogue.ok, failed + (not dialogue.ok)
 
     async def watcher() -> None:

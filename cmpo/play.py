@@ -160,7 +160,7 @@ def sit(
                 )
             chats = {"user": user, "judge": verdicts}
             episodes = domains.load(config).episodes(config, chats)
-            return await play.play(agent, episodes, scenario, index=0, seed=seed)
+            return await play.play_dialogue(agent, episodes, scenario, index=0, seed=seed)
 
     return asyncio.run(talk())
 

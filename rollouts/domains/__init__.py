@@ -29,7 +29,7 @@ def load(config: Mapping[str, Any]) -> Domain:
     try:
         module = importlib.import_module(place)
     except ModuleNotFoundError as error:
-        raise ValueError(f"config.domain: no module {error.name!r}, wanted for {name!r}") from None
+        raise ValueError(f"config.domain: no module {error.name!r}, which {name!r} needs") from None
     constrained = () if target is None or isinstance(target, int | float) else tuple(target)
     if not hasattr(module, "make"):
         raise ValueError(f"config.domain: expected a function make(constrained) in {place}, found none")
@@ -52,7 +52,7 @@ def _check_domain(domain: Domain, place: str) -> None:
             f"{domain.objective!r}"
         )
     if not domain.costs:
-        raise ValueError(f"config.domain: {place}: expected a cost at least, got none")
+        raise ValueError(f"config.domain: {place}: expected at least one cost, got none")
     for cost in domain.costs:
         if cost.total not in ("any", "sum"):
             raise ValueError(

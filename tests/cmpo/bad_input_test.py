@@ -52,7 +52,7 @@ class Client:
 
 
 def run(agent, user, judged, **options):
-    return asyncio.run(play.play(agent, Table(user, judged, **options).episodes, SCENARIO, index=0, seed=7))
+    return asyncio.run(play.play_dialogue(agent, Table(user, judged, **options).episodes, SCENARIO, index=0, seed=7))
 
 
 # The judge
@@ -177,7 +177,7 @@ def embedded(scenario, response):
             ChatClient("judge", Endpoint("embedded", "embedded-judge"), embedded=FDS.embedded) as judging,
         ):
             table = Table(user, judging)
-            dialogue = await play.play(
+            dialogue = await play.play_dialogue(
                 Agent(turn(response), turn("Let me see.")), table.episodes, scenario, index=0, seed=7
             )
             return dialogue, await judge.evaluate_dialogue(judging, dialogue, seed=7)

@@ -65,7 +65,7 @@ class Client:
 
 def run(agent, user, judged=None, **options):
     table = Table(user, judged, **options)
-    dialogue = asyncio.run(play.play(agent, table.episodes, SCENARIO, index=3, seed=7))
+    dialogue = asyncio.run(play.play_dialogue(agent, table.episodes, SCENARIO, index=3, seed=7))
     assert agent.closed == 1
     return dialogue
 
@@ -169,7 +169,7 @@ def test_thoughts_of_a_simulator_neither_end_a_dialogue_nor_reach_the_agent(bodi
 
     async def played(url):
         async with ChatClient("user", Endpoint(url, "m", retries=0)) as user:
-            return await play.play(agent, Table(user, None).episodes, SCENARIO, index=0, seed=7)
+            return await play.play_dialogue(agent, Table(user, None).episodes, SCENARIO, index=0, seed=7)
 
     agent = Agent(turn("Hello."))
     with Server(answer=answer) as server:
@@ -339,7 +339,7 @@ def test_a_fault_of_our_own_is_raised_and_leaves_nothing_running():
 
 async def alone(agent, judged):
     try:
-        await play.play(agent, Table(Client("Cold!"), judged).episodes, SCENARIO, index=0, seed=0)
+        await play.play_dialogue(agent, Table(Client("Cold!"), judged).episodes, SCENARIO, index=0, seed=0)
     finally:
         assert len(asyncio.all_tasks()) == 1
 

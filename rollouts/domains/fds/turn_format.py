@@ -56,8 +56,8 @@ def render_reply(reply: Reply) -> str:
 
 
 def clean_text(text: str, *marks: re.Pattern[str]) -> str:
-    """Strips control tokens, the turn format's tags, and `marks`; see `rollouts.chat.clean`."""
-    return chat.clean(text, _TAG, *marks)
+    """Strips control tokens, the turn format's tags, and `marks`; see `rollouts.chat.clean_text`."""
+    return chat.clean_text(text, _TAG, *marks)
 
 
 def hear(text: str) -> str:

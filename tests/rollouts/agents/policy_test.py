@@ -74,7 +74,7 @@ def test_the_stream_is_what_came_in_and_what_was_sampled_and_nothing_is_encoded_
         sampled += [*sample.logprobs]
         assert sample.text == trained.decode(sample.ids).removesuffix("<|im_end|>")
     np.testing.assert_allclose(sampled, scored(stream, SMALL.temperature)[np.array(ours)], atol=1e-5)
-    foreign = {f"user\n{chat.clean(message.content)}" for message in WORDS[:3]}
+    foreign = {f"user\n{chat.clean_text(message.content)}" for message in WORDS[:3]}
     assert set(encoded) == foreign | {f"system\n{SCENARIO.agent_prompt}"} | {"\n", "assistant\n"}
     assert sum(text.startswith(("user", "system")) for text in encoded) == 4
 

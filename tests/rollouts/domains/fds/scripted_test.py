@@ -90,7 +90,9 @@ def test_a_dialogue_alone_is_the_one_from_the_batch():
     async def alone():
         async with client("user") as user:
             table = Table(user, None)
-            return await play.play(ScriptedAgent("generous"), table.episodes, scenarios[3], index=0, seed=fold(0, 3))
+            return await play.play_dialogue(
+                ScriptedAgent("generous"), table.episodes, scenarios[3], index=0, seed=fold(0, 3)
+            )
 
     texts = [(said.messages[-1].content, said.text) for said in asyncio.run(alone()).turns]
     assert texts == [(said.messages[-1].content, said.text) for said in batch[3].turns]
