@@ -53,7 +53,7 @@ def check_settings(config: ConfigDict, weights: pathlib.Path | None) -> None:
     ranges.check(config)
     model = model_source.architecture(config, weights)
     if weights:
-        hf.verify(weights)
+        hf.verify_checkpoint(weights)
         tokenizer = tokenizers.load(weights)
         _check_vocabulary(weights, tokenizer, model)
         hf.token_ids(weights, tokenizer)
@@ -150,7 +150,7 @@ def _settle(
     model = model_source.architecture(config, weights, tokenizer.vocab_size)
     _check_vocabulary(weights or directory, tokenizer, model)
     if not (workdir / "model" / "config.json").exists():
-        hf.write_config(workdir / "model", model, **hf.origin(weights), **hf.token_ids(weights, tokenizer))
+        hf.write_config(workdir / "model", model, **hf.describe_origin(weights), **hf.token_ids(weights, tokenizer))
 
 
 def _check_vocabulary(directory: pathlib.Path, tokenizer: Tokenizer, model: qwen2.Qwen2Config) -> None:
