@@ -145,7 +145,7 @@ def _settle(
             tokenizers.load(weights).save(directory)
         else:
             texts = (message.content for conversation in conversations for message in conversation)
-            tokenizers.train(texts, config.model.vocab_size).save(directory)
+            tokenizers.train_tokenizer(texts, config.model.vocab_size).save(directory)
     tokenizer = tokenizers.load(directory)
     model = model_source.architecture(config, weights, tokenizer.vocab_size)
     _check_vocabulary(weights or directory, tokenizer, model)

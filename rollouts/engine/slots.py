@@ -24,15 +24,15 @@ SMALLEST = 512
 """Tokens that a slot has room for at first."""
 _UNIT = 64  # moves take this many tokens, or twice as many, and so on: few shapes, few compilations
 
-_take = jax.jit(cache.take, static_argnums=2)
-_put = jax.jit(cache.put, donate_argnums=0)
-_grow = jax.jit(cache.grow, static_argnums=1)
+_take = jax.jit(cache.take_tokens, static_argnums=2)
+_put = jax.jit(cache.put_tokens, donate_argnums=0)
+_grow = jax.jit(cache.grow_slots, static_argnums=1)
 
 
 @functools.partial(jax.jit, donate_argnums=0, static_argnums=3)
 def _copy_prefix(kv: cache.KVCache, slot: jax.Array, donor: jax.Array, size: int) -> cache.KVCache:
     """Copies the first `size` tokens of `donor` to `slot`; of two programs, one would read what the next takes over."""
-    return cache.put(kv, slot, *cache.take(kv, donor, size))
+    return cache.put_tokens(kv, slot, *cache.take_tokens(kv, donor, size))
 
 
 @dataclasses.dataclass

@@ -187,7 +187,7 @@ def test_cleaning_keeps_honest_words():
 @pytest.fixture(scope="module")
 def trained():
     texts = ["You are a customer service agent.\nsystem user assistant\n", "Süß, my soup arrived cold! " * 3, GOOD * 5]
-    return tokenizer.train(texts, 330)
+    return tokenizer.train_tokenizer(texts, 330)
 
 
 @pytest.fixture(scope="module")

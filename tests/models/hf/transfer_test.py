@@ -32,7 +32,7 @@ TEXTS = [scenario.agent_prompt for scenario in itertools.islice(generator.deal_s
 def checkpoint(tmp_path_factory):
     """A model with a tokenizer, as on the hub; the embedding has rows to spare, as Qwen2.5's, one layer a window."""
     directory = tmp_path_factory.mktemp("hub") / "tiny"
-    tokenizer = tokenizers.train(TEXTS, 600)
+    tokenizer = tokenizers.train_tokenizer(TEXTS, 600)
     sizes = {"hidden_size": 16, "intermediate_size": 24, "num_layers": 2, "num_heads": 2, "num_kv_heads": 1}
     config = Qwen2Config(vocab_size=608, max_positions=4096, sliding_window=256, window_from=1, **sizes)
     hf.save(directory, config, qwen2.init(config, jax.random.key(5)), max_shard_bytes=20_000)

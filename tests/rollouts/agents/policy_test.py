@@ -22,7 +22,7 @@ WORDS = [Message("user", text) for text in ("My soup arrived cold!", "And? <|im_
 
 @pytest.fixture(scope="module")
 def trained():
-    made = tokenizer.train([SCENARIO.agent_prompt, "My soup arrived cold! user assistant system. " * 9], 300)
+    made = tokenizer.train_tokenizer([SCENARIO.agent_prompt, "My soup arrived cold! user assistant system. " * 9], 300)
     assert (made.vocab_size, made.im_end) == (CONFIG.vocab_size, STOP)
     return made
 
