@@ -89,7 +89,7 @@ class Qwen2Config:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
         if not self.head_dim:
             if self.hidden_size % self.num_heads:
-                raise ValueError(f"hidden_size {self.hidden_size} is no multiple of num_heads {self.num_heads}")
+                raise ValueError(f"hidden_size {self.hidden_size} is not a multiple of num_heads {self.num_heads}")
             object.__setattr__(self, "head_dim", self.hidden_size // self.num_heads)
         if self.head_dim < 2 or self.head_dim % 2:
             raise ValueError(
@@ -97,7 +97,7 @@ class Qwen2Config:
                 f"got {self.head_dim} (of hidden_size {self.hidden_size}, num_heads {self.num_heads})"
             )
         if self.num_heads % self.num_kv_heads:
-            raise ValueError(f"num_heads {self.num_heads} is no multiple of num_kv_heads {self.num_kv_heads}")
+            raise ValueError(f"num_heads {self.num_heads} is not a multiple of num_kv_heads {self.num_kv_heads}")
         if self.sliding_window < 0 or self.window_from < 0:
             raise ValueError(
                 f"sliding_window and window_from must not be negative, got {self.sliding_window}, {self.window_from}"

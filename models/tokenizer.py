@@ -60,7 +60,7 @@ class Tokenizer:
         return self._backend.encode(text, add_special_tokens=False).ids
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Returns the text of `ids`, control tokens spelled out; bytes that are no UTF-8 become U+FFFD."""
+        """Returns the text of `ids`, control tokens spelled out; bytes that are not UTF-8 become U+FFFD."""
         return self._backend.decode([int(id) for id in ids], skip_special_tokens=False)
 
     def save(self, path: str | pathlib.Path) -> None:

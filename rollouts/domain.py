@@ -138,7 +138,7 @@ class TurnFormat(Protocol):
 
 
 class TaskSource(Protocol):
-    """Deals tasks; a cursor is all there is to remember."""
+    """Deals tasks; its only state is a cursor."""
 
     def train(self, cursor: int, count: int) -> Sequence[Task]:
         """Returns tasks number cursor .. cursor + count - 1 of the training stream."""
@@ -148,7 +148,7 @@ class TaskSource(Protocol):
 
 
 class Domain(abc.ABC):
-    """What a run needs to know of its world. What is not abstract has a default that suits a small one."""
+    """What a run needs to know about its world. Methods that are not abstract have defaults for a small domain."""
 
     costs: tuple[Cost, ...] = ()
     turn_format: TurnFormat

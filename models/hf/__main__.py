@@ -12,10 +12,10 @@ def _expand_path(text: str) -> pathlib.Path:
 
 
 def main() -> None:
-    """Does what the arguments say; a foreseeable error is one line and exit status 1."""
-    parser = argparse.ArgumentParser(prog="python -m models.hf", description="Models in and out of a run.")
+    """Runs the command that the arguments name; an expected error is one line and exit status 1."""
+    parser = argparse.ArgumentParser(prog="python -m models.hf", description="Imports and exports models of a run.")
     commands = parser.add_subparsers(dest="command", required=True)
-    importing = commands.add_parser("import", help="take a checkpoint into a run, to start from")
+    importing = commands.add_parser("import", help="import a checkpoint, which a run then starts from")
     importing.add_argument("directory", type=_expand_path, metavar="DIR", help="in Hugging Face's format")
     exporting = commands.add_parser("export", help="write a run's policy for transformers and vLLM")
     exporting.add_argument("directory", type=_expand_path, metavar="OUT", help="new or empty")

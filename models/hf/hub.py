@@ -41,7 +41,9 @@ def find_model(path: str, *, download: bool, commit: str | None = None) -> pathl
         return _fetch_snapshot(path, commit)
     except Exception as error:  # the hub's client raises many kinds
         reason = " ".join(str(error).split())
-        raise FileNotFoundError(f"config.model.path: {path!r} is no directory, nor to be had: {reason}") from None
+        raise FileNotFoundError(
+            f"config.model.path: {path!r} is neither a directory nor a model that can be fetched: {reason}"
+        ) from None
 
 
 def describe_origin(directory: pathlib.Path | None) -> dict[str, str]:

@@ -122,7 +122,7 @@ def _load_base(workdir: pathlib.Path, config: Qwen2Config, settings: _Settings) 
     if (source := hub.find_model(settings.path, download=False, commit=commit)) is None:
         fetch = f"hf download {settings.path}" + (f" --revision {commit}" if commit else "")
         raise FileNotFoundError(
-            f"{workdir}: what was trained are adapters of {settings.path}, which is no directory here, nor in Hugging "
+            f"{workdir}: the run trained adapters of {settings.path}, which is neither a directory here nor in Hugging "
             f"Face's cache; fetch it ({fetch}) and export again"
         )
     return load(source, config=config)[1]

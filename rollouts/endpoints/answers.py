@@ -85,9 +85,9 @@ def extract_text(answer: Answer) -> str:
     _check_finish(answer, allowed=("",))
     text, flaw = thoughts.split_thoughts(answer.content)
     if flaw == "truncated":
-        raise NoAnswer(flaw, f"was cut off amid its thoughts: {_quote_tail(answer)}")
+        raise NoAnswer(flaw, f"was cut off within its thoughts: {_quote_tail(answer)}")
     if flaw:
-        raise NoAnswer(flaw, f"answered with thoughts in the midst of the answer: {_quote_tail(answer)}")
+        raise NoAnswer(flaw, f"answered with thoughts in the middle of the answer: {_quote_tail(answer)}")
     if not text.strip():
         thought = text != answer.content or (answer.reasoning or "").strip()
         raise NoAnswer(
@@ -146,9 +146,9 @@ def estimate_tokens(text: bytes) -> int:
 def _check_finish(answer: Answer, *, allowed: tuple[str, ...]) -> None:
     if answer.finish in allowed:
         return
-    amid = "answer" if thoughts.split_thoughts(answer.content).answer.strip() else "thoughts"
+    part = "answer" if thoughts.split_thoughts(answer.content).answer.strip() else "thoughts"
     cause, what = {
-        "length": ("truncated", f"was cut off amid its {amid}"),
+        "length": ("truncated", f"was cut off within its {part}"),
         "content_filter": ("filtered", "was stopped by a content filter"),
         "refusal": ("refused", "refused to answer"),
         "tool_calls": ("malformed", "called a tool, which nobody offered"),

@@ -19,7 +19,7 @@ from rollouts.types import DialogueError
 
 
 class Memory(Protocol):
-    """Answers that are not asked for again."""
+    """Keeps answers, so that the same request is not sent again."""
 
     def kept(self, request: Mapping[str, Any]) -> Mapping[str, str]:
         """Returns what is kept of the answer to a request: `answer`, and what came beside it; {} if nothing is kept."""

@@ -152,8 +152,8 @@ class Replicas:
         last = max((replica.breaker for replica in self._all), key=lambda breaker: breaker.failed_at)
         return Failure(
             f"{self._name}_circuit_open",
-            f"config.{self._name}: {self._endpoint.breaker_failures} failures in a row, and no life within "
-            f"{self._endpoint.breaker_wait:g} s; the last: {last.error}",
+            f"config.{self._name}: {self._endpoint.breaker_failures} failures in a row, and no server came "
+            f"back within {self._endpoint.breaker_wait:g} s; the last: {last.error}",
             again=False,
         )
 

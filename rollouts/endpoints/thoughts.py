@@ -24,7 +24,7 @@ class Split(NamedTuple):
     """A text without its thoughts."""
 
     answer: str
-    flaw: str = ""  # truncated: it ends amid thoughts | malformed: thoughts within or after the answer
+    flaw: str = ""  # truncated: it ends within thoughts | malformed: thoughts within or after the answer
 
 
 def split_thoughts(text: str) -> Split:

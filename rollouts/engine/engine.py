@@ -152,7 +152,7 @@ class Engine:
             except asyncio.CancelledError:
                 await asyncio.wait([round_])  # the thread must not go on when the next one enters
                 raise
-            except Exception as error:  # hand it to those who wait, or they wait for ever
+            except Exception as error:  # pass it to the waiting callers, or they wait for ever
                 ended = dict.fromkeys(self._running, error)
                 self._slots.reset(list(self._open))
             for slot, result in ended.items():

@@ -41,7 +41,7 @@ class Counts:
 
     streamed: int = 0  # in all streams, prompts and replies
     computed: int = 0  # that went through the model
-    copied: int = 0  # whose keys and values were taken over from another stream
+    copied: int = 0  # whose keys and values were copied from another stream
     parked: int = 0  # whose keys and values were moved to the host, to make room
 
 

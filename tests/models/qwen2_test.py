@@ -89,9 +89,9 @@ def by_token(cache):
 
 class ConfigTest(parameterized.TestCase):
     @parameterized.parameters(
-        ({"num_kv_heads": 3}, "num_heads 4 is no multiple of num_kv_heads 3"),
+        ({"num_kv_heads": 3}, "num_heads 4 is not a multiple of num_kv_heads 3"),
         ({"head_dim": 7}, "head_dim must be positive and even"),
-        ({"head_dim": 0, "hidden_size": 26}, "hidden_size 26 is no multiple of num_heads 4"),
+        ({"head_dim": 0, "hidden_size": 26}, "hidden_size 26 is not a multiple of num_heads 4"),
         ({"num_layers": 0}, "num_layers must be positive"),
         ({"dtype": "int32"}, "dtype must be a float type"),
         ({"remat": "nonsense"}, "remat must be"),

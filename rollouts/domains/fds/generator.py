@@ -135,7 +135,7 @@ def deal_scenarios(seed: int, *, difficulty: str = "hard", split: str = "train",
 
     They come in blocks (128 in `train`, 256 in `test`) that hold exactly the method's counts of cooperation levels,
     and demands as near to P(demand | level) as whole numbers allow. Within a block they are spread evenly, so that
-    small batches see about the same mix and the observed voucher rate is not noise about who happened to call.
+    small batches see about the same mix, and chance in it adds little noise to the observed voucher rate.
     An order that is dealt in one split is never dealt in the other, whatever the seeds (`split_of`).
     """
     if (difficulty, split) not in LEVEL_COUNTS:
@@ -153,7 +153,7 @@ def deal_scenarios(seed: int, *, difficulty: str = "hard", split: str = "train",
 
 
 def split_of(order: Order) -> str:
-    """The split that an order belongs to, whoever complains about it: "test" for a tenth of them, else "train".
+    """Returns the split of an order, whichever customer complains: "test" for a tenth of the orders, else "train".
 
     It follows from what the agent is shown of the order, so that no prompt of a test scenario is ever trained on.
     """

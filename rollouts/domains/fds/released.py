@@ -34,8 +34,8 @@ def read_records(path: str) -> Iterator[Scenario]:
         scenario = _parse_row(row, number, path)
         if (before := rows.setdefault(scenario.id, number)) != number:
             raise ValueError(
-                f"config.data.path: row {number} of {path!r} is no FDS record: {_DETAILS}: expected a split, batch_id "
-                f"and index of its own, got those of row {before}, {scenario.id!r:.100}"
+                f"config.data.path: row {number} of {path!r} is not an FDS record: {_DETAILS}: expected a split, "
+                f"batch_id and index of its own, got those of row {before}, {scenario.id!r:.100}"
             )
         yield scenario
 
@@ -69,7 +69,7 @@ def _parse_row(row: Mapping[str, Any], number: int, path: str) -> Scenario:
     try:
         return from_record(row)
     except ValueError as error:
-        raise ValueError(f"config.data.path: row {number} of {path!r} is no FDS record: {error}") from None
+        raise ValueError(f"config.data.path: row {number} of {path!r} is not an FDS record: {error}") from None
 
 
 def from_record(record: Mapping[str, Any]) -> Scenario:

@@ -58,7 +58,7 @@ def agent_step(state: State, text: str, *, truncated: bool, format_outcome: floa
 def user_step(state: State, message: str, *, max_turns: int) -> State:
     """Takes the user's message: rated by `[end:X]`; quit by `[quit]` or at the turn limit, R_O 0.
 
-    The lowest of several valid ratings counts: a second one, whoever talked the user into it, cannot raise the first.
+    The lowest of several valid ratings counts, so that an agent cannot talk the user into a better one after the first.
     """
     if ratings := _END.findall(message):
         return state._replace(end="rated", outcome=float(min(ratings)))

@@ -139,7 +139,7 @@ def test_a_row_of_another_kind(tmp_path):
     path = tmp_path / "x.parquet"
     pq.write_table(pa.table({"prompt": ["a"], "extra_info": [{"x": 1}]}), path)
     with pytest.raises(
-        ValueError, match=r"config.data.path: row 0 of .* is no FDS record: extra_info.interaction_kwargs.user"
+        ValueError, match=r"config.data.path: row 0 of .* is not an FDS record: extra_info.interaction_kwargs.user"
     ):
         source(path=str(path), dir=str(tmp_path))
     assert not list(tmp_path.glob("fds/released*/*"))  # nothing half-made is left

@@ -278,7 +278,7 @@ def test_no_such_model_is_named(tmp_path, monkeypatch):
     with pytest.raises(FileNotFoundError, match=r"config.model.path: expected a directory or a model on the hub"):
         main.train(runs.tiny("model=./nowhere"), tmp_path)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(FileNotFoundError, match=r"config.model.path: 'nobody/nothing' is no directory, nor to be had"):
+    with pytest.raises(FileNotFoundError, match=r"config.model.path: 'nobody/nothing' is neither a directory nor"):
         main.train(runs.tiny("model=nobody/nothing"), tmp_path)
 
 

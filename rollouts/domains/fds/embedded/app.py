@@ -20,9 +20,9 @@ MODELS = ("embedded-user", "embedded-judge")
 
 
 def play_user(messages: Sequence[dict[str, str]], seed: int) -> str:
-    """Plays the customer: `messages` are the simulator's: prompt, cue to begin, then its own words and the agent's.
+    """Plays the customer. `messages` are the prompt, the cue to begin, then the customer's words and the agent's.
 
-    Roles are swapped: what the agent said comes as `user`, each time with the line of system state.
+    Roles are swapped: the agent's words have the role `user`, each time with the line of system state.
     """
     case = reading.read_case(messages[0]["content"])
     mood, rng = latent.start_mood(case.customer), random.Random(seed)

@@ -1,4 +1,4 @@
-"""Reads what an LLM in this place would read: prompts, the agent's replies, lines of system state."""
+"""Reads what an LLM would read in place of this endpoint: prompts, the agent's replies, lines of system state."""
 
 import json
 import re
@@ -56,7 +56,7 @@ def read_case(prompt: str) -> Case:
 
 
 def read_rubric(prompt: str, known: Sequence[str]) -> str:
-    """Which of the rubrics `known` a judge's system prompt asks for. Raises UnreadablePrompt if it is none."""
+    """Returns which of the rubrics `known` a judge's system prompt asks for. Raises UnreadablePrompt if none."""
     match = re.search(rf"^Rubric: ({'|'.join(known)})$", prompt, re.MULTILINE)
     if match is None:
         raise UnreadablePrompt(f"expected a line 'Rubric: …' with one of {tuple(known)} in the system prompt")

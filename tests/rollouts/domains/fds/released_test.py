@@ -206,7 +206,9 @@ def test_two_records_of_one_identity_are_refused(tmp_path):
 def test_a_user_who_speaks_first_is_no_system_prompt_and_is_named_by_row(tmp_path):
     user = changed(("prompt", 0, "role"), "user")
     path = table(tmp_path, ROW, user)
-    with pytest.raises(ValueError, match=f"row 1 of '{path}' is no FDS record: prompt.0.role: expected 'system', got"):
+    with pytest.raises(
+        ValueError, match=f"row 1 of '{path}' is not an FDS record: prompt.0.role: expected 'system', got"
+    ):
         list(released.read_records(path))
 
 
