@@ -22,47 +22,51 @@ def _in(file: str, *mutants: tuple[str, ...]) -> tuple[Mutant, ...]:
 
 _SHUFFLE = 'np.random.default_rng(fold(int(state.seed), "sft", epoch)).permutation(count)'
 _DONOR = "if donor and donor not in self._open:\n            return donor.slot"
-_PRICE = " * config.pid.enabled"
+_PRICE = ' * self.controls["enabled"]'
 _ANSWER = "json.dumps(score_turn(case.customer, steps[-1].before, steps[-1].events)"
 _WARMTH = "it is learnt of another distribution than was drawn from"
 _NOTHING = '{"persona": 0, "stage": 0, "quality": 0, "rules": 0}'
 
 HAND = (
     *_in(
-        "cmpo/training/trainer.py",
-        (
-            "advantages-0",
-            "advantages = update_step.token",
-            "advantages = 0 * update_step.token",
-            "there is no policy gradient",
-        ),
-        ("lambdas-0", "state.pid.lambdas, **", "0 * state.pid.lambdas, **", "vouchers are free"),
+        "cmpo/algorithms/clipped.py",
         ("outcome-weight", '"outcome_weight", ', "", "the config's outcome_weight is not passed on"),
-        ("process-weight", '"process_weight", ', "", "the config's process_weight is not passed on"),
         ("normalize", '"normalize", ', "", "the config's normalize is not passed on"),
         ("credit", '"credit", ', "", "the config's credit is not passed on"),
         ("discount", ', "discount")', ")", "the config's discount is not passed on"),
-        ("other-metric", "record[name] for name", 'record["finish_rate"] for name', "another cost is held"),
-        (
-            "reference",
-            "self.frozen, state.reference, rows",
-            "self.frozen, state.params, rows",
-            "SFT is forgotten",
-        ),
-        (
-            "untempered-score",
-            "make_score(self.model, self.mesh, **warmth)",
-            "make_score(self.model, self.mesh)",
-            _WARMTH,
-        ),
-        ("untempered-update", 'optimizer["rl"], share, **warmth)', 'optimizer["rl"], share)', _WARMTH),
-        ("sft-optimizer", 'optimizer["rl"], share', 'optimizer["sft"], share', "phase 2 has phase 1's schedule"),
-        ("stale-sampler", "behaviour or state.params", "behaviour or state.reference", "SFT's end samples for ever"),
+        ("pull-0", ', "kl_weight")', ")", "the config's kl_weight is not passed on"),
+        ("clip", '"clip_high", ', "", "the config's clip_high is not passed on", LOOP, STEP),
+    ),
+    *_in(
+        "cmpo/algorithms/cmpo.py",
+        ("lambdas-0", "rewards, memory.lambdas", "rewards, 0 * memory.lambdas", "vouchers are free"),
+        ("process-weight", 'self.settings["process_weight"]', "1.0", "the config's process_weight is not passed on"),
+        ("other-metric", "summary[cost.measure]", 'summary["finish_rate"]', "another cost is held"),
+        ("price", _PRICE, " * 0", "the best checkpoint spends the most", RECORDS),
+        ("unpriced", _PRICE, "", "a price that nobody charges", RECORDS),
+    ),
+    *_in(
+        "cmpo/training/packing.py",
+        ("advantages-0", "credit.reshape(-1)", "0 * credit.reshape(-1)", "there is no policy gradient"),
+    ),
+    *_in(
+        "cmpo/training/learner.py",
+        ("reference", "state.reference, rows)", "state.policy.params, rows)", "SFT is forgotten"),
+        ("untempered-score", "make_score(*on_mesh, **warmth)", "make_score(*on_mesh)", _WARMTH),
+        ("untempered-update", "head=head, **warmth)", "head=head)", _WARMTH),
+        ("sft-optimizer", 'optimizer["rl"], self', 'optimizer["sft"], self', "phase 2 has phase 1's schedule"),
+        ("one-epoch", "parts * self.config.train.epochs", "parts", "a batch is gone through once"),
+    ),
+    *_in(
+        "cmpo/training/player.py",
         ("same-dice", '"rl", number - 1)', '"rl")', "every step draws with the same seeds"),
-        ("same-customers", "cursor=state.cursor +", "cursor=0 * state.cursor +", "the same customers come for ever"),
+    ),
+    *_in(
+        "cmpo/training/trainer.py",
+        ("stale-sampler", "behaviour or state.policy.params", "state.reference", "SFT's end samples for ever"),
+        ("same-customers", "cursor = state.cursor +", "cursor = 0 * state.cursor +", "the same customers come"),
         ("never-shuffled", _SHUFFLE, "np.arange(count)", "demonstrations come in order"),
         ("shuffled-once", '"sft", epoch)', '"sft")', "every epoch has the same order"),
-        ("one-epoch", "parts * config.train.epochs", "parts", "a batch is gone through once"),
     ),
     *_in(
         "cmpo/training/build.py",
@@ -70,7 +74,7 @@ HAND = (
     ),
     *_in(
         "cmpo/cli/agents.py",
-        ("start", "state.reference if start else state.params", "state.params", "--agent=start evaluates CMPO"),
+        ("start", "state.reference if start else ", "", "--agent=start evaluates CMPO"),
         ("eval-temperature", ", temperature=config.eval.temperature", "", "evaluations explore"),
     ),
     *_in(
@@ -84,13 +88,6 @@ HAND = (
     *_in(
         "cmpo/run/recorder.py",
         ("window", "step - every < record", "0 < record", "early steps count for late checkpoints", RECORDS),
-        ("price", _PRICE, " * 0", "the best checkpoint spends the most", RECORDS),
-        ("unpriced", _PRICE, "", "a price that nobody charges", RECORDS),
-    ),
-    *_in(
-        "cmpo/training/update_step.py",
-        ("pull-0", "kl_weight=kl_weight,", "kl_weight=0.0,", "the reference pulls at nothing", STEP),
-        ("clip", "clip_high=clip_high,", "clip_high=clip_low,", "the two bounds are one", STEP),
     ),
     *_in("rollouts/engine/engine.py", ("donors-slot", _DONOR, "", "what others could copy is overwritten", ENGINE)),
     *_in(
@@ -103,6 +100,7 @@ HAND = (
     ),
 )
 
+_MAPPED = "mapped = jax.shard_map(on_device, mesh=mesh, in_specs=(*(by_rows,) * 3, P()), out_specs=P(),"
 _FILL = "what stands outside the mask is left out again further down"
 
 HARMLESS = {
@@ -112,17 +110,16 @@ HARMLESS = {
     ): "says where numbers lie, not which they are",
     (
         "cmpo/training/update_step.py",
-        '- donate_argnames=("params", "opt_state"),',
+        '- donate_argnames=("policy", "own"),',
     ): "saves memory, see tests/cmpo/training/memory_plan_test.py, and changes no number",
     (
         "cmpo/training/update_step.py",
-        "- metrics = jax.eval_shape(lambda: share(params, *_cut((rows, extras), 0))[1])\n"
-        "+ metrics = jax.eval_shape(lambda: share(params, *_cut((rows, extras), 1))[1])",
+        "- metrics = jax.eval_shape(lambda: share(params, *_cut((rows, signals), 0))[1])\n"
+        "+ metrics = jax.eval_shape(lambda: share(params, *_cut((rows, signals), 1))[1])",
     ): "only shapes are asked for, and all micro-batches have the same",
     (
         "cmpo/training/update_step.py",
-        "- mapped = jax.shard_map(loss, mesh=mesh, in_specs=(*(by_rows,) * 4, P()), out_specs=P(), check_vma=False)\n"
-        "+ mapped = jax.shard_map(loss, mesh=mesh, in_specs=(*(by_rows,) * 4, P()), out_specs=P(), )",
+        f"- {_MAPPED} check_vma=False)\n+ {_MAPPED} )",
     ): "has JAX check what is the same on every device, as it is",
     (
         "cmpo/training/collecting.py",
@@ -139,10 +136,6 @@ HARMLESS = {
         "- longest = max((len(part.tokens) for part in parts), default=0)\n"
         "+ longest = max((len(part.tokens) for part in parts), default=1)",
     ): "a row has a token at least",
-    (
-        "cmpo/training/packing.py",
-        "- return x.reshape(-1, group_size, *x.shape[1:])\n+ return x.reshape(-2, group_size, *x.shape[1:])",
-    ): "to NumPy, any number below 0 stands for what is left",
     (
         "cmpo/loss.py",
         "- logprobs, *data = (jnp.where(mask, x, 0).astype(dtype) for x in floats)\n"

@@ -9,16 +9,19 @@ from typing import NamedTuple
 ROOT = pathlib.Path(__file__).parents[1]
 
 LOOP = ("tests/cmpo/loop_test.py",)
+ALGORITHMS = "tests/cmpo/algorithms/algorithm_test.py"
+TRAINING = (*LOOP, "tests/cmpo/training/prefetch_test.py", "tests/cmpo/main_test.py")
 TESTS = {  # file -> the tests that should kill its mutants, the quick ones first
     "cmpo/advantage.py": ("tests/cmpo/advantage_test.py",),
     "cmpo/loss.py": ("tests/cmpo/loss_test.py",),
     "cmpo/pid.py": ("tests/cmpo/pid_test.py",),
     "cmpo/importance.py": ("tests/cmpo/importance_test.py",),
+    **{f"cmpo/algorithms/{name}.py": (ALGORITHMS, *LOOP) for name in ("clipped", "cmpo", "grpo", "capo")},
     "cmpo/training/packing.py": ("tests/cmpo/training/packing_test.py",),
     "cmpo/training/update_step.py": ("tests/cmpo/training/update_step_test.py", *LOOP),
     "cmpo/run/recorder.py": ("tests/cmpo/run/recorder_test.py", *LOOP),
     "cmpo/evaluation/measures.py": ("tests/cmpo/evaluation/measures_test.py", "tests/cmpo/evaluate_test.py"),
-    "cmpo/training/trainer.py": (*LOOP, "tests/cmpo/training/prefetch_test.py", "tests/cmpo/main_test.py"),
+    **{f"cmpo/training/{name}.py": TRAINING for name in ("trainer", "learner", "player")},
     "cmpo/training/collecting.py": ("tests/cmpo/training/collecting_test.py", "tests/cmpo/evaluate_test.py", *LOOP),
     "rollouts/domains/fds/rules.py": ("tests/rollouts/domains/fds/rules_test.py",),
     "rollouts/domains/fds/rubrics.py": ("tests/rollouts/domains/fds/rubrics_test.py",),

@@ -10,6 +10,7 @@ work stays the same: what is seen there is what dividing it costs.
 """
 
 import argparse
+import functools
 import json
 import os
 import pathlib
@@ -44,9 +45,12 @@ def measure(rows: int, length: int, layers: int, devices: int, processes: int) -
     import numpy as np
     import optax
 
+    from cmpo.algorithms.algorithm import Rows, Signals
+    from cmpo.algorithms.clipped import clipped_loss
     from cmpo.distributed import processes as joined
     from cmpo.distributed import sharding
-    from cmpo.training import packing, update_step
+    from cmpo.run.train_state import begin_training
+    from cmpo.training import update_step
     from models import qwen2
 
     joined.start()
@@ -54,11 +58,11 @@ def measure(rows: int, length: int, layers: int, devices: int, processes: int) -
     mesh = sharding.make_mesh()
     params = jax.device_put(qwen2.init(config, jax.random.key(0)), sharding.tree(mesh, qwen2.shapes(config)))
     optimizer = optax.adamw(1e-4)
-    share = update_step.cmpo_share(clip_low=0.2, clip_high=0.2, kl_weight=0.0)
-    update = update_step.make_update(config, mesh, optimizer, share)
+    loss = functools.partial(clipped_loss, clip_low=0.2, clip_high=0.2, kl_weight=0.0)
+    update = update_step.make_update(config, mesh, optimizer, loss)
     tokens = np.random.default_rng(0).integers(0, SHAPE["vocab_size"], (rows, length)).astype(np.int32)
     zeros = np.zeros(tokens.shape, np.float32)
-    packed = packing.Rows(
+    packed = Rows(
         tokens=tokens,
         positions=np.broadcast_to(np.arange(length, dtype=np.int32), tokens.shape),
         segment_ids=np.ones_like(tokens),
@@ -66,12 +70,13 @@ def measure(rows: int, length: int, layers: int, devices: int, processes: int) -
         sampled_logprobs=zeros,
         turns=np.zeros_like(tokens),
     )
-    packed, extras = sharding.rows(mesh, (packed, (zeros + 1, zeros)), 1)
+    packed, signals = sharding.rows(mesh, (packed, Signals(zeros + 1, zeros)), 1)
     held = contest.resident()
-    state, seconds = [params, jax.jit(optimizer.init)(params)], []
+    policy = jax.jit(functools.partial(begin_training, optimizer))(params)
+    state, seconds = [policy, update_step.WITHOUT_HEAD], []
     for _ in range(REPEATS + 1):
         started = time.perf_counter()
-        *state, _ = jax.block_until_ready(update(*state, {}, packed, extras))
+        *state, _ = jax.block_until_ready(update(*state, {}, packed, signals))
         seconds.append(time.perf_counter() - started)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - held
     usual = statistics.median(seconds[1:])

@@ -27,18 +27,20 @@ def ours(path, words, count):
     import numpy as np
     import optax
 
+    from cmpo.algorithms.algorithm import Rows, Signals
+    from cmpo.algorithms.clipped import clipped_loss
     from cmpo.distributed import sharding
-    from cmpo.training import packing as batches
+    from cmpo.run.train_state import begin_training
     from cmpo.training import update_step
     from models import hf
 
     config, params = hf.load(path)
     mesh = sharding.make_mesh()
     optimizer = optax.adamw(LEARNING_RATE)
-    share = update_step.cmpo_share(clip_low=0.2, clip_high=0.2, kl_weight=0.0)
-    update = update_step.make_update(config, mesh, optimizer, share)
+    loss = functools.partial(clipped_loss, clip_low=0.2, clip_high=0.2, kl_weight=0.0)
+    update = update_step.make_update(config, mesh, optimizer, loss)
     tokens, advantages = batch(words, count)
-    rows = batches.Rows(
+    rows = Rows(
         tokens=tokens,
         positions=np.broadcast_to(np.arange(LENGTH, dtype=np.int32), tokens.shape),
         segment_ids=np.ones_like(tokens),
@@ -46,16 +48,16 @@ def ours(path, words, count):
         sampled_logprobs=np.zeros(tokens.shape, np.float32),
         turns=np.zeros_like(tokens),
     )
-    extras = np.broadcast_to(advantages[:, None], tokens.shape), np.zeros(tokens.shape, np.float32)
+    signals = Signals(np.broadcast_to(advantages[:, None], tokens.shape), np.zeros(tokens.shape, np.float32))
     sampled = update_step.make_score(config, mesh)({}, params, sharding.rows(mesh, rows, 1))
     rows = rows.replace(sampled_logprobs=np.asarray(sampled).reshape(tokens.shape))
-    rows, extras = sharding.rows(mesh, (rows, extras), 1)
-    state = params, optimizer.init(params)
+    rows, signals = sharding.rows(mesh, (rows, signals), 1)
+    state = begin_training(optimizer, params), update_step.WITHOUT_HEAD
     del params  # the update takes it over
 
     def work():
         nonlocal state
-        *state, metrics = update(*state, {}, rows, extras)
+        *state, metrics = update(*state, {}, rows, signals)
         jax.block_until_ready(state)
         return float(metrics["loss"]), float(metrics["grad_norm"])
 

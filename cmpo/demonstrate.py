@@ -14,13 +14,13 @@ import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
 
+from cmpo.algorithms.budgets import budgets_of
 from cmpo.cli import agents, command
 from cmpo.distributed import processes
 from cmpo.evaluation.summary import summarize_batch
 from cmpo.run import files
 from cmpo.run.interrupt import Interrupts
 from cmpo.run.journal import Page
-from cmpo.run.recorder import budgets_of
 from cmpo.run.workdir import fingerprint, shapes_evaluation
 from cmpo.training import collecting, demonstrations, tasks
 from rollouts import domains

@@ -15,6 +15,8 @@ from cmpo.run.recorder import Recorder
 from cmpo.run.train_state import TrainState
 from cmpo.run.workdir import claim, progress
 from cmpo.training import build, collecting, demonstrations, memory_plan, model_source, tasks
+from cmpo.training.learner import Learner
+from cmpo.training.player import Player
 from cmpo.training.prefetch import Ahead
 from cmpo.training.trainer import Trainer
 from rollouts import domains
@@ -48,17 +50,23 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> TrainState | None:
             print(" ".join([f"{workdir}: {reason}", *reason.__notes__]))
             return None
         with Recorder(config, workdir) as records, Ahead() as ahead:
-            trainer = Trainer(config, source, prepared, clients, records.journal, interrupts, ahead)
-            state = records.resume(trainer.layout, trainer.first_state)
+            domain = domains.load(config)
+            learner = Learner(config, prepared.model, prepared.weights, domain)
+            player = Player(
+                *(config, source, prepared.tokenizer, learner),
+                *(clients, records.journal, interrupts, ahead),
+            )
+            trainer = Trainer(config, learner, player, build.pack_demonstrations(config, domain, prepared))
+            state = records.resume(learner.layout, learner.first_state)
 
             def save() -> None:
-                with trainer.turn_taking:
+                with learner.turn_taking:
                     records.save(state)
 
             first = int(state.step)
             for number in range(first, last):
                 if number == sft_steps:
-                    state = trainer.begin_rl(state)
+                    state = learner.begin_rl(state)
                 one_step = trainer.sft_step if number < sft_steps else trainer.rl_step
                 try:
                     state, record, dialogues = one_step(state)

@@ -13,12 +13,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cmpo import frontier
+from cmpo.algorithms.budgets import budgets_of
 from cmpo.evaluation import conditions, measures, results
 from cmpo.reports import plots
 from cmpo.reports.cards import draw_cards, text
 from cmpo.run import files, ranges
 from cmpo.run.log import read_metrics
-from cmpo.run.recorder import budgets_of
 from rollouts import domains
 from rollouts.domain import Domain
 

@@ -6,7 +6,7 @@ Default: a language model of a million parameters against the embedded user and 
   result    satisfaction 3.19 at a voucher rate of 30 %, every dialogue finished; the best there is at 30 %: 3.21
 Variants, joined by commas after a colon, e.g. `configs/fds.py:smoke` or `configs/fds.py:algo=grpo,difficulty=normal`:
   smoke                 the whole loop in about a minute, too short to learn; with a model=, its fewest steps
-  algo=cmpo|grpo|capo   cmpo; grpo: outcome only, no price; capo: outcome and judge, no price
+  algo=NAME             cmpo; grpo: outcome only, no price; capo: outcome and judge, no price; sft: phase 1 only
   difficulty=hard|normal
   turns=NUMBER          hold the mean number of the agent's turns at NUMBER, too
   model=NAME            qwen2.5-0.5b, -1.5b, -3b, -7b, -14b, -32b or -72b with the paper's settings, on all GPUs there
@@ -17,11 +17,8 @@ import math
 
 from ml_collections import ConfigDict
 
-ALGOS = {
-    "cmpo": {},
-    "capo": {"pid.enabled": False},
-    "grpo": {"pid.enabled": False, "algo.process_weight": 0.0, "algo.normalize": "group"},
-}
+ALGOS = {"cmpo": {}, "grpo": {"algo.normalize": "group"}, "capo": {}, "sft": {"train.rl_steps": 0}}
+"""The methods of cmpo/algorithms, and what each changes in the config beside its name."""
 
 _SIZES = ("vocab_size", "hidden_size", "intermediate_size", "num_layers", "num_heads", "num_kv_heads", "tie_embeddings")
 QWEN = {
@@ -65,7 +62,7 @@ PAPER = {  # the authors' settings, as far as they are known
 
 
 _VALUES = {"algo": tuple(ALGOS), "difficulty": ("hard", "normal")}
-_ORDER = ("model", "difficulty", "algo", "turns", "smoke")
+_ORDER = ("model", "difficulty", "smoke", "algo", "turns")
 """Which variant is applied when, however they are ordered: of two that set a field, the later one has its way."""
 
 
@@ -129,7 +126,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.episode.format_outcome = -3.0  # of a dialogue with a format error; the paper: 0, the authors' code: -10
 
     config.algo = ConfigDict()
-    config.algo.name = "cmpo"
+    config.algo.name = "cmpo"  # a method of cmpo/algorithms, or the package.module of your own
     config.algo.group_size = 4  # dialogues of a scenario
     config.algo.outcome_weight = 1.0
     config.algo.process_weight = 1.0  # the authors' code: 2

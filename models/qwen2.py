@@ -219,7 +219,8 @@ def token_logprobs(
     constrain: Callable[[jax.Array], jax.Array] = lambda x: x,
     chunk: int = CHUNK,
     vocab_shards: int = 1,
-) -> tuple[jax.Array, jax.Array]:
+    value_of: Callable[[jax.Array], jax.Array] | None = None,
+) -> tuple[jax.Array, ...]:
     """Log-probability of every token given those before it, and the entropy of the distribution it was drawn from.
 
     The head is applied for about `chunk` words at a time, and again in the backward pass, so that [B, T, V] never
@@ -237,10 +238,11 @@ def token_logprobs(
       constrain: as for `hidden`.
       chunk: words whose logits exist at one time.
       vocab_shards: number of parts, on different devices, that the vocabulary is split into.
+      value_of: maps hidden states [B, T, D] to values [B, T]: a head beside the output head. None: no values.
 
     Returns:
       logprobs [B, T] and entropy [B, T], float32, in nats; 0 for tokens with none before them in their segment, for
-      padding, and outside the mask.
+      padding, and outside the mask. With `value_of`, also values [B, T], each of the state that the token was drawn in.
     """
     wanted = jnp.broadcast_to(jnp.arange(tokens.shape[1]) > 0, tokens.shape)
     if segment_ids is not None:
@@ -255,8 +257,9 @@ def token_logprobs(
     )
     next_one = functools.partial(jnp.roll, shift=-1, axis=1)
     scores = scoring.score_targets(layout, weights.astype(config.dtype), states, next_one(tokens), next_one(wanted))
-    logprobs, entropy = (jnp.roll(x, 1, axis=1) for x in scores)
-    return logprobs, entropy
+    if value_of:
+        scores += (jnp.where(next_one(wanted), value_of(states), 0),)
+    return tuple(jnp.roll(x, 1, axis=1) for x in scores)
 
 
 def extend(

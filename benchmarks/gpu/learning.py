@@ -12,9 +12,13 @@ from ml_collections import ConfigDict
 
 from benchmarks.gpu import device
 from benchmarks.gpu.device import Record, Sizes
+from cmpo import algorithms
+from cmpo.algorithms.algorithm import Rows, Signals
 from cmpo.distributed import sharding
+from cmpo.run import train_state
 from cmpo.training import build, memory_plan, model_source, packing, update_step
 from models import lora, qwen2
+from rollouts import domains
 
 HELD = ("parameters that are trained, float32", "parameters that are frozen", "moments of the optimizer")
 """What an update alone holds of what `cmpo.training.memory_plan` says a run always does."""
@@ -26,17 +30,18 @@ def update(size: str, sizes: Sizes, **changes) -> Iterator[Record]:
     mesh = sharding.make_mesh(devices=[device.accelerator()])
     ceiling = max(device.products(sizes).values())
     optimizer = build.optimizers(config)["rl"]
-    loss = update_step.cmpo_share(**{name: config.algo[name] for name in ("clip_low", "clip_high", "kl_weight")})
+    algorithm = algorithms.load(config, domains.load(config))
     frozen = device.random_weights(model) if model.lora_rank else {}
     params = model_source.trained(model, mesh, None, 0)
-    state, values = (params, jax.jit(optimizer.init)(params)), {}
+    policy = jax.jit(functools.partial(train_state.begin_training, optimizer))(params)
+    state, values = (policy, update_step.WITHOUT_HEAD), {}
     del params  # the update takes it over
     name = f"update of Qwen2.5-{size.upper()}" + (f", LoRA of rank {model.lora_rank}" if model.lora_rank else "")
 
     for length in sizes.lengths:
         host = rows(model, length, sizes)
         packed, extras = sharding.rows(mesh, (host, signals(model, host)), config.train.micro_rows)
-        jitted = update_step.make_update(model, mesh, optimizer, loss, temperature=config.engine.temperature)
+        jitted = update_step.make_update(model, mesh, optimizer, algorithm.loss, temperature=config.engine.temperature)
         lowered = jitted.lower(*state, frozen, packed, extras)
         program, compiling = device.compiled(lowered)
 
@@ -69,7 +74,7 @@ def update(size: str, sizes: Sizes, **changes) -> Iterator[Record]:
     yield from device.costs(what, lambda program: jax.block_until_ready(work(program, alone)), lowered)
 
 
-def rows(model: qwen2.Qwen2Config, length: int, sizes: Sizes) -> packing.Rows:
+def rows(model: qwen2.Qwen2Config, length: int, sizes: Sizes) -> Rows:
     """Full rows of random dialogues, a group in each.
 
     They share their prompt; of what follows, five tokens in eight count.
@@ -87,13 +92,13 @@ def rows(model: qwen2.Qwen2Config, length: int, sizes: Sizes) -> packing.Rows:
     return packing.pack(streams, row_length=length, share=True)
 
 
-def signals(model: qwen2.Qwen2Config, host: packing.Rows) -> tuple[np.ndarray, np.ndarray]:
+def signals(model: qwen2.Qwen2Config, host: Rows) -> Signals:
     """Advantages and reference logprobs, [R, T] float32."""
     advantages = np.random.default_rng(1).choice([-1, 1], host.tokens.shape)
-    return advantages.astype(np.float32), host.sampled_logprobs.copy()
+    return Signals(advantages.astype(np.float32), host.sampled_logprobs.copy())
 
 
-def operations(model: qwen2.Qwen2Config, host: packing.Rows) -> int:
+def operations(model: qwen2.Qwen2Config, host: Rows) -> int:
     """Floating-point operations that one update of these rows cannot do without.
 
     A multiplication and an addition for each weight of a layer and token, once forward and twice backward; for the

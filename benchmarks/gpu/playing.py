@@ -12,10 +12,11 @@ from benchmarks.gpu import device
 from benchmarks.gpu.device import Record, Sizes
 from cmpo.run.interrupt import Interrupts
 from cmpo.run.journal import Journal
-from cmpo.training import build, collecting, demonstrations, tasks, trainer
+from cmpo.training import collecting, demonstrations, learner, packing, player, tasks, trainer
 from cmpo.training.prefetch import Ahead
 from configs import fds
 from models import tokenizer as tokenizers
+from rollouts import domains
 from rollouts.domains.fds import turn_format
 from rollouts.domains.fds.scripted import ScriptedAgent
 from rollouts.engine import grammar
@@ -34,13 +35,13 @@ def rl_step(size: str, sizes: Sizes) -> Iterator[Record]:
     conversations = [demonstrations.from_dialogue(dialogue) for dialogue in played if dialogue.ok]
     texts = (message.content for conversation in conversations for message in conversation)
     tokenizer = tokenizers.train_tokenizer(texts, min(fds.get_config().model.vocab_size, model.vocab_size))
-    prepared = build.Prepared(conversations, tokenizer, model, None)
     with tempfile.TemporaryDirectory() as directory, Interrupts() as interrupts, Ahead() as ahead:
         with unittest.mock.patch.object(turn_format, "grammar", functools.partial(terse, turn_format.grammar)):
-            made = trainer.Trainer(
-                config, source, prepared, clients, Journal(pathlib.Path(directory)), interrupts, ahead
-            )
-        state = made.begin_rl(made.first_state())
+            learning = learner.Learner(config, model, None, domains.load(config))
+            journal = Journal(pathlib.Path(directory))
+            playing = player.Player(config, source, tokenizer, learning, clients, journal, interrupts, ahead)
+            made = trainer.Trainer(config, learning, playing, packing.pack([], row_length=config.train.row_length))
+        state = learning.begin_rl(learning.first_state())
         state, first, _ = made.rl_step(state)
         state, found, _ = made.rl_step(state)
     whole = sum(found["seconds"].values())

@@ -1,1 +1,26 @@
-"""What is learnt from dialogues, an algorithm a file."""
+"""What may be learnt from a batch, a file each; `load` gives one by its name."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from cmpo.algorithms.algorithm import Algorithm
+from rollouts.domain import Domain
+from rollouts.domains import import_factory
+
+ALGORITHMS = {
+    "cmpo": "cmpo.algorithms.cmpo",
+    "grpo": "cmpo.algorithms.grpo",
+    "capo": "cmpo.algorithms.capo",
+    "sft": "cmpo.algorithms.sft",
+}
+"""Name -> the module whose `make` gives the algorithm."""
+
+
+def load(config: Mapping[str, Any], domain: Domain, name: str = "") -> Algorithm:
+    """The algorithm that config.algo.name names, or the one of this `name`, set up by the config for a domain.
+
+    A name with a dot is that of a module: yours, for one.
+
+    Raises ValueError, naming the field.
+    """
+    return import_factory("config.algo.name", name or config["algo"]["name"], ALGORITHMS)(config, domain)

@@ -1,7 +1,34 @@
-"""Supervised fine-tuning: the loss of phase 1."""
+"""Supervised fine-tuning: what phase 1 learns from demonstrations."""
+
+from typing import Any
 
 import chex
+import jax
 import jax.numpy as jnp
+
+from cmpo.algorithms.algorithm import Algorithm, Metrics, Rows, Scores
+
+
+def make(config, domain) -> Algorithm:
+    """Phase 1; as config.algo.name, a run without phase 2."""
+    return SFT(domain)
+
+
+class SFT(Algorithm):
+    """Imitates the agent's tokens."""
+
+    plays = False
+
+    def loss(self, scores, rows, signals, total, axis_name):
+        """See `imitation_loss`."""
+        return imitation_loss(scores, rows, signals, total, axis_name)
+
+
+def imitation_loss(
+    scores: Scores, rows: Rows, signals: Any, total: jax.Array, axis_name: Any
+) -> tuple[jax.Array, Metrics]:
+    """`sft_loss` as the share of some rows; arguments as for `Algorithm.loss`, of which `signals` does not count."""
+    return jax.lax.psum(sft_loss(scores.logprobs, rows.mask, denominator=total), axis_name), {}
 
 
 def sft_loss(logprobs: chex.Array, mask: chex.Array, *, denominator: chex.Numeric | None = None) -> chex.Array:

@@ -7,6 +7,7 @@ in the embedded gym with its first cost at --budget (docs/gym.md).
 """
 
 import dataclasses
+import functools
 import hashlib
 import pathlib
 from typing import NamedTuple
@@ -15,9 +16,10 @@ import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
 
+from cmpo.algorithms.budgets import budgets_of
 from cmpo.distributed import sharding
 from cmpo.run.checkpoint import Checkpoints
-from cmpo.run.recorder import budgets_of, scores
+from cmpo.run.recorder import scores
 from cmpo.run.train_state import checksums
 from cmpo.run.workdir import as_trained, check
 from cmpo.training import build, collecting, model_source
@@ -96,7 +98,8 @@ def load_policy(
     model = model_source.settled(config, workdir)
     mesh = build.mesh(config, model)
     trained = as_trained(workdir, config)
-    layout = build.abstract_state(trained, model, mesh)
+    algorithm = build.algorithm(trained, domains.load(trained))
+    layout = functools.partial(build.abstract_state, trained, model, mesh, algorithm)
     with Checkpoints(workdir, score=scores(config, workdir)) as checkpoints:
         state = checkpoints.restore(layout, best=best)
     if state is None:
@@ -105,7 +108,7 @@ def load_policy(
         raise ValueError(f"--agent=start: phase 2 has not begun in {str(workdir)!r}; --agent=policy is that model")
     engine = build.engine(config, model, mesh, tokenizer, temperature=config.eval.temperature)
     frozen = model_source.frozen(model, mesh, model_source.source(config, workdir), config.train.seed)
-    weights = state.reference if start else state.params
+    weights = state.reference if start else state.policy.params
     engine.load(sharding.make_publish(model, mesh)(frozen, weights))
     identity = hashlib.sha256(np.asarray(checksums((frozen, weights))).tobytes()).hexdigest()
     return dataclasses.replace(collecting.policy_agents(engine, tokenizer), identity=identity), int(state.step)

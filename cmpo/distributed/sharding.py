@@ -33,6 +33,8 @@ RULES = (  # path of a parameter, layers stacked along the first axis -> how its
     (r"layers/(attention/o|mlp/down)/lora_a", P(None, TENSOR, None)),
     (r"layers/(attention/o|mlp/down)/lora_b", P(None, None, FSDP)),
     (r"(layers/(attention|mlp)_)?norm/scale", P()),
+    (r"value_head/kernel", P(FSDP, None)),
+    (r"value_head/bias", P()),
 )
 
 
@@ -81,7 +83,8 @@ def check(mesh: Mesh, config: Qwen2Config) -> None:
 def tree(mesh: Mesh, arrays: Any) -> Any:
     """The sharding of every array of a tree that holds parameters, moments, scalars; found by the end of its path.
 
-    Arrays outside any dict (steps, counts, the controller) are replicated. Raises ValueError for an unknown parameter.
+    Arrays outside any dict (steps, counts, an algorithm's memory) are replicated. Raises ValueError for an unknown
+    parameter.
     """
 
     def one(path, _):

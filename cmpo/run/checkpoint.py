@@ -80,8 +80,8 @@ class Checkpoints:
             self._manager.check_for_errors()
         return max(self._manager.all_steps(), default=-1)
 
-    def restore(self, like: TrainState, *, best: bool = False) -> TrainState | None:
-        """The newest sound state, or the one with the best score, with the shapes and shardings of `like`.
+    def restore(self, layout: Callable[[int], TrainState], *, best: bool = False) -> TrainState | None:
+        """The newest sound state, or the one with the best score, with the shapes and shardings that its step has.
 
         None if nothing was ever saved. A checkpoint that cannot be read, or is not what was saved, is reported, removed
         and passed over. Raises ValueError if none is sound.
@@ -91,7 +91,7 @@ class Checkpoints:
             steps = [step]
         for step in steps:
             try:
-                state = self._read(step, like)
+                state = self._read(step, layout(step))
             except Exception as error:  # orbax and tensorstore raise many kinds for damaged files
                 reason = (str(error).splitlines() or [type(error).__name__])[0]
                 logging.warning(

@@ -3,20 +3,16 @@
 A command looks at these before it does anything: the first minutes of a run would be lost otherwise.
 """
 
-import contextlib
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import numpy as np
 from ml_collections import ConfigDict
 
 from cmpo import advantage, pid
-from rollouts.domain import Cost
 
 _DTYPES = ("float32", "bfloat16", "float16")
 _CHOICES = {
-    "algo.name": ("cmpo", "grpo", "capo"),
     "algo.normalize": advantage.NORMALIZE,
     "algo.credit": advantage.CREDIT,
     "pid.form": pid.FORMS,
@@ -107,44 +103,11 @@ def check(config: ConfigDict) -> None:
             raise ValueError(f"config.{name}: expected one of {_CHOICES[name]}, got {value!r}")
     if not any(config.judge.weights.values()):
         raise ValueError("config.judge.weights: expected one above 0, got none")
-    train, algo, batch = config.train, config.algo, config.train.scenarios_per_step * config.algo.group_size
-    if train.rl_steps and algo.group_size == 1 and algo.normalize in ("group", "center"):
-        raise ValueError(
-            f"config.algo.group_size: expected 2 or more where config.algo.normalize is {algo.normalize!r}, got 1: "
-            "a dialogue alone has nobody to be better than, and its outcome would teach nothing"
-        )
+    train, batch = config.train, config.train.scenarios_per_step * config.algo.group_size
     if train.minibatches > batch:
         raise ValueError(
             f"config.train.minibatches: expected at most the {batch} dialogues of a step, got {train.minibatches}"
         )
-
-
-def by_cost(pid: ConfigDict, name: str, costs: Sequence[Cost]) -> float | np.ndarray:
-    """The number config.pid.{name}, or those [C] of each cost where it has one by each cost's name.
-
-    Raises ValueError, naming the field, for a cost without a number and a number without a cost, and for a budget of
-    more than all dialogues.
-    """
-    value, names = pid[name], [cost.name for cost in costs]
-    if not isinstance(value, Mapping | ConfigDict):
-        if name == "target" and len(costs) > 1:
-            raise ValueError(f"config.pid.target: expected a budget for each of {names}, by name, got {value}")
-        return value
-    if set(value) != set(names):
-        raise ValueError(f"config.pid.{name}: expected a number for each of {names}, got {sorted(value)}")
-    for cost in costs:
-        if name == "target" and cost.total == "any" and value[cost.name] > 1:
-            raise ValueError(f"config.pid.target.{cost.name}: expected 0 to 1, of dialogues, got {value[cost.name]}")
-    return np.array([value[cost.name] for cost in costs], float)
-
-
-@contextlib.contextmanager
-def naming(section: str) -> Iterator[None]:
-    """Lets a component's ValueError, which names its own argument, name the section of the config as well."""
-    try:
-        yield
-    except ValueError as error:
-        raise ValueError(f"config.{section}.{error}") from None
 
 
 def flatten(tree: Mapping[str, Any]) -> dict[str, Any]:

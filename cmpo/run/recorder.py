@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
+from cmpo import algorithms
+from cmpo.algorithms.budgets import budgets_of
 from cmpo.distributed import processes
-from cmpo.run import ranges
 from cmpo.run.checkpoint import Checkpoints
 from cmpo.run.journal import Journal
 from cmpo.run.log import RunLog, read_metrics
@@ -48,9 +49,9 @@ class Recorder:
     def __exit__(self, *error):
         return self._open.__exit__(*error)
 
-    def resume(self, like: TrainState, first_state: Callable[[], TrainState]) -> TrainState:
-        """The newest sound checkpoint, laid out like `like`, or the first state; forgets all that came after it."""
-        state = self._checkpoints.restore(like) or first_state()
+    def resume(self, layout: Callable[[int], TrainState], first_state: Callable[[], TrainState]) -> TrainState:
+        """The newest sound checkpoint, by the `layout` of its step, or the first state; forgets what came after it."""
+        state = self._checkpoints.restore(layout) or first_state()
         step, train = int(state.step), self._config.train
         processes.once(lambda: self._log.resume(step))
         bar = show_progress(train.sft_steps + train.rl_steps, step, self._name, shown=self._shown)
@@ -77,12 +78,10 @@ class Recorder:
 def scores(config: ConfigDict, workdir: pathlib.Path) -> Callable[[int], float]:
     """The score of a checkpoint by its step: see `score_records`, over the steps since the checkpoint before.
 
-    What is beyond a budget costs config.pid.lambda_max, the most that the controller may charge; nothing where there is
-    no controller.
+    What is beyond a budget costs the most that the algorithm may charge; nothing where it charges nothing.
     """
     every, domain = config.train.checkpoint_every, domains.load(config)
-    budgets = budgets_of(domain, config)
-    prices = np.broadcast_to(ranges.by_cost(config.pid, "lambda_max", domain.costs), len(budgets)) * config.pid.enabled
+    budgets, prices = budgets_of(domain, config), algorithms.load(config, domain).prices()
 
     def score(step: int) -> float:
         booked = read_metrics(workdir) if (workdir / "metrics.jsonl").exists() else []
@@ -90,11 +89,6 @@ def scores(config: ConfigDict, workdir: pathlib.Path) -> Callable[[int], float]:
         return score_records(domain, records, budgets=budgets, prices=prices)
 
     return score
-
-
-def budgets_of(domain: Domain, config: Mapping[str, Any]) -> list[float]:
-    """[C], what each cost's mean over dialogues may be."""
-    return np.broadcast_to(ranges.by_cost(config["pid"], "target", domain.costs), len(domain.costs)).tolist()
 
 
 def score_records(

@@ -7,22 +7,36 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from cmpo import pid
+from cmpo.algorithms.algorithm import Head
 from models import qwen2
+
+_HEAD = 1  # folded into the run's seed for the first parameters of a head
+
+
+class Trained(NamedTuple):
+    """Parameters that updates change, float32, and their optimizer's state."""
+
+    params: Any
+    opt_state: optax.OptState
+
+
+def begin_training(optimizer: optax.GradientTransformation, params: Any) -> Trained:
+    """What `optimizer` begins with."""
+    return Trained(params, optimizer.init(params))
 
 
 class TrainState(NamedTuple):
-    """A pytree; scalars are int32 arrays."""
+    """A pytree; scalars are int32 arrays. The last four fields are () in phase 1."""
 
     step: jax.Array  # steps done, both phases together
-    cursor: jax.Array  # scenarios dealt so far
+    cursor: jax.Array  # tasks dealt so far
     seed: jax.Array  # all randomness of a step is folded from (seed, step)
     skipped: jax.Array  # steps in a row, up to now, whose update was skipped
-    params: qwen2.Params  # what is trained: the model, or its adapters (`models.lora`), float32
-    opt_state: optax.OptState
+    policy: Trained  # the model, or its adapters (`models.lora`)
     reference: qwen2.Params  # the frozen start of phase 2, in the precision that the model computes in
-    behaviour: qwen2.Params | tuple[()]  # what samples the next batch, in that precision; () where it is `params`
-    pid: pid.PIDState
+    behaviour: qwen2.Params | tuple[()]  # what samples the next batch, in that precision; () where it is `policy`
+    memory: Any  # what the algorithm remembers from batch to batch
+    head: Trained | tuple[()]  # what the algorithm trains beside the policy
 
 
 def optimizer(
@@ -47,38 +61,42 @@ def optimizer(
     return optax.chain(optax.clip_by_global_norm(max_grad_norm), adamw)
 
 
-def init(
-    config: qwen2.Qwen2Config,
-    params: qwen2.Params,
-    optimizer: optax.GradientTransformation,
-    controller: pid.PIDState,
-    seed: int,
-    *,
-    one_step_off: bool = False,
-) -> TrainState:
-    """The state before the first step; with `one_step_off`, the policy of the step before samples a batch."""
+def init(params: qwen2.Params, optimizer: optax.GradientTransformation, seed: int) -> TrainState:
+    """The state before the first step."""
     return TrainState(
         step=jnp.int32(0),
         cursor=jnp.int32(0),
         seed=jnp.int32(seed),
         skipped=jnp.int32(0),
-        params=params,
-        opt_state=optimizer.init(params),
-        reference=copy(config, params),
-        behaviour=copy(config, params) if one_step_off else (),
-        pid=controller,
+        policy=begin_training(optimizer, params),
+        reference=(),
+        behaviour=(),
+        memory=(),
+        head=(),
     )
 
 
 def begin_rl(
-    config: qwen2.Qwen2Config, state: TrainState, optimizer: optax.GradientTransformation, controller: pid.PIDState
+    config: qwen2.Qwen2Config,
+    state: TrainState,
+    optimizer: optax.GradientTransformation,
+    *,
+    memory: Any,
+    head: Head,
+    one_step_off: bool = False,
 ) -> TrainState:
-    """Freezes the parameters as the reference and starts optimizer and controller afresh."""
+    """Freezes the parameters as the reference, and starts the optimizer and all that is the algorithm's.
+
+    With `one_step_off`, the policy of the step before samples a batch.
+    """
+    params = state.policy.params
+    own = head.init(jax.random.fold_in(jax.random.key(state.seed), _HEAD))
     return state._replace(
-        opt_state=optimizer.init(state.params),
-        reference=copy(config, state.params),
-        behaviour=copy(config, state.params) if state.behaviour else (),
-        pid=controller,
+        policy=begin_training(optimizer, params),
+        reference=copy(config, params),
+        behaviour=copy(config, params) if one_step_off else (),
+        memory=memory,
+        head=begin_training(head.optimizer, own),
     )
 
 

@@ -59,8 +59,6 @@ def made_demonstrations(name: str) -> bool:
 
 def _made_sft(name: str) -> bool:
     """Whether demonstrations or steps on them depend on a field, other than by how many there are."""
-    if name == "pid.costs":
-        return True  # a checkpoint has a multiplier for each
     later = ("sft_steps", "learning_rate", "scenarios_per_step", "minibatches", "epochs", "importance_cap")
     return not name.startswith(("algo.", "pid.", "engine.", "judge.", *(f"train.{one}" for one in later)))
 
@@ -142,17 +140,15 @@ def fingerprint(config: ConfigDict, counts: Callable[[str], bool] = lambda name:
 def _fields(config: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of a config; whether rules or a model answer is one of their own, wherever the model is."""
     flat = ranges.flatten(config) | {"domain": domains.name_of(config)}
-    costs = sorted(name.removeprefix("pid.target.") for name in flat if name.startswith("pid.target."))
-    costs = {"pid.costs": costs} if costs else {}
-    return flat | costs | {f"{name}.embedded": flat.get(f"{name}.url") == EMBEDDED for name in ("user", "judge")}
+    return flat | {f"{name}.embedded": flat.get(f"{name}.url") == EMBEDDED for name in ("user", "judge")}
 
 
 def as_trained(workdir: pathlib.Path, config: ConfigDict) -> ConfigDict:
-    """`config` with what the layout of the checkpoints in `workdir` depends on: the section train, domain and costs."""
+    """`config` with what the layout of the checkpoints in `workdir` depends on: domain, costs, algorithm and steps."""
     there = files.read_object(workdir / "config.json")
     config = config.copy_and_resolve_references()
     config.train.update({name: there["train"][name] for name in config.train if name in there["train"]})
     with config.ignore_type(), config.unlocked():
         config.domain = domains.name_of(there)
-        config.pid = ConfigDict(there["pid"])
+        config.pid, config.algo = ConfigDict(there["pid"]), ConfigDict(there["algo"])
     return config

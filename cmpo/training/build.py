@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import functools
 import pathlib
 from collections.abc import Callable
 from typing import NamedTuple
@@ -12,21 +11,23 @@ import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from cmpo import pid
+from cmpo import algorithms
+from cmpo.algorithms import budgets
+from cmpo.algorithms.algorithm import Algorithm, Rows
 from cmpo.distributed import processes, sharding
 from cmpo.run import ranges, train_state
 from cmpo.run.journal import Journal
 from cmpo.run.progress import show_progress
 from cmpo.run.train_state import TrainState
 from cmpo.run.workdir import fingerprint, made_demonstrations, progress
-from cmpo.training import collecting, demonstrations, model_source
+from cmpo.training import collecting, demonstrations, model_source, packing
 from cmpo.training.demonstrations import Conversation
 from models import hf, lora, qwen2
 from models import tokenizer as tokenizers
 from models.tokenizer import Tokenizer
 from rollouts import domains
 from rollouts.agents.policy import check_prompts
-from rollouts.domain import TaskSource
+from rollouts.domain import Domain, TaskSource
 from rollouts.engine.engine import Engine
 from rollouts.engine.sampling import Sampling
 from rollouts.seeds import fold
@@ -64,7 +65,7 @@ def check_settings(config: ConfigDict, weights: pathlib.Path | None) -> None:
     devices = mesh(config, model)
     sharding.cache(devices, config.engine.slots)
     sampling(config, devices)
-    controller(config)
+    algorithm(config, domains.load(config))
     optimizers(config)
 
 
@@ -101,6 +102,14 @@ def prepare(
     check_prompts(tokenizer, tasks.train(0, dealt), config.model.context_length)
     learnt = conversations if config.train.sft_steps else []
     return Prepared(learnt, tokenizer, model_source.settled(config, workdir), weights)
+
+
+def pack_demonstrations(config: ConfigDict, domain: Domain, prepared: Prepared) -> Rows:
+    """The rows of phase 1, [R, T]. Raises ValueError, naming the field, if no demonstration fits in the context."""
+    streams = demonstrations.encode_fitting(
+        prepared.tokenizer, domain.turn_format, prepared.conversations, config.model.context_length
+    )
+    return packing.pack(streams, row_length=config.train.row_length)
 
 
 def _play_demonstrations(
@@ -165,7 +174,7 @@ def sampling(config: ConfigDict, mesh: Mesh, **changes) -> Sampling:
     """
     options = {"capacity": config.model.context_length, **config.engine, **changes}
     del options["grammar"]
-    with ranges.naming("engine"):
+    with budgets.naming("engine"):
         chosen = Sampling(**options)
     # On several devices: rows of one device each, where its slots are.
     return dataclasses.replace(chosen, rows=0) if sharding.rows_axis_size(mesh.local_mesh) > 1 else chosen
@@ -192,17 +201,6 @@ def engine(
         grammar=rules,
         turn_taking=turn_taking,
     )
-
-
-def controller(config: ConfigDict) -> tuple[pid.PIDGains, pid.PIDState]:
-    """The multipliers' controller and its first state. Raises ValueError, naming the field."""
-    names = ("kp", "ki", "kd", "target", "smoothing", "lambda_max", "initial_lambda")
-    costs = domains.load(config).costs
-    numbers = {name: ranges.by_cost(config.pid, name, costs) for name in names}
-    first = numbers.pop("initial_lambda")
-    with ranges.naming("pid"):
-        gains = pid.PIDGains(**numbers, form=config.pid.form)
-        return gains, pid.init(gains, first)
 
 
 def optimizers(config: ConfigDict) -> dict[str, optax.GradientTransformation]:
@@ -240,18 +238,45 @@ def mesh(config: ConfigDict, model: qwen2.Qwen2Config) -> Mesh:
     return made
 
 
-def initial_state(config: ConfigDict, model: qwen2.Qwen2Config, params: qwen2.Params) -> TrainState:
+def algorithm(config: ConfigDict, domain: Domain) -> Algorithm:
+    """What the run learns by. Raises ValueError, naming the field."""
+    made = algorithms.load(config, domain)
+    if config.train.rl_steps and not made.plays:
+        raise ValueError(
+            f"config.train.rl_steps: expected 0 where config.algo.name is {config.algo.name!r}, which learns from "
+            f"demonstrations only, got {config.train.rl_steps}"
+        )
+    return made
+
+
+def initial_state(config: ConfigDict, params: qwen2.Params) -> TrainState:
     """The state before the first step."""
-    optimizer, (_, controls), train = optimizers(config)["sft"], controller(config), config.train
-    return train_state.init(model, params, optimizer, controls, train.seed, one_step_off=train.one_step_off)
+    return train_state.init(params, optimizers(config)["sft"], config.train.seed)
 
 
-def abstract_state(config: ConfigDict, model: qwen2.Qwen2Config, mesh: Mesh) -> TrainState:
-    """Shapes and shardings of the run's state, of every checkpoint too, as `jax.ShapeDtypeStruct`s."""
-    trained = lora.split(model, qwen2.shapes(model))[1]
-    shapes = jax.eval_shape(functools.partial(initial_state, config, model), trained)
+def begin_rl(config: ConfigDict, model: qwen2.Qwen2Config, algorithm: Algorithm, state: TrainState) -> TrainState:
+    """The state before the first step of phase 2, from the one after phase 1."""
+    return train_state.begin_rl(
+        model,
+        state,
+        optimizers(config)["rl"],
+        memory=algorithm.memory(),
+        head=algorithm.head(model),
+        one_step_off=config.train.one_step_off,
+    )
+
+
+def abstract_state(
+    config: ConfigDict, model: qwen2.Qwen2Config, mesh: Mesh, algorithm: Algorithm, step: int
+) -> TrainState:
+    """Shapes and shardings of the run's state after `step` steps, and of its checkpoint, as `jax.ShapeDtypeStruct`s."""
+
+    def state() -> TrainState:
+        first = initial_state(config, lora.split(model, qwen2.init(model, jax.random.key(0)))[1])
+        return begin_rl(config, model, algorithm, first) if step > config.train.sft_steps else first
 
     def placed(leaf, sharding):
         return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
+    shapes = jax.eval_shape(state)
     return jax.tree.map(placed, shapes, sharding.tree(mesh, shapes))

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from absl import logging
 
 from cmpo.run import files
 from cmpo.training.packing import Stream
@@ -145,3 +146,29 @@ def encode(
         logprobs=np.zeros(count, np.float32),
         turns=np.zeros(count, np.int32),
     )
+
+
+def encode_fitting(
+    tokenizer: Tokenizer, turn_format: TurnFormat, conversations: Sequence[Conversation], room: int
+) -> list[Stream]:
+    """Demonstrations as streams, as far as they fit in the context of `room` tokens.
+
+    Raises ValueError if there are some, and none has a turn that fits.
+    """
+    streams = [encode(tokenizer, turn_format, conversation, room) for conversation in conversations]
+    cut = sum(
+        np.sum(stream.tokens == tokenizer.im_end) < len(conversation)
+        for stream, conversation in zip(streams, conversations, strict=True)
+    )
+    if cut:
+        logging.warning(
+            "%d of %d demonstrations are longer than config.model.context_length, %d tokens, and end before it",
+            *(cut, len(streams), room),
+        )
+    fitting = [stream for stream in streams if len(stream.tokens)]
+    if streams and not fitting:
+        raise ValueError(
+            f"config.model.context_length: expected room for a turn of at least one of {len(streams)} "
+            f"demonstrations, got {room} tokens"
+        )
+    return fitting

@@ -26,6 +26,7 @@ from cmpo.distributed.sharding import AXES, DATA, FSDP, TENSOR
 from cmpo.training import build
 from models import lora, qwen2, scoring
 from models.config import Qwen2Config
+from rollouts import domains
 
 HOST = 8
 """Devices of one process, where there are more than that in all."""
@@ -87,7 +88,8 @@ def needs(config: ConfigDict, model: Qwen2Config, sizes: Mapping[str, int]) -> d
     """Bytes on each device, by when and by what for. Raises ValueError if the mesh does not divide the model."""
     mesh = AbstractMesh(tuple(sizes[axis] for axis in AXES), AXES, axis_types=(AxisType.Auto,) * len(AXES))
     sharding.check(mesh, model)
-    state = build.abstract_state(config, model, mesh)
+    algorithm = build.algorithm(config, domains.load(config))
+    state = build.abstract_state(config, model, mesh, algorithm, config.train.sft_steps + 1)
     frozen, trained = lora.split(model, jax.eval_shape(functools.partial(qwen2.cast, model), qwen2.shapes(model)))
     plain = frozen or trained
     train, item, tensor = config.train, jnp.dtype(model.dtype).itemsize, sizes[TENSOR]
@@ -106,9 +108,10 @@ def needs(config: ConfigDict, model: Qwen2Config, sizes: Mapping[str, int]) -> d
     cache = 2 * model.num_layers * config.model.context_length * model.num_kv_heads * model.head_dim * item
     return {
         "always": {
-            "parameters that are trained, float32": _bytes(mesh, state.params),
+            "parameters that are trained, float32": _bytes(mesh, state.policy.params),
             "parameters that are frozen": _bytes(mesh, frozen),
-            "moments of the optimizer": _bytes(mesh, state.opt_state),
+            "moments of the optimizer": _bytes(mesh, state.policy.opt_state),
+            "what the algorithm trains and keeps beside them": _bytes(mesh, (state.head, state.memory)),
             "the reference": _bytes(mesh, state.reference),
             "the policy of the step before": _bytes(mesh, state.behaviour),
             "weights to sample with": _bytes(mesh, plain, FSDP),
@@ -119,7 +122,7 @@ def needs(config: ConfigDict, model: Qwen2Config, sizes: Mapping[str, int]) -> d
             "logits": 4 * slots * model.vocab_size * 4,
         },
         "updating": {
-            "gradients, float32": _bytes(mesh, state.params),
+            "gradients, float32": _bytes(mesh, state.policy.params),
             f"matrices in {model.dtype} and their gradients": 2 * _bytes(mesh, trained),
             "layers' matrices, gathered, and their gradients": 2 * gathered,
             "activations": tokens * (kept + 2 * layer),

@@ -7,8 +7,8 @@ import jax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from cmpo.algorithms import budgets
 from cmpo.distributed import sharding
-from cmpo.run import ranges
 from models import hf, lora, qwen2
 
 SIZES = ("vocab_size", "hidden_size", "intermediate_size", "num_layers", "num_heads", "num_kv_heads")
@@ -46,7 +46,7 @@ def architecture(config: ConfigDict, source: pathlib.Path | None, vocab_size: in
     if source is None:
         sizes = {name: model[name] for name in (*SIZES, "tie_embeddings", "initializer_range")}
         sizes["vocab_size"] = vocab_size or model.vocab_size
-        with ranges.naming("model"):
+        with budgets.naming("model"):
             return qwen2.Qwen2Config(max_positions=model.context_length, **sizes, **_choices(config))
     found = dataclasses.replace(hf.read_config(source), **_choices(config))
     for name in SIZES:

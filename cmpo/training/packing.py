@@ -7,33 +7,10 @@ import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import chex
 import numpy as np
 
+from cmpo.algorithms.algorithm import Rewards, Rows
 from rollouts.types import Dialogue
-
-
-@chex.dataclass(frozen=True)
-class Rows:
-    """Packed token streams. Several dialogues share a row; attention and positions keep them apart."""
-
-    tokens: chex.Array  # [R, T] int32
-    positions: chex.Array  # [R, T] int32, from 0 in each dialogue, a shared prefix counted
-    segment_ids: chex.Array  # [R, T] int32, 0 for padding
-    mask: chex.Array  # [R, T] bool, tokens the agent wrote, its end-of-turn token included
-    sampled_logprobs: chex.Array  # [R, T] float32, 0 outside the mask
-    turns: chex.Array  # [R, T] int32, index of the token's turn in [B * G * N]; 0 outside the mask
-    prefix_ids: chex.Array | None = None  # [R, T] int32, the segment with the dialogue's beginning; 0: its own. None: 0
-
-
-@chex.dataclass(frozen=True)
-class Rewards:
-    """What the dialogues were worth, reward and cost apart. Failed dialogues have no valid turn."""
-
-    outcome: chex.Array  # [B, G] float32
-    process: chex.Array  # [B, G, N] float32
-    cost: chex.Array  # [B, G, N, C] float32
-    turn_mask: chex.Array  # [B, G, N] bool
 
 
 class Stream(NamedTuple):
@@ -71,7 +48,7 @@ def rewards(dialogues: Sequence[Dialogue], group_size: int, max_turns: int, cost
                 valid[row, column] = True
 
     def grouped(x):
-        return x.reshape(-1, group_size, *x.shape[1:])
+        return x.reshape(count // group_size, group_size, *x.shape[1:])
 
     return Rewards(outcome=grouped(outcome), process=grouped(process), cost=grouped(cost), turn_mask=grouped(valid))
 
@@ -83,6 +60,11 @@ def streams(dialogues: Sequence[Dialogue], group_size: int, max_turns: int) -> l
         for row, dialogue in enumerate(dialogues)
         if dialogue.ok and dialogue.turns
     ]
+
+
+def by_token(credit: np.ndarray, rows: Rows) -> np.ndarray:
+    """What each token's turn was worth, [R, T] float32, by the credit [B, G, N] of turns; 0 outside the mask."""
+    return np.where(rows.mask, credit.reshape(-1)[rows.turns], 0).astype(np.float32)
 
 
 def divide(parts: Sequence[Stream], count: int) -> list[Sequence[Stream]]:

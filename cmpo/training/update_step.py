@@ -3,8 +3,7 @@
 The model runs under the compiler's partitioner: parameters come sharded by `cmpo.distributed.sharding`'s rules, rows
 split over data and fsdp. The loss is written per device and mapped over those axes by `jax.shard_map`.
 
-Legend: M micro-batches, U rows of a micro-batch over all devices, T tokens, B groups, G dialogues of a group, N turns,
-C costs.
+Legend: M micro-batches, U rows of a micro-batch over all devices, T tokens.
 """
 
 import functools
@@ -18,15 +17,14 @@ import optax
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from cmpo.advantage import hybrid_advantage
-from cmpo.algorithms.sft import sft_loss
+from cmpo.algorithms.algorithm import NO_HEAD, Head, Metrics, Rows, Scores, Signals
 from cmpo.distributed import sharding
 from cmpo.importance import importance_weights
-from cmpo.loss import cmpo_loss
-from cmpo.training.packing import Rewards, Rows
+from cmpo.run.train_state import Trained, begin_training
 from models import lora, qwen2
 
-Metrics = dict[str, jax.Array]
+WITHOUT_HEAD = begin_training(NO_HEAD.optimizer, ())
+"""What an update of the policy alone is given for a head."""
 
 
 def make_score(config: qwen2.Qwen2Config, mesh: Mesh, *, temperature: float = 1.0) -> Callable:
@@ -34,16 +32,14 @@ def make_score(config: qwen2.Qwen2Config, mesh: Mesh, *, temperature: float = 1.
 
     `temperature` is that of the sampler: the policy is what is drawn from.
     """
-    logprobs_of = _scorer(config, mesh, temperature)
+    scores_of = _scorer(config, mesh, temperature)
+    return _by_micro_batch(mesh, lambda frozen, params, rows: scores_of(frozen, params, rows).logprobs)
 
-    def score(frozen, params, rows):
-        def body(number, logprobs):
-            return logprobs.at[number].set(logprobs_of(frozen, params, _cut(rows, number))[0])
 
-        return jax.lax.fori_loop(0, _in_use(rows), body, jnp.zeros(rows.tokens.shape, jnp.float32))
-
-    layout = NamedSharding(mesh, P(None, sharding.ROWS))
-    return jax.jit(score, out_shardings=layout, compiler_options=sharding.compiler_options(mesh))
+def make_values(config: qwen2.Qwen2Config, mesh: Mesh, head: Head) -> Callable:
+    """Returns ``values(frozen, (params, own), rows) -> values [M, U, T]``: what `head`, with parameters `own`, says."""
+    scores_of = _scorer(config, mesh, 1.0, head)
+    return _by_micro_batch(mesh, lambda frozen, both, rows: scores_of(frozen, both[0], rows, both[1]).values)
 
 
 def make_update(
@@ -53,12 +49,13 @@ def make_update(
     loss: Callable,
     *,
     temperature: float = 1.0,
+    head: Head = NO_HEAD,
 ) -> Callable:
-    """Returns ``update(params, opt_state, frozen, rows, extras) -> (params, opt_state, metrics)``.
+    """Returns ``update(policy, own, frozen, rows, signals) -> (policy, own, metrics)``.
 
-    The first two are donated. `params` and `frozen` are the model's parameters as `lora.split` divides them.
-    Where the loss or the norm of its gradient is not finite, they come back as they were, and the metric
-    `updates_skipped` is 1, else 0.
+    The first two are donated. `policy.params` and `frozen` are the model's parameters as `lora.split` divides them,
+    `own.params` those of the head. Where the loss or the norm of a gradient is not finite, both come back as they were,
+    and the metric `updates_skipped` is 1, else 0.
 
     Gradients of micro-batches are added up in float32: the result is the gradient of the whole batch's loss, whatever
     the mesh and the size of a micro-batch. Rows in use come first, so that micro-batches of padding cost nothing; their
@@ -67,54 +64,66 @@ def make_update(
     Args:
       config: the model's sizes.
       mesh: of `sharding.make_mesh`.
-      optimizer: the gradient transformation.
-      loss: ``loss(logprobs, entropy, rows, extras, total) -> (loss, metrics)``, the share of a micro-batch in a batch
-        with `total` masked tokens. Called with a device's rows [., T] under a map over `sharding.ROWS`, it sums over
-        that axis. Shares add up; metrics whose names end in `_max` combine by maximum.
+      optimizer: the gradient transformation of the policy.
+      loss: see `cmpo.algorithms.algorithm.Algorithm.loss`; mapped over `sharding.ROWS`.
       temperature: as for `make_score`.
+      head: of the algorithm whose loss it is.
     """
-    logprobs_of = _scorer(config, mesh, temperature)
-    shapes = lora.split(config, qwen2.shapes(config))[1]
-    params_sharding = sharding.tree(mesh, shapes)
+    scores_of = _scorer(config, mesh, temperature, head)
+    optimizers = optimizer, head.optimizer
+    shapes = lora.split(config, qwen2.shapes(config))[1], jax.eval_shape(head.init, jax.random.key(0))
+    layouts = sharding.tree(mesh, shapes)
+
+    def on_device(scores: Scores, rows: Rows, signals: Any, total: jax.Array) -> tuple[jax.Array, Metrics]:
+        value, metrics = loss(scores, rows, signals, total, sharding.ROWS)
+        entropy = jax.lax.psum(jnp.sum(scores.entropy, where=rows.mask), sharding.ROWS) / jnp.maximum(total, 1)
+        return value, {"loss": value, "entropy": entropy, **metrics}
 
     by_rows = P(sharding.ROWS)
-    mapped = jax.shard_map(loss, mesh=mesh, in_specs=(*(by_rows,) * 4, P()), out_specs=P(), check_vma=False)
+    mapped = jax.shard_map(on_device, mesh=mesh, in_specs=(*(by_rows,) * 3, P()), out_specs=P(), check_vma=False)
 
     @functools.partial(
         jax.jit,
-        donate_argnames=("params", "opt_state"),
+        donate_argnames=("policy", "own"),
         out_shardings=(
-            params_sharding,
-            sharding.tree(mesh, jax.eval_shape(optimizer.init, shapes)),
+            *sharding.tree(mesh, jax.eval_shape(lambda shapes: tuple(map(begin_training, optimizers, shapes)), shapes)),
             NamedSharding(mesh, P()),
         ),
         compiler_options=sharding.compiler_options(mesh),
     )
-    def update(params, opt_state: optax.OptState, frozen, rows: Rows, extras: Any):
+    def update(policy: Trained, own: Trained, frozen, rows: Rows, signals: Any):
         total = jnp.sum(rows.mask)
 
-        def share(params, rows, extras):
-            return mapped(*logprobs_of(frozen, params, rows), rows, extras, total)
+        def share(params, rows, signals):
+            return mapped(scores_of(frozen, params[0], rows, params[1]), rows, signals, total)
 
         def body(number, carry):
-            part = _cut((rows, extras), number)
+            part = _cut((rows, signals), number)
             (_, metrics), gradients = jax.value_and_grad(share, has_aux=True)(params, *part)
             gradients = jax.tree.map(jnp.add, carry[0], gradients)
-            gradients = jax.lax.with_sharding_constraint(gradients, params_sharding)
+            gradients = jax.lax.with_sharding_constraint(gradients, layouts)
             return gradients, {name: _join(name)(carry[1][name], value) for name, value in metrics.items()}
 
-        metrics = jax.eval_shape(lambda: share(params, *_cut((rows, extras), 0))[1])
+        params = policy.params, own.params
+        metrics = jax.eval_shape(lambda: share(params, *_cut((rows, signals), 0))[1])
         zeros = jax.tree.map(jnp.zeros_like, params), jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), metrics)
         gradients, metrics = jax.lax.fori_loop(0, _in_use(rows), body, zeros)
-        changes, moments = optimizer.update(gradients, opt_state, params)
-        metrics["grad_norm"] = optax.global_norm(gradients)
+        after = tuple(map(_step, optimizers, gradients, (policy, own)))
+        metrics["grad_norm"], head_norm = map(optax.global_norm, gradients)
+        if head.apply:
+            metrics["head_grad_norm"] = head_norm
         # What is not finite in rewards, costs or the model comes out here, and goes no further.
-        sound = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["grad_norm"])
+        sound = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["grad_norm"]) & jnp.isfinite(head_norm)
         metrics["updates_skipped"] = jnp.int32(~sound)
-        after, before = (optax.apply_updates(params, changes), moments), (params, opt_state)
-        return *jax.tree.map(lambda new, old: jnp.where(sound, new, old), after, before), metrics
+        return *jax.tree.map(lambda new, old: jnp.where(sound, new, old), after, (policy, own)), metrics
 
     return update
+
+
+def _step(optimizer: optax.GradientTransformation, gradients: Any, trained: Trained) -> Trained:
+    """One step of an optimizer."""
+    changes, opt_state = optimizer.update(gradients, trained.opt_state, trained.params)
+    return Trained(optax.apply_updates(trained.params, changes), opt_state)
 
 
 def summary(updates: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
@@ -128,12 +137,25 @@ def summary(updates: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray
     return found | {name: x[0] for name, x in joined.items() if name == "logprob_gap_max"}
 
 
-def _scorer(config: qwen2.Qwen2Config, mesh: Mesh, temperature: float) -> Callable:
-    """Returns the function from parameters, frozen and trained, and rows [U, T] to log-probabilities and entropies."""
+def _by_micro_batch(mesh: Mesh, function: Callable) -> Callable:
+    """Jits ``function(frozen, params, rows [U, T]) -> [U, T]`` as one of rows [M, U, T]."""
+
+    def run(frozen, params, rows):
+        def body(number, found):
+            return found.at[number].set(function(frozen, params, _cut(rows, number)))
+
+        return jax.lax.fori_loop(0, _in_use(rows), body, jnp.zeros(rows.tokens.shape, jnp.float32))
+
+    layout = NamedSharding(mesh, P(None, sharding.ROWS))
+    return jax.jit(run, out_shardings=layout, compiler_options=sharding.compiler_options(mesh))
+
+
+def _scorer(config: qwen2.Qwen2Config, mesh: Mesh, temperature: float, head: Head = NO_HEAD) -> Callable:
+    """Returns ``scores_of(frozen, params, rows [U, T], own) -> Scores``; `own` are the parameters of the head."""
     split = NamedSharding(mesh, P(sharding.ROWS))
 
-    def logprobs_of(frozen, params, rows):
-        return qwen2.token_logprobs(
+    def scores_of(frozen, params, rows, own=()):
+        scores = qwen2.token_logprobs(
             config,
             # Matrices are cast before the compiler gathers them: half the traffic.
             qwen2.cast(config, lora.combine(frozen, params)),
@@ -145,9 +167,11 @@ def _scorer(config: qwen2.Qwen2Config, mesh: Mesh, temperature: float) -> Callab
             temperature=temperature,
             constrain=lambda x: jax.lax.with_sharding_constraint(x, split),
             vocab_shards=mesh.shape[sharding.TENSOR],
+            value_of=functools.partial(head.apply, own) if head.apply else None,
         )
+        return Scores(*scores)
 
-    return logprobs_of
+    return scores_of
 
 
 def _in_use(rows: Rows) -> jax.Array:
@@ -165,61 +189,10 @@ def _join(name: str) -> Callable:
     return jnp.maximum if name.endswith("_max") else jnp.add
 
 
-def _sum(x: jax.Array) -> jax.Array:
-    """The sum over all devices that rows are split over."""
-    return jax.lax.psum(x, sharding.ROWS)
-
-
-def sft_share(logprobs, entropy, rows: Rows, extras, total) -> tuple[jax.Array, Metrics]:
-    """Phase 1's loss, as `make_update` wants it; `extras` is ()."""
-    loss = _sum(sft_loss(logprobs, rows.mask, denominator=total))
-    return loss, {"loss": loss, "entropy": _sum(jnp.sum(entropy, where=rows.mask)) / total}
-
-
-def cmpo_share(*, clip_low: float, clip_high: float, kl_weight: float) -> Callable:
-    """Phase 2's loss, as `make_update` wants it; `extras` are advantages and reference logprobs, as `rows`."""
-
-    def share(logprobs, entropy, rows: Rows, extras, total):
-        advantages, reference = extras
-        loss, metrics = cmpo_loss(
-            logprobs,
-            rows.sampled_logprobs,
-            reference,
-            advantages,
-            rows.mask,
-            clip_low=clip_low,
-            clip_high=clip_high,
-            kl_weight=kl_weight,
-            denominator=total,
-            axis_name=sharding.ROWS,
-        )
-        mean_entropy = _sum(jnp.sum(entropy, where=rows.mask)) / jnp.maximum(total, 1)
-        return loss, {"loss": loss, "entropy": mean_entropy, **metrics}
-
-    return share
-
-
-def corrected(rows: Rows, advantages: jax.Array, present: jax.Array, *, cap: float) -> tuple[Rows, jax.Array, Metrics]:
+def correct_for_age(rows: Rows, signals: Signals, present: jax.Array, *, cap: float) -> tuple[Rows, Signals, Metrics]:
     """Rows of an older policy for an update of the present one, see `cmpo.importance`; all [M, U, T].
 
     Its tokens' advantages are weighted, and the log-probabilities under it replaced by those under the `present` one.
     """
     weights, metrics = importance_weights(present, rows.sampled_logprobs, rows.mask, cap=cap)
-    return rows.replace(sampled_logprobs=present), advantages * weights, metrics
-
-
-def token_advantages(rewards: Rewards, turns: jax.Array, lambdas: jax.Array, **options) -> jax.Array:
-    """Gives every token its turn's hybrid advantage.
-
-    Args:
-      rewards: of B groups.
-      turns: [...] int32, index of each token's turn in [B * G * N].
-      lambdas: [C] float32, the multipliers, the same for the whole batch.
-      **options: of `hybrid_advantage`.
-
-    Returns:
-      [...] float32, the shape of `turns`.
-    """
-    grouped = functools.partial(hybrid_advantage, lambdas=lambdas, **options)
-    advantages = jax.vmap(lambda r: grouped(r.outcome, r.process, r.cost, r.turn_mask))(rewards)
-    return advantages.reshape(-1)[turns]
+    return rows.replace(sampled_logprobs=present), signals._replace(advantages=signals.advantages * weights), metrics

@@ -1,7 +1,7 @@
 """The worlds that an agent may work in, one folder each; `load` returns one by its name."""
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from rollouts.domain import Domain
@@ -22,23 +22,32 @@ def load(config: Mapping[str, Any]) -> Domain:
 
     Raises ValueError, naming the field.
     """
-    name, target = name_of(config), config.get("pid", {}).get("target")
-    place = DOMAINS.get(name, name)
+    target = config.get("pid", {}).get("target")
+    make = import_factory("config.domain", name_of(config), DOMAINS)
+    constrained = () if target is None or isinstance(target, int | float) else tuple(target)
+    try:
+        domain = make(constrained)
+    except TypeError as error:  # an abstract method is missing
+        raise ValueError(f"config.domain: {make.__module__}: {error}") from None
+    _check_domain(domain, make.__module__)
+    return domain
+
+
+def import_factory(field: str, name: str, table: Mapping[str, str]) -> Callable[..., Any]:
+    """Imports the module that `name` stands for in `table`, or the module of that name; returns its function `make`.
+
+    Raises ValueError, naming the `field` of the config, if there is no such module, or no `make` in it.
+    """
+    place = table.get(name, name)
     if "." not in place:
-        raise ValueError(f"config.domain: expected one of {tuple(DOMAINS)}, or package.module, got {name!r}")
+        raise ValueError(f"{field}: expected one of {tuple(table)}, or package.module, got {name!r}")
     try:
         module = importlib.import_module(place)
     except ModuleNotFoundError as error:
-        raise ValueError(f"config.domain: no module {error.name!r}, which {name!r} needs") from None
-    constrained = () if target is None or isinstance(target, int | float) else tuple(target)
+        raise ValueError(f"{field}: no module {error.name!r}, which {name!r} needs") from None
     if not hasattr(module, "make"):
-        raise ValueError(f"config.domain: expected a function make(constrained) in {place}, found none")
-    try:
-        domain = module.make(constrained)
-    except TypeError as error:  # an abstract method is missing
-        raise ValueError(f"config.domain: {place}: {error}") from None
-    _check_domain(domain, place)
-    return domain
+        raise ValueError(f"{field}: expected a function make in {place}, found none")
+    return module.make
 
 
 def _check_domain(domain: Domain, place: str) -> None:
@@ -51,8 +60,6 @@ def _check_domain(domain: Domain, place: str) -> None:
             f"config.domain: {place}: expected the objective among the scores {tuple(domain.scores)}, got "
             f"{domain.objective!r}"
         )
-    if not domain.costs:
-        raise ValueError(f"config.domain: {place}: expected at least one cost, got none")
     for cost in domain.costs:
         if cost.total not in ("any", "sum"):
             raise ValueError(

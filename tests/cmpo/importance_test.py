@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from cmpo import importance
+from cmpo.algorithms.algorithm import Rows, Signals
 from cmpo.loss import cmpo_loss
 from cmpo.training import update_step
-from cmpo.training.packing import Rows
 
 NAN = float("nan")
 SAMPLED = jnp.log(jnp.array([[0.5, 0.5, 0.1, NAN]]))
@@ -46,9 +46,10 @@ def test_the_corrected_gradient_is_the_present_policys():
     rows = Rows(
         tokens=MASK, positions=MASK, segment_ids=MASK, mask=MASK[None], sampled_logprobs=SAMPLED[None], turns=MASK
     )
-    rows, advantages, _ = update_step.corrected(rows, jnp.array([[[1.0, -1.0, 3.0, 9.0]]]), PRESENT[None], cap=10.0)
+    signals = Signals(jnp.array([[[1.0, -1.0, 3.0, 9.0]]]), reference=PRESENT[None])
+    rows, signals, _ = update_step.correct_for_age(rows, signals, PRESENT[None], cap=10.0)
 
     def loss(logprobs):
-        return cmpo_loss(logprobs, rows.sampled_logprobs[0], PRESENT, advantages[0], MASK, kl_weight=0.0)[0]
+        return cmpo_loss(logprobs, rows.sampled_logprobs[0], PRESENT, signals.advantages[0], MASK, kl_weight=0.0)[0]
 
     np.testing.assert_allclose(jax.grad(loss)(PRESENT), [[-0.5 / 3, 1.5 / 3, -8.0, 0.0]], rtol=1e-6)

@@ -16,7 +16,7 @@ from cmpo import evaluate, main
 from cmpo.cli import agents
 from cmpo.distributed import sharding
 from cmpo.run.log import read_metrics
-from cmpo.training import collecting, model_source, tasks
+from cmpo.training import collecting, model_source, tasks, update_step
 from models import qwen2
 from models import tokenizer as tokenizers
 from tests.builders.recomputed import (
@@ -50,7 +50,7 @@ class Step:
 
 @dataclasses.dataclass
 class Update:
-    """One call of `rl_update`."""
+    """One update of phase 2."""
 
     rows: object
     advantages: np.ndarray  # [R, T]
@@ -103,32 +103,39 @@ def whole(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("whole")
     run = Run(taught(workdir / "terse.jsonl"), workdir / "run")
     prepare, sft_step, rl_step = main.Trainer.__init__, main.Trainer.sft_step, main.Trainer.rl_step
-    collect = collecting.collect
+    make_update, collect = update_step.make_update, collecting.collect
 
     def preparing(trainer, *arguments):
         prepare(trainer, *arguments)
-        run.trainer, sft_update, rl_update = trainer, trainer.sft_update, trainer.rl_update
+        run.trainer = trainer
 
-        def sft_updating(params, opt_state, frozen, rows, extras):
-            run.sft.append(in_rows(rows))
-            return sft_update(params, opt_state, frozen, rows, extras)
+    def making(*arguments, **options):
+        update = make_update(*arguments, **options)
 
-        def rl_updating(params, opt_state, frozen, rows, extras):
-            update = Update(in_rows(rows), *in_rows(extras), before=host(params), after=None, adam=None)
-            params, opt_state, values = rl_update(params, opt_state, frozen, rows, extras)
-            update.after, update.adam = host(params), host(adam_of(opt_state))
-            run.steps[-1].updates.append(update)
-            return params, opt_state, values
+        def updating(policy, own, frozen, rows, signals):
+            if not run.steps:
+                run.sft.append(in_rows(rows))
+                return update(policy, own, frozen, rows, signals)
+            seen = Update(
+                *in_rows((rows, signals.advantages, signals.reference)),
+                before=host(policy.params),
+                after=None,
+                adam=None,
+            )
+            policy, own, values = update(policy, own, frozen, rows, signals)
+            seen.after, seen.adam = host(policy.params), host(adam_of(policy.opt_state))
+            run.steps[-1].updates.append(seen)
+            return policy, own, values
 
-        trainer.sft_update, trainer.rl_update = sft_updating, rl_updating
+        return updating
 
     def sft_stepping(trainer, state):
         result = sft_step(trainer, state)
-        run.taught = host(result[0].params)
+        run.taught = host(result[0].policy.params)
         return result
 
     def rl_stepping(trainer, state):
-        run.steps.append(Step(np.array(state.pid.lambdas)))
+        run.steps.append(Step(np.array(state.memory.lambdas)))
         result = rl_step(trainer, state)
         run.steps[-1].dialogues = result[2]
         return result
@@ -139,6 +146,7 @@ def whole(tmp_path_factory):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(collecting, "collect", noting)
+        patch.setattr(update_step, "make_update", making)
         for name, seen in (("__init__", preparing), ("sft_step", sft_stepping), ("rl_step", rl_stepping)):
             patch.setattr(main.Trainer, name, seen)
         run.state = main.train(run.config, run.workdir)
@@ -284,7 +292,7 @@ def test_the_price_of_vouchers_follows_the_published_formula(whole):
     expected = next_lambdas(rates, 0.8)
     in_force = [0.8, *(lam for lam, _ in expected)]
     np.testing.assert_allclose([step.lambdas[0] for step in whole.steps], in_force[:-1], rtol=1e-5)
-    np.testing.assert_allclose(whole.state.pid.lambdas, in_force[-1:], rtol=1e-5)
+    np.testing.assert_allclose(whole.state.memory.lambdas, in_force[-1:], rtol=1e-5)
     np.testing.assert_allclose([record["lambda"] for record in whole.records], in_force[:-1], rtol=1e-5)
     smoothed = [record["voucher_rate_smoothed"] for record in whole.records]
     np.testing.assert_allclose(smoothed, [rate for _, rate in expected], rtol=1e-5)
@@ -367,7 +375,7 @@ def test_resumed_amid_phase_2_it_is_the_same_run(whole, tmp_path):
 
 @pytest.mark.parametrize("start", [False, True])
 def test_the_trained_policy_or_what_it_started_from_is_served_at_the_temperature_of_evaluations(whole, start):
-    params = whole.taught if start else host(whole.state.params)
+    params = whole.taught if start else host(whole.state.policy.params)
     served_by, step = agents.load_policy(whole.config, whole.workdir, start=start)
     assert step == SFT_STEPS + RL_STEPS
     dialogues = [one.dialogue for one in evaluate.evaluate(whole.config, served_by, seeds=1)]

@@ -27,6 +27,7 @@ from cmpo.run import workdir as workdirs
 from cmpo.run.checkpoint import Checkpoints
 from cmpo.run.log import read_metrics
 from cmpo.training import collecting
+from cmpo.training.learner import Learner
 from models import tokenizer as tokenizers
 from rollouts.domains.fds.embedded.app import app
 from rollouts.endpoints.client import BudgetReached, ChatClient
@@ -80,7 +81,7 @@ def test_a_batch_may_be_gone_through_in_parts_and_more_than_once(tmp_path):
     state = main.train(
         tiny(**{"train.sft_steps": 0, "train.minibatches": 2, "train.epochs": 2, "train.learning_rate": 0.1}), tmp_path
     )
-    counts = [leaf for leaf in jax.tree.leaves(state.opt_state) if leaf.shape == ()]
+    counts = [leaf for leaf in jax.tree.leaves(state.policy.opt_state) if leaf.shape == ()]
     assert counts and {int(count) for count in counts} == {2 * 2 * 2}
     records = [record for record in read_metrics(tmp_path) if record["phase"] == "rl"]
     assert max(record["logprob_gap_max"] for record in records) < 1e-4  # before the first of them
@@ -88,18 +89,18 @@ def test_a_batch_may_be_gone_through_in_parts_and_more_than_once(tmp_path):
 
 
 def test_beginnings_that_a_group_shares_are_computed_once_and_every_turn_is_as_likely(tmp_path, monkeypatch):
-    parts, found = main.Trainer.parts, {}
+    prepare_parts, found = Learner.prepare_parts, {}
 
     def both_ways(self, dialogues, state):
         for share in (False, True):
             self.config.train.share_prefix = share
-            (part,) = parts(self, dialogues, state)
-            mask, turns, logprobs = map(np.asarray, (part.rows.mask, part.rows.turns, part.extras[1]))
+            (part,) = prepare_parts(self, dialogues, state)
+            mask, turns, logprobs = map(np.asarray, (part.rows.mask, part.rows.turns, part.signals.reference))
             by_turn = [np.bincount(turns[mask], weights=x[mask]) for x in (mask, logprobs)]
             found[share] = int(np.sum(part.rows.segment_ids > 0)), np.stack(by_turn)
         return [part]
 
-    monkeypatch.setattr(main.Trainer, "parts", both_ways)
+    monkeypatch.setattr(Learner, "prepare_parts", both_ways)
     main.train(tiny(**{"train.sft_steps": 0, "train.rl_steps": 1}), tmp_path)
     (apart, expected), (together, by_turn) = found[False], found[True]
     assert together < 0.5 * apart  # four dialogues of one turn each, most of which is the prompt
@@ -116,7 +117,7 @@ def test_two_costs_have_a_multiplier_each_and_are_told_apart(tmp_path):
     state = main.train(config, tmp_path)
     first, second = read_metrics(tmp_path)
     assert first["lambda"] == {"voucher": 0.5, "turns": 0.5}
-    assert second["lambda"]["voucher"] < 0.5 < second["lambda"]["turns"] and state.pid.lambdas.shape == (2,)
+    assert second["lambda"]["voucher"] < 0.5 < second["lambda"]["turns"] and state.memory.lambdas.shape == (2,)
     assert (second["voucher_rate"], second["turns_mean"]) == (0.0, 1.0)
     assert second["turns_mean_smoothed"] > 0.25 and second["voucher_rate_smoothed"] < 0.3
     said = json.loads(transcripts(tmp_path)["step_000002.jsonl"].splitlines()[0])
@@ -173,9 +174,9 @@ def test_no_updates_on_a_batch_are_refused(name):
 def test_the_reference_is_the_end_of_phase_1_and_stays(whole):
     workdir, state = whole
     with Checkpoints(workdir, keep=4) as checkpoints:
-        after_sft = checkpoints._manager.restore(2)["params"]
+        after_sft = checkpoints._manager.restore(2)["policy"]["params"]
     chex.assert_trees_all_equal(state.reference, after_sft)
-    changed = jax.tree.map(lambda a, b: bool((a != b).any()), state.params, state.reference)
+    changed = jax.tree.map(lambda a, b: bool((a != b).any()), state.policy.params, state.reference)
     assert any(jax.tree.leaves(changed))
 
 
@@ -326,7 +327,7 @@ def test_an_endpoint_over_http_gives_the_transcripts_of_the_one_in_process_and_s
         server.should_exit = True
         thread.join()
     assert transcripts(tmp_path / "run") == transcripts(workdir)
-    chex.assert_trees_all_equal(remote.params, state.params)
+    chex.assert_trees_all_equal(remote.policy.params, state.policy.params)
     kept = [path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()]
     assert len(kept) > 100 and not any(b"sk-test" in content for content in kept)
 
@@ -409,7 +410,7 @@ def test_bad_input_from_a_shell_is_one_line_too():
 
 def test_evaluate_policy_and_start(whole):
     workdir, state = whole
-    for start, params in ((False, state.params), (True, state.reference)):
+    for start, params in ((False, state.policy.params), (True, state.reference)):
         served_by, step = agents.load_policy(tiny(), workdir, start=start)
         assert step == 4
         played = evaluate.evaluate(tiny(), served_by, seeds=2)

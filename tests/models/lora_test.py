@@ -10,7 +10,9 @@ import optax
 import pytest
 from flax import nnx
 
+from cmpo.algorithms.sft import imitation_loss
 from cmpo.distributed import sharding
+from cmpo.run.train_state import begin_training
 from cmpo.training import packing, update_step
 from models import lora, qwen2
 
@@ -106,7 +108,7 @@ def test_an_update_of_adapters_is_their_gradient(mesh):
     unseen = np.zeros(12, np.float32), np.zeros(12, np.int32)
     streams = [packing.Stream(tokens.astype(np.int32), np.ones(12, bool), *unseen) for tokens in TOKENS]
     rows = packing.pack(streams, row_length=12, rows=4)
-    update = update_step.make_update(CONFIG, mesh, optax.sgd(1.0), update_step.sft_share)
+    update = update_step.make_update(CONFIG, mesh, optax.sgd(1.0), imitation_loss)
 
     def loss(adapters):
         return -jnp.mean(qwen2.token_logprobs(CONFIG, lora.combine(frozen, adapters), TOKENS)[0])
@@ -114,8 +116,9 @@ def test_an_update_of_adapters_is_their_gradient(mesh):
     gradient = jax.jit(jax.grad(loss), compiler_options=sharding.compiler_options(mesh))(adapters)
     want = jax.tree.map(lambda x, g: x - g, adapters, gradient)
     placed = jax.device_put((adapters, frozen), sharding.tree(mesh, (adapters, frozen)))
-    got, _, _ = update(placed[0], optax.sgd(1.0).init(adapters), placed[1], sharding.rows(mesh, rows, 1), ())
-    chex.assert_trees_all_close(jax.device_get(got), jax.device_get(want), atol=1e-5)
+    policy, rows = begin_training(optax.sgd(1.0), placed[0]), sharding.rows(mesh, rows, 1)
+    policy, _, _ = update(policy, update_step.WITHOUT_HEAD, placed[1], rows, ())
+    chex.assert_trees_all_close(jax.device_get(policy.params), jax.device_get(want), atol=1e-5)
 
 
 def test_weights_for_sampling_are_merged_and_cast():

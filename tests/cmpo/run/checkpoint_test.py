@@ -1,5 +1,6 @@
 """Checkpoints: the whole state comes back to the bit; a damaged one makes room for the one before."""
 
+import functools
 import math
 
 import chex
@@ -12,22 +13,28 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from cmpo import pid
+from cmpo.algorithms.algorithm import Head
 from cmpo.run import train_state
 from cmpo.run.checkpoint import Checkpoints
 from cmpo.run.train_state import checksums
-from models import qwen2
+from models import qwen2, value_head
 from tests.builders.runs import full_disk
 
 CONFIG = qwen2.Qwen2Config(vocab_size=32, hidden_size=8, intermediate_size=8, num_layers=1, num_heads=1, num_kv_heads=1)
 GAINS = pid.PIDGains(kp=0.1, ki=0.1, kd=0.0, target=0.3, smoothing=1.0, lambda_max=5.0)
 
+HEAD = Head(functools.partial(value_head.init, CONFIG), value_head.apply, optax.adam(0.1))
+
 
 def at(step, seed=0):
     """A state in which every array has values of its own."""
-    begun = train_state.init(
-        CONFIG, qwen2.init(CONFIG, jax.random.key(seed)), optax.adam(0.1), pid.init(GAINS), seed=seed
-    )
+    first = train_state.init(qwen2.init(CONFIG, jax.random.key(seed)), optax.adam(0.1), seed=seed)
+    begun = train_state.begin_rl(CONFIG, first, optax.adam(0.1), memory=pid.init(GAINS), head=HEAD)
     return jax.tree.map(lambda x: x + jnp.asarray(step, x.dtype), begun)._replace(step=jnp.int32(step))
+
+
+def like(state):
+    return lambda step: state
 
 
 def damage(tmp_path, step):
@@ -47,7 +54,7 @@ def test_the_whole_state_comes_back(tmp_path):
     with Checkpoints(tmp_path, keep=2) as checkpoints:
         checkpoints.save(at(3))
     with Checkpoints(tmp_path, keep=2) as checkpoints:
-        restored = checkpoints.restore(at(0, seed=9))
+        restored = checkpoints.restore(like(at(0, seed=9)))
     chex.assert_trees_all_equal(restored, at(3))
     chex.assert_trees_all_equal_dtypes(restored, at(3))
 
@@ -59,7 +66,7 @@ def test_the_state_may_be_donated_while_it_is_written(tmp_path):
             saved = at(step)
             checkpoints.save(saved)
             scramble(saved)
-        chex.assert_trees_all_equal(checkpoints.restore(at(0)), at(2))
+        chex.assert_trees_all_equal(checkpoints.restore(like(at(0))), at(2))
 
 
 @pytest.mark.parametrize("part", ["d", "manifest.ocdbt", "_METADATA", "_CHECKPOINT_METADATA"])
@@ -79,7 +86,7 @@ def test_a_flipped_bit_anywhere_is_no_other_state(tmp_path, part, caplog):
         place = (7919 * (number + 1)) % len(before)
         path.write_bytes(before[:place] + bytes([before[place] ^ 16]) + before[place + 1 :])
         with Checkpoints(tmp_path) as checkpoints:
-            state = checkpoints.restore(at(0))
+            state = checkpoints.restore(like(at(0)))
         found.append(int(state.step))
         chex.assert_trees_all_equal(state, at(found[-1]))
         assert found[-1] == 2 or "checkpoint 2 in" in caplog.text
@@ -94,7 +101,7 @@ def test_other_numbers_than_were_saved_are_found_out_and_named(tmp_path, caplog,
         checkpoints.save(at(2))
     monkeypatch.undo()
     with Checkpoints(tmp_path) as checkpoints:
-        chex.assert_trees_all_equal(checkpoints.restore(at(0)), at(1))
+        chex.assert_trees_all_equal(checkpoints.restore(like(at(0))), at(1))
     assert ".params['embed']['embedding'] in " in caplog.text and "checkpoints/2 fail" in caplog.text
 
 
@@ -120,8 +127,8 @@ def test_the_best_stays_and_is_found(tmp_path):
         checkpoints.save(at(5))
     assert kept(tmp_path) == ["3", "5"]
     with Checkpoints(tmp_path, score=scores.get) as checkpoints:
-        chex.assert_trees_all_equal(checkpoints.restore(at(0), best=True), at(3))
-        chex.assert_trees_all_equal(checkpoints.restore(at(0)), at(5))
+        chex.assert_trees_all_equal(checkpoints.restore(like(at(0)), best=True), at(3))
+        chex.assert_trees_all_equal(checkpoints.restore(like(at(0))), at(5))
 
 
 def test_a_full_disk_leaves_the_last_checkpoint(tmp_path):
@@ -132,7 +139,7 @@ def test_a_full_disk_leaves_the_last_checkpoint(tmp_path):
         with failing, Checkpoints(tmp_path, keep=1) as checkpoints:
             checkpoints.save(at(2))
         with Checkpoints(tmp_path) as checkpoints:
-            chex.assert_trees_all_equal(checkpoints.restore(at(0)), at(1))
+            chex.assert_trees_all_equal(checkpoints.restore(like(at(0))), at(1))
 
 
 def test_an_unwritable_directory_is_named(tmp_path):
@@ -144,7 +151,7 @@ def test_an_unwritable_directory_is_named(tmp_path):
 
 def test_a_reader_changes_nothing(tmp_path):
     with Checkpoints(tmp_path / "none") as checkpoints:
-        assert checkpoints.restore(at(0)) is None
+        assert checkpoints.restore(like(at(0))) is None
     assert not (tmp_path / "none").exists()
     with Checkpoints(tmp_path, keep=3) as checkpoints:
         checkpoints.save(at(1))
@@ -152,16 +159,16 @@ def test_a_reader_changes_nothing(tmp_path):
     damage(tmp_path, 2)
     (tmp_path / "checkpoints" / "3.orbax-checkpoint-tmp").mkdir()  # somebody is writing
     with Checkpoints(tmp_path) as checkpoints:
-        chex.assert_trees_all_equal(checkpoints.restore(at(0)), at(1))
+        chex.assert_trees_all_equal(checkpoints.restore(like(at(0))), at(1))
     assert kept(tmp_path) == ["1", "2", "3.orbax-checkpoint-tmp"]
     with Checkpoints(tmp_path, keep=3) as checkpoints:
-        checkpoints.restore(at(0))
+        checkpoints.restore(like(at(0)))
     assert kept(tmp_path) == ["1"]
 
 
 def test_nothing_saved_yet(tmp_path):
     with Checkpoints(tmp_path, keep=2) as checkpoints:
-        assert checkpoints.restore(at(0)) is None
+        assert checkpoints.restore(like(at(0))) is None
 
 
 def test_only_the_last_ones_are_kept(tmp_path):
@@ -177,12 +184,12 @@ def test_a_damaged_checkpoint_is_passed_over_said_so_and_can_be_saved_again(tmp_
         checkpoints.save(at(2))
     damage(tmp_path, 2)
     with Checkpoints(tmp_path, keep=3) as checkpoints:
-        restored = checkpoints.restore(at(0))
+        restored = checkpoints.restore(like(at(0)))
         chex.assert_trees_all_equal(restored, at(1))
         assert "checkpoint 2" in caplog.text and "trying the one before" in caplog.text
         checkpoints.save(at(2))
     with Checkpoints(tmp_path, keep=3) as checkpoints:
-        chex.assert_trees_all_equal(checkpoints.restore(at(0)), at(2))
+        chex.assert_trees_all_equal(checkpoints.restore(like(at(0))), at(2))
 
 
 def test_all_damaged_is_an_error_and_nothing_is_deleted(tmp_path):
@@ -193,5 +200,5 @@ def test_all_damaged_is_an_error_and_nothing_is_deleted(tmp_path):
         Checkpoints(tmp_path, keep=3) as checkpoints,
         pytest.raises(ValueError, match=r"none of the checkpoints \[1\]"),
     ):
-        checkpoints.restore(at(0))
+        checkpoints.restore(like(at(0)))
     assert (tmp_path / "checkpoints" / "1").exists()

@@ -53,13 +53,13 @@ def test_without_a_controller_vouchers_have_no_price(booked):
 
 def state(step):
     config = tiny()
-    return build.initial_state(config, MODEL, qwen2.init(MODEL, jax.random.key(0)))._replace(step=jnp.int32(step))
+    return build.initial_state(config, qwen2.init(MODEL, jax.random.key(0)))._replace(step=jnp.int32(step))
 
 
 def test_what_was_booked_after_the_checkpoint_is_forgotten_and_the_best_and_the_newest_stay(tmp_path, capsys):
     config = tiny(**{"train.checkpoint_every": 1, "train.keep_checkpoints": 1})
     with Recorder(config, tmp_path) as kept:
-        assert int(kept.resume(state(0), lambda: state(0)).step) == 0
+        assert int(kept.resume(lambda step: state(0), lambda: state(0)).step) == 0
         for step, satisfaction in ((1, 5.0), (2, 1.0), (3, 2.0)):
             kept.write(step, {"phase": "rl", "satisfaction": satisfaction, "voucher_rate": 0.0}, [])
             kept.save(state(step))
@@ -70,7 +70,7 @@ def test_what_was_booked_after_the_checkpoint_is_forgotten_and_the_best_and_the_
     shown = capsys.readouterr().err
     assert f"{tmp_path.name}: 4/4" in shown and "satisfaction 0.00" in shown  # of 2 + 2 steps
     with Recorder(config, tmp_path) as kept:
-        resumed = kept.resume(state(0), lambda: pytest.fail("there is a checkpoint"))
+        resumed = kept.resume(lambda step: state(0), lambda: pytest.fail("there is a checkpoint"))
         chex.assert_trees_all_equal(resumed, state(3))
         assert [record["step"] for record in read_metrics(tmp_path)] == [1, 2, 3]
         kept.write(4, {"phase": "rl"}, [])
@@ -81,7 +81,7 @@ def test_what_was_booked_after_the_checkpoint_is_forgotten_and_the_best_and_the_
 def test_the_journal_forgets_what_a_checkpoint_holds_and_nothing_else(tmp_path, monkeypatch):
     config, forgotten = tiny(), []
     with Recorder(config, tmp_path) as kept:
-        kept.resume(state(0), lambda: state(0))
+        kept.resume(lambda step: state(0), lambda: state(0))
         monkeypatch.setattr(kept.journal, "forget", forgotten.append)
         for step in (1, 2):
             kept.write(step, {"phase": "sft"}, [])

@@ -4,10 +4,13 @@ import jax
 import pytest
 
 from benchmarks import fits
+from cmpo import algorithms
+from cmpo.algorithms.sft import imitation_loss
 from cmpo.distributed import sharding
 from cmpo.training import build, memory_plan, model_source, packing, update_step
 from configs import fds
 from models import qwen2
+from rollouts import domains
 from tests.builders import runs
 
 
@@ -74,12 +77,12 @@ def test_the_update_needs_what_is_planned(mesh, remat):
     model, on = model_source.architecture(config, None), dict(zip(sharding.AXES, mesh, strict=True))
     planned = sum(memory_plan.needs(config, model, on)["updating"].values())
     devices = sharding.make_mesh(*mesh)
-    state = build.abstract_state(config, model, devices)
+    state = build.abstract_state(config, model, devices, algorithms.load(config, domains.load(config)), 0)
     unit = config.train.micro_rows * sharding.rows_axis_size(devices)
     empty = packing.pack([], row_length=512, rows=2 * unit)
     rows = sharding.rows(devices, empty, config.train.micro_rows)
-    update = update_step.make_update(model, devices, build.optimizers(config)["sft"], update_step.sft_share)
-    memory = update.lower(state.params, state.opt_state, {}, rows, ()).compile().memory_analysis()
+    update = update_step.make_update(model, devices, build.optimizers(config)["sft"], imitation_loss)
+    memory = update.lower(state.policy, update_step.WITHOUT_HEAD, {}, rows, ()).compile().memory_analysis()
     assert 0.7 < memory.temp_size_in_bytes / planned < 1.4
 
 

@@ -64,7 +64,7 @@ def test_dialogues_go_on_beside_the_update_with_the_weights_before_it(whole):
     workdir, _, loaded, late = whole
     assert late == [False] * 3 and [version for version, _ in loaded] == [3, 4, 5, 6]
     with Checkpoints(workdir, keep=4) as checkpoints:
-        saved = {number: checkpoints._manager.restore(number)["params"] for number in (2, 3, 4)}
+        saved = {number: checkpoints._manager.restore(number)["policy"]["params"] for number in (2, 3, 4)}
     for (_, sampled_with), number in zip(loaded, (2, 2, 3, 4), strict=True):
         chex.assert_trees_all_equal(sampled_with, jax.device_get(saved[number]))
     assert any((x != y).any() for x, y in zip(*(jax.tree.leaves(saved[number]) for number in (3, 4)), strict=True))
@@ -77,7 +77,7 @@ def test_dialogues_go_on_beside_the_update_with_the_weights_before_it(whole):
 def test_the_state_holds_the_weights_before_its_last_update_for_who_goes_on(whole):
     workdir, state, _, _ = whole
     with Checkpoints(workdir, keep=6) as checkpoints:
-        before = checkpoints._manager.restore(int(state.step) - 1)["params"]
+        before = checkpoints._manager.restore(int(state.step) - 1)["policy"]["params"]
     chex.assert_trees_all_equal(jax.device_get(state.behaviour), jax.device_get(before))
 
 
@@ -113,7 +113,7 @@ def test_the_policy_is_found_in_its_checkpoint_whatever_else_the_config_says(who
         loaded = []
         patch.setattr(Engine, "load", lambda engine, params, **_: loaded.append(params))
         agents.load_policy(tiny(**MESH), workdir)
-    chex.assert_trees_all_equal(jax.device_get(loaded[0]), jax.device_get(state.params))
+    chex.assert_trees_all_equal(jax.device_get(loaded[0]), jax.device_get(state.policy.params))
 
 
 def test_several_processes_are_refused(monkeypatch):

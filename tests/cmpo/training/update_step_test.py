@@ -10,13 +10,14 @@ import optax
 import pytest
 
 from cmpo import pid
-from cmpo.advantage import hybrid_advantage
-from cmpo.algorithms.sft import sft_loss
+from cmpo.algorithms.algorithm import Head, Rows, Signals
+from cmpo.algorithms.clipped import clipped_loss
+from cmpo.algorithms.sft import imitation_loss, sft_loss
 from cmpo.distributed import sharding
 from cmpo.loss import cmpo_loss
 from cmpo.run import train_state
 from cmpo.training import packing, update_step
-from models import qwen2
+from models import qwen2, value_head
 
 CONFIG = qwen2.Qwen2Config(
     vocab_size=32, hidden_size=16, intermediate_size=24, num_layers=2, num_heads=4, num_kv_heads=2, max_positions=64
@@ -43,7 +44,7 @@ def streams(seed, count=10):
 
 
 def fresh_state():
-    return train_state.init(CONFIG, qwen2.init(CONFIG, jax.random.key(3)), SGD, pid.init(GAINS), seed=3)
+    return train_state.init(qwen2.init(CONFIG, jax.random.key(3)), SGD, seed=3)
 
 
 def mesh_of(data, fsdp=1, tensor=1):
@@ -62,18 +63,18 @@ def grouped(seed):
     return parts
 
 
-def updated(parts, share, per_stream, *, mesh, micro_rows, row_length, share_prefix=False):
+def updated(parts, loss, per_stream, *, mesh, micro_rows, row_length, share_prefix=False):
     """The parameters after one update; `per_stream` [10] gives each stream's advantage."""
     mesh = mesh_of(*mesh)
     rows = packing.pack(parts, row_length=row_length, rows=16, share=share_prefix)
-    extras = () if per_stream is None else (per_stream[rows.turns], rows.sampled_logprobs - 0.1)
-    update = update_step.make_update(CONFIG, mesh, SGD, share, temperature=TEMPERATURE)
-    params = jax.device_put(fresh_state().params, sharding.tree(mesh, qwen2.shapes(CONFIG)))
-    rows, extras = sharding.rows(mesh, (rows, extras), micro_rows)
-    params, _, metrics = update(params, fresh_state().opt_state, {}, rows, extras)
+    signals = () if per_stream is None else Signals(per_stream[rows.turns], rows.sampled_logprobs - 0.1)
+    update = update_step.make_update(CONFIG, mesh, SGD, loss, temperature=TEMPERATURE)
     layout = sharding.tree(mesh, qwen2.shapes(CONFIG))
-    jax.tree.map(lambda x, wanted: chex.assert_equal(x.sharding, wanted), params, layout)
-    return jax.device_get(params), jax.device_get(metrics)
+    policy = fresh_state().policy._replace(params=jax.device_put(fresh_state().policy.params, layout))
+    rows, signals = sharding.rows(mesh, (rows, signals), micro_rows)
+    policy, _, metrics = update(policy, update_step.WITHOUT_HEAD, {}, rows, signals)
+    jax.tree.map(lambda x, wanted: chex.assert_equal(x.sharding, wanted), policy.params, layout)
+    return jax.device_get(policy.params), jax.device_get(metrics)
 
 
 def logprobs_of(params, parts):
@@ -87,7 +88,7 @@ def logprobs_of(params, parts):
 
 def expected(parts, loss_of_row):
     """The same, from single unpacked streams and one gradient."""
-    params, total = fresh_state().params, sum(part.mask.sum() for part in parts)
+    params, total = fresh_state().policy.params, sum(part.mask.sum() for part in parts)
 
     def loss(params):
         return sum(map(loss_of_row, logprobs_of(params, parts), parts)) / total
@@ -98,7 +99,7 @@ def expected(parts, loss_of_row):
 
 def largest_gap(parts):
     """The largest difference between the model's log-probabilities and those the streams came with."""
-    logprobs = jax.jit(functools.partial(logprobs_of, parts=parts))(fresh_state().params)
+    logprobs = jax.jit(functools.partial(logprobs_of, parts=parts))(fresh_state().policy.params)
     return max(np.max(np.abs(row[0] - part.logprobs)[part.mask]) for row, part in zip(logprobs, parts, strict=True))
 
 
@@ -110,9 +111,7 @@ MESHES = [(1, 1, 1), (8, 1, 1), (1, 8, 1), (1, 1, 2), (2, 2, 2)]  # data, fsdp, 
 )
 def test_sft_update_is_the_gradient_of_the_mean_over_all_tokens(mesh, micro_rows, row_length):
     parts = list(streams(0))
-    params, metrics = updated(
-        parts, update_step.sft_share, None, mesh=mesh, micro_rows=micro_rows, row_length=row_length
-    )
+    params, metrics = updated(parts, imitation_loss, None, mesh=mesh, micro_rows=micro_rows, row_length=row_length)
     want, loss = expected(parts, lambda logprobs, part: -jnp.sum(logprobs[0], where=part.mask))
     chex.assert_trees_all_close(params, want, atol=2e-6)
     np.testing.assert_allclose(metrics["loss"], loss, rtol=1e-5)
@@ -136,7 +135,7 @@ def test_cmpo_update_is_the_gradient_of_the_whole_batch(mesh, row_length):
         loss, _ = cmpo_loss(logprobs, sampled, sampled - 0.1, advantage, part.mask[None], denominator=1, **options)
         return loss
 
-    params, metrics = updated(parts, update_step.cmpo_share(**options), per_stream, **layout)
+    params, metrics = updated(parts, functools.partial(clipped_loss, **options), per_stream, **layout)
     want, loss = expected(parts, whole)
     chex.assert_trees_all_close(params, want, atol=2e-6)
     np.testing.assert_allclose(metrics["loss"], loss, rtol=1e-5)
@@ -147,25 +146,25 @@ def test_cmpo_update_is_the_gradient_of_the_whole_batch(mesh, row_length):
 def test_an_update_that_is_not_finite_changes_nothing_and_the_next_is_as_if_it_had_not_been():
     mesh, optimizer = mesh_of(1), optax.adam(0.1)
     packed = packing.pack(list(streams(6)), row_length=32, rows=16)
-    share = update_step.cmpo_share(clip_low=0.2, clip_high=0.2, kl_weight=0.05)
-    update = update_step.make_update(CONFIG, mesh, optimizer, share, temperature=TEMPERATURE)
+    loss = functools.partial(clipped_loss, clip_low=0.2, clip_high=0.2, kl_weight=0.05)
+    update = update_step.make_update(CONFIG, mesh, optimizer, loss, temperature=TEMPERATURE)
     advantages, reference = np.ones(packed.tokens.shape, np.float32), packed.sampled_logprobs
 
-    def updated(state, *extras):
-        state, inputs = jax.tree.map(jnp.copy, state), sharding.rows(mesh, (packed, extras), 16)
-        params, opt_state, metrics = update(*state, {}, *inputs)
-        return (params, opt_state), int(metrics["updates_skipped"])
+    def updated(policy, *signals):
+        policy, inputs = jax.tree.map(jnp.copy, policy), sharding.rows(mesh, (packed, Signals(*signals)), 16)
+        policy, _, metrics = update(policy, update_step.WITHOUT_HEAD, {}, *inputs)
+        return policy, int(metrics["updates_skipped"])
 
     def spoilt(x, value):
         x = x.copy()
         x[tuple(np.argwhere(packed.mask)[3])] = value  # one token is enough
         return x
 
-    params = fresh_state().params
-    once, skipped = updated((params, optimizer.init(params)), advantages, reference)
+    params = fresh_state().policy.params
+    once, skipped = updated(train_state.begin_training(optimizer, params), advantages, reference)
     assert skipped == 0
-    for extras in ((spoilt(advantages, np.nan), reference), (advantages, spoilt(reference, np.inf))):
-        after, skipped = updated(once, *extras)
+    for signals in ((spoilt(advantages, np.nan), reference), (advantages, spoilt(reference, np.inf))):
+        after, skipped = updated(once, *signals)
         assert skipped == 1
         chex.assert_trees_all_equal(after, once)
     after, skipped = updated(after, advantages, reference)
@@ -176,7 +175,7 @@ def test_an_update_that_is_not_finite_changes_nothing_and_the_next_is_as_if_it_h
 def test_score_gives_the_models_log_probabilities_in_place():
     parts, mesh = list(streams(4)), mesh_of(2, 2, 2)
     rows = packing.pack(parts, row_length=32, rows=8)
-    params = jax.device_put(fresh_state().params, sharding.tree(mesh, qwen2.shapes(CONFIG)))
+    params = jax.device_put(fresh_state().policy.params, sharding.tree(mesh, qwen2.shapes(CONFIG)))
     scores = update_step.make_score(CONFIG, mesh, temperature=TEMPERATURE)({}, params, sharding.rows(mesh, rows, 1))
     scores = scores.reshape(rows.tokens.shape)
     want, _ = jax.jit(functools.partial(qwen2.token_logprobs, CONFIG, temperature=TEMPERATURE))(
@@ -184,28 +183,6 @@ def test_score_gives_the_models_log_probabilities_in_place():
     )
     np.testing.assert_allclose(scores, np.where(rows.mask, want, 0), atol=1e-5)
     assert np.any(scores != 0)
-
-
-def test_tokens_get_the_advantage_of_their_turn():
-    rng = np.random.default_rng(5)
-    rewards = packing.Rewards(
-        outcome=rng.normal(size=(3, 2)).astype(np.float32),
-        process=rng.normal(size=(3, 2, 4)).astype(np.float32),
-        cost=rng.integers(0, 2, (3, 2, 4, 1)).astype(np.float32),
-        turn_mask=rng.random((3, 2, 4)) < 0.8,
-    )
-    turns = np.array([[0, 5, 23], [9, 9, 16]], np.int32)
-    lambdas = jnp.array([0.7])
-    got = update_step.token_advantages(rewards, turns, lambdas, process_weight=2.0, normalize="none")
-    for place, turn in np.ndenumerate(turns):
-        group, rest = divmod(turn, 8)
-        alone = hybrid_advantage(
-            *(getattr(rewards, name)[group] for name in ("outcome", "process", "cost", "turn_mask")),
-            lambdas,
-            process_weight=2.0,
-            normalize="none",
-        )
-        np.testing.assert_allclose(got[place], alone[divmod(rest, 4)], rtol=1e-6)
 
 
 def test_several_updates_are_one_record():
@@ -220,48 +197,33 @@ def test_several_updates_are_one_record():
 def test_an_update_is_skipped_if_but_one_of_loss_and_gradient_is_not_finite(part):
     """A loss of nan with a gradient of 0, or of 0 with a gradient of nan."""
 
-    def share(logprobs, entropy, rows, extras, total):
-        nothing = jnp.sum(0 * logprobs, where=rows.mask)
-        loss = nothing + jnp.nan if part == "loss" else jnp.sqrt(nothing)
-        return loss, {"loss": loss}
+    def loss(scores, rows, signals, total, axis_name):
+        nothing = jnp.sum(0 * scores.logprobs, where=rows.mask)
+        return nothing + jnp.nan if part == "loss" else jnp.sqrt(nothing), {}
 
-    mesh, before = mesh_of(1), fresh_state()
+    mesh, before = mesh_of(1), fresh_state().policy
     rows = sharding.rows(mesh, packing.pack(list(streams(0)), row_length=32, rows=8), 8)
-    update = step_of(mesh, share)
-    after, _, metrics = update(jax.tree.map(jnp.copy, before.params), before.opt_state, {}, rows, ())
+    update = update_step.make_update(CONFIG, mesh, SGD, loss, temperature=TEMPERATURE)
+    after, _, metrics = update(jax.tree.map(jnp.copy, before), update_step.WITHOUT_HEAD, {}, rows, ())
     assert np.isfinite(metrics["loss"]) == (part == "gradient")
     assert np.isfinite(metrics["grad_norm"]) == (part == "loss") and metrics["updates_skipped"] == 1
-    chex.assert_trees_all_equal(after, before.params)
+    chex.assert_trees_all_equal(after, before)
 
 
-def step_of(mesh, share):
-    return update_step.make_update(CONFIG, mesh, SGD, share, temperature=TEMPERATURE)
-
-
-@pytest.mark.parametrize("count", [1, 3])
-def test_the_entropy_on_record_is_the_mean_over_tokens_that_are_scored(count):
-    """Of 1 + 2 + 3 nats, on two devices; what stands outside the mask is no number."""
-    mask = np.arange(4).reshape(2, 1, 2) < count
-    rows = packing.pack(list(streams(0))[:1], row_length=16).replace(
-        mask=mask, sampled_logprobs=np.zeros((2, 1, 2), np.float32)
-    )
-    entropy, zeros = np.where(mask, np.arange(4).reshape(2, 1, 2) + 1.0, np.nan), np.zeros((2, 1, 2))
-    rows = jax.tree.map(lambda x: np.broadcast_to(x[0, 0], (2, 1, 2)) if x.shape != mask.shape else x, rows)
-    shares = {
-        update_step.sft_share: (),
-        update_step.cmpo_share(clip_low=0.2, clip_high=0.2, kl_weight=0.0): (zeros, zeros),
-    }
-    for share, extras in shares.items():
-        by_fsdp = jax.vmap(share, in_axes=(0, 0, 0, 0, None), axis_name="fsdp")
-        on_devices = jax.vmap(by_fsdp, in_axes=(0, 0, 0, 0, None), axis_name="data")
-        inputs = jax.tree.map(lambda x: jnp.asarray(x)[:, None], (zeros, entropy, rows, extras))
-        _, metrics = on_devices(*inputs, count)
-        np.testing.assert_allclose(metrics["entropy"], (count + 1) / 2)
+@pytest.mark.parametrize("mesh", [(1, 1, 1), (2, 1, 1)], ids=str)
+def test_the_entropy_on_record_is_the_mean_over_the_tokens_that_are_scored(mesh):
+    parts = list(streams(7))
+    _, metrics = updated(parts, imitation_loss, None, mesh=mesh, micro_rows=1, row_length=32)
+    params, entropies = fresh_state().policy.params, []
+    for part in parts:
+        _, entropy = qwen2.token_logprobs(CONFIG, params, part.tokens[None], temperature=TEMPERATURE)
+        entropies += entropy[0][part.mask].tolist()
+    assert metrics["entropy"] == pytest.approx(np.mean(entropies), rel=1e-6)
 
 
 def test_tokens_of_an_older_policy_are_weighted_and_then_the_present_ones():
     """Of three tokens, the present policy finds the first twice as likely, the second 8 times: more than the cap."""
-    rows = packing.Rows(
+    rows = Rows(
         tokens=np.zeros((1, 3), np.int32),
         positions=np.zeros((1, 3), np.int32),
         segment_ids=np.ones((1, 3), np.int32),
@@ -270,8 +232,10 @@ def test_tokens_of_an_older_policy_are_weighted_and_then_the_present_ones():
         turns=np.zeros((1, 3), np.int32),
     )
     present = jnp.log(jnp.array([[2.0, 8.0, 1.0]])) - 1
-    after, advantages, metrics = update_step.corrected(rows, jnp.array([[1.0, -3.0, 5.0]]), present, cap=3.0)
-    np.testing.assert_allclose(advantages, [[2.0, -9.0, 0.0]], rtol=1e-6)
+    signals = Signals(jnp.array([[1.0, -3.0, 5.0]]), reference=present, own=present)
+    after, weighted, metrics = update_step.correct_for_age(rows, signals, present, cap=3.0)
+    np.testing.assert_allclose(weighted.advantages, [[2.0, -9.0, 0.0]], rtol=1e-6)
+    chex.assert_trees_all_equal(weighted[1:], signals[1:])
     np.testing.assert_array_equal(after.sampled_logprobs, present)
     chex.assert_trees_all_equal(after.mask, rows.mask)
     assert metrics["importance_capped"] == 0.5
@@ -287,14 +251,65 @@ def test_sft_loss_by_hand():
     assert sft_loss(logprobs, jnp.zeros_like(mask)) == 0
 
 
-def test_begin_rl_freezes_the_present_parameters():
-    optimizer = optax.adam(0.1)
-    before = train_state.init(CONFIG, qwen2.init(CONFIG, jax.random.key(0)), optimizer, pid.init(GAINS), seed=0)
-    moved = before._replace(params=jax.tree.map(lambda x: x + 1, before.params))
-    begun = train_state.begin_rl(CONFIG, moved, optimizer, pid.init(GAINS, 0.5))
-    chex.assert_trees_all_equal(begun.reference, moved.params)
-    assert float(before.pid.lambdas[0]) == 0 and float(begun.pid.lambdas[0]) == 0.5
-    chex.assert_trees_all_equal(begun.opt_state, optimizer.init(moved.params))
+@pytest.mark.parametrize("one_step_off", [False, True])
+def test_begin_rl_freezes_the_present_parameters_and_begins_what_is_the_algorithms(one_step_off):
+    optimizer, head = (
+        optax.adam(0.1),
+        Head(functools.partial(value_head.init, CONFIG), value_head.apply, optax.sgd(1.0)),
+    )
+    before = train_state.init(qwen2.init(CONFIG, jax.random.key(0)), optimizer, seed=5)
+    assert before.reference == before.behaviour == before.memory == before.head == ()
+    moved = before._replace(policy=jax.tree.map(lambda x: x + 1, before.policy))
+    options = {"memory": pid.init(GAINS, 0.5), "head": head, "one_step_off": one_step_off}
+    begun = train_state.begin_rl(CONFIG, moved, optimizer, **options)
+    chex.assert_trees_all_equal(begun.reference, moved.policy.params)
+    chex.assert_trees_all_equal(begun.behaviour, moved.policy.params if one_step_off else ())
+    chex.assert_trees_all_equal(begun.policy, train_state.begin_training(optimizer, moved.policy.params))
+    assert float(begun.memory.lambdas[0]) == 0.5
+    again, other = (
+        train_state.begin_rl(CONFIG, moved._replace(seed=jnp.int32(seed)), optimizer, **options) for seed in (5, 6)
+    )
+    chex.assert_trees_all_equal(begun.head, again.head)
+    kernels = [state.head.params["value_head"]["kernel"] for state in (begun, other)]
+    assert np.all(kernels[0] != kernels[1])
+
+
+@pytest.mark.parametrize("mesh", [(1, 1, 1), (2, 2, 2)], ids=str)
+def test_a_head_and_the_policy_below_it_learn_from_the_states_before_each_token(mesh):
+    """Against one gradient over unpacked streams; each by the steps of its own optimizer."""
+    parts, wanted = list(streams(8)), 0.5
+    head = Head(functools.partial(value_head.init, CONFIG), value_head.apply, optax.sgd(3.0))
+
+    def loss(scores, rows, signals, total, axis_name):
+        error = jnp.sum(jnp.square(scores.values - wanted), where=rows.mask)
+        return jax.lax.psum(error, axis_name) / total, {}
+
+    def alone(params, own):
+        total = 0.0
+        for part in parts:
+            states = qwen2.hidden(CONFIG, params, part.tokens[None])
+            before = value_head.apply(own, states)[0, :-1]  # of what came before each token
+            total += jnp.sum(jnp.square(before - wanted), where=part.mask[1:])
+        return total / sum(part.mask.sum() for part in parts)
+
+    policy, own = fresh_state().policy, train_state.begin_training(head.optimizer, head.init(jax.random.key(1)))
+    gradients = jax.jit(jax.grad(alone, argnums=(0, 1)))(policy.params, own.params)
+    expected = (
+        jax.tree.map(lambda x, g: x - g, policy.params, gradients[0]),
+        jax.tree.map(lambda x, g: x - 3 * g, own.params, gradients[1]),
+    )
+    devices = mesh_of(*mesh)
+    rows = sharding.rows(devices, packing.pack(parts, row_length=32, rows=8), 1)
+    values = update_step.make_values(CONFIG, devices, head)({}, (policy.params, own.params), rows)
+    assert np.all(np.asarray(values)[~np.asarray(rows.mask)] == 0)
+    off = np.square(np.asarray(values)[np.asarray(rows.mask)] - wanted)
+    update = update_step.make_update(CONFIG, devices, SGD, loss, temperature=TEMPERATURE, head=head)
+    placed = jax.device_put((policy, own), sharding.tree(devices, (policy, own)))
+    after, changed, metrics = update(*placed, {}, rows, ())
+    np.testing.assert_allclose(metrics["loss"], np.mean(off), rtol=1e-5)
+    chex.assert_trees_all_close((after.params, changed.params), expected, atol=2e-6)
+    assert metrics["head_grad_norm"] == pytest.approx(float(optax.global_norm(gradients[1])), rel=1e-4)
+    assert metrics["grad_norm"] == pytest.approx(float(optax.global_norm(gradients[0])), rel=1e-4)
 
 
 def test_schedule_warms_up_and_ends_at_the_final_fraction():

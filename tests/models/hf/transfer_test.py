@@ -87,7 +87,7 @@ def test_a_run_starts_from_a_checkpoint_and_what_it_learns_is_exported(checkpoin
         config.model.path = "somebody/tiny"
     state = main.train(config, tmp_path)
     model, before = hf.load(checkpoint)
-    trained = jax.device_get(state.params)
+    trained = jax.device_get(state.policy.params)
     if way == "lora":
         adapted = dataclasses.replace(model, lora_rank=2)
         assert jax.tree.structure(trained) == jax.tree.structure(lora.split(adapted, qwen2.shapes(adapted))[1])
@@ -258,7 +258,7 @@ def test_the_first_state_is_the_checkpoint(checkpoint, tmp_path):
     config = runs.tiny(f"model={checkpoint}", **{"train.sft_steps": 1, "train.rl_steps": 0, "sft.learning_rate": 0.0})
     main.train(config, tmp_path)
     with Checkpoints(tmp_path, keep=1) as checkpoints:
-        saved = checkpoints._manager.restore(1)["params"]
+        saved = checkpoints._manager.restore(1)["policy"]["params"]
     chex.assert_trees_all_equal(saved, jax.device_get(hf.load(checkpoint)[1]))
 
 

@@ -1,0 +1,42 @@
+"""Numbers of a config that each cost has for itself: budgets, gains, bounds."""
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from rollouts.domain import Cost, Domain
+
+
+def by_cost(section: Mapping[str, Any], name: str, costs: Sequence[Cost]) -> float | np.ndarray:
+    """The number config.pid.{name} of the only cost, or [C]: the same of all, or in a mapping one by each cost's name.
+
+    Raises ValueError, naming the field, for a cost without a number and a number without a cost, and for a budget of
+    more than all dialogues.
+    """
+    value, names = section[name], [cost.name for cost in costs]
+    if not hasattr(value, "keys"):
+        if name == "target" and len(costs) > 1:
+            raise ValueError(f"config.pid.target: expected a budget for each of {names}, by name, got {value}")
+        return value if len(costs) == 1 else np.full(len(costs), value, float)
+    if set(value) != set(names):
+        raise ValueError(f"config.pid.{name}: expected a number for each of {names}, got {sorted(value)}")
+    for cost in costs:
+        if name == "target" and cost.total == "any" and value[cost.name] > 1:
+            raise ValueError(f"config.pid.target.{cost.name}: expected 0 to 1, of dialogues, got {value[cost.name]}")
+    return np.array([value[cost.name] for cost in costs], float)
+
+
+def budgets_of(domain: Domain, config: Mapping[str, Any]) -> list[float]:
+    """[C], what each cost's mean over dialogues may be."""
+    return np.broadcast_to(by_cost(config["pid"], "target", domain.costs), len(domain.costs)).tolist()
+
+
+@contextlib.contextmanager
+def naming(section: str) -> Iterator[None]:
+    """Lets a component's ValueError, which names its own argument, name the section of the config as well."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"config.{section}.{error}") from None

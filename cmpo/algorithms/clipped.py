@@ -1,0 +1,55 @@
+"""What algorithms share that learn by a clipped policy gradient."""
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+
+from cmpo.advantage import hybrid_advantage
+from cmpo.algorithms.algorithm import Algorithm, Metrics, Rewards, Rows, Scores, Signals
+from cmpo.loss import cmpo_loss
+from rollouts.domain import Domain
+
+
+class Clipped(Algorithm):
+    """The loss of CMPO, GRPO and CAPO, set up by config.algo: they differ in the credit that goes into it.
+
+    Raises ValueError, naming the field, for settings that would teach nothing.
+    """
+
+    def __init__(self, config: Mapping[str, Any], domain: Domain):
+        super().__init__(domain)
+        self.settings = settings = config["algo"]
+        if config["train"]["rl_steps"] and settings["group_size"] == 1 and settings["normalize"] in ("group", "center"):
+            raise ValueError(
+                f"config.algo.group_size: expected 2 or more where config.algo.normalize is {settings['normalize']!r}, "
+                "got 1: a dialogue alone has nobody to be better than, and its outcome would teach nothing"
+            )
+
+    def loss(self, scores, rows, signals, total, axis_name):
+        """See `clipped_loss`."""
+        options = {name: self.settings[name] for name in ("clip_low", "clip_high", "kl_weight")}
+        return clipped_loss(scores, rows, signals, total, axis_name, **options)
+
+    def compare_turns(self, rewards: Rewards, lambdas: jax.Array, *, process_weight: float) -> jax.Array:
+        """The hybrid advantage of every turn, [B, G, N], at the multipliers `lambdas` [C]; see `hybrid_advantage`."""
+        options = {name: self.settings[name] for name in ("outcome_weight", "normalize", "credit", "discount")}
+        one = functools.partial(hybrid_advantage, lambdas=lambdas, process_weight=process_weight, **options)
+        return jax.vmap(lambda group: one(group.outcome, group.process, group.cost, group.turn_mask))(rewards)
+
+
+def clipped_loss(
+    scores: Scores, rows: Rows, signals: Signals, total: jax.Array, axis_name: Any, **options: float
+) -> tuple[jax.Array, Metrics]:
+    """`cmpo_loss`, with its `options`, as the share of some rows; arguments as for `Algorithm.loss`."""
+    return cmpo_loss(
+        scores.logprobs,
+        rows.sampled_logprobs,
+        signals.reference,
+        signals.advantages,
+        rows.mask,
+        denominator=total,
+        axis_name=axis_name,
+        **options,
+    )

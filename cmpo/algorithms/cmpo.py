@@ -1,0 +1,60 @@
+"""CMPO: outcome, process rewards and priced costs in one advantage; a controller sets the prices (arXiv 2602.22697)."""
+
+import math
+
+import jax.numpy as jnp
+import numpy as np
+
+from cmpo import pid
+from cmpo.algorithms import budgets
+from cmpo.algorithms.algorithm import Algorithm
+from cmpo.algorithms.capo import CAPO
+from cmpo.algorithms.clipped import Clipped
+
+
+def make(config, domain) -> Algorithm:
+    """CMPO by config.algo and config.pid; where the domain has no costs that is CAPO. Raises ValueError."""
+    return CMPO(config, domain) if domain.costs else CAPO(config, domain)
+
+
+class CMPO(Clipped):
+    """Its memory is the controller's state. With config.pid.enabled=False the prices stay where they begin."""
+
+    def __init__(self, config, domain):
+        super().__init__(config, domain)
+        self.controls = config["pid"]
+        names = ("kp", "ki", "kd", "target", "smoothing", "lambda_max", "initial_lambda")
+        numbers = {name: budgets.by_cost(self.controls, name, domain.costs) for name in names}
+        first = numbers.pop("initial_lambda")
+        with budgets.naming("pid"):
+            self.gains = pid.PIDGains(**numbers, form=self.controls["form"])
+            pid.init(self.gains, first)  # refuses what cannot work
+        self.first = first
+
+    def memory(self):
+        """The controller before the first batch."""
+        return pid.init(self.gains, self.first)
+
+    def credit(self, memory, rewards):
+        """The hybrid advantage at the present prices."""
+        return self.compare_turns(rewards, memory.lambdas, process_weight=self.settings["process_weight"])
+
+    def move(self, memory, summary, *, skipped):
+        """One step of the controller, which does not move where the policy did not."""
+        if not self.controls["enabled"]:
+            return memory
+        costs = [math.nan if skipped else summary[cost.measure] for cost in self.domain.costs]
+        return pid.update(self.gains, memory, jnp.array(costs, jnp.float32))
+
+    def multipliers(self, memory):
+        """The prices in force."""
+        return memory.lambdas
+
+    def describe(self, memory):
+        """The costs as the controller has smoothed them."""
+        smoothed = zip(self.domain.costs, np.asarray(memory.smoothed_cost).tolist(), strict=True)
+        return {f"{cost.measure}_smoothed": value for cost, value in smoothed}
+
+    def prices(self):
+        """The most that the controller may charge; nothing where there is none."""
+        return np.asarray(self.gains.lambda_max, float) * self.controls["enabled"] * np.ones(len(self.domain.costs))
