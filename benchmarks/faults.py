@@ -70,8 +70,8 @@ class Watch:
 
 @contextlib.contextmanager
 def watching():
-    """Notes what passes through `play.play` and `packing.rewards`."""
-    watch, play_one, rewards_of = Watch(), play.play, packing.rewards
+    """Notes what passes through `play.play_dialogue` and `packing.rewards`."""
+    watch, play_one, rewards_of = Watch(), play.play_dialogue, packing.rewards
 
     async def noted(agent, episodes, task, *, index, seed, **options):
         dialogue = await play_one(agent, episodes, task, index=index, seed=seed, **options)
@@ -86,7 +86,10 @@ def watching():
         watch.scored |= {id(dialogue.turns) for dialogue, some in zip(dialogues, valid, strict=True) if some}
         return rewards
 
-    with unittest.mock.patch.object(play, "play", noted), unittest.mock.patch.object(packing, "rewards", scored):
+    with (
+        unittest.mock.patch.object(play, "play_dialogue", noted),
+        unittest.mock.patch.object(packing, "rewards", scored),
+    ):
         yield watch
 
 

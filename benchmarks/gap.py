@@ -48,7 +48,7 @@ def replay(row: dict) -> Replayed:
     scenario = row["task"]
     persona, order = Persona(**scenario["persona"]), Order(**scenario["order"])
     case = reading.read_case(generator.user_prompt(Scenario(scenario["id"], persona, scenario["demand"], order, "")))
-    mood, said, events, issued = latent.start(case.customer), [], collections.Counter(), "no"
+    mood, said, events, issued = latent.start_mood(case.customer), [], collections.Counter(), "no"
     for turn in row["turns"]:
         if not turn["action"]:
             break
@@ -57,27 +57,28 @@ def replay(row: dict) -> Replayed:
         happened = reading.read_reply(response, said, case, issued)
         said.append(response)
         events.update(happened)
-        mood = latent.transition(case.customer, mood, happened)
+        mood = latent.apply_events(case.customer, mood, happened)
     rating = latent.expected_rating(case.customer, mood) if row["end"] == "rated" else 0.0
     return Replayed(case.customer, mood, bool(row["cost"]["voucher"]), rating, max(row["outcome"], 0.0), events)
 
 
 def best(one: Replayed) -> float:
     """The rating of the best plan for the same customer, with a voucher or without as it was."""
-    return oracle.plan(one.customer, voucher=one.voucher).rating
+    return oracle.plan_dialogue(one.customer, voucher=one.voucher).rating
 
 
 def report(played: list[Replayed]) -> str:
     """The two losses, and a table of the second."""
     count = len(played)
     shares = {who: number / count for who, number in collections.Counter(one.customer for one in played).items()}
-    frontier = oracle.frontier(shares)
+    frontier = oracle.compute_frontier(shares)
     rate, rating = np.mean([one.voucher for one in played]), np.mean([one.rating for one in played])
-    top, same = frontier.at(rate), np.mean([best(one) for one in played])
+    never, top = frontier.satisfaction_at(0), frontier.satisfaction_at(rate)
+    same = np.mean([best(one) for one in played])
     lines = [
         f"{count} dialogues, vouchers {rate:.1%}, satisfaction {np.mean([one.outcome for one in played]):.3f} "
-        f"(expected {rating:.3f}), frontier of these customers {top:.3f}, without vouchers {frontier.at(0):.3f}",
-        f"share of the gain {(rating - frontier.at(0)) / (top - frontier.at(0)):.0%}; "
+        f"(expected {rating:.3f}), frontier of these customers {top:.3f}, without vouchers {never:.3f}",
+        f"share of the gain {(rating - never) / (top - never):.0%}; "
         f"loss {top - rating:.3f} = allocation {top - same:.3f} + execution {same - rating:.3f}",
         f"| demand | voucher | dialogues | unfinished | loss, of all | {' | '.join(REACHED)} | harmful |",
         "|---|---|" + "---:|" * (3 + len(REACHED)) + "---|",

@@ -27,7 +27,7 @@ RATES = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0)
 
 def state() -> str:
     """The latent state: ranges, and where it starts for cooperation levels 1 to 5."""
-    starts = [latent.start(latent.Customer(level, DEMANDS[0], None)) for level in range(1, 6)]
+    starts = [latent.start_mood(latent.Customer(level, DEMANDS[0], None)) for level in range(1, 6)]
     rows = []
     for field, limit in latent.LIMITS._asdict().items():
         first = [getattr(mood, field) for mood in starts]
@@ -61,8 +61,8 @@ def frontier() -> str:
     """The best mean satisfaction at voucher rates, by difficulty."""
     rows = []
     for difficulty in ("hard", "normal"):
-        found = oracle.frontier(oracle.distribution(difficulty))
-        rows.append((difficulty, *(f"{found.at(rate):.3f}" for rate in RATES)))
+        found = oracle.compute_frontier(oracle.weigh_customers(difficulty))
+        rows.append((difficulty, *(f"{found.satisfaction_at(rate):.3f}" for rate in RATES)))
     return _table(("vouchers, at most", *(f"{rate:.0%}" for rate in RATES)), rows)
 
 
@@ -71,7 +71,9 @@ def prices() -> str:
     rows = []
     for demand in DEMANDS:
         for supported, record in ((True, "supports the claim or is silent"), (False, _RECORD[False])):
-            kept, given = (oracle.plan(latent.Customer(3, demand, supported), voucher=leave) for leave in (False, True))
+            kept, given = (
+                oracle.plan_dialogue(latent.Customer(3, demand, supported), voucher=leave) for leave in (False, True)
+            )
             rows.append((demand, record, _plan(kept), _plan(given), f"{given.rating - kept.rating:.1f}"))
     return _table(("demand", "record", "best without a voucher", "best with leave to give one", "gain"), rows)
 

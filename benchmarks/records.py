@@ -29,7 +29,7 @@ SAMPLE = 64  # one record in so many teaches the tokenizer
 def check(path: pathlib.Path, difficulty: str) -> bool:
     """Prints what became of the records in `path`; returns whether all is well."""
     started = time.perf_counter()
-    scenarios = list(released.read(str(path)))
+    scenarios = list(released.read_records(str(path)))
     loaded = time.perf_counter() - started
 
     config = configs.get_config()
@@ -41,7 +41,7 @@ def check(path: pathlib.Path, difficulty: str) -> bool:
     played = time.perf_counter() - started - loaded
 
     texts = (text for each in scenarios[::SAMPLE] for text in (each.agent_prompt, generator.user_prompt(each)))
-    tokenizer = tokenizers.train(texts, config.model.vocab_size)
+    tokenizer = tokenizers.train_tokenizer(texts, config.model.vocab_size)
     prompts, faithful = [], 0
     for dialogue in dialogues:
         system = Message("system", dialogue.task.agent_prompt)

@@ -48,7 +48,9 @@ async def soak(url: str, server: int, dialogues: int, seconds: float) -> tuple[l
         nonlocal ok, failed
         while time.monotonic() < end:
             number = next(numbers)
-            dialogue = await play.play(agent, table.episodes, scenarios[number % 1000], index=0, seed=fold(0, number))
+            dialogue = await play.play_dialogue(
+                agent, table.episodes, scenarios[number % 1000], index=0, seed=fold(0, number)
+            )
             ok, failed = ok + dialogue.ok, failed + (not dialogue.ok)
 
     async def watcher() -> None:
@@ -59,7 +61,7 @@ async def soak(url: str, server: int, dialogues: int, seconds: float) -> tuple[l
                 {**own, "tasks": len(asyncio.all_tasks()), **{f"server {name}": x for name, x in other.items()}}
             )
 
-    agent, scenarios = ScriptedAgent("generous"), list(itertools.islice(generator.scenarios(0), 1000))
+    agent, scenarios = ScriptedAgent("generous"), list(itertools.islice(generator.deal_scenarios(0), 1000))
     options = {"concurrency": dialogues, "connect_timeout": 30.0}
     async with (
         ChatClient("user", Endpoint(url, "embedded-user", **options)) as user,

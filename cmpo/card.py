@@ -66,13 +66,13 @@ def lengths(scenarios: Sequence[Scenario]) -> dict[str, list[int]]:
     """Characters of the prompts and of the embedded customer's opening, by record."""
     customers = [generator.user_prompt(each) for each in scenarios]
     openings = [
-        app.user([{"role": "system", "content": customer}], fold(0, each.id))
+        app.play_user([{"role": "system", "content": customer}], fold(0, each.id))
         for customer, each in zip(customers, scenarios, strict=True)
     ]
     texts = {
         "agent's prompt": [each.agent_prompt for each in scenarios],
         "customer's prompt": customers,
-        "judge's prompt": map(rubrics.PROCESS.prompt, scenarios),
+        "judge's prompt": map(rubrics.PROCESS.write_prompt, scenarios),
         "customer's opening": openings,
     }
     return {name: list(map(len, written)) for name, written in texts.items()}
@@ -188,7 +188,7 @@ def draw(title: str, splits: Mapping[str, Sequence[Scenario]], difficulty: str) 
 def run() -> None:
     """Prints the card of the records that the flags name, and draws it if asked."""
     data = command.CONFIG.value.data
-    directory = tfds_dataset.prepare(data.difficulty, data.path, data.dir)
+    directory = tfds_dataset.prepare_records(data.difficulty, data.path, data.dir)
     splits = {split: list(tfds_dataset.PreparedRecords(directory, split)) for split in ("train", "test")}
     title = f"fds/{directory.parent.name}: " + (data.path or f"generated, {data.difficulty}")
     print(markdown(title, splits, data.difficulty))

@@ -38,7 +38,7 @@ Point = tuple[float, float]
 def distance(frontier: Frontier, point: Point) -> float:
     """What `point` lacks of the best satisfaction at its own voucher rate; negative only by chance."""
     rate, satisfaction = point
-    return frontier.at(rate) - satisfaction
+    return frontier.satisfaction_at(rate) - satisfaction
 
 
 def gain_share(frontier: Frontier, point: Point) -> float:
@@ -47,7 +47,7 @@ def gain_share(frontier: Frontier, point: Point) -> float:
     1 on the frontier, 0 where it pleases no more than the best agent that never gives one; NaN at a voucher rate of 0.
     """
     rate, satisfaction = point
-    never, best = frontier.at(0.0), frontier.at(rate)
+    never, best = frontier.satisfaction_at(0.0), frontier.satisfaction_at(rate)
     return (satisfaction - never) / (best - never) if best > never else float("nan")
 
 
@@ -75,7 +75,7 @@ def frontier_hypervolume(frontier: Frontier, worst: Point = WORST) -> float:
 def measures(frontier: Frontier, point: Point) -> dict[str, float]:
     """All of the above for one agent."""
     return {
-        "frontier": frontier.at(point[0]),
+        "frontier": frontier.satisfaction_at(point[0]),
         "distance": distance(frontier, point),
         "gain_share": gain_share(frontier, point),
         "hypervolume": hypervolume([point]),
@@ -107,12 +107,14 @@ def caveats(evaluations: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 def draw(difficulty: str, evaluations: Mapping[str, Mapping[str, Any]]) -> Figure:
     """The frontier of customers of `difficulty` and agents by name, with a standard deviation over seeds each way."""
-    frontier = oracle.frontier(oracle.distribution(difficulty))
+    frontier = oracle.compute_frontier(oracle.weigh_customers(difficulty))
     figure = Figure(figsize=(7.5, 5), layout="constrained")
     axes = figure.subplots()
     rates = np.append(frontier.rates, 1.0)
-    axes.plot(rates, [frontier.at(rate) for rate in rates], color=INK, linewidth=1.6, label="frontier (oracle)")
-    axes.fill_between(rates, [frontier.at(rate) for rate in rates], 5, color=GREY, alpha=0.12, linewidth=0)
+    axes.plot(
+        rates, [frontier.satisfaction_at(rate) for rate in rates], color=INK, linewidth=1.6, label="frontier (oracle)"
+    )
+    axes.fill_between(rates, [frontier.satisfaction_at(rate) for rate in rates], 5, color=GREY, alpha=0.12, linewidth=0)
     for number, (name, evaluation) in enumerate(evaluations.items()):
         (rate, satisfaction), summary = _point(evaluation), evaluation["summary"]
         deviations = {f"{axis}err": summary[key]["std"] for axis, key in (("x", "voucher_rate"), ("y", "satisfaction"))}
@@ -201,7 +203,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         evaluations = _read(arguments.evaluations)
         _check(evaluations, arguments.difficulty, allow_different=arguments.allow_different)
-        frontier = oracle.frontier(oracle.distribution(arguments.difficulty))
+        frontier = oracle.compute_frontier(oracle.weigh_customers(arguments.difficulty))
         print(table(frontier, evaluations))
         for line in caveats(evaluations):
             print(f"\nbeware, {line}")

@@ -45,7 +45,7 @@ class Keyboard:
     def line(self, prompt: str) -> str:
         """The next line that says something. Raises DialogueError("left") if there is none."""
         try:
-            while not (text := turn_format.clean(self._read(prompt))):
+            while not (text := turn_format.clean_text(self._read(prompt))):
                 pass
         except (EOFError, KeyboardInterrupt):
             raise DialogueError("left", "the person at the keyboard left") from None
@@ -94,7 +94,7 @@ class PersonAsAgent:
             else:
                 break
         self._turns, self._voucher = self._turns + 1, self._voucher or gives
-        return Sample(turn_format.render(turn_format.Reply("", words, "voucher" if gives else "chat")))
+        return Sample(turn_format.render_reply(turn_format.Reply("", words, "voucher" if gives else "chat")))
 
     def close(self) -> None:
         """Nothing is held."""
@@ -128,7 +128,7 @@ class Verdicts:
 
 def _verdict(answer: str) -> str:
     try:
-        verdict = rubrics.PROCESS.read(answer)
+        verdict = rubrics.PROCESS.read_answer(answer)
     except ValueError:
         return answer
     scores = ", ".join(f"{name} {score:g}" for name, score in verdict.scores.items())
@@ -160,7 +160,7 @@ def sit(
                 )
             chats = {"user": user, "judge": verdicts}
             episodes = domains.load(config).episodes(config, chats)
-            return await play.play(agent, episodes, scenario, index=0, seed=seed)
+            return await play.play_dialogue(agent, episodes, scenario, index=0, seed=seed)
 
     return asyncio.run(talk())
 

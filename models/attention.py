@@ -1,6 +1,6 @@
 """Exact grouped-query attention in blocks: over a whole sequence (training), and over a KV cache (sampling).
 
-Both walk over keys in blocks, so that a block of scores stays in the processor's cache, and both skip blocks that no
+Both go over keys in blocks, so that a block of scores stays in the processor's cache, and both skip blocks that no
 query may see: `causal_attention` the future and other segments, `cached_attention` the unused end of the cache.
 
 Legend: B rows, T tokens of a row, S slots of the cache, R rows of new tokens, W tokens of each, C capacity of a slot,
@@ -15,7 +15,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
-# Finite, so that a query with nothing to see gives an even mixture instead of NaN. Fits in float32 and bfloat16.
+# Finite, so that a query that sees nothing gives an even mixture instead of NaN. Fits in float32 and bfloat16.
 _MASKED = -1e30
 
 
@@ -31,27 +31,28 @@ def causal_attention(
 ) -> jax.Array:
     """Attention in which each token sees itself and the earlier tokens of its own segment, and of one before it.
 
-    Queries and keys are taken `block` at a time, pair by pair, with a running softmax; pairs in which no query of any
-    row sees a key, of the future, of other segments or beyond the window, are not visited, in neither direction. The
-    backward pass computes the scores again: memory grows with T. (FlashAttention, arXiv 2205.14135, as a loop.)
+    Queries and keys are taken `block` at a time, pair by pair, with a running softmax. Pairs in which no query of any
+    row sees a key, because all are in the future, in other segments or beyond the window, are skipped, forward and
+    backward. The backward pass computes the scores again: memory grows with T, not T². (FlashAttention, arXiv
+    2205.14135, as a loop.)
 
     Args:
       q: [B, T, H, D] queries, float.
       k: [B, T, K, D] keys, dtype of `q`; K divides H.
       v: [B, T, K, D] values, dtype of `q`.
       segment_ids: [B, T] int, at least 0; tokens see only tokens with their own id. None: one segment. 0 is padding:
-        its outputs and gradients are finite, and meaningless. Skipping wants the ids of a row in ascending order.
-      prefix_ids: [B, T] int, the id of another segment, earlier in the row, that the token sees as well; 0: of none.
-        Segments that begin with the same tokens may have those in one such segment, once. None: 0 everywhere.
-      window: int32 scalar, tokens that a token sees back, itself included; None: all.
+        its outputs and gradients are finite, and meaningless. Skipping needs the ids of a row in ascending order.
+      prefix_ids: [B, T] int, the id of another segment, earlier in the row, that the token sees as well; 0: none.
+        Segments that begin with the same tokens may share one segment that holds these. None: 0 everywhere.
+      window: int32 scalar, how many tokens back a token sees, itself included; None: all.
       block: tokens at a time; T need not be a multiple. None: 128 on a CPU, where a block of scores should stay in the
-        processor's cache, and 512 elsewhere, where each step of a loop has its price.
+        processor's cache, and 512 elsewhere, where each step of a loop costs time.
 
     Returns:
       [B, T, H, D], dtype of `q`; the softmax is taken in float32.
 
     Raises:
-      ValueError: for a window with `prefix_ids`: how far apart tokens are in a row is then not how far they see.
+      ValueError: for a window with `prefix_ids`: with prefixes, distances in a row are not distances in the text.
     """
     chex.assert_rank([q, k, v], 4)
     chex.assert_equal_shape([k, v])
@@ -59,18 +60,18 @@ def causal_attention(
         raise ValueError("expected prefix_ids or a window, got both; write common prefixes out for such a model")
     if segment_ids is None:
         segment_ids = jnp.ones(q.shape[:2], jnp.int32)
-    return _attend(block, q * q.shape[-1] ** -0.5, k, v, _Ids(segment_ids, prefix_ids), window)
+    return _attend_causally(block, q * q.shape[-1] ** -0.5, k, v, _Ids(segment_ids, prefix_ids), window)
 
 
 class _Ids(NamedTuple):
-    """What a token belongs to and what else it sees; [B, T], or [N, B, S] in blocks."""
+    """The segment that a token belongs to, and the prefix that it sees too; [B, T], or [N, B, S] in blocks."""
 
     segment: jax.Array
     prefix: jax.Array | None
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _attend(block, *inputs):
+def _attend_causally(block, *inputs):
     return _forward(block, *inputs)[0]
 
 
@@ -83,7 +84,7 @@ def _backward(block, saved, gradient):
     return *_by_platform(_backward_blocks, block, *saved, gradient), None, None
 
 
-_attend.defvjp(_forward, _backward)
+_attend_causally.defvjp(_forward, _backward)
 
 
 def _by_platform(run: Callable, block: int | None, *inputs):
@@ -94,25 +95,25 @@ def _by_platform(run: Callable, block: int | None, *inputs):
     return jax.lax.platform_dependent(*inputs, cpu=cpu, default=others)
 
 
-# In blocks: N of them, of S tokens; E = G * S queries of a group, stacked as the rows of one matrix.
+# Below, arrays come in N blocks of S tokens; E = G * S queries of a group are stacked as the rows of one matrix.
 
 
 def _forward_blocks(size, q, k, v, ids, window):
-    """The mixed values [B, T, H, D], and the logarithm of each query's sum of exponentials, [B, T, H, 1]."""
+    """Returns the mixed values [B, T, H, D] and the logarithm of each query's sum of exponentials, [B, T, H, 1]."""
     (_, length, *_), (*_, kv_heads, _), dtype = q.shape, k.shape, q.dtype
-    q, (k, v, ids) = _queries(size, kv_heads, q), _keys(size, (k, v, ids))
-    visits = _visits(ids, window)
+    q, (k, v, ids) = _split_queries(size, kv_heads, q), _split_keys(size, (k, v, ids))
+    visits = _plan_visits(ids, window)
 
     def query_block(i, carry):
-        q_i, ids_i = _get((q, ids), i)
+        q_i, ids_i = _get_block((q, ids), i)
 
         def key_block(number, carry):
             top, total, mixed = carry
             j = visits.blocks[i, number]
-            scores = _scores(q_i, _get(k, j), ids_i, _get(ids, j), (i - j) * size, window)
+            scores = _score_block(q_i, _get_block(k, j), ids_i, _get_block(ids, j), (i - j) * size, window)
             new_top = jnp.maximum(top, scores.max(-1, keepdims=True))
             weights, keep = jnp.exp(scores - new_top), jnp.exp(top - new_top)
-            mixed = keep * mixed + _dot("bkes,bksd->bked", weights.astype(dtype), _get(v, j))
+            mixed = keep * mixed + _dot("bkes,bksd->bked", weights.astype(dtype), _get_block(v, j))
             return new_top, keep * total + weights.sum(-1, keepdims=True), mixed
 
         zero = jnp.zeros((*q_i.shape[:3], 1))
@@ -120,76 +121,80 @@ def _forward_blocks(size, q, k, v, ids, window):
         top, total, mixed = jax.lax.fori_loop(0, visits.count[i], key_block, start)
         total = jnp.maximum(total, jnp.finfo(jnp.float32).tiny)
         output, mass = carry
-        return _set(output, i, (mixed / total).astype(dtype)), _set(mass, i, top + jnp.log(total))
+        return _set_block(output, i, (mixed / total).astype(dtype)), _set_block(mass, i, top + jnp.log(total))
 
     start = jnp.zeros_like(q), jnp.zeros((*q.shape[:4], 1))
     output, mass = jax.lax.fori_loop(0, len(q), query_block, start)
-    return _rows(size, length, output), _rows(size, length, mass)
+    return _join_blocks(size, length, output), _join_blocks(size, length, mass)
 
 
 def _backward_blocks(size, q, k, v, ids, window, output, mass, gradient):
-    """The gradients of q, k and v."""
+    """Returns the gradients of q, k and v."""
     (_, length, *_), (*_, kv_heads, _), dtype = q.shape, k.shape, q.dtype
     slope = jnp.sum(gradient.astype(jnp.float32) * output, -1, keepdims=True)
-    q, mass, gradient, slope = (_queries(size, kv_heads, x) for x in (q, mass, gradient, slope))
-    k, v, ids = _keys(size, (k, v, ids))
-    visits = _visits(ids, window)
+    q, mass, gradient, slope = (_split_queries(size, kv_heads, x) for x in (q, mass, gradient, slope))
+    k, v, ids = _split_keys(size, (k, v, ids))
+    visits = _plan_visits(ids, window)
 
     def query_block(i, carry):
-        q_i, mass_i, gradient_i, slope_i, ids_i = _get((q, mass, gradient, slope, ids), i)
+        q_i, mass_i, gradient_i, slope_i, ids_i = _get_block((q, mass, gradient, slope, ids), i)
 
         def key_block(number, carry):
             of_q_i, of_k, of_v = carry
             j = visits.blocks[i, number]
-            k_j, v_j, ids_j = _get((k, v, ids), j)
-            scores = _scores(q_i, k_j, ids_i, ids_j, (i - j) * size, window)
+            k_j, v_j, ids_j = _get_block((k, v, ids), j)
+            scores = _score_block(q_i, k_j, ids_i, ids_j, (i - j) * size, window)
             weights = jnp.exp(scores - mass_i)
             of_scores = (weights * (_dot("bked,bksd->bkes", gradient_i, v_j) - slope_i)).astype(dtype)
             of_q_i += _dot("bkes,bksd->bked", of_scores, k_j)
-            of_k_j = _get(of_k, j) + _dot("bkes,bked->bksd", of_scores, q_i)
-            of_v_j = _get(of_v, j) + _dot("bkes,bked->bksd", weights.astype(dtype), gradient_i)
-            return of_q_i, _set(of_k, j, of_k_j), _set(of_v, j, of_v_j)
+            of_k_j = _get_block(of_k, j) + _dot("bkes,bked->bksd", of_scores, q_i)
+            of_v_j = _get_block(of_v, j) + _dot("bkes,bked->bksd", weights.astype(dtype), gradient_i)
+            return of_q_i, _set_block(of_k, j, of_k_j), _set_block(of_v, j, of_v_j)
 
         of_q, of_k, of_v = carry
         start = jnp.zeros(q_i.shape), of_k, of_v
         of_q_i, of_k, of_v = jax.lax.fori_loop(0, visits.count[i], key_block, start)
-        return _set(of_q, i, of_q_i.astype(dtype)), of_k, of_v
+        return _set_block(of_q, i, of_q_i.astype(dtype)), of_k, of_v
 
     start = jnp.zeros_like(q), jnp.zeros(k.shape), jnp.zeros(v.shape)
     of_q, of_k, of_v = jax.lax.fori_loop(0, len(q), query_block, start)
-    return _rows(size, length, of_q), *(_rows(size, length, x.astype(dtype)) for x in (of_k, of_v))
+    return _join_blocks(size, length, of_q), *(_join_blocks(size, length, x.astype(dtype)) for x in (of_k, of_v))
 
 
 class _Visits(NamedTuple):
     """Which blocks of keys each block of queries has to visit."""
 
-    blocks: jax.Array  # [N, N] int32, those first, in order
-    count: jax.Array  # [N] int32, how many they are
+    blocks: jax.Array  # [N, N] int32, the blocks to visit first, in order
+    count: jax.Array  # [N] int32, how many to visit
 
 
-def _visits(ids: _Ids, window: jax.Array | None) -> _Visits:
-    """Goes by the ranges of the ids in each block."""
+def _plan_visits(ids: _Ids, window: jax.Array | None) -> _Visits:
+    """Plans the visits by the ranges of the ids in each block."""
     order, size = jnp.arange(len(ids.segment)), ids.segment.shape[-1]
-    own = _range(ids.segment)
-    visit = _meet(own, own) if ids.prefix is None else _meet(own, own) | _meet(_range(ids.prefix), own)
+    own = _find_range(ids.segment)
+    visit = (
+        _ranges_meet(own, own)
+        if ids.prefix is None
+        else _ranges_meet(own, own) | _ranges_meet(_find_range(ids.prefix), own)
+    )
     visit &= order[:, None] >= order
     if window is not None:
         visit &= (order[:, None] - order - 1) * size + 1 < window
     return _Visits(jnp.argsort(~visit, axis=1, stable=True), visit.sum(1))
 
 
-def _range(ids: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The lowest and the highest of the ids [..., S] that are not 0; an empty range if all are."""
+def _find_range(ids: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Finds the lowest and the highest of the ids [..., S] that are not 0; an empty range if all are 0."""
     return jnp.where(ids > 0, ids, jnp.iinfo(jnp.int32).max).min(-1), ids.max(-1)
 
 
-def _meet(seen: tuple[jax.Array, jax.Array], own: tuple[jax.Array, jax.Array]) -> jax.Array:
-    """Whether ranges [N, B] meet in any row, [N, N]."""
+def _ranges_meet(seen: tuple[jax.Array, jax.Array], own: tuple[jax.Array, jax.Array]) -> jax.Array:
+    """Tells whether ranges [N, B] meet in any row; [N, N]."""
     return ((seen[0][:, None] <= own[1]) & (own[0] <= seen[1][:, None])).any(-1)
 
 
-def _scores(q, k, q_ids, k_ids, apart, window):
-    """Scores [B, K, E, S] of a block of queries over one of keys that begins `apart` positions earlier."""
+def _score_block(q, k, q_ids, k_ids, apart, window):
+    """Returns scores [B, K, E, S] of a block of queries and a block of keys that begins `apart` positions earlier."""
     size = k.shape[2]
     back = apart + jnp.arange(size)[:, None] - jnp.arange(size)
     near = back >= 0 if window is None else (back >= 0) & (back < window)
@@ -200,25 +205,25 @@ def _scores(q, k, q_ids, k_ids, apart, window):
     return jnp.where(mask, _dot("bked,bksd->bkes", q, k), _MASKED)
 
 
-def _queries(size: int, kv_heads: int, x: jax.Array) -> jax.Array:
-    """[B, T, H, D] to [N, B, K, E, D]."""
-    x = _keys(size, x.reshape(*x.shape[:2], kv_heads, -1, x.shape[-1]))  # [N, B, K, S, G, D]
+def _split_queries(size: int, kv_heads: int, x: jax.Array) -> jax.Array:
+    """Splits [B, T, H, D] into blocks [N, B, K, E, D]."""
+    x = _split_keys(size, x.reshape(*x.shape[:2], kv_heads, -1, x.shape[-1]))  # [N, B, K, S, G, D]
     return x.swapaxes(3, 4).reshape(*x.shape[:3], -1, x.shape[-1])
 
 
-def _keys(size: int, arrays: Any) -> Any:
-    """[B, T, K, ...] to [N, B, K, S, ...], and [B, T] to [N, B, S], padded with 0; of any arrays."""
+def _split_keys(size: int, arrays: Any) -> Any:
+    """Splits any arrays, padded with 0: [B, T, K, ...] into [N, B, K, S, ...], and [B, T] into [N, B, S]."""
 
-    def one(x):
+    def split_one(x):
         x = jnp.pad(x, [(0, -x.shape[1] % size if axis == 1 else 0) for axis in range(x.ndim)])
         x = x.reshape(len(x), -1, size, *x.shape[2:]).swapaxes(0, 1)
         return x if x.ndim == 3 else x.swapaxes(2, 3)
 
-    return jax.tree.map(one, arrays)
+    return jax.tree.map(split_one, arrays)
 
 
-def _rows(size: int, length: int, x: jax.Array) -> jax.Array:
-    """The reverse of `_queries` and `_keys`, cut to T = `length`."""
+def _join_blocks(size: int, length: int, x: jax.Array) -> jax.Array:
+    """Reverses `_split_queries` and `_split_keys`, and cuts to T = `length`."""
     x = x.reshape(*x.shape[:3], -1, size, x.shape[-1]).transpose(1, 0, 4, 2, 3, 5)  # [B, N, S, K, G, D]
     return x.reshape(len(x), -1, x.shape[3] * x.shape[4], x.shape[5])[:, :length]
 
@@ -227,11 +232,11 @@ def _dot(spec: str, x: jax.Array, y: jax.Array) -> jax.Array:
     return jnp.einsum(spec, x, y, preferred_element_type=jnp.float32)
 
 
-def _get(arrays: Any, number: jax.Array) -> Any:
+def _get_block(arrays: Any, number: jax.Array) -> Any:
     return jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, number, keepdims=False), arrays)
 
 
-def _set(x: jax.Array, number: jax.Array, part: jax.Array) -> jax.Array:
+def _set_block(x: jax.Array, number: jax.Array, part: jax.Array) -> jax.Array:
     return jax.lax.dynamic_update_index_in_dim(x, part, number, 0)
 
 
@@ -249,8 +254,8 @@ def cached_attention(
 ) -> jax.Array:
     """Attention of new tokens over the keys and values of their own slot, themselves included.
 
-    Runs over the cache in blocks with a running softmax, as many blocks as the longest slot needs. A block that a slot
-    does not need adds exactly nothing to it, so a slot's result does not depend, to the bit, on the other slots.
+    It goes over the cache in blocks with a running softmax, as many blocks as the longest slot needs. A block that a
+    slot does not need adds exactly nothing to it, so a slot's result is the same to the bit whatever other slots hold.
 
     Args:
       q: [R, W, H, D] queries, float.
@@ -258,9 +263,9 @@ def cached_attention(
       v_cache: [L, S, K, C, D] likewise for values.
       layer: int32 scalar, the layer to read.
       positions: [R, W] int32; a query sees the slot's positions up to and including its own.
-      lengths: [R] int32, tokens each row's slot holds with the new ones; 0 for a row whose result nobody reads.
+      lengths: [R] int32, tokens that each row's slot holds, the new ones included; 0 for a row whose result is unused.
       slots: [R] int32, the slot of each row; None: row r is slot r, and R = S.
-      window: int32 scalar, positions that a query sees back, its own included; None: all.
+      window: int32 scalar, how many positions back a query sees, its own included; None: all.
       block: positions per step; C need not be a multiple.
 
     Returns:
@@ -272,12 +277,12 @@ def cached_attention(
     block = min(block, capacity)
     q = (q * dim**-0.5).reshape(rows, width, kv_heads, heads // kv_heads, dim).transpose(0, 2, 3, 1, 4)
 
-    def step(index, carry):
+    def add_block(index, carry):
         top, total, mixed = carry  # [R, K, G, W, 1] twice, [R, K, G, W, D]
-        # The last block of a capacity that is no multiple is moved back to fit; what it reads twice is masked.
+        # If the capacity is not a multiple, the last block is moved back to fit; what it reads twice is masked.
         start = jnp.minimum(index * block, capacity - block)
-        k = read(k_cache, (0, 0, start), (kv_heads, dim, block))
-        v = read(v_cache, (0, start, 0), (kv_heads, block, dim))
+        k = read_part(k_cache, (0, 0, start), (kv_heads, dim, block))
+        v = read_part(v_cache, (0, start, 0), (kv_heads, block, dim))
         at = start + jnp.arange(block)
         mask = (at >= index * block) & (at <= positions[:, :, None])
         if window is not None:
@@ -291,8 +296,8 @@ def cached_attention(
         new_mixed = jnp.einsum("rkgwc,rkcd->rkgwd", weights.astype(v.dtype), v, preferred_element_type=jnp.float32)
         return new_top, keep * total + weights.sum(-1, keepdims=True), keep * mixed + new_mixed
 
-    def read(cache, start, shape):
-        """A part of each row's slot, [R, *shape]."""
+    def read_part(cache, start, shape):
+        """Reads a part of each row's slot, [R, *shape]."""
         if slots is None:
             return jax.lax.dynamic_slice(cache, (layer, 0, *start), (1, rows, *shape))[0]
         of_slot = jax.vmap(lambda slot: jax.lax.dynamic_slice(cache, (layer, slot, *start), (1, 1, *shape)))
@@ -301,6 +306,6 @@ def cached_attention(
     shape = (rows, kv_heads, heads // kv_heads, width)
     first = (jnp.full((*shape, 1), _MASKED), jnp.zeros((*shape, 1)), jnp.zeros((*shape, dim)))
     blocks = (jnp.max(lengths) + block - 1) // block
-    _, total, mixed = jax.lax.fori_loop(0, blocks, step, first)
+    _, total, mixed = jax.lax.fori_loop(0, blocks, add_block, first)
     output = mixed / jnp.maximum(total, jnp.finfo(jnp.float32).tiny)
     return jnp.moveaxis(output, 3, 1).reshape(rows, width, heads, dim).astype(q.dtype)

@@ -14,9 +14,9 @@ from models.config import Qwen2Config
 
 
 class KVCache(NamedTuple):
-    """Keys and values of the tokens that each slot holds; beyond a slot's length lie leftovers that nobody reads.
+    """Keys and values of the tokens that each slot holds; what lies beyond a slot's length is never read.
 
-    Keys lie transposed, so that both products of attention are plain matrix products: twice as fast on a CPU.
+    Keys are stored transposed, so that both products of attention are plain matrix products: twice as fast on a CPU.
 
     Attributes:
       k: [L, S, K, D, C] float, keys after the rotary embedding.
@@ -34,7 +34,7 @@ def init(
 ) -> KVCache:
     """Returns an empty cache of S = `slots` and C = `capacity`, in `dtype` (default: `config.dtype`).
 
-    `sharding` is that of keys and values.
+    `sharding` is the sharding of keys and values.
 
     Raises:
       ValueError: when C exceeds `config.max_positions`.
@@ -49,27 +49,27 @@ def init(
 
 
 def room(cache: KVCache) -> int:
-    """C, the tokens that a slot has room for."""
+    """Returns C, the tokens that a slot has room for."""
     return cache.v.shape[3]
 
 
-def take(cache: KVCache, slot: jax.Array, size: int) -> tuple[jax.Array, jax.Array]:
-    """The keys [L, K, D, size] and values [L, K, size, D] of a slot's first tokens; `size` is static."""
-    # A gather, which the partitioner answers from the shard that holds the slot; a slice would gather all slots first.
+def take_tokens(cache: KVCache, slot: jax.Array, size: int) -> tuple[jax.Array, jax.Array]:
+    """Returns the keys [L, K, D, size] and values [L, K, size, D] of a slot's first tokens; `size` is static."""
+    # A gather reads only the shard that holds the slot; for a slice, the partitioner would gather all slots first.
     parts = cache.k[..., :size], cache.v[..., :size, :]
     return tuple(jnp.take(x, slot[None], axis=1, mode="clip")[:, 0] for x in parts)
 
 
-def put(cache: KVCache, slot: jax.Array, k: jax.Array, v: jax.Array) -> KVCache:
-    """Writes keys and values, as `take` gave them, to the beginning of a slot."""
+def put_tokens(cache: KVCache, slot: jax.Array, k: jax.Array, v: jax.Array) -> KVCache:
+    """Writes keys and values, as `take_tokens` returned them, to the beginning of a slot."""
     size, slot = v.shape[2], slot[None]
     return cache._replace(
         k=cache.k.at[:, slot, :, :, :size].set(k[:, None]), v=cache.v.at[:, slot, :, :size].set(v[:, None])
     )
 
 
-def grow(cache: KVCache, capacity: int) -> KVCache:
-    """The same cache with room for `capacity` tokens a slot."""
+def grow_slots(cache: KVCache, capacity: int) -> KVCache:
+    """Returns the same cache with room for `capacity` tokens in each slot."""
     more, none = (0, capacity - room(cache)), (0, 0)
     k, v = jnp.pad(cache.k, (none, none, none, none, more)), jnp.pad(cache.v, (none, none, none, more, none))
     return cache._replace(k=k, v=v)

@@ -1,4 +1,4 @@
-"""Chat templates of a tokenizer directory: those of all files as one, and only such as write what is trained on."""
+"""Chat templates of a tokenizer directory: reads them from all files, and refuses those that do not write ChatML."""
 
 import pathlib
 from collections.abc import Mapping
@@ -12,10 +12,10 @@ CHATML = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n' }}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
 )
-"""What dialogues are rendered in, whatever the template of the model that training begins with."""
+"""The template that dialogues are rendered in, whatever the template of the model that training begins with."""
 
 _DEFAULT = "default"
-# A dialogue before the agent's first and second turn. Spaces, thoughts and tags: all that a template might take away.
+# A dialogue before the agent's first and second turn, with all that a template might remove: spaces, thoughts and tags.
 _OPENING = [
     {"role": "system", "content": "You serve customers.\n"},
     {"role": "user", "content": "The soup is cold."},
@@ -28,17 +28,17 @@ _DIALOGUE = [
 
 
 def read_templates(path: pathlib.Path, settings: Mapping[str, Any]) -> dict[str, str]:
-    """The chat templates of the tokenizer in `path` by name, the one that is taken unasked is named "default".
+    """Reads the chat templates of the tokenizer in `path`, by name; the one that is used by default is "default".
 
-    They may stand in `chat_template` of tokenizer_config.json (`settings`), as a text or as a list of named ones, in
+    They may be in `chat_template` of tokenizer_config.json (`settings`), as a text or as a list of named ones, in
     chat_template.jinja, chat_template.json and additional_chat_templates/NAME.jinja.
 
-    Raises ValueError, naming the file, if one is no template, or two files have different ones of the same name.
+    Raises ValueError, naming the file, if one is not a template, or if two files have different ones of the same name.
     """
     said = {"tokenizer_config.json": settings}
     if (path / "chat_template.json").is_file():
         said["chat_template.json"] = read_object(path / "chat_template.json")
-    sources = [(name, _named(path / name, content.get("chat_template"))) for name, content in said.items()]
+    sources = [(name, _read_named(path / name, content.get("chat_template"))) for name, content in said.items()]
     for file in [path / "chat_template.jinja", *sorted((path / "additional_chat_templates").glob("*.jinja"))]:
         if file.is_file():
             name = _DEFAULT if file.parent == path else file.stem
@@ -58,16 +58,16 @@ def read_templates(path: pathlib.Path, settings: Mapping[str, Any]) -> dict[str,
 
 
 def to_setting(templates: Mapping[str, str]) -> str | list[dict[str, str]]:
-    """The templates as `chat_template` of tokenizer_config.json."""
+    """Returns the templates as `chat_template` of tokenizer_config.json."""
     if set(templates) == {_DEFAULT}:
         return templates[_DEFAULT]
     return [{"name": name, "template": template} for name, template in templates.items()]
 
 
-def check(path: pathlib.Path, template: str, backend: tokenizers.Tokenizer, tokens: Mapping[str, str]) -> None:
+def check_template(path: pathlib.Path, template: str, backend: tokenizers.Tokenizer, tokens: Mapping[str, str]) -> None:
     """Checks that `template` writes dialogues in ChatML, as it would be used in `transformers`.
 
-    Raises ValueError if not: what is trained in one format and served in another is not the same policy.
+    Raises ValueError if not: a policy that is trained in one format and served in another is not the same.
 
     Args:
       path: of the tokenizer, for the message.
@@ -81,7 +81,7 @@ def check(path: pathlib.Path, template: str, backend: tokenizers.Tokenizer, toke
 
     reference = PreTrainedTokenizerFast(tokenizer_object=backend, **tokens)
     for messages in (_OPENING, _DIALOGUE):
-        expected, actual = (_render(path, reference, messages, written) for written in (CHATML, template))
+        expected, actual = (_render_dialogue(path, reference, messages, written) for written in (CHATML, template))
         if actual != expected:
             raise ValueError(
                 f"{path}: chat_template: expected a dialogue in ChatML, which policies are trained in, {expected!r}, "
@@ -89,7 +89,7 @@ def check(path: pathlib.Path, template: str, backend: tokenizers.Tokenizer, toke
             )
 
 
-def _render(path: pathlib.Path, reference: Any, messages: list[dict[str, str]], template: str) -> str:
+def _render_dialogue(path: pathlib.Path, reference: Any, messages: list[dict[str, str]], template: str) -> str:
     try:
         return reference.apply_chat_template(
             messages, chat_template=template, tokenize=False, add_generation_prompt=True
@@ -98,8 +98,8 @@ def _render(path: pathlib.Path, reference: Any, messages: list[dict[str, str]], 
         raise ValueError(f"{path}: chat_template: cannot render a dialogue with a system prompt: {error!r}") from None
 
 
-def _named(file: pathlib.Path, raw: Any) -> dict[str, str]:
-    """Templates by name, from one text or a list of named ones."""
+def _read_named(file: pathlib.Path, raw: Any) -> dict[str, str]:
+    """Reads templates by name, from one text or a list of named ones."""
     match raw:
         case None:
             return {}

@@ -13,8 +13,8 @@ class Yarn:
     Attributes:
       factor: new over old context length.
       original_positions: the context length the model was trained with, in tokens.
-      beta_fast: rotations within the old context above which a wavelength is left alone.
-      beta_slow: rotations below which it is stretched in full; in between, linearly.
+      beta_fast: a wavelength with more rotations than this within the old context is not stretched.
+      beta_slow: one with fewer than this is stretched in full; in between, linearly.
       attention_factor: scales cosine and sine; None: 0.1 ln(factor) + 1, the paper's.
       truncate: whether the bounds of the ramp are rounded to whole dimensions.
     """
@@ -47,14 +47,14 @@ class Qwen2Config:
       head_dim: A, even; 0 stands for D / H.
       rope_theta: base of the rotary embedding's wavelengths.
       yarn: how the rotary embedding is stretched beyond the trained context; None: not at all.
-      sliding_window: tokens a token sees back, itself included, in the layers from `window_from` on; 0: all.
+      sliding_window: how many tokens back a token sees, itself included, in the layers from `window_from` on; 0: all.
       window_from: first layer with a sliding window.
       rms_norm_eps: added to the mean square.
       tie_embeddings: whether the output head is the embedding, transposed.
       max_positions: longest sequence, in tokens.
       attention_bias: whether the q, k and v projections have biases (Qwen2.5: yes; Llama: no).
       initializer_range: standard deviation of new matrices and embeddings.
-      dtype: what matrix products and activations are in; norms, softmax and logits are always float32.
+      dtype: of matrix products and activations; norms, softmax and logits are always float32.
       remat: what the backward pass computes again: nothing (False), each layer (True), or what the named policy of
         `jax.checkpoint_policies` does not keep.
       lora_rank: rank of the adapters on attention and MLP; 0: none.
@@ -89,7 +89,7 @@ class Qwen2Config:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
         if not self.head_dim:
             if self.hidden_size % self.num_heads:
-                raise ValueError(f"hidden_size {self.hidden_size} is no multiple of num_heads {self.num_heads}")
+                raise ValueError(f"hidden_size {self.hidden_size} is not a multiple of num_heads {self.num_heads}")
             object.__setattr__(self, "head_dim", self.hidden_size // self.num_heads)
         if self.head_dim < 2 or self.head_dim % 2:
             raise ValueError(
@@ -97,7 +97,7 @@ class Qwen2Config:
                 f"got {self.head_dim} (of hidden_size {self.hidden_size}, num_heads {self.num_heads})"
             )
         if self.num_heads % self.num_kv_heads:
-            raise ValueError(f"num_heads {self.num_heads} is no multiple of num_kv_heads {self.num_kv_heads}")
+            raise ValueError(f"num_heads {self.num_heads} is not a multiple of num_kv_heads {self.num_kv_heads}")
         if self.sliding_window < 0 or self.window_from < 0:
             raise ValueError(
                 f"sliding_window and window_from must not be negative, got {self.sliding_window}, {self.window_from}"

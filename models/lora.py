@@ -1,8 +1,8 @@
 """Low-rank adapters (LoRA, https://arxiv.org/abs/2106.09685) on the matrices of attention and MLP.
 
-A layer computes x W + b + (alpha / rank) (x A) B, with A [in, rank] and B [rank, out]; B starts at 0, so that the
-adapted model starts as the model. The adapters are a tree of their own, `split` from the frozen rest, and `combine`d
-with it wherever the model is run.
+A layer computes x W + b + (alpha / rank) (x A) B, with A [in, rank] and B [rank, out]. B starts at 0, so that the
+adapted model starts equal to the model without adapters. The adapters are a tree of their own: `split` takes them from
+the frozen rest, and `combine` joins both wherever the model is run.
 """
 
 from typing import Any
@@ -43,7 +43,7 @@ class Linear(nnx.Linear):
 
 @jax.custom_vjp
 def _product(x: jax.Array, matrix: jax.Array) -> jax.Array:
-    """x [..., in] times matrix [in, out].
+    """Multiplies x [..., in] by matrix [in, out].
 
     The gradient of the matrix is computed as [in, out]. JAX's own is the transpose of an [out, in], for which XLA on a
     CPU copies what it multiplies: half the speed.
@@ -65,7 +65,7 @@ _product.defvjp(_product_forward, _product_backward)
 
 
 def split(config: Qwen2Config, params: Tree) -> tuple[Tree, Tree]:
-    """What stays frozen and what is trained: the model and its adapters; without adapters, nothing and the model."""
+    """Returns what stays frozen and what is trained: the model and its adapters; without adapters, {} and the model."""
     if not config.lora_rank:
         return {}, params
     flat = traverse_util.flatten_dict(params)
@@ -75,12 +75,12 @@ def split(config: Qwen2Config, params: Tree) -> tuple[Tree, Tree]:
 
 
 def combine(frozen: Tree, trained: Tree) -> Tree:
-    """The parameters of the model again."""
+    """Reverses `split`: returns the parameters of the whole model."""
     return traverse_util.unflatten_dict(traverse_util.flatten_dict(frozen) | traverse_util.flatten_dict(trained))
 
 
 def merge(config: Qwen2Config, params: Tree) -> Tree:
-    """The parameters of the same model without adapters: W + (alpha / rank) A B in the place of W, in W's dtype."""
+    """Returns the same model's parameters without adapters: W + (alpha / rank) A B in the place of W, in W's dtype."""
     flat = traverse_util.flatten_dict(params)
     for path in [path for path in flat if path[-1] == A]:
         *layer, _ = path

@@ -11,13 +11,14 @@ _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 def read_object(file: pathlib.Path) -> dict[str, Any]:
-    """The object in `file`.
+    """Reads the object in `file`.
 
-    Raises FileNotFoundError, or ValueError naming the file: no JSON object, a key twice, or half a character.
+    Raises FileNotFoundError, or ValueError, naming the file, if it holds no JSON object, a key twice, or half a
+    surrogate pair.
     """
     text = read_text(file)
     try:
-        found = json.loads(text, object_pairs_hook=_unique)
+        found = json.loads(text, object_pairs_hook=_refuse_duplicates)
         if _SURROGATE.search(text):
             json.dumps(found, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
@@ -28,14 +29,14 @@ def read_object(file: pathlib.Path) -> dict[str, Any]:
 
 
 def read_text(file: pathlib.Path) -> str:
-    """The text in `file`. Raises ValueError, naming the file, if it is not UTF-8."""
+    """Reads the text in `file`. Raises ValueError, naming the file, if it is not UTF-8."""
     try:
         return file.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise ValueError(f"{file}: expected UTF-8, got {error}") from None
 
 
-def _unique(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+def _refuse_duplicates(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
     name, count = max(collections.Counter(name for name, _ in pairs).items(), key=lambda item: item[1], default=("", 1))
     if count > 1:
         raise ValueError(f"the key {name!r} {count} times")

@@ -35,7 +35,7 @@ CHUNK = 8192
 """Words whose logits exist at one time in training."""
 
 Attend = Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, Any]]
-"""Maps q [B, T, H, A], k and v [B, T, K, A] to the mixed values [B, T, H, A] and whatever has to be carried on."""
+"""Maps q [B, T, H, A], k and v [B, T, K, A] to the mixed values [B, T, H, A] and what the next layer needs."""
 
 
 class RMSNorm(nnx.Module):
@@ -85,7 +85,7 @@ class MLP(nnx.Module):
         return self.down(_swiglu(self.gate(x), self.up(x)))
 
 
-@functools.partial(jax.checkpoint, prevent_cse=False)  # computing it again takes less time than keeping its parts
+@functools.partial(jax.checkpoint, prevent_cse=False)  # computing it again takes less time than storing its parts
 def _swiglu(gate: jax.Array, up: jax.Array) -> jax.Array:
     return jax.nn.silu(gate) * up
 
@@ -131,12 +131,12 @@ def shapes(config: Qwen2Config) -> Params:
 
 
 def cast(config: Qwen2Config, params: Params) -> Params:
-    """Returns the parameters with matrices and embedding in `config.dtype`, which the model computes the same with."""
+    """Returns the parameters with matrices and embedding in `config.dtype`; the model computes the same with them."""
 
-    def one(path, leaf):
+    def cast_leaf(path, leaf):
         return leaf.astype(config.dtype) if path[-1].key in ("kernel", "embedding") else leaf
 
-    return jax.tree_util.tree_map_with_path(one, params)
+    return jax.tree_util.tree_map_with_path(cast_leaf, params)
 
 
 def hidden(
@@ -154,25 +154,25 @@ def hidden(
     Args:
       config: the model's sizes.
       params: its parameters.
-      tokens: [B, T] int, below V also where they are padding.
-      positions: [B, T] int, restarting at 0 in each segment, or going on from that of its prefix; None: 0, 1, 2, ...
+      tokens: [B, T] int, below V, padding too.
+      positions: [B, T] int, from 0 in each segment, or from the end of its prefix; None: 0, 1, 2, ...
       segment_ids: [B, T] int, 0 for padding; tokens see earlier tokens of their own segment only. None: one segment.
       prefix_ids: [B, T] int, an earlier segment of the row that tokens see as well, 0 for none; see `causal_attention`.
       constrain: applied to the activations [B, T, D] between layers, to say how they are sharded.
 
     Raises:
-      ValueError: when positions are not given and T exceeds `config.max_positions`, or for prefixes where the model has
-        a sliding window. Rows of several segments may be longer: what counts are positions.
+      ValueError: if positions are not given and T exceeds `config.max_positions`, or for prefixes if the model has a
+        sliding window. Rows of several segments may be longer, because only positions count.
     """
     chex.assert_rank(tokens, 2)
     if positions is None:
         if tokens.shape[1] > config.max_positions:
             raise ValueError(f"{tokens.shape[1]} tokens exceed the model's max_positions {config.max_positions}")
         positions = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
-    model = _merge(config, params)
-    rope = rotary.angles(config, positions)
+    model = _build_model(config, params)
+    rope = rotary.compute_angles(config, positions)
 
-    def layer(x, xs):
+    def run_layer(x, xs):
         block, window = xs
 
         def attend(q, k, v):
@@ -182,14 +182,14 @@ def hidden(
 
     if config.remat:
         policy = getattr(jax.checkpoint_policies, config.remat) if isinstance(config.remat, str) else None
-        layer = jax.checkpoint(layer, policy=policy, prevent_cse=False)
-    x, _ = jax.lax.scan(layer, constrain(model.embed(tokens)), (model.layers, _windows(config)))
+        run_layer = jax.checkpoint(run_layer, policy=policy, prevent_cse=False)
+    x, _ = jax.lax.scan(run_layer, constrain(model.embed(tokens)), (model.layers, _layer_windows(config)))
     return model.norm(x)
 
 
 def head(config: Qwen2Config, params: Params, hidden: jax.Array) -> jax.Array:
     """Maps hidden states [..., D] to logits [..., V], float32."""
-    weights = _output(config, params)
+    weights = _head_weights(config, params)
     kernel = weights.T if config.tie_embeddings else weights
     return jnp.dot(hidden, kernel.astype(config.dtype), preferred_element_type=jnp.float32)
 
@@ -230,19 +230,19 @@ def token_logprobs(
       config: the model's sizes.
       params: its parameters.
       tokens: [B, T] int.
-      mask: [B, T] bool, the tokens that are asked for; only what comes before them goes through the head. None: all.
+      mask: [B, T] bool, the tokens to score; only the positions before them go through the head. None: all.
       positions: as for `hidden`.
       segment_ids: as for `hidden`.
       prefix_ids: as for `hidden`; the first token after a prefix is not scored, as the first of any segment.
-      temperature: logits are divided by it, as they were where the tokens were drawn.
+      temperature: logits are divided by it, as when the tokens were drawn.
       constrain: as for `hidden`.
       chunk: words whose logits exist at one time.
-      vocab_shards: into how many parts, on different devices, the vocabulary is split.
-      value_of: from hidden states [B, T, D] to values [B, T], of a head beside that of the words.
+      vocab_shards: number of parts, on different devices, that the vocabulary is split into.
+      value_of: maps hidden states [B, T, D] to values [B, T]: a head beside the output head. None: no values.
 
     Returns:
       logprobs [B, T] and entropy [B, T], float32, in nats; 0 for tokens with none before them in their segment, for
-      padding, and outside the mask. With `value_of` values [B, T] as well, of the state that each token was drawn in.
+      padding, and outside the mask. With `value_of`, also values [B, T], each of the state that the token was drawn in.
     """
     wanted = jnp.broadcast_to(jnp.arange(tokens.shape[1]) > 0, tokens.shape)
     if segment_ids is not None:
@@ -251,12 +251,12 @@ def token_logprobs(
         wanted &= mask
     places = {"positions": positions, "segment_ids": segment_ids, "prefix_ids": prefix_ids}
     states = hidden(config, params, tokens, **places, constrain=constrain)
-    weights = _output(config, params)
+    weights = _head_weights(config, params)
     layout = scoring.Layout(
         config.tie_embeddings, config.vocab_size, shards=vocab_shards, part=chunk, temperature=temperature
     )
     next_one = functools.partial(jnp.roll, shift=-1, axis=1)
-    scores = scoring.score(layout, weights.astype(config.dtype), states, next_one(tokens), next_one(wanted))
+    scores = scoring.score_targets(layout, weights.astype(config.dtype), states, next_one(tokens), next_one(wanted))
     if value_of:
         scores += (jnp.where(next_one(wanted), value_of(states), 0),)
     return tuple(jnp.roll(x, 1, axis=1) for x in scores)
@@ -276,8 +276,8 @@ def extend(
     Args:
       config: the model's sizes.
       params: its parameters.
-      cache: KVCache of S slots; donate it, or carry it through a loop, and it is written in place.
-      tokens: [R, W] int, left-aligned; what lies beyond a row's count is ignored.
+      cache: KVCache of S slots; it is written in place if it is donated or carried through a loop.
+      tokens: [R, W] int, left-aligned; what is beyond a row's count is ignored.
       counts: [R] int32, new tokens of each row, 0..W; the caller keeps `lengths + counts` within the capacity.
       slots: [R] int32, the slot of each row; only rows with a count of 0 may share one. None: row r is slot r, R = S.
 
@@ -290,16 +290,16 @@ def extend(
     capacity = kv_cache.room(cache)
     at = jnp.arange(rows) if slots is None else slots
     chex.assert_equal_shape([counts, at, *([cache.lengths] if slots is None else [])])
-    model = _merge(config, params)
+    model = _build_model(config, params)
     before = cache.lengths[at]
     positions = before[:, None] + jnp.arange(width)
-    rope = rotary.angles(config, positions)
+    rope = rotary.compute_angles(config, positions)
     # Padding is sent beyond the capacity, where a scatter drops it.
     write = jnp.where(jnp.arange(width) < counts[:, None], positions, capacity)
     held = jnp.where(counts > 0, before + counts, 0)
 
     # The cache is carried whole: as an input and output of the scan, all of it would be copied at each call.
-    def layer(carry, xs):
+    def run_layer(carry, xs):
         x, k_cache, v_cache = carry
         index, block, window = xs
 
@@ -314,28 +314,28 @@ def extend(
         return (x, k_cache, v_cache), None
 
     carry = (model.embed(tokens), cache.k, cache.v)
-    (x, k, v), _ = jax.lax.scan(layer, carry, (jnp.arange(config.num_layers), model.layers, _windows(config)))
+    (x, k, v), _ = jax.lax.scan(run_layer, carry, (jnp.arange(config.num_layers), model.layers, _layer_windows(config)))
     last = jnp.take_along_axis(x, jnp.maximum(counts - 1, 0)[:, None, None], axis=1)[:, 0]
     return head(config, params, model.norm(last)), KVCache(k, v, cache.lengths.at[at].add(counts))
 
 
-def _output(config: Qwen2Config, params: Params) -> jax.Array:
-    """The weights of the output head: the embedding [V, D] where they are tied, else a matrix [D, V]."""
+def _head_weights(config: Qwen2Config, params: Params) -> jax.Array:
+    """Returns the weights of the output head: the embedding [V, D] if it is tied, else a matrix [D, V]."""
     return params["embed"]["embedding"] if config.tie_embeddings else params["head"]["kernel"]
 
 
 @functools.cache
-def _graph(config: Qwen2Config) -> nnx.GraphDef:
-    """The structure of the modules without their arrays; built once per config, allocating nothing."""
+def _build_graph(config: Qwen2Config) -> nnx.GraphDef:
+    """Builds the structure of the modules without their arrays, once per config; allocates nothing."""
     return nnx.graphdef(nnx.eval_shape(lambda: Qwen2(config, nnx.Rngs(0))))
 
 
-def _merge(config: Qwen2Config, params: Params) -> Qwen2:
-    return nnx.merge(_graph(config), params)
+def _build_model(config: Qwen2Config, params: Params) -> Qwen2:
+    return nnx.merge(_build_graph(config), params)
 
 
-def _windows(config: Qwen2Config) -> jax.Array | None:
-    """How far each layer's tokens see back, [L] int32; None if all see everything."""
+def _layer_windows(config: Qwen2Config) -> jax.Array | None:
+    """Returns how far back each layer's tokens see, [L] int32; None if all layers see everything."""
     if not config.sliding_window:
         return None
     layers = jnp.arange(config.num_layers)

@@ -15,8 +15,8 @@ Rope = tuple[jax.Array, jax.Array]
 """Cosine and sine [B, T, 1, A/2], float32, of every token's angles."""
 
 
-def angles(config: Qwen2Config, positions: jax.Array) -> Rope:
-    """Returns the cosine and sine for tokens at `positions` [B, T] int."""
+def compute_angles(config: Qwen2Config, positions: jax.Array) -> Rope:
+    """Computes cosine and sine for tokens at `positions` [B, T] int."""
     frequencies, scale = frequencies_of(config)
     turned = positions[:, :, None, None] * jnp.asarray(frequencies, jnp.float32)
     return jnp.cos(turned) * scale, jnp.sin(turned) * scale
@@ -30,20 +30,20 @@ def rotate(x: jax.Array, rope: Rope) -> jax.Array:
 
 
 def frequencies_of(config: Qwen2Config) -> tuple[np.ndarray, float]:
-    """Radians per position of each plane, [A/2] float64, and what cosine and sine are multiplied by.
+    """Returns radians per position of each plane, [A/2] float64, and the factor of cosine and sine.
 
-    YaRN (https://arxiv.org/abs/2309.00071, section 3) divides the frequency of slow planes by its factor, leaves that
-    of fast ones, and blends between the planes that make `beta_slow` and `beta_fast` turns within the old context.
+    YaRN (https://arxiv.org/abs/2309.00071, section 3) divides the frequency of slow planes by its factor, keeps that of
+    fast ones, and blends between the planes that make `beta_slow` and `beta_fast` turns within the old context.
     """
     size, yarn = config.head_dim, config.yarn
     plain = config.rope_theta ** -(np.arange(0, size, 2) / size)
     if yarn is None:
         return plain, 1.0
 
-    def plane(turns: float) -> float:
+    def find_plane(turns: float) -> float:
         return size * math.log(yarn.original_positions / (turns * 2 * math.pi)) / (2 * math.log(config.rope_theta))
 
-    low, high = plane(yarn.beta_fast), plane(yarn.beta_slow)
+    low, high = find_plane(yarn.beta_fast), find_plane(yarn.beta_slow)
     if yarn.truncate:
         low, high = math.floor(low), math.ceil(high)
     low, high = max(low, 0), min(high, size - 1)

@@ -1,4 +1,4 @@
-"""Tokenizers in Hugging Face's directory format, and the training of a small one in the manner of Qwen2.5's.
+"""Tokenizers in Hugging Face's directory format, and the training of a small one that works like Qwen2.5's.
 
 Text never turns into a control token: what a user or a judge writes is data, even when it spells `<|im_end|>`. Control
 tokens enter a stream by their ids only (`Tokenizer.im_start` and friends).
@@ -22,7 +22,7 @@ TAGS = ("<think>", "</think>", "<response>", "</response>", "<action>", "</actio
 """The turn format's tags: one token each, ordinary in every other respect."""
 
 SMALLEST = 256 + len(CONTROL) + len(TAGS)
-"""The least vocabulary that can write anything."""
+"""The size of the smallest vocabulary that can write anything."""
 
 _DIALOGUE = (
     "<|im_start|>system\nYou serve.\n<|im_end|>\n<|im_start|>user\n It's 12 o'clock! <|im_end|>\n"
@@ -60,7 +60,7 @@ class Tokenizer:
         return self._backend.encode(text, add_special_tokens=False).ids
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Returns the text of `ids`, control tokens spelled out; bytes that are no UTF-8 become U+FFFD."""
+        """Returns the text of `ids`, control tokens spelled out; bytes that are not UTF-8 become U+FFFD."""
         return self._backend.decode([int(id) for id in ids], skip_special_tokens=False)
 
     def save(self, path: str | pathlib.Path) -> None:
@@ -68,7 +68,7 @@ class Tokenizer:
         path = pathlib.Path(path)
         path.mkdir(parents=True, exist_ok=True)
         self._backend.save(str(path / "tokenizer.json"))
-        partial = path / "tokenizer_config.json.partial"  # comes last and whole: where it is, all is there
+        partial = path / "tokenizer_config.json.partial"  # comes last and whole: if it is there, all files are
         partial.write_text(json.dumps(self._settings, indent=2) + "\n", encoding="utf-8")
         partial.replace(path / "tokenizer_config.json")
 
@@ -89,7 +89,7 @@ def load(path: str | pathlib.Path) -> Tokenizer:
         )
     try:
         backend = tokenizers.Tokenizer.from_file(str(path / "tokenizer.json"))
-        # They would cut or lengthen what is encoded; transformers sets them anew at every call.
+        # These settings would cut or lengthen what is encoded; transformers sets them anew at every call.
         backend.no_truncation()
         backend.no_padding()
         Tokenizer(backend, SETTINGS)
@@ -101,7 +101,7 @@ def load(path: str | pathlib.Path) -> Tokenizer:
 
 
 def _check_parts_and_whole(path: pathlib.Path, tokenizer: Tokenizer, backend: tokenizers.Tokenizer) -> None:
-    """Raises ValueError unless a dialogue has the same ids in parts, as it is trained, and as a whole, as served."""
+    """Raises ValueError unless a dialogue has the same ids in parts, as in training, and as a whole, as in serving."""
     parts = [part for part in re.split(f"({'|'.join(map(re.escape, CONTROL))})", _DIALOGUE) if part]
     ours = [[backend.token_to_id(part)] if part in CONTROL else tokenizer.encode(part) for part in parts]
     backend.encode_special_tokens = False
@@ -114,13 +114,13 @@ def _check_parts_and_whole(path: pathlib.Path, tokenizer: Tokenizer, backend: to
         )
 
 
-def train(texts: Iterable[str], vocab_size: int) -> Tokenizer:
+def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
     """Trains a byte-level BPE with Qwen2's normalizer and pre-tokenizer; the same texts give the same tokenizer.
 
     Args:
-      texts: what to learn merges from; tags and control tokens in it are left out.
-      vocab_size: ids in all, at least 265 (256 bytes, `CONTROL`, `TAGS`, which come last). Texts with too little in
-        them give fewer: read `Tokenizer.vocab_size`.
+      texts: what to learn merges from; tags and control tokens in them are left out.
+      vocab_size: number of ids, at least 265 (256 bytes, `CONTROL`, `TAGS`, which come last). Short texts give fewer:
+        read `Tokenizer.vocab_size`.
 
     Raises:
       ValueError: when `vocab_size` is too small.

@@ -1,4 +1,4 @@
-"""What lies around a tokenizer.json: what it says is what the tokenizer does, or it is refused by file and name."""
+"""The files beside a tokenizer.json: an option that the tokenizer does not follow is refused by file and name."""
 
 import json
 import pathlib
@@ -19,19 +19,19 @@ _SPLIT = (
 )
 
 SETTINGS = {
-    "tokenizer_class": "PreTrainedTokenizerFast",  # tokenizer.json as it is; other classes build parts of it anew
+    "tokenizer_class": "PreTrainedTokenizerFast",  # takes tokenizer.json as it is; other classes build parts of it anew
     "eos_token": "<|im_end|>",
     "pad_token": "<|endoftext|>",
     "additional_special_tokens": ["<|im_start|>", "<|im_end|>"],
-    "clean_up_tokenization_spaces": False,  # transformers 4 would take spaces out of what is decoded
+    "clean_up_tokenization_spaces": False,  # transformers 4 would remove spaces from decoded text
     "model_max_length": 32768,
     "chat_template": chat_template.CHATML,
 }
-"""tokenizer_config.json of a tokenizer that has none."""
+"""The tokenizer_config.json of a tokenizer that has none."""
 
 _ALWAYS = ("tokenizer_class", "clean_up_tokenization_spaces")
 _MISSING = ("eos_token", "pad_token", "chat_template")
-# Options of which only one value, or none, means what this tokenizer does.
+# Options of which this tokenizer supports only one value, or none.
 _FIXED = {
     "split_special_tokens": False,
     "clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output": False,
@@ -60,12 +60,12 @@ def set_qwen2_parts(backend: tokenizers.Tokenizer) -> None:
 
 
 def read_settings(path: pathlib.Path, backend: tokenizers.Tokenizer) -> dict[str, Any]:
-    """What tokenizer_config.json and the files beside it say of the tokenizer.json in `path`, as one.
+    """Merges what tokenizer_config.json and the files beside it say about the tokenizer.json in `path`.
 
     Templates of all files are in `chat_template`, special tokens of special_tokens_map.json under their names.
 
-    Raises ValueError, naming file and option, for what the tokenizer does not do, and for files that contradict each
-    other.
+    Raises ValueError, naming file and option, for an option that the tokenizer does not follow, and for files that
+    contradict each other.
     """
     raw = read_object(path / "tokenizer.json")
     settings = dict(SETTINGS)
@@ -86,8 +86,8 @@ def read_settings(path: pathlib.Path, backend: tokenizers.Tokenizer) -> dict[str
     settings |= {name: SETTINGS[name] for name in _MISSING if settings.get(name) is None}
     settings |= {name: SETTINGS[name] for name in _ALWAYS}
     if templates:
-        named = {name: _content(value) for name, value in settings.items() if _is_token(name, value)}
-        chat_template.check(path, templates["default"], backend, named)
+        named = {name: _token_text(value) for name, value in settings.items() if _is_token(name, value)}
+        chat_template.check_template(path, templates["default"], backend, named)
         settings["chat_template"] = chat_template.to_setting(templates)
     return settings
 
@@ -111,7 +111,9 @@ def _check_model(path: pathlib.Path, raw: Mapping[str, Any], settings: Mapping[s
 
 def _check_parts(path: pathlib.Path, raw: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
     """Checks what `transformers` builds anew instead of reading it from tokenizer.json."""
-    prefixed = {part["add_prefix_space"] for part in _parts(raw.get("pre_tokenizer")) if "add_prefix_space" in part}
+    prefixed = {
+        part["add_prefix_space"] for part in _iterate_parts(raw.get("pre_tokenizer")) if "add_prefix_space" in part
+    }
     if (asked := settings.get("add_prefix_space")) is not None and prefixed and prefixed != {asked}:
         raise ValueError(
             f"{path}: tokenizer_config.json: add_prefix_space: {asked!r}, while tokenizer.json says otherwise"
@@ -123,7 +125,7 @@ def _check_parts(path: pathlib.Path, raw: Mapping[str, Any], settings: Mapping[s
     set_qwen2_parts(qwen2)
     ours = json.loads(qwen2.to_str())
     for name in ("normalizer", "pre_tokenizer", "decoder"):
-        if _essence(raw.get(name), name) != _essence(ours[name], name):
+        if _drop_idle(raw.get(name), name) != _drop_idle(ours[name], name):
             raise ValueError(
                 f"{path}: tokenizer.json: {name}: expected Qwen2's, which transformers gives every model of model_type "
                 f"qwen2, got {raw.get(name)!r:.80}"
@@ -136,17 +138,17 @@ def _check_parts(path: pathlib.Path, raw: Mapping[str, Any], settings: Mapping[s
             )
 
 
-def _parts(tree: Any) -> Iterator[Mapping[str, Any]]:
-    """The parts of a normalizer, pre-tokenizer or decoder of tokenizer.json, those of sequences too."""
+def _iterate_parts(tree: Any) -> Iterator[Mapping[str, Any]]:
+    """Yields the parts of a normalizer, pre-tokenizer or decoder of tokenizer.json, those of sequences too."""
     if isinstance(tree, dict):
         inner = [item for value in tree.values() if isinstance(value, list) for item in value]
-        yield from (part for item in inner for part in _parts(item)) if inner else (tree,)
+        yield from (part for item in inner for part in _iterate_parts(item)) if inner else (tree,)
 
 
-def _essence(part: Any, name: str) -> list[dict[str, Any]]:
-    """The parts without what changes no id and no text."""
+def _drop_idle(part: Any, name: str) -> list[dict[str, Any]]:
+    """Returns the parts without the options that change no id and no text."""
     idle = {"trim_offsets"} if name == "pre_tokenizer" else {"trim_offsets", "add_prefix_space", "use_regex"}
-    return [{key: value for key, value in inner.items() if key not in idle} for inner in _parts(part)]
+    return [{key: value for key, value in inner.items() if key not in idle} for inner in _iterate_parts(part)]
 
 
 def _check_vocabulary(path: pathlib.Path, model: Mapping[str, Any]) -> None:
@@ -169,10 +171,10 @@ def _merge_special_tokens(path: pathlib.Path, settings: dict[str, Any]) -> None:
     for name, value in (read_object(file) if file.is_file() else {}).items():
         if settings.get(name) is None:
             settings[name] = value
-        elif _is_token(name, value) and _content(settings[name]) != _content(value):
+        elif _is_token(name, value) and _token_text(settings[name]) != _token_text(value):
             raise ValueError(
-                f"{path}: {name} is {_content(settings[name])!r} in tokenizer_config.json, "
-                f"{_content(value)!r} in special_tokens_map.json; keep the one that is meant"
+                f"{path}: {name} is {_token_text(settings[name])!r} in tokenizer_config.json, "
+                f"{_token_text(value)!r} in special_tokens_map.json; keep the one that is meant"
             )
 
 
@@ -181,9 +183,11 @@ def _check_tokens(
 ) -> None:
     """Checks that every token that is named anywhere is in the tokenizer, with the same id and flags."""
     decoder = backend.get_added_tokens_decoder()
-    own = [("tokenizer.json", "added_tokens", token["id"], token) for token in added_tokens]  # reading may move ids
+    own = [
+        ("tokenizer.json", "added_tokens", token["id"], token) for token in added_tokens
+    ]  # the library may move ids when it reads them
     for file, name, id, token in (*own, *_named_tokens(path, settings)):
-        content = _content(token)
+        content = _token_text(token)
         found = backend.token_to_id(content) if isinstance(content, str) else None
         if found is None or (id is not None and str(found) != str(id)):
             expected = (
@@ -202,7 +206,7 @@ def _check_tokens(
 
 
 def _named_tokens(path: pathlib.Path, settings: Mapping[str, Any]) -> Iterator[tuple[str, str, Any, Any]]:
-    """File, option, id (or None) and token, of all that is named beside tokenizer.json."""
+    """Yields file, option, id (or None) and token, for every token that is named beside tokenizer.json."""
     main, file = "tokenizer_config.json", path / "added_tokens.json"
     for name, value in settings.items():
         if _is_token(name, value):
@@ -221,6 +225,6 @@ def _is_token(name: str, value: Any) -> bool:
     return name.endswith("_token") and isinstance(value, str | dict)
 
 
-def _content(token: Any) -> Any:
-    """The text of a token, which may stand there with its flags."""
+def _token_text(token: Any) -> Any:
+    """Returns the text of a token, which may be an object with flags."""
     return token.get("content") if isinstance(token, dict) else token

@@ -1,6 +1,6 @@
 """The seam between the loop and what dialogues are about.
 
-The loop knows tasks, episodes and costs; what is in them is the domain's affair (`rollouts.domains`). An episode is the
+The loop knows tasks, episodes and costs; only the domain knows what is in them (`rollouts.domains`). An episode is the
 domain's side of one dialogue: it speaks for everybody but the agent, and says what the dialogue was worth.
 
 Letters: N = agent turns of a dialogue, C = costs.
@@ -23,14 +23,14 @@ class Cost(NamedTuple):
     """Something that a dialogue may cost, and that a budget may hold."""
 
     name: str  # budgets, metrics and tables are named after it
-    total: str  # how a dialogue's turns add up: any (1 where one of them cost something) | sum
+    total: str  # how a dialogue's turns add up: any (1 if one of them cost something) | sum
     heading: str  # in tables
     panel: str  # over its curve
     form: str  # of its mean over dialogues, for `str.format`
 
     @property
     def measure(self) -> str:
-        """The name of its mean over dialogues: a rate where any turn counts once, else a mean."""
+        """The name of its mean over dialogues: a rate if `total` is any, else a mean."""
         return f"{self.name}_rate" if self.total == "any" else f"{self.name}_mean"
 
 
@@ -39,7 +39,7 @@ class Effect(NamedTuple):
 
     cost: np.ndarray  # [C] float32
     notes: Mapping[str, Any]  # of the turn, see `rollouts.types.Turn`
-    over: bool  # nobody answers it
+    over: bool  # is the dialogue over? Then nobody answers
 
 
 class Closing(NamedTuple):
@@ -48,7 +48,7 @@ class Closing(NamedTuple):
     outcome: float  # R_O
     success: bool
     rewards: Sequence[float]  # R_P of each turn, N
-    notes: Sequence[Mapping[str, Any]]  # of each turn, N, beside those of its effect
+    notes: Sequence[Mapping[str, Any]]  # of each turn, N, added to those of its effect
 
 
 class Episode(abc.ABC):
@@ -59,26 +59,26 @@ class Episode(abc.ABC):
 
     @abc.abstractmethod
     async def open(self) -> Sequence[Message]:
-        """The first messages to the agent, after the task's opening."""
+        """Returns the first messages to the agent, after the task's opening."""
 
     @abc.abstractmethod
     def act(self, sample: Sample) -> Effect:
         """Takes what the agent wrote."""
 
     def cut(self) -> None:
-        """Ends the dialogue, which does not fit in the agent's context any more."""
+        """Ends the dialogue because it no longer fits in the agent's context."""
         self.end = self.end or "context"
 
     @abc.abstractmethod
     async def respond(self) -> Sequence[Message]:
-        """What comes back to the agent; none where the dialogue is over."""
+        """Returns the messages that come back to the agent; none if the dialogue is over."""
 
     @abc.abstractmethod
     async def close(self) -> Closing:
-        """Waits for what went on beside the dialogue, such as its judge."""
+        """Waits for what runs beside the dialogue, such as its judge, and returns what the dialogue was worth."""
 
     async def cancel(self) -> None:
-        """Gives up what is still going on; nothing, after `close`."""
+        """Cancels what still runs beside the dialogue; after `close` that is nothing."""
         return
 
 
@@ -90,7 +90,7 @@ class Episodes(NamedTuple):
 
 
 def total_cost(costs: Sequence[Cost], turns: Iterable[Turn]) -> np.ndarray:
-    """[C] float32: what turns cost together."""
+    """Returns what turns cost together, [C] float32."""
     turns = list(turns)
     by_turn = np.array([turn.cost for turn in turns], np.float32).reshape(len(turns), len(costs))
     any_of, total = by_turn.any(0).astype(np.float32), by_turn.sum(0)
@@ -112,13 +112,13 @@ EVERYWHERE = {
     "tokens": Measure("tokens sampled", 1, 1),
     "failure_rate": Measure("failed, %", 100, 1),
 }
-"""Measures that every dialogue has."""
+"""Measures that the dialogues of every domain have."""
 
 
 class Shown(NamedTuple):
     """A turn of the agent as a page shows it, in plain text."""
 
-    said: str  # what others heard; "" where that was nothing
+    said: str  # what others heard; "" if nothing
     thought: str = ""
     badges: Sequence[tuple[str, str]] = ()  # text, and tone: good | fair | bad | cost | plain
     remark: str = ""  # of the judge
@@ -128,41 +128,41 @@ class TurnFormat(Protocol):
     """How the agent writes a turn."""
 
     def parse(self, text: str) -> Any:
-        """Takes a turn apart. Raises ValueError, saying what came, if it breaches the format."""
+        """Takes a turn apart. Raises ValueError, quoting `text`, if it breaches the format."""
 
     def hear(self, text: str) -> str:
-        """What others wrote without what only the agent or the system may write."""
+        """Strips from what others wrote what only the agent or the system may write."""
 
     def grammar(self, tokenizer: Tokenizer, vocab_size: int) -> Grammar | None:
-        """The format over tokens; None where it has none."""
+        """Returns the format as a grammar over tokens; None if it has none."""
 
 
 class TaskSource(Protocol):
-    """Deals tasks; a cursor is all there is to remember."""
+    """Deals tasks; its only state is a cursor."""
 
     def train(self, cursor: int, count: int) -> Sequence[Task]:
-        """Tasks number cursor .. cursor + count - 1 of the training stream."""
+        """Returns tasks number cursor .. cursor + count - 1 of the training stream."""
 
     def held_out(self, count: int, seed: int) -> Sequence[Task]:
-        """`count` tasks, none of which `train` ever deals."""
+        """Returns `count` tasks, none of which `train` ever returns."""
 
 
 class Domain(abc.ABC):
-    """What a run needs to know of its world. What is not abstract has a default that suits a small one."""
+    """What a run needs to know about its world. Methods that are not abstract have defaults for a small domain."""
 
     costs: tuple[Cost, ...] = ()
     turn_format: TurnFormat
     endpoints: tuple[str, ...] = ()  # the config's sections of endpoints that its episodes ask, the judge's among them
     scripted: tuple[str, ...] = ()  # names of agents that need no model
-    breaches: tuple[str, ...] = ()  # ends of a dialogue that are the agent's own breach of its turn format
-    objective: str  # the measure that the best checkpoint has most of
+    breaches: tuple[str, ...] = ()  # ends of a dialogue that the agent caused by breaching its turn format
+    objective: str  # the measure that is highest for the best checkpoint
     panel: str = ""  # over its curve; "": the measure's name
     scores: Mapping[str, Callable[[Dialogue], float]]  # the domain's own measures of a dialogue that did not fail
     measures: Mapping[str, Measure]  # of a dialogue, in the order of tables
-    groups: Mapping[str, Sequence] = MappingProxyType({})  # label -> its values, by which tables are broken down
+    groups: Mapping[str, Sequence] = MappingProxyType({})  # label by which tables are broken down -> its values
 
     def prepare_tasks(self, data: Mapping[str, Any]) -> Any:
-        """Makes sure that what config.data asks for is on disk; what comes back is given to `open_tasks`.
+        """Makes sure that the data of config.data is on disk; `open_tasks` gets what this returns.
 
         One process does this for all. Raises FileNotFoundError or ValueError, naming the field.
         """
@@ -170,45 +170,45 @@ class Domain(abc.ABC):
 
     @abc.abstractmethod
     def open_tasks(self, data: Mapping[str, Any], seed: int, prepared: Any) -> TaskSource:
-        """The source that config.data names. Raises ValueError, naming the field."""
+        """Returns the source that config.data names. Raises ValueError, naming the field."""
 
     @abc.abstractmethod
     def episodes(self, config: Mapping[str, Any], chats: Mapping[str, Any]) -> Episodes:
-        """How dialogues begin by a run's config; `chats` are those who answer, by `endpoints`; None: nobody judges."""
+        """Says how dialogues begin. `chats` has a `Chat` for each of `endpoints`; None for the judge: nobody judges."""
 
     @abc.abstractmethod
     def scripted_agent(self, config: Mapping[str, Any], name: str, budget: float | None = None) -> Any:
-        """The agent of a name in `scripted`, a `rollouts.play.Agent`; "" is who writes demonstrations.
+        """Returns the `rollouts.play.Agent` of a name in `scripted`; "" is the one that writes demonstrations.
 
-        `budget` is what it may spend of the first cost, if it keeps to one.
+        `budget` is what it may spend of the first cost, for agents that keep to a budget.
         """
 
     async def evaluate(
         self, config: Mapping[str, Any], judge: Any, dialogue: Dialogue, *, seed: int
     ) -> Mapping[str, Any]:
-        """What evaluators make of a dialogue that did not fail, by measure; `judge` is asked."""
+        """Asks `judge` to evaluate a dialogue that did not fail; returns an evaluation for each measure."""
         return {}
 
     def embedded(self) -> Any:
-        """The ASGI app that answers for the endpoints whose URL is "embedded"; None: there is none."""
+        """Returns the ASGI app that answers for endpoints whose URL is "embedded"; None if there is none."""
         return None
 
     def show_task(self, description: Mapping[str, Any]) -> Sequence[str]:
-        """A task in lines of plain text, from its description in a transcript."""
+        """Shows a task as lines of plain text, from its description in a transcript."""
         return [f"{name}: {value}" for name, value in description.items()]
 
     def show_end(self, end: str, outcome: float) -> tuple[str, str]:
-        """How a dialogue ended, as a badge: text and tone."""
+        """Shows how a dialogue ended, as a badge: text and tone."""
         return f"{end.replace('_', ' ')} {outcome:g}", "bad" if end in self.breaches else "plain"
 
     def show_turn(self, notes: Mapping[str, Any]) -> Shown:
-        """A turn of the agent, from its notes in a transcript."""
+        """Shows a turn of the agent, from its notes in a transcript."""
         return Shown(str(notes.get("text", "")))
 
     def prompts(self) -> Mapping[str, str]:
-        """A hash of everything that others are told, by name: what a result was measured with."""
+        """Returns a hash of each text that others are told, by name: what a result was measured with."""
         return {}
 
     def digest(self, tasks: Sequence[Task]) -> str:
-        """A hash of tasks and of what others are told of them."""
+        """Returns a hash of tasks and of what others are told of them."""
         return hashlib.sha256(repr(list(tasks)).encode()).hexdigest()

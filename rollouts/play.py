@@ -13,7 +13,7 @@ from rollouts.seeds import fold
 from rollouts.types import Dialogue, DialogueError, Message, Sample, Task, Turn
 
 UNUSABLE = tuple(f"judge_{cause}" for cause in ("malformed", "truncated", "refused", "filtered"))
-"""Failures of a judge that did answer: the same request would be answered the same."""
+"""Failures of a judge that did answer: the same request would get the same answer."""
 
 
 class Session(Protocol):
@@ -23,18 +23,18 @@ class Session(Protocol):
         """Answers what came in."""
 
     def close(self) -> None:
-        """Gives back what the session holds; no `reply` follows."""
+        """Releases what the session holds; no `reply` follows."""
 
 
 class Chat(Protocol):
-    """Whoever plays the user or the judge: an endpoint's client, or a person."""
+    """Plays the user or the judge: an endpoint's client, or a person."""
 
     async def chat(self, messages: Sequence[Message], *, seed: int, response_format: Mapping | None = None) -> str:
-        """Answers a conversation, a judge in `response_format`. Raises DialogueError if there is no answer."""
+        """Answers a conversation; judges answer in `response_format`. Raises DialogueError if there is no answer."""
 
 
 class Agent(Protocol):
-    """Who is trained or measured: the policy, a script, an endpoint."""
+    """What is trained or measured: the policy, a script, an endpoint."""
 
     async def open(self, task: Task, seed: int) -> Session:
         """Begins a dialogue."""
@@ -55,22 +55,22 @@ async def play_all(
 ) -> list[Dialogue]:
     """Plays every task `repeats` times; dialogue i is repeat ``i % repeats`` of task ``i // repeats``.
 
-    `first` is the number of the first dialogue among all that are played with `seed`, here and elsewhere. Those that
-    are `kept`, by number, are not played again. `done` is called with number and dialogue as each of the others ends.
+    `first` is the number of the first dialogue among all that are played with `seed`, here and elsewhere. Dialogues in
+    `kept`, by number, are not played again. `done` is called with number and dialogue when one of the others ends.
 
     A dialogue whose endpoint failed is played again from its beginning, with the same seed, up to `replacements`
-    times: what comes of it is what an endpoint that answered would have given. Only a judge whose verdict was malformed
-    or cut off gets other seeds, as the same would give the same verdict; causes of earlier calls, by number, are in
-    `failed`. The last attempt comes back, with `failure` set if it failed too.
+    times, so the result is the one that an endpoint without failures would have given. Only a judge whose verdict was
+    unusable gets another seed, because the same one would give the same verdict; causes from earlier calls, by number,
+    are in `failed`. The last attempt is returned, with `failure` set if it failed too.
     """
 
-    async def one(index: int) -> Dialogue:
+    async def play_one(index: int) -> Dialogue:
         if (number := first + index) in kept:
             return kept[number]
         causes: tuple[str, ...] = ()
         while True:
             malformed = sum(cause in UNUSABLE for cause in (*failed.get(number, ()), *causes))
-            dialogue = await play(
+            dialogue = await play_dialogue(
                 agent,
                 episodes,
                 tasks[index // repeats],
@@ -85,24 +85,24 @@ async def play_all(
         done(number, dialogue)
         return dialogue
 
-    dialogues = [asyncio.create_task(one(index)) for index in range(len(tasks) * repeats)]
+    dialogues = [asyncio.create_task(play_one(index)) for index in range(len(tasks) * repeats)]
     try:
         return await asyncio.gather(*dialogues)
     finally:
-        for dialogue in dialogues:  # all done, unless the run cannot go on
+        for dialogue in dialogues:  # all are done, unless the run cannot go on
             dialogue.cancel()
         await asyncio.gather(*dialogues, return_exceptions=True)
 
 
-async def play(
+async def play_dialogue(
     agent: Agent, episodes: Episodes, task: Task, *, index: int, seed: int, judge_seed: int | None = None
 ) -> Dialogue:
-    """Plays one dialogue. All randomness follows from `seed`, the judge's from `judge_seed` where there is one."""
+    """Plays one dialogue. All randomness follows from `seed`, the judge's from `judge_seed` if it is given."""
     turns: list[Turn] = []
     episode = episodes.begin(task, seed=seed, judge_seed=seed if judge_seed is None else judge_seed)
     session = await agent.open(task, fold(seed, "agent"))
 
-    def dialogue(outcome: float, **fields) -> Dialogue:
+    def build_dialogue(outcome: float, **fields) -> Dialogue:
         total = total_cost(episodes.costs, turns)
         return Dialogue(task, index, tuple(turns), outcome, episode.end, total, last_words=episode.last_words, **fields)
 
@@ -117,7 +117,9 @@ async def play(
                 effect = episode.act(sample)
                 if np.shape(effect.cost) != (len(episodes.costs),):
                     names = [cost.name for cost in episodes.costs]
-                    raise ValueError(f"{_name(episode)}.act: expected a cost for each of {names}, got {effect.cost}")
+                    raise ValueError(
+                        f"{_class_name(episode)}.act: expected a cost for each of {names}, got {effect.cost}"
+                    )
                 written = sample._asdict()
                 del written["stop"]
                 turns.append(Turn(tuple(messages), **written, cost=effect.cost, notes=effect.notes))
@@ -126,18 +128,18 @@ async def play(
             session.close()  # makes room while the judge is still at work
         closing = await episode.close()
     except DialogueError as error:
-        return dialogue(0.0, failure=error.cause, failure_message=str(error))
+        return build_dialogue(0.0, failure=error.cause, failure_message=str(error))
     finally:
         await episode.cancel()
     if not len(turns) == len(closing.rewards) == len(closing.notes):
         found = f"{len(closing.rewards)} and {len(closing.notes)}"
-        raise ValueError(f"{_name(episode)}.close: expected rewards and notes of {len(turns)} turns, got {found}")
+        raise ValueError(f"{_class_name(episode)}.close: expected rewards and notes of {len(turns)} turns, got {found}")
     worth = zip(turns, closing.rewards, closing.notes, strict=True)
     turns = [
         dataclasses.replace(turn, process_reward=reward, notes={**turn.notes, **notes}) for turn, reward, notes in worth
     ]
-    return dialogue(closing.outcome, success=closing.success)
+    return build_dialogue(closing.outcome, success=closing.success)
 
 
-def _name(episode: Episode) -> str:
+def _class_name(episode: Episode) -> str:
     return type(episode).__name__

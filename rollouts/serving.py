@@ -1,4 +1,4 @@
-"""What every server of ours keeps to: loopback unless there is a key, and limits on body, concurrency and time."""
+"""The rules of all our servers: loopback unless there is a key, and limits on body, concurrency and time."""
 
 import asyncio
 import hmac
@@ -16,9 +16,9 @@ OPEN = ("/health",)
 
 
 class Guard:
-    """ASGI middleware: refuses what lacks the key (401), is too large (413), too slow (408, 504) or too much (503).
+    """ASGI middleware: refuses requests without the key (401), too large (413), too slow (408, 504) or too many (503).
 
-    The body is read before the application is asked, so that a slow sender holds nothing but a slot here.
+    It reads the body before it calls the application, so that a slow sender occupies nothing but a place here.
     """
 
     def __init__(
@@ -36,21 +36,23 @@ class Guard:
         self._under_way = 0
 
     async def __call__(self, scope, receive, send) -> None:
-        """Serves one request, or passes on the server's start and end."""
+        """Serves one request; passes the server's start and end on."""
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
         elif scope["type"] != "http":
             await send({"type": "websocket.close", "code": 1008})
         elif not self._may_enter(scope):
-            refusal = _refusal(401, "expected the API key as 'Authorization: Bearer …'", {"WWW-Authenticate": "Bearer"})
+            refusal = _refuse_request(
+                401, "expected the API key as 'Authorization: Bearer …'", {"WWW-Authenticate": "Bearer"}
+            )
             await refusal(scope, receive, send)
         elif self._under_way >= self._max_concurrent:
             message = f"{self._max_concurrent} requests are under way; try again"
-            await _refusal(503, message, {"Retry-After": "1"})(scope, receive, send)
+            await _refuse_request(503, message, {"Retry-After": "1"})(scope, receive, send)
         else:
             self._under_way += 1
             try:
-                await self._serve(scope, receive, send)
+                await self._serve_request(scope, receive, send)
             finally:
                 self._under_way -= 1
 
@@ -60,15 +62,15 @@ class Guard:
         given = Headers(scope=scope).get("authorization", "")
         return hmac.compare_digest(given.encode("latin-1"), b"Bearer " + self._key)
 
-    async def _serve(self, scope, receive, send) -> None:
+    async def _serve_request(self, scope, receive, send) -> None:
         try:
             async with asyncio.timeout(self._read_timeout):
-                body = await self._body(scope, receive)
+                body = await self._read_body(scope, receive)
         except TimeoutError:
-            await _refusal(408, f"the request took longer than {self._read_timeout:g} s")(scope, receive, send)
+            await _refuse_request(408, f"the request took longer than {self._read_timeout:g} s")(scope, receive, send)
             return
         if body is None:
-            await _refusal(413, f"expected at most {self._max_body:,} bytes")(scope, receive, send)
+            await _refuse_request(413, f"expected at most {self._max_body:,} bytes")(scope, receive, send)
             return
         began, read = False, False
 
@@ -90,10 +92,10 @@ class Guard:
         except TimeoutError:
             if began:  # too late for another status; the server ends the connection
                 raise
-            await _refusal(504, f"no answer within {self._answer_timeout:g} s")(scope, receive, send)
+            await _refuse_request(504, f"no answer within {self._answer_timeout:g} s")(scope, receive, send)
 
-    async def _body(self, scope, receive) -> bytes | None:
-        """The request's body; None if it is too large, of which no more is read than that takes to see."""
+    async def _read_body(self, scope, receive) -> bytes | None:
+        """Reads the request's body; returns None, without reading on, as soon as it is too large."""
         length = Headers(scope=scope).get("content-length", "0")
         if not (length.isdecimal() and len(length) < 19 and int(length) <= self._max_body):
             return None
@@ -107,10 +109,10 @@ class Guard:
                 return bytes(body)
 
 
-def api_key(host: str, variable: str) -> str:
-    """The key in the environment variable `variable`, "" without one.
+def read_api_key(host: str, variable: str) -> str:
+    """Reads the key from the environment variable `variable`; "" if no variable is named.
 
-    Raises ValueError if the variable is not set, or if `host` is not of the loopback interface and there is no key.
+    Raises ValueError if the variable is not set, or if `host` is not loopback and there is no key.
     """
     key = os.environ.get(variable, "") if variable else ""
     if variable and not key:
@@ -122,16 +124,16 @@ def api_key(host: str, variable: str) -> str:
     return key
 
 
-def serve(app: Any, *, host: str = "127.0.0.1", port: int, api_key_env: str = "", **limits) -> None:
+def serve_app(app: Any, *, host: str = "127.0.0.1", port: int, api_key_env: str = "", **limits) -> None:
     """Serves an ASGI application behind a `Guard` with these `limits` until it is interrupted.
 
-    Raises ValueError, see `api_key`.
+    Raises ValueError, see `read_api_key`.
     """
-    guarded = Guard(app, api_key=api_key(host, api_key_env), **limits)
+    guarded = Guard(app, api_key=read_api_key(host, api_key_env), **limits)
     uvicorn.run(guarded, host=host, port=port, log_level="warning", access_log=False)
 
 
-def _refusal(status: int, message: str, headers: dict[str, str] | None = None) -> JSONResponse:
+def _refuse_request(status: int, message: str, headers: dict[str, str] | None = None) -> JSONResponse:
     kind = "invalid_request_error" if status < 500 else "server_error"
     # The rest of the request is not read, so the connection cannot be used again.
     headers = {"Connection": "close", **(headers or {})}

@@ -17,7 +17,7 @@ _NO_LOGPROBS = np.zeros(0, np.float32)
 
 
 class DialogueError(Exception):
-    """A dialogue could not be played to its end through no fault of the agent; `cause` is what it is counted by."""
+    """A dialogue could not be played to its end, through no fault of the agent; failures are counted by `cause`."""
 
     def __init__(self, cause: str, message: str):
         super().__init__(message)
@@ -51,11 +51,11 @@ class Task(abc.ABC):
     @property
     @abc.abstractmethod
     def description(self) -> Mapping[str, Any]:
-        """What transcripts say of it, ready for JSON once tuples are lists."""
+        """What transcripts say of it; ready for JSON, which writes tuples as lists."""
 
     @property
     def digest(self) -> str:
-        """A hash of all of it: what tells tasks apart whose sources gave them the same id."""
+        """A hash of the whole task: it tells tasks apart that have the same id in different sources."""
         return hashlib.sha256(repr(self).encode()).hexdigest()[:16]
 
 
@@ -91,16 +91,16 @@ class Dialogue:
     """A played task."""
 
     task: Task
-    index: int  # which of the task's dialogues this is
+    index: int  # number of this dialogue among the task's
     turns: tuple[Turn, ...]  # N
     outcome: float  # R_O
     end: str  # how it ended, by the domain's names, or "context": it did not fit in the agent's
     cost: np.ndarray  # [C] float32: what the turns cost together, see `rollouts.domain.Cost`
     success: bool = False  # did it come to a proper end?
-    last_words: str = ""  # what came in at the very end, and nobody answered
+    last_words: str = ""  # the last message, which nobody answered
     failure: str = ""  # the cause, if an endpoint failed: then nothing here is data
     failure_message: str = ""
-    replaced: tuple[str, ...] = ()  # causes of the attempts that failed before this one, which took their place
+    replaced: tuple[str, ...] = ()  # causes of the attempts that failed before this one
 
     @property
     def ok(self) -> bool:

@@ -110,11 +110,11 @@ class Page:
 
     def kept(self, request: Mapping[str, Any]) -> Mapping[str, str]:
         """See `recording.Memory`."""
-        return self._answers.get(recording.digest(request), {})
+        return self._answers.get(recording.hash_request(request), {})
 
     def record(self, request: Mapping[str, Any], answer: str, **beside: str) -> str:
         """See `recording.Memory`. Raises OSError, naming the file."""
-        digest = recording.digest(request)
+        digest = recording.hash_request(request)
         self._answers[digest] = {"answer": answer, **beside}
         self._write({"request": digest, **self._answers[digest]})
         return answer

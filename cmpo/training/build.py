@@ -54,7 +54,7 @@ def check_settings(config: ConfigDict, weights: pathlib.Path | None) -> None:
     ranges.check(config)
     model = model_source.architecture(config, weights)
     if weights:
-        hf.verify(weights)
+        hf.verify_checkpoint(weights)
         tokenizer = tokenizers.load(weights)
         _check_vocabulary(weights, tokenizer, model)
         hf.token_ids(weights, tokenizer)
@@ -154,12 +154,12 @@ def _settle(
             tokenizers.load(weights).save(directory)
         else:
             texts = (message.content for conversation in conversations for message in conversation)
-            tokenizers.train(texts, config.model.vocab_size).save(directory)
+            tokenizers.train_tokenizer(texts, config.model.vocab_size).save(directory)
     tokenizer = tokenizers.load(directory)
     model = model_source.architecture(config, weights, tokenizer.vocab_size)
     _check_vocabulary(weights or directory, tokenizer, model)
     if not (workdir / "model" / "config.json").exists():
-        hf.write_config(workdir / "model", model, **hf.origin(weights), **hf.token_ids(weights, tokenizer))
+        hf.write_config(workdir / "model", model, **hf.describe_origin(weights), **hf.token_ids(weights, tokenizer))
 
 
 def _check_vocabulary(directory: pathlib.Path, tokenizer: Tokenizer, model: qwen2.Qwen2Config) -> None:

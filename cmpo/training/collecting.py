@@ -235,11 +235,11 @@ def spent(clients: Clients) -> dict[str, float]:
     """What the run has spent so far, by endpoint and measure, for the metrics."""
     found = {}
     for name, client in clients.items():
-        total = client.meter.total()
+        total = client.meter.read_total()
         found |= {
             f"{name}_calls": total.calls,
             f"{name}_tokens": total.tokens,
-            f"{name}_cost": client.meter.cost(total),
+            f"{name}_cost": client.meter.price_of(total),
         }
     return found
 
@@ -254,7 +254,7 @@ async def _remembering(clients: Iterable[ChatClient], page: Page | None) -> Asyn
     """Has all `clients` keep their answers in `page`, where there is one."""
     with contextlib.ExitStack() as stack:
         for client in clients if page else ():
-            stack.enter_context(client.remembering(page))
+            stack.enter_context(client.remember_in(page))
         yield
 
 

@@ -27,8 +27,8 @@ def source(config: ConfigDict, workdir: pathlib.Path | None, *, download: bool =
         return workdir / "model"
     if not config.model.path:
         return None
-    commit = hf.recorded(workdir / "model") if workdir else None
-    return hf.find(config.model.path, download=download, commit=commit)
+    commit = hf.read_commit(workdir / "model") if workdir else None
+    return hf.find_model(config.model.path, download=download, commit=commit)
 
 
 def architecture(config: ConfigDict, source: pathlib.Path | None, vocab_size: int = 0) -> qwen2.Qwen2Config:

@@ -1,22 +1,22 @@
-"""Qwen2.5 and kin in Hugging Face's format: safetensors and config.json, strictly read and written."""
+"""Qwen2.5 and its relatives in Hugging Face's format: safetensors and config.json, strictly read and written."""
 
 from models.hf.files import INDEX, SINGLE, holds_weights
 from models.hf.generation import token_ids
-from models.hf.hub import find, origin, recorded
-from models.hf.weights import load, read_config, save, table, verify, write_config
+from models.hf.hub import describe_origin, find_model, read_commit
+from models.hf.weights import list_places, load, read_config, save, verify_checkpoint, write_config
 
 __all__ = [
     "INDEX",
     "SINGLE",
-    "find",
+    "describe_origin",
+    "find_model",
     "holds_weights",
+    "list_places",
     "load",
-    "origin",
+    "read_commit",
     "read_config",
-    "recorded",
     "save",
-    "table",
     "token_ids",
-    "verify",
+    "verify_checkpoint",
     "write_config",
 ]

@@ -7,21 +7,21 @@ import sys
 from models.hf import transfer
 
 
-def _path(text: str) -> pathlib.Path:
+def _expand_path(text: str) -> pathlib.Path:
     return pathlib.Path(text).expanduser()
 
 
 def main() -> None:
-    """Does what the arguments say; a foreseeable error is one line and exit status 1."""
-    parser = argparse.ArgumentParser(prog="python -m models.hf", description="Models in and out of a run.")
+    """Runs the command that the arguments name; an expected error is one line and exit status 1."""
+    parser = argparse.ArgumentParser(prog="python -m models.hf", description="Imports and exports models of a run.")
     commands = parser.add_subparsers(dest="command", required=True)
-    importing = commands.add_parser("import", help="take a checkpoint into a run, to start from")
-    importing.add_argument("directory", type=_path, metavar="DIR", help="in Hugging Face's format")
+    importing = commands.add_parser("import", help="import a checkpoint, which a run then starts from")
+    importing.add_argument("directory", type=_expand_path, metavar="DIR", help="in Hugging Face's format")
     exporting = commands.add_parser("export", help="write a run's policy for transformers and vLLM")
-    exporting.add_argument("directory", type=_path, metavar="OUT", help="new or empty")
+    exporting.add_argument("directory", type=_expand_path, metavar="OUT", help="new or empty")
     exporting.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="default: as it was trained")
     for command in (importing, exporting):
-        command.add_argument("--workdir", type=_path, required=True, help="directory of the run")
+        command.add_argument("--workdir", type=_expand_path, required=True, help="directory of the run")
     arguments = parser.parse_args()
     try:
         if arguments.command == "import":

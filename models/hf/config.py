@@ -1,4 +1,4 @@
-"""Hugging Face's `config.json` to and from `Qwen2Config`, strictly: what cannot be honoured is refused by name.
+"""Hugging Face's `config.json` to and from `Qwen2Config`, strictly: options without support are refused by name.
 
 Reads both spellings of the rotary embedding's options, `rope_theta` + `rope_scaling` (transformers 4) and
 `rope_parameters` (transformers 5), and writes both. Architectures: `qwen2`, and `llama` without biases.
@@ -29,7 +29,7 @@ _TYPES = {
     **dict.fromkeys(("rope_scaling", "rope_parameters"), "an object"),
     **dict.fromkeys(("layer_types", "architectures"), "a list of text"),
 }
-# Options of which only one value means what this model computes.
+# Options of which this model supports only one value.
 _FIXED = {
     "hidden_act": "silu",
     "attention_dropout": 0.0,
@@ -41,7 +41,7 @@ _FIXED = {
     "quantization_config": None,
     "auto_map": None,  # code of the checkpoint's own
 }
-# Metadata, and what concerns another framework only; so is what begins with _.
+# Metadata, and options of other frameworks; names that begin with _ are ignored too.
 _IGNORED = {
     *("torch_dtype", "dtype", "transformers_version", "use_cache", "pretraining_tp", "is_llama_config"),
     *("transformers.js_config", "unsloth_version", "unsloth_fixed"),
@@ -71,8 +71,8 @@ _DEFAULTS = {
 }
 
 
-def read(raw: Mapping[str, Any], *, dtype: str = "float32", remat: bool | str = False) -> Qwen2Config:
-    """The model that a `config.json` describes; `dtype` and `remat` are ours to choose.
+def parse_config(raw: Mapping[str, Any], *, dtype: str = "float32", remat: bool | str = False) -> Qwen2Config:
+    """Parses a `config.json`. `dtype` and `remat` do not come from it.
 
     Raises:
       ValueError: an unknown architecture, a missing size, a value of another type, or an option that cannot be
@@ -86,7 +86,7 @@ def read(raw: Mapping[str, Any], *, dtype: str = "float32", remat: bool | str = 
         raise ValueError(f"config.json: {', '.join(missing)}: missing")
     for name, value in raw.items():
         if name in _TYPES or name.endswith("_token_id"):
-            _check(name, value, _TYPES.get(name, "a whole number, or a list of them"))
+            _check_type(name, value, _TYPES.get(name, "a whole number, or a list of them"))
         elif name in _FIXED:
             fixed = _FIXED[name]
             if value != fixed or isinstance(value, bool) != isinstance(fixed, bool):
@@ -98,9 +98,9 @@ def read(raw: Mapping[str, Any], *, dtype: str = "float32", remat: bool | str = 
             f"config.json: architectures: expected {_ARCHITECTURES[kind]} alone, as model_type is {kind}, "
             f"got {raw['architectures']!r:.60}"
         )
-    heads, kv_heads, head_dim = _heads(raw)
-    theta, yarn = _rope(raw)
-    window, window_from = _window(raw, kind)
+    heads, kv_heads, head_dim = _read_heads(raw)
+    theta, yarn = _read_rope(raw)
+    window, window_from = _read_window(raw, kind)
     return Qwen2Config(
         **{ours: raw[theirs] for theirs, ours in _SIZES.items()},
         num_kv_heads=kv_heads,
@@ -118,8 +118,8 @@ def read(raw: Mapping[str, Any], *, dtype: str = "float32", remat: bool | str = 
     )
 
 
-def write(config: Qwen2Config, **extra: Any) -> dict[str, Any]:
-    """The `config.json` of `config` for transformers 4 and 5 and vLLM, with `extra` (token ids, dtype) added."""
+def render_config(config: Qwen2Config, **extra: Any) -> dict[str, Any]:
+    """Returns the `config.json` of `config` for transformers 4 and 5 and vLLM, with `extra` (token ids, dtype)."""
     kind = "qwen2" if config.attention_bias else "llama"
     raw: dict[str, Any] = {
         "architectures": [_ARCHITECTURES[kind]],
@@ -150,7 +150,7 @@ def write(config: Qwen2Config, **extra: Any) -> dict[str, Any]:
     return raw | extra
 
 
-def _check(name: str, value: Any, expected: str) -> None:
+def _check_type(name: str, value: Any, expected: str) -> None:
     """Raises ValueError unless `value`, of the option `name`, is what `expected` says."""
     whole = isinstance(value, int) and not isinstance(value, bool)
     number = whole or (isinstance(value, float) and math.isfinite(value))
@@ -173,8 +173,8 @@ def _check(name: str, value: Any, expected: str) -> None:
         raise ValueError(f"config.json: {name}: expected {expected}, got {value!r:.60}")
 
 
-def _heads(raw: Mapping[str, Any]) -> tuple[int, int, int]:
-    """Heads, heads of keys and values, and the size of one."""
+def _read_heads(raw: Mapping[str, Any]) -> tuple[int, int, int]:
+    """Reads the numbers of heads and of heads of keys and values, and the size of a head."""
     heads = raw["num_attention_heads"]
     kv_heads = raw.get("num_key_value_heads", heads)
     if heads % kv_heads:
@@ -191,18 +191,20 @@ def _heads(raw: Mapping[str, Any]) -> tuple[int, int, int]:
     return heads, kv_heads, head_dim
 
 
-def _rope(raw: Mapping[str, Any]) -> tuple[float, Yarn | None]:
-    """The base of the wavelengths, and YaRN's settings where they are turned on."""
+def _read_rope(raw: Mapping[str, Any]) -> tuple[float, Yarn | None]:
+    """Reads the base of the wavelengths, and YaRN's settings if they are turned on."""
     found = {name: _rope_options(name, raw[name]) for name in ("rope_scaling", "rope_parameters") if raw.get(name)}
     bases = {name: options.pop("rope_theta") for name, options in found.items() if "rope_theta" in options}
     if "rope_theta" in raw:
         bases["the file itself"] = raw["rope_theta"]
     if len(set(bases.values())) > 1:
-        raise ValueError(f"config.json: rope_theta: two sources of the same, {_shown(bases)}")
+        raise ValueError(f"config.json: rope_theta: two sources of the same, {_list_sources(bases)}")
     theta = next(iter(bases.values()), _THETA)
     first, *others = [*found.values()] or [{}]
     if any(other != first for other in others):
-        raise ValueError(f"config.json: rope_scaling and rope_parameters: two sources of the same, {_shown(found)}")
+        raise ValueError(
+            f"config.json: rope_scaling and rope_parameters: two sources of the same, {_list_sources(found)}"
+        )
     options, kind = dict(first), first.get("rope_type", "default")
     options.pop("rope_type", None)
     where = next(iter(found), "rope_parameters")
@@ -221,7 +223,7 @@ def _rope(raw: Mapping[str, Any]) -> tuple[float, Yarn | None]:
 
 
 def _rope_options(where: str, raw: Mapping[str, Any]) -> dict[str, Any]:
-    """The options in one of the two spellings: `type` is `rope_type`, and what means nothing is left out."""
+    """Returns the options in one spelling: `type` becomes `rope_type`, and options that mean nothing are left out."""
     options = {name: value for name, value in raw.items() if value is not None}
     kind = options.pop("type", None)
     if kind is not None and options.setdefault("rope_type", kind) != kind:
@@ -231,12 +233,12 @@ def _rope_options(where: str, raw: Mapping[str, Any]) -> dict[str, Any]:
         del options["partial_rotary_factor"]
     for name, value in options.items():
         if name in _ROPE_TYPES:
-            _check(f"{where}.{name}", value, _ROPE_TYPES[name])
+            _check_type(f"{where}.{name}", value, _ROPE_TYPES[name])
     return options
 
 
-def _window(raw: Mapping[str, Any], kind: str) -> tuple[int, int]:
-    """The sliding window in tokens (0: none) and the first layer that has it."""
+def _read_window(raw: Mapping[str, Any], kind: str) -> tuple[int, int]:
+    """Reads the sliding window in tokens (0: none) and the first layer that has it."""
     layers, window, start = raw["num_hidden_layers"], 0, raw["num_hidden_layers"]
     if kind == "llama" and (given := [name for name in ("use_sliding_window", "sliding_window") if raw.get(name)]):
         raise ValueError(f"config.json: {given[0]}: the architecture llama has no sliding window")
@@ -256,5 +258,5 @@ def _window(raw: Mapping[str, Any], kind: str) -> tuple[int, int]:
     return (window, start) if start < layers else (0, 0)
 
 
-def _shown(values: Mapping[str, Any]) -> str:
+def _list_sources(values: Mapping[str, Any]) -> str:
     return " and ".join(f"{value!r:.60} in {name}" for name, value in values.items())

@@ -1,4 +1,4 @@
-"""Which files of a directory in Hugging Face's format hold its weights: one source, or it is refused by name."""
+"""Which files of a directory in Hugging Face's format hold its weights; two sources of them are refused by name."""
 
 import contextlib
 import pathlib
@@ -22,7 +22,7 @@ def holds_weights(path: str | pathlib.Path) -> bool:
 
 def refuse_adapters(directory: pathlib.Path) -> None:
     """Raises ValueError if `directory` holds adapters, which would change what the model beside them computes."""
-    if found := _matching(directory, _ADAPTERS):
+    if found := _match_files(directory, _ADAPTERS):
         raise ValueError(
             f"{directory / found[0]}: adapters are not read; merge them into their model first (peft: merge_and_unload)"
         )
@@ -30,18 +30,18 @@ def refuse_adapters(directory: pathlib.Path) -> None:
 
 @contextlib.contextmanager
 def open_tensors(directory: pathlib.Path) -> Iterator[dict[str, Any]]:
-    """The tensors of all files in `directory` by name, unread.
+    """Opens the tensors of all files in `directory`, by name, without reading them.
 
     Raises:
       FileNotFoundError: no weights, or a file that the index names is not there.
       ValueError: two sources of weights, adapters, or a file that is damaged or is not as the index says.
     """
     refuse_adapters(directory)
-    listed = _listed(directory)
+    listed = _read_index(directory)
     files = sorted(set(listed.values())) if listed is not None else [SINGLE]
     if not (directory / INDEX).exists() and not (directory / SINGLE).exists():
         raise FileNotFoundError(f"{directory}: found neither {SINGLE} nor {INDEX}; other formats are not read")
-    if others := [name for name in _matching(directory, _OTHERS) if name not in (*files, INDEX)]:
+    if others := [name for name in _match_files(directory, _OTHERS) if name not in (*files, INDEX)]:
         source = INDEX if listed is not None else SINGLE
         raise ValueError(
             f"{directory}: {source} and {others[0]} are two sources of the weights; keep the one that is meant"
@@ -62,18 +62,18 @@ def open_tensors(directory: pathlib.Path) -> Iterator[dict[str, Any]]:
                     raise ValueError(f"{directory}: tensor {name} is in {file}, the index says {listed.get(name)}")
                 found[name] = file, opened.get_slice(name)
         if listed is not None and (absent := listed.keys() - found):
-            raise ValueError(f"{directory}: the index lists tensors that no file holds: {some(absent)}")
+            raise ValueError(f"{directory}: the index lists tensors that no file holds: {name_some(absent)}")
         yield {name: tensor for name, (_, tensor) in found.items()}
 
 
-def some(names: Any) -> str:
-    """The first of `names`, and how many more there are."""
+def name_some(names: Any) -> str:
+    """Names the first three of `names`, and says how many more there are."""
     shown = sorted(names)
     return ", ".join(shown[:3]) + (f" and {len(shown) - 3} more" if len(shown) > 3 else "")
 
 
-def _listed(directory: pathlib.Path) -> dict[str, str] | None:
-    """Which tensor is in which file, by the index; None: there is none."""
+def _read_index(directory: pathlib.Path) -> dict[str, str] | None:
+    """Reads from the index which tensor is in which file; None if there is no index."""
     index = directory / INDEX
     if not index.exists():
         return None
@@ -88,5 +88,5 @@ def _listed(directory: pathlib.Path) -> dict[str, str] | None:
     return listed
 
 
-def _matching(directory: pathlib.Path, patterns: tuple[str, ...]) -> list[str]:
+def _match_files(directory: pathlib.Path, patterns: tuple[str, ...]) -> list[str]:
     return sorted(path.name for pattern in patterns for path in directory.glob(pattern))

@@ -10,12 +10,11 @@ GENERATION = "generation_config.json"
 
 
 def token_ids(source: pathlib.Path | None, tokenizer: Tokenizer) -> dict[str, Any]:
-    """`eos_token_id` and `pad_token_id` of a policy that begins as the model in `source`; None: as a new one.
+    """Returns `eos_token_id` and `pad_token_id` of a policy that begins as the model in `source`; None: as a new one.
 
-    A turn ends with `<|im_end|>`, which is what training knows, and with whatever else generation_config.json or
-    config.json names.
+    A turn ends with `<|im_end|>`, as in training, and with whatever else generation_config.json or config.json names.
 
-    Raises ValueError, naming the file, if that is neither an id nor a list of ids.
+    Raises ValueError, naming the file, if they name neither an id nor a list of ids.
     """
     ends = [tokenizer.im_end]
     for name in (GENERATION, "config.json") if source else ():
@@ -28,5 +27,5 @@ def token_ids(source: pathlib.Path | None, tokenizer: Tokenizer) -> dict[str, An
 
 
 def read_optional(file: pathlib.Path) -> dict[str, Any]:
-    """The object in `file`; an empty one where there is no such file."""
+    """Reads the object in `file`; an empty one if there is no such file."""
     return read_object(file) if file.exists() else {}

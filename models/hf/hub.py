@@ -1,4 +1,4 @@
-"""Models by name: a directory, or a model on the hub, which is kept in Hugging Face's cache."""
+"""Models by name: a directory, or a model on the hub, which Hugging Face's cache keeps."""
 
 import contextlib
 import pathlib
@@ -14,15 +14,14 @@ _WANTED = ("*.json", "*.safetensors", "*.jinja", "merges.txt")
 _COMMIT = "_commit_hash"  # in config.json; transformers' own name for it
 
 
-def find(path: str, *, download: bool, commit: str | None = None) -> pathlib.Path | None:
-    """The directory of the model that `path` names.
+def find_model(path: str, *, download: bool, commit: str | None = None) -> pathlib.Path | None:
+    """Finds the directory of the model that `path` names.
 
     Args:
       path: a directory, or the name of a model on the hub.
-      download: whether the hub is asked for it, and what is not in the cache yet is fetched. Otherwise the cache is all
-        there is, and None is returned where it does not hold the model.
-      commit: of the model on the hub that is meant; None: the newest, or, without `download`, the newest that was
-        fetched.
+      download: whether to ask the hub and to fetch what is not in the cache yet. If not, only the cache is searched,
+        and the result is None if it does not hold the model.
+      commit: of the model on the hub; None: the newest, or, without `download`, the newest that was fetched.
 
     Raises FileNotFoundError if there is neither such a directory nor such a model.
     """
@@ -34,28 +33,30 @@ def find(path: str, *, download: bool, commit: str | None = None) -> pathlib.Pat
     try:
         if commit or not download:
             with contextlib.suppress(LocalEntryNotFoundError):
-                cached = _snapshot(path, commit, local_files_only=True)
+                cached = _fetch_snapshot(path, commit, local_files_only=True)
                 if holds_weights(cached) and (cached / "config.json").exists():
                     return cached
             if not download:
                 return None
-        return _snapshot(path, commit)
-    except Exception as error:  # the hub's client has many kinds of its own
+        return _fetch_snapshot(path, commit)
+    except Exception as error:  # the hub's client raises many kinds
         reason = " ".join(str(error).split())
-        raise FileNotFoundError(f"config.model.path: {path!r} is no directory, nor to be had: {reason}") from None
+        raise FileNotFoundError(
+            f"config.model.path: {path!r} is neither a directory nor a model that can be fetched: {reason}"
+        ) from None
 
 
-def origin(directory: pathlib.Path | None) -> dict[str, str]:
-    """What config.json keeps of where `directory` came from: the commit, if it is in Hugging Face's cache."""
+def describe_origin(directory: pathlib.Path | None) -> dict[str, str]:
+    """Returns what config.json says about the origin of `directory`: the commit, if it is in Hugging Face's cache."""
     return {_COMMIT: directory.name} if directory and directory.parent.name == "snapshots" else {}
 
 
-def recorded(directory: pathlib.Path) -> str | None:
-    """The commit in `directory`/config.json; None: there is none."""
+def read_commit(directory: pathlib.Path) -> str | None:
+    """Reads the commit from `directory`/config.json; None if there is none."""
     file = directory / "config.json"
     return read_object(file).get(_COMMIT) if file.exists() else None
 
 
-def _snapshot(path: str, commit: str | None, **options: Any) -> pathlib.Path:
+def _fetch_snapshot(path: str, commit: str | None, **options: Any) -> pathlib.Path:
     wanted = list(_WANTED)
     return pathlib.Path(huggingface_hub.snapshot_download(path, revision=commit, allow_patterns=wanted, **options))

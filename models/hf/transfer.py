@@ -1,4 +1,4 @@
-"""A model in Hugging Face's format into a run, and out of it again."""
+"""Brings a model in Hugging Face's format into a run, and out of it again."""
 
 import dataclasses
 import json
@@ -16,7 +16,7 @@ from models.config import Qwen2Config
 from models.hf import hub
 from models.hf.files import holds_weights
 from models.hf.generation import GENERATION, read_optional, token_ids
-from models.hf.weights import load, read_config, save, verify
+from models.hf.weights import load, read_config, save, verify_checkpoint
 from models.objects import read_object
 from models.qwen2 import Params
 
@@ -34,15 +34,15 @@ class _Settings(NamedTuple):
 
 
 def import_model(source: str | pathlib.Path, workdir: str | pathlib.Path) -> pathlib.Path:
-    """Copies a checkpoint and its tokenizer into `workdir`/model, where a run takes it from; complete, or not at all.
+    """Copies a checkpoint and its tokenizer to `workdir`/model, where a run looks for them; complete, or not at all.
 
-    Raises FileExistsError if there is a model already, and what `load`, `tokenizer.load` and `token_ids` raise for
+    Raises FileExistsError if there is a model already, and the errors of `load`, `tokenizer.load` and `token_ids` for
     `source`.
     """
     source, target = pathlib.Path(source), pathlib.Path(workdir) / "model"
     if target.exists():
         raise FileExistsError(f"{target}: there is a model already; choose another --workdir")
-    verify(source)
+    verify_checkpoint(source)
     tokenizer = tokenizers.load(source)
     _check_vocabulary(source, read_config(source), tokenizer)
     token_ids(source, tokenizer)
@@ -56,10 +56,10 @@ def import_model(source: str | pathlib.Path, workdir: str | pathlib.Path) -> pat
 
 
 def export_model(workdir: str | pathlib.Path, out: str | pathlib.Path, *, dtype: str | None = None) -> pathlib.Path:
-    """Writes the policy of the run in `workdir`, adapters merged, as `transformers` and vLLM read it; all, or nothing.
+    """Writes the policy of the run in `workdir`, adapters merged, for `transformers` and vLLM; complete, or not at all.
 
-    That is the newest checkpoint's, or, where no step has been saved yet, the model that was imported. Its
-    generation_config.json samples as `cmpo.evaluate` does, or, where nothing was trained, as that of the import.
+    The policy is the newest checkpoint's, or, if no step was saved yet, the model that was imported. The
+    generation_config.json samples as `cmpo.evaluate` does, or, if nothing was trained, as the import's.
 
     Args:
       workdir: the run's directory.
@@ -75,7 +75,7 @@ def export_model(workdir: str | pathlib.Path, out: str | pathlib.Path, *, dtype:
     if out.exists() and any(out.iterdir()):
         raise FileExistsError(f"{out}: expected a new or empty directory")
     home = workdir / "model"
-    config, trained = read_config(home), _newest(workdir / "checkpoints")
+    config, trained = read_config(home), _restore_newest(workdir / "checkpoints")
     if trained is None and not holds_weights(home):
         raise FileNotFoundError(f"{workdir}: expected a checkpoint or an imported model, found neither")
     tokenizer = tokenizers.load(home if (home / "tokenizer.json").exists() else workdir / "tokenizer")
@@ -85,7 +85,7 @@ def export_model(workdir: str | pathlib.Path, out: str | pathlib.Path, *, dtype:
         params, sampling = load(home, config=config)[1], read_optional(home / GENERATION)
     else:
         settings = _read_settings(workdir / "config.json")
-        params, sampling = _merge(workdir, config, trained, settings), settings.sampling
+        params, sampling = _merge_adapters(workdir, config, trained, settings), settings.sampling
     partial = out.with_name(out.name + ".exporting")
     shutil.rmtree(partial, ignore_errors=True)
     save(partial, config, params, dtype=dtype, tokens=tokens)
@@ -103,26 +103,26 @@ def _check_vocabulary(source: pathlib.Path, config: Qwen2Config, tokenizer: toke
         raise ValueError(f"{source}: the tokenizer has {tokenizer.vocab_size} ids, the model {config.vocab_size}")
 
 
-def _merge(workdir: pathlib.Path, config: Qwen2Config, trained: Params, settings: _Settings) -> Params:
-    """The parameters that were trained, or, if those are adapters, the model beneath with them merged into it."""
+def _merge_adapters(workdir: pathlib.Path, config: Qwen2Config, trained: Params, settings: _Settings) -> Params:
+    """Returns the parameters that were trained, or, if those are adapters, their base model with them merged in."""
     if not settings.lora_rank:
         return trained
     adapted = dataclasses.replace(config, lora_rank=settings.lora_rank, lora_alpha=settings.lora_alpha)
-    return lora.merge(adapted, lora.combine(_beneath(workdir, config, settings), trained))
+    return lora.merge(adapted, lora.combine(_load_base(workdir, config, settings), trained))
 
 
-def _beneath(workdir: pathlib.Path, config: Qwen2Config, settings: _Settings) -> Params:
-    """The model that adapters were trained on: as imported, as config.model.path names it, or a new one."""
+def _load_base(workdir: pathlib.Path, config: Qwen2Config, settings: _Settings) -> Params:
+    """Loads the model that adapters were trained on: the imported one, the one in config.model.path, or a new one."""
     home = workdir / "model"
     if holds_weights(home):
         return load(home, config=config)[1]
     if not settings.path:
         return jax.jit(lambda: qwen2.init(config, jax.random.key(settings.seed)))()
-    commit = hub.recorded(home)
-    if (source := hub.find(settings.path, download=False, commit=commit)) is None:
+    commit = hub.read_commit(home)
+    if (source := hub.find_model(settings.path, download=False, commit=commit)) is None:
         fetch = f"hf download {settings.path}" + (f" --revision {commit}" if commit else "")
         raise FileNotFoundError(
-            f"{workdir}: what was trained are adapters of {settings.path}, which is no directory here, nor in Hugging "
+            f"{workdir}: the run trained adapters of {settings.path}, which is neither a directory here nor in Hugging "
             f"Face's cache; fetch it ({fetch}) and export again"
         )
     return load(source, config=config)[1]
@@ -143,8 +143,8 @@ def _read_settings(file: pathlib.Path) -> _Settings:
         ) from None
 
 
-def _newest(checkpoints: pathlib.Path) -> dict[str, Any] | None:
-    """What is trained, as host arrays, from the newest checkpoint; None if there is none."""
+def _restore_newest(checkpoints: pathlib.Path) -> dict[str, Any] | None:
+    """Restores the trained parameters, as host arrays, from the newest checkpoint; None if there is none."""
     if not checkpoints.is_dir():
         return None
     with ocp.CheckpointManager(checkpoints.absolute(), item_handlers=ocp.PyTreeCheckpointHandler()) as manager:

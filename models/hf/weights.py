@@ -1,8 +1,8 @@
 """Weights in Hugging Face's format, in and out, exactly.
 
 One table says which tensor of a file is which array of ours; a file with a tensor too many, too few or of another shape
-is refused before anything is read. Tensors go one by one from disk to the devices that hold them, each device getting
-its own part, so that the host never holds a model.
+is refused before anything is read. Tensors go one by one from disk to the devices that hold them. Each device gets its
+own part, so the host never holds a whole model.
 """
 
 import json
@@ -23,7 +23,7 @@ from safetensors.numpy import save_file
 from models import qwen2
 from models.config import Qwen2Config
 from models.hf import config as hf_config
-from models.hf.files import INDEX, SINGLE, open_tensors, refuse_adapters, some
+from models.hf.files import INDEX, SINGLE, name_some, open_tensors, refuse_adapters
 from models.objects import read_object
 from models.qwen2 import Params
 
@@ -40,8 +40,8 @@ _LAYER = {
     **{f"self_attn.{name}_proj.bias": ("attention", name, "bias") for name in "qkv"},
     **{f"mlp.{name}_proj.weight": ("mlp", name, "kernel") for name in ("gate", "up", "down")},
 }
-_ROWS = 4096  # of a matrix, read at a time to compare it
-_BUFFERS = ".rotary_emb.inv_freq"  # old files carry these; they follow from the config
+_ROWS = 4096  # rows of a matrix that are read at a time to compare it
+_BUFFERS = ".rotary_emb.inv_freq"  # tensors of old files that follow from the config
 
 
 class Place(NamedTuple):
@@ -57,30 +57,33 @@ class Place(NamedTuple):
         return self.path[-1] == "kernel"
 
 
-def table(config: Qwen2Config) -> dict[str, Place]:
-    """Every tensor of a checkpoint of `config` by its name in Hugging Face's files."""
-    shapes = {path: leaf.shape for path, leaf in _flat(qwen2.shapes(config)).items()}
+def list_places(config: Qwen2Config) -> dict[str, Place]:
+    """Lists every tensor of a checkpoint of `config` by its name in Hugging Face's files."""
+    shapes = {path: leaf.shape for path, leaf in _flatten_tree(qwen2.shapes(config)).items()}
     places = {}
     for name, path in _MODEL.items():
         if path in shapes:
-            places[name] = Place(path, None, _theirs(path, shapes[path]))
+            places[name] = Place(path, None, _file_shape(path, shapes[path]))
     for name, inner in _LAYER.items():
         path = ("layers", *inner)
         if path in shapes:
             for layer in range(config.num_layers):
-                places[f"model.layers.{layer}.{name}"] = Place(path, layer, _theirs(path, shapes[path][1:]))
+                places[f"model.layers.{layer}.{name}"] = Place(path, layer, _file_shape(path, shapes[path][1:]))
     return places
 
 
 def read_config(path: str | pathlib.Path, **options: Any) -> Qwen2Config:
-    """The model in directory `path`; `options` as for `hf_config.read`. Raises FileNotFoundError, ValueError."""
+    """Reads the config in directory `path`; `options` as for `hf_config.parse_config`.
+
+    Raises FileNotFoundError, or ValueError naming the directory.
+    """
     file = pathlib.Path(path) / "config.json"
     refuse_adapters(file.parent)
     if not file.exists():
         raise FileNotFoundError(f"{path}: expected a model in Hugging Face's format, found no config.json")
     raw = read_object(file)
     try:
-        return hf_config.read(raw, **options)
+        return hf_config.parse_config(raw, **options)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
 
@@ -89,7 +92,7 @@ def write_config(path: str | pathlib.Path, config: Qwen2Config, **tokens: Any) -
     """Writes `path`/config.json; `tokens` are `eos_token_id`, `pad_token_id`, …"""
     directory = pathlib.Path(path)
     directory.mkdir(parents=True, exist_ok=True)
-    _write_json(directory / "config.json", hf_config.write(config, **tokens))
+    _write_json(directory / "config.json", hf_config.render_config(config, **tokens))
 
 
 def load(
@@ -103,10 +106,10 @@ def load(
 
     Args:
       path: a directory with config.json and the weights.
-      config: the model, where it is known already; None: read from config.json.
+      config: the model, if it is known already; None: read from config.json.
       shardings: of the parameters, a tree like them of `NamedSharding`s that leave the layers' axis whole; None: all
         on the first device.
-      param_dtype: of the parameters, whatever that of the file.
+      param_dtype: dtype of the parameters, whatever the file's dtype is.
 
     Returns:
       The config and the parameters, each made on its devices from the parts of the file that they hold.
@@ -117,15 +120,15 @@ def load(
     """
     directory = pathlib.Path(path)
     config = config or read_config(directory)
-    places, shapes = table(config), _flat(qwen2.shapes(config))
-    shardings = _flat(shardings) if shardings else dict.fromkeys(shapes, SingleDeviceSharding(jax.devices()[0]))
+    places, shapes = list_places(config), _flatten_tree(qwen2.shapes(config))
+    shardings = _flatten_tree(shardings) if shardings else dict.fromkeys(shapes, SingleDeviceSharding(jax.devices()[0]))
     params: dict[tuple[str, ...], jax.Array] = {}
     with open_tensors(directory) as tensors:
-        _check(directory, tensors, places)
+        _check_tensors(directory, tensors, places)
         for name, place in places.items():
             whole = shardings[place.path]
             sharding = whole if place.layer is None else _of_one_layer(whole)
-            part = _read(tensors[name], place, sharding, param_dtype)
+            part = _read_tensor(tensors[name], place, sharding, param_dtype)
             if place.layer is None:
                 params[place.path] = part
                 continue
@@ -137,12 +140,12 @@ def load(
     return config, traverse_util.unflatten_dict(params)
 
 
-def verify(path: str | pathlib.Path) -> None:
-    """Raises what `load` would, as names, shapes and types of the tensors tell; reads none but a head that is tied."""
+def verify_checkpoint(path: str | pathlib.Path) -> None:
+    """Raises what `load` would raise, from the tensors' names, shapes and types; reads only a head that is tied."""
     directory = pathlib.Path(path)
-    places = table(read_config(directory))
+    places = list_places(read_config(directory))
     with open_tensors(directory) as tensors:
-        _check(directory, tensors, places)
+        _check_tensors(directory, tensors, places)
 
 
 def save(
@@ -159,8 +162,8 @@ def save(
     Args:
       path: the directory, which must not exist or be empty.
       config: the model.
-      params: its parameters, sharded in any way; the host holds one shard of the output at a time.
-      dtype: of the written tensors; None: that of `params`.
+      params: its parameters, sharded in any way; the host holds one file of the output at a time.
+      dtype: of the written tensors; None: the dtype of `params`.
       max_shard_bytes: size above which the weights are split over several files with an index.
       tokens: `eos_token_id`, `pad_token_id`, … for config.json and generation_config.json.
 
@@ -171,11 +174,13 @@ def save(
     directory, tokens = pathlib.Path(path), dict(tokens or {})
     if directory.exists() and any(directory.iterdir()):
         raise FileExistsError(f"{directory}: expected a new or empty directory")
-    flat, places = _flat(params), table(config)
-    if wrong := [path for path, leaf in _flat(qwen2.shapes(config)).items() if _shape(flat.get(path)) != leaf.shape]:
+    flat, places = _flatten_tree(params), list_places(config)
+    if wrong := [
+        path for path, leaf in _flatten_tree(qwen2.shapes(config)).items() if _shape_of(flat.get(path)) != leaf.shape
+    ]:
         raise ValueError(f"the parameters are not those of the config: {', '.join('/'.join(path) for path in wrong)}")
     written = jnp.dtype(dtype or params["embed"]["embedding"].dtype)
-    groups = _split(places, written.itemsize, max_shard_bytes)
+    groups = _split_shards(places, written.itemsize, max_shard_bytes)
     first, partial = jax.process_index() == 0, directory.with_name(directory.name + ".partial")
     if first:
         shutil.rmtree(partial, ignore_errors=True)
@@ -183,7 +188,7 @@ def save(
     weight_map, total = {}, 0
     for number, names in enumerate(groups, start=1):
         file = SINGLE if len(groups) == 1 else f"model-{number:05d}-of-{len(groups):05d}.safetensors"
-        shard = {name: _fetch(flat[places[name].path], places[name], written) for name in names}
+        shard = {name: _fetch_tensor(flat[places[name].path], places[name], written) for name in names}
         if first:
             save_file(shard, partial / file, metadata={"format": "pt"})
         weight_map |= dict.fromkeys(names, file)
@@ -192,26 +197,26 @@ def save(
         return
     if len(groups) > 1:
         _write_json(partial / INDEX, {"metadata": {"total_size": total}, "weight_map": weight_map})
-    _write_json(partial / "config.json", hf_config.write(config, torch_dtype=written.name, **tokens))
+    _write_json(partial / "config.json", hf_config.render_config(config, torch_dtype=written.name, **tokens))
     _write_json(partial / "generation_config.json", tokens)
     if directory.exists():
         directory.rmdir()
     partial.rename(directory)
 
 
-def _check(directory: pathlib.Path, tensors: Mapping[str, Any], places: Mapping[str, Place]) -> None:
+def _check_tensors(directory: pathlib.Path, tensors: Mapping[str, Any], places: Mapping[str, Place]) -> None:
     found = {name for name in tensors if not name.endswith(_BUFFERS)}
     if _HEAD in found - places.keys() and _EMBEDDING in found:
-        if not _same(tensors[_HEAD], tensors[_EMBEDDING]):
+        if not _equal_matrices(tensors[_HEAD], tensors[_EMBEDDING]):
             raise ValueError(
                 f"{directory}: tensor {_HEAD} differs from {_EMBEDDING}, while config.json says tie_word_embeddings: "
                 "set that to false, or remove the tensor"
             )
         found.remove(_HEAD)
     if missing := places.keys() - found:
-        raise ValueError(f"{directory}: missing tensors: {some(missing)}")
+        raise ValueError(f"{directory}: missing tensors: {name_some(missing)}")
     if unknown := found - places.keys():
-        raise ValueError(f"{directory}: tensors that this model has no place for: {some(unknown)}")
+        raise ValueError(f"{directory}: tensors that this model has no place for: {name_some(unknown)}")
     for name, place in places.items():
         if (shape := tuple(tensors[name].get_shape())) != place.shape:
             raise ValueError(f"{directory}: tensor {name}: expected shape {place.shape}, got {shape}")
@@ -219,7 +224,7 @@ def _check(directory: pathlib.Path, tensors: Mapping[str, Any], places: Mapping[
             raise ValueError(f"{directory}: tensor {name}: expected F32, BF16 or F16, got {dtype}")
 
 
-def _same(one: Any, other: Any) -> bool:
+def _equal_matrices(one: Any, other: Any) -> bool:
     """Whether two matrices of files are equal to the bit; reads a few rows at a time."""
     if one.get_shape() != other.get_shape() or one.get_dtype() != other.get_dtype():
         return False
@@ -228,19 +233,19 @@ def _same(one: Any, other: Any) -> bool:
     return all(one[part].tobytes() == other[part].tobytes() for part in parts)
 
 
-def _read(tensor: Any, place: Place, sharding: Sharding, dtype: str) -> jax.Array:
-    """One tensor on its devices; each reads its own part of the file."""
+def _read_tensor(tensor: Any, place: Place, sharding: Sharding, dtype: str) -> jax.Array:
+    """Reads one tensor to its devices; each reads its own part of the file."""
 
-    def part(index):
+    def read_part(index):
         if place.transposed:
             return np.ascontiguousarray(tensor[index[::-1]].T.astype(dtype))
         return tensor[index].astype(dtype)
 
-    return jax.make_array_from_callback(_ours(place), sharding, part)
+    return jax.make_array_from_callback(_array_shape(place), sharding, read_part)
 
 
-def _fetch(array: jax.Array, place: Place, dtype: jnp.dtype) -> np.ndarray:
-    """One tensor as the file wants it, gathered on every process."""
+def _fetch_tensor(array: jax.Array, place: Place, dtype: jnp.dtype) -> np.ndarray:
+    """Gathers one tensor on every process, in the shape and dtype of the file."""
     if place.layer is not None:
         array = array[place.layer]
     array = array.astype(dtype)
@@ -255,7 +260,7 @@ def _set_layer(stacked: jax.Array, part: jax.Array, layer: int) -> jax.Array:
 
 
 def _of_one_layer(sharding: Sharding) -> Sharding:
-    """The sharding of an array's layers, each on its own."""
+    """Returns the sharding of one layer of an array of stacked layers."""
     if not isinstance(sharding, NamedSharding):
         return sharding
     if sharding.spec and sharding.spec[0] is not None:
@@ -263,8 +268,8 @@ def _of_one_layer(sharding: Sharding) -> Sharding:
     return NamedSharding(sharding.mesh, P(*sharding.spec[1:]))
 
 
-def _split(places: Mapping[str, Place], itemsize: int, limit: int) -> list[list[str]]:
-    """The names in order, cut into groups of at most `limit` bytes (or one tensor)."""
+def _split_shards(places: Mapping[str, Place], itemsize: int, limit: int) -> list[list[str]]:
+    """Splits the names, in order, into groups of at most `limit` bytes (or one tensor)."""
     groups: list[list[str]] = [[]]
     room = limit
     for name, place in places.items():
@@ -277,20 +282,20 @@ def _split(places: Mapping[str, Place], itemsize: int, limit: int) -> list[list[
     return groups
 
 
-def _flat(tree: Any) -> dict[tuple[str, ...], Any]:
+def _flatten_tree(tree: Any) -> dict[tuple[str, ...], Any]:
     return traverse_util.flatten_dict(tree)
 
 
-def _shape(leaf: Any) -> tuple[int, ...] | None:
+def _shape_of(leaf: Any) -> tuple[int, ...] | None:
     return None if leaf is None else leaf.shape
 
 
-def _theirs(path: tuple[str, ...], shape: tuple[int, ...]) -> tuple[int, ...]:
+def _file_shape(path: tuple[str, ...], shape: tuple[int, ...]) -> tuple[int, ...]:
     return shape[::-1] if path[-1] == "kernel" else shape
 
 
-def _ours(place: Place) -> tuple[int, ...]:
-    return _theirs(place.path, place.shape)
+def _array_shape(place: Place) -> tuple[int, ...]:
+    return _file_shape(place.path, place.shape)
 
 
 def _write_json(path: pathlib.Path, content: Any) -> None:

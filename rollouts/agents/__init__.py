@@ -1,1 +1,1 @@
-"""Who serves the customers: the policy, or an endpoint."""
+"""Agents: the policy, or an endpoint."""

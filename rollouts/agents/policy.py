@@ -9,11 +9,11 @@ from rollouts import chat
 from rollouts.engine.engine import Engine, EngineSession
 from rollouts.types import Message, Sample, Task
 
-_LONGEST = 32  # by characters: those with the most tokens are among them
+_LONGEST = 32  # openings that are encoded, the longest by characters: the longest by tokens is among them
 
 
 class PolicyAgent:
-    """Serves customers with the engine's weights, of a certain `version` or, with None, of any; see `Engine.open`."""
+    """Serves customers with the engine's weights, which must be of `version`; None: of any. See `Engine.open`."""
 
     def __init__(self, engine: Engine, tokenizer: Tokenizer, version: int | None = None):
         self._engine, self._tokenizer, self._version = engine, tokenizer, version
@@ -24,7 +24,7 @@ class PolicyAgent:
 
 
 def check_prompts(tokenizer: Tokenizer, tasks: Iterable[Task], context_length: int) -> None:
-    """Raises ValueError, naming the task, where its opening alone leaves no room for a turn in the context."""
+    """Raises ValueError, naming the task, if its opening alone leaves no room for a turn in the context."""
     longest = sorted(tasks, key=lambda task: -sum(len(message.content) for message in task.opening))[:_LONGEST]
     for task in longest:
         size = len(chat.encode_opening(tokenizer, task.opening))
@@ -43,7 +43,7 @@ class PolicySession:
         self._begun = False
 
     async def reply(self, messages: Sequence[Message], seed: int) -> Sample:
-        """Answers what came in; where the dialogue does not fit, be it at once, it stops with "context"."""
+        """Answers what came in; stops with "context" if the dialogue does not fit, even at its first turn."""
         if self._begun:
             incoming = chat.encode_reply(self._tokenizer, messages)
         else:

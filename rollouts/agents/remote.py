@@ -9,9 +9,9 @@ from rollouts.types import Message, Sample, Task
 class RemoteAgent:
     """Serves customers by asking an endpoint.
 
-    Whatever it writes is its turn, thoughts that its server keeps apart included: what breaches the turn format ends
-    the dialogue, and so does a turn that was cut off, as for the policy. An answer that does not come raises the
-    client's DialogueError, a failure of the endpoint.
+    Its turn is all that it writes, with the thoughts that its server keeps apart. As for the policy, a turn that
+    breaches the format or was cut off ends the dialogue. If no answer comes, the client raises DialogueError, a failure
+    of the endpoint.
     """
 
     def __init__(self, client: ChatClient):
@@ -31,9 +31,9 @@ class RemoteSession:
     async def reply(self, messages: Sequence[Message], seed: int) -> Sample:
         """Answers what came in. Raises DialogueError if the endpoint does not."""
         self._messages += messages
-        text, cut_off = await self._client.turn(self._messages, seed=seed)
+        text, cut_off = await self._client.ask_for_turn(self._messages, seed=seed)
         self._messages.append(Message("assistant", text))
         return Sample(text, stop="length" if cut_off else "end_of_turn")
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Does nothing: the session holds nothing."""

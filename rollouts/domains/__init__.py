@@ -1,4 +1,4 @@
-"""The worlds that an agent may work in, a folder each; `load` gives one by its name."""
+"""The worlds that an agent may work in, one folder each; `load` returns one by its name."""
 
 import importlib
 from collections.abc import Callable, Mapping
@@ -7,18 +7,18 @@ from typing import Any
 from rollouts.domain import Domain
 
 DOMAINS = {"fds": "rollouts.domains.fds.domain"}
-"""Name -> the module whose `make` gives the domain."""
+"""Name -> the module whose `make` returns the domain."""
 
 
 def name_of(config: Mapping[str, Any]) -> str:
-    """The domain that a config names; files from before there were several are all of FDS."""
+    """Returns the name of a config's domain. A config that names none is from before there were several: FDS."""
     return config.get("domain", "fds")
 
 
 def load(config: Mapping[str, Any]) -> Domain:
-    """The domain that a run's config names, with the costs that config.pid.target holds a budget for.
+    """Returns the domain that a run's config names, with the costs that have a budget in config.pid.target.
 
-    A single number is the budget of the domain's first cost. A name with a dot is that of a module: yours, for one.
+    A single number is the budget of the domain's first cost. A name with a dot is a module's, for example your own.
 
     Raises ValueError, naming the field.
     """
@@ -27,16 +27,16 @@ def load(config: Mapping[str, Any]) -> Domain:
     constrained = () if target is None or isinstance(target, int | float) else tuple(target)
     try:
         domain = make(constrained)
-    except TypeError as error:  # what is abstract is missing
+    except TypeError as error:  # an abstract method is missing
         raise ValueError(f"config.domain: {make.__module__}: {error}") from None
-    _check(domain, make.__module__)
+    _check_domain(domain, make.__module__)
     return domain
 
 
 def import_factory(field: str, name: str, table: Mapping[str, str]) -> Callable[..., Any]:
-    """The function `make` of the module that `name` stands for in `table`, or of the module of that name.
+    """Imports the module that `name` stands for in `table`, or the module of that name; returns its function `make`.
 
-    Raises ValueError, naming the `field` of the config, if there is no such module or it has none.
+    Raises ValueError, naming the `field` of the config, if there is no such module, or no `make` in it.
     """
     place = table.get(name, name)
     if "." not in place:
@@ -44,14 +44,14 @@ def import_factory(field: str, name: str, table: Mapping[str, str]) -> Callable[
     try:
         module = importlib.import_module(place)
     except ModuleNotFoundError as error:
-        raise ValueError(f"{field}: no module {error.name!r}, wanted for {name!r}") from None
+        raise ValueError(f"{field}: no module {error.name!r}, which {name!r} needs") from None
     if not hasattr(module, "make"):
         raise ValueError(f"{field}: expected a function make in {place}, found none")
     return module.make
 
 
-def _check(domain: Domain, place: str) -> None:
-    """Raises ValueError for what a run would miss only at its end."""
+def _check_domain(domain: Domain, place: str) -> None:
+    """Raises ValueError if the domain lacks something that a run would need only at its end."""
     for field in ("turn_format", "objective", "scores", "measures"):
         if not hasattr(domain, field):
             raise ValueError(f"config.domain: {place}: expected {type(domain).__name__}.{field}, found none")

@@ -10,8 +10,10 @@ from rollouts.domains.fds.embedded.app import app as endpoint
 _HOST = flags.DEFINE_string("host", "127.0.0.1", "Address to serve at; any other than loopback needs a key.")
 _PORT = flags.DEFINE_integer("port", 8001, "Port to serve at.", lower_bound=1, upper_bound=65535)
 _KEY = flags.DEFINE_string("api_key_env", "", "Name of the environment variable that holds the key clients must send.")
-_BODY = flags.DEFINE_integer("max_body_bytes", 4_000_000, "Larger requests are refused.", lower_bound=1)
-_CONCURRENT = flags.DEFINE_integer("max_concurrent", 1024, "More requests at a time are refused.", lower_bound=1)
+_BODY = flags.DEFINE_integer("max_body_bytes", 4_000_000, "Requests with larger bodies are refused.", lower_bound=1)
+_CONCURRENT = flags.DEFINE_integer(
+    "max_concurrent", 1024, "Requests above this number at a time are refused.", lower_bound=1
+)
 _READ = flags.DEFINE_float("read_timeout", 30.0, "Seconds a request may take to come in.", lower_bound=0.0)
 _ANSWER = flags.DEFINE_float("answer_timeout", 300.0, "Seconds an answer may take.", lower_bound=0.0)
 
@@ -19,7 +21,7 @@ _ANSWER = flags.DEFINE_float("answer_timeout", 300.0, "Seconds an answer may tak
 def main(_):
     """Runs the server until it is interrupted."""
     try:
-        serving.serve(
+        serving.serve_app(
             endpoint,
             host=_HOST.value,
             port=_PORT.value,

@@ -19,7 +19,7 @@ _FINISHES = {
 _REASONING = ("reasoning_content", "reasoning", "thinking")
 """Where servers keep the thoughts of a message: vLLM, SGLang and DeepSeek; vLLM since 0.12 and OpenRouter; Ollama."""
 
-_LONGEST = 10  # times the estimated bytes of a token: there is no text whose tokens are that long on average
+_LONGEST = 10  # an estimate over this many times the server's count is right: no text has tokens that long on average
 
 
 class Answer(NamedTuple):
@@ -33,7 +33,7 @@ class Answer(NamedTuple):
 
 
 class NoAnswer(ValueError):
-    """A completion that is not what was asked for: a whole, plain answer. `cause` is what it is counted by."""
+    """A completion that is not what was asked for, a whole, plain answer; failures are counted by `cause`."""
 
     def __init__(self, cause: str, message: str):
         super().__init__(message)
@@ -41,32 +41,34 @@ class NoAnswer(ValueError):
 
 
 class ErrorBody(ValueError):
-    """A server's word on what went wrong, sent as an answer; `status` as it would have been, None if it says none."""
+    """An error that a server sent as an answer; `status` is the HTTP status that it names, None if it names none."""
 
     def __init__(self, status: int | None, message: str):
         super().__init__(message)
         self.status = status
 
 
-def read(body: bytes) -> Answer:
+def read_answer(body: bytes) -> Answer:
     """Reads the body of an answer.
 
-    Raises ErrorBody if it is an error, and ValueError if it is nothing that is known: not UTF-8, not JSON, no chat
-    completion, or with other content than text.
+    Raises ErrorBody if it is an error, and ValueError if it is nothing known: not UTF-8, not JSON, not a chat
+    completion, or content other than text.
     """
     try:
         found = json.loads(body.decode())
-        if error := _error(found):
+        if error := _find_error(found):
             raise error
         choice = found["choices"][0]
-        if error := _error(choice):
+        if error := _find_error(choice):
             raise error
         message = choice["message"]
-        content, reasoning, refusal = _parts(message.get("content"))
+        content, reasoning, refusal = _read_parts(message.get("content"))
         for field in _REASONING:
-            reasoning = _joined(message.get(field)) if reasoning is None else reasoning
-        refusal = _joined(message.get("refusal")) or refusal
-        answer = Answer(content or refusal, *_counts(found.get("usage")), reasoning, _finish(choice, message, refusal))
+            reasoning = _join_parts(message.get(field)) if reasoning is None else reasoning
+        refusal = _join_parts(message.get("refusal")) or refusal
+        answer = Answer(
+            content or refusal, *_read_usage(found.get("usage")), reasoning, _read_finish(choice, message, refusal)
+        )
         "".join(text or "" for text in (answer.content, answer.reasoning, answer.finish)).encode()  # no half surrogates
     except ErrorBody:
         raise
@@ -78,24 +80,26 @@ def read(body: bytes) -> Answer:
     return answer
 
 
-def plain(answer: Answer) -> str:
-    """What a user or a judge says: the answer without thoughts. Raises NoAnswer unless it is whole and plain text."""
+def extract_text(answer: Answer) -> str:
+    """Returns what a user or judge says: the answer without thoughts. Raises NoAnswer unless it is whole and plain."""
     _check_finish(answer, allowed=("",))
-    text, flaw = thoughts.split(answer.content)
+    text, flaw = thoughts.split_thoughts(answer.content)
     if flaw == "truncated":
-        raise NoAnswer(flaw, f"was cut off amid its thoughts: {_tail(answer)}")
+        raise NoAnswer(flaw, f"was cut off within its thoughts: {_quote_tail(answer)}")
     if flaw:
-        raise NoAnswer(flaw, f"answered with thoughts in the midst of the answer: {_tail(answer)}")
+        raise NoAnswer(flaw, f"answered with thoughts in the middle of the answer: {_quote_tail(answer)}")
     if not text.strip():
         thought = text != answer.content or (answer.reasoning or "").strip()
-        raise NoAnswer("malformed", f"answered without text{f', it only thought: {_tail(answer)}' if thought else ''}")
+        raise NoAnswer(
+            "malformed", f"answered without text{f', it only thought: {_quote_tail(answer)}' if thought else ''}"
+        )
     return text
 
 
-def turn(answer: Answer) -> str:
-    """What an agent wrote, with its thoughts before it as `<think>…</think>`, wherever the server put them.
+def extract_turn(answer: Answer) -> str:
+    """Returns what an agent wrote, its thoughts first as `<think>…</think>`, wherever the server put them.
 
-    Cut off or refused, it is the agent's turn all the same. Raises NoAnswer if there is none.
+    An answer that was cut off, or a refusal, is a turn too. Raises NoAnswer if there is no text.
     """
     _check_finish(answer, allowed=("", "length", "refusal"))
     text, reasoning = answer.content, answer.reasoning
@@ -109,16 +113,16 @@ def turn(answer: Answer) -> str:
     return text
 
 
-def counted(count: int | None, estimate: int) -> int:
-    """The tokens of a text: as the server counts them, unless it does not or its tokens would be too long to be true.
+def plausible_count(count: int | None, estimate: int) -> int:
+    """Returns a text's tokens as the server counts them, or our `estimate` if it does not count or counts too few.
 
-    Fewer than one for 30 bytes are not believed.
+    Fewer than one for 30 bytes are too few.
     """
     return estimate if count is None or count * _LONGEST < estimate else count
 
 
-def retry_after(header: str | None, now: datetime.datetime) -> float:
-    """The seconds that a Retry-After header (RFC 9110, 10.2.3) asks for: a number or a date; 0 if it says neither.
+def read_retry_after(header: str | None, now: datetime.datetime) -> float:
+    """Returns the seconds that a Retry-After header (RFC 9110, 10.2.3) asks for, as a number or a date; else 0.
 
     `now` has a time zone.
     """
@@ -127,37 +131,37 @@ def retry_after(header: str | None, now: datetime.datetime) -> float:
         return float(text)
     try:
         date = email.utils.parsedate_to_datetime(text)
-        if date.tzinfo is None:  # "-0000": UTC, of a place unknown
+        if date.tzinfo is None:  # "-0000": UTC, from an unknown time zone
             date = date.replace(tzinfo=datetime.UTC)
         return max(0.0, (date - now).total_seconds())
     except (ValueError, TypeError, IndexError, OverflowError):
         return 0.0
 
 
-def estimated_tokens(text: bytes) -> int:
-    """About how many tokens a text has, rather too many: one for every three bytes."""
+def estimate_tokens(text: bytes) -> int:
+    """Estimates a text's tokens, rather too many: one for every three bytes."""
     return len(text) // 3 + 1
 
 
 def _check_finish(answer: Answer, *, allowed: tuple[str, ...]) -> None:
     if answer.finish in allowed:
         return
-    amid = "answer" if thoughts.split(answer.content).answer.strip() else "thoughts"
+    part = "answer" if thoughts.split_thoughts(answer.content).answer.strip() else "thoughts"
     cause, what = {
-        "length": ("truncated", f"was cut off amid its {amid}"),
+        "length": ("truncated", f"was cut off within its {part}"),
         "content_filter": ("filtered", "was stopped by a content filter"),
         "refusal": ("refused", "refused to answer"),
         "tool_calls": ("malformed", "called a tool, which nobody offered"),
     }.get(answer.finish, ("malformed", f"stopped for a reason that is not known, finish_reason {answer.finish!r:.50}"))
-    raise NoAnswer(cause, f"{what}: {_tail(answer)}")
+    raise NoAnswer(cause, f"{what}: {_quote_tail(answer)}")
 
 
-def _tail(answer: Answer) -> str:
+def _quote_tail(answer: Answer) -> str:
     return repr((answer.content.strip() or answer.reasoning or "")[-200:])
 
 
-def _error(found: Any) -> ErrorBody | None:
-    """The error that a body or a choice holds: `{"error": …}`, or `{"object": "error", …}`; None if it holds none."""
+def _find_error(found: Any) -> ErrorBody | None:
+    """Finds the error in a body or a choice: `{"error": …}`, or `{"object": "error", …}`; None if it holds none."""
     error = found if found.get("object") == "error" else found.get("error")
     if not error:
         return None
@@ -168,7 +172,7 @@ def _error(found: Any) -> ErrorBody | None:
     return ErrorBody(status, str(error.get("message") or dict(error)))
 
 
-def _finish(choice: Mapping, message: Mapping, refusal: str) -> str:
+def _read_finish(choice: Mapping, message: Mapping, refusal: str) -> str:
     if message.get("tool_calls") or message.get("function_call"):
         return "tool_calls"  # nobody offered tools
     if refusal.strip():
@@ -177,22 +181,22 @@ def _finish(choice: Mapping, message: Mapping, refusal: str) -> str:
     return _FINISHES.get(reason.lower(), reason)
 
 
-def _parts(content: Any) -> tuple[str, str | None, str]:
-    """Text, thoughts and refusal of a message's content: a text, nothing, or a list of parts."""
+def _read_parts(content: Any) -> tuple[str, str | None, str]:
+    """Returns text, thoughts and refusal of a message's content, which is a text, nothing, or a list of parts."""
     if not isinstance(content, list):
-        return _joined(content) or "", None, ""
+        return _join_parts(content) or "", None, ""
     kinds: dict[str, list[str]] = {"text": [], "thinking": [], "refusal": []}
     for part in content:
         kind = {"output_text": "text", "reasoning": "thinking"}.get(part["type"], part["type"])
         names = {"text": ("text",), "thinking": ("thinking", "reasoning", "text"), "refusal": ("refusal",)}[kind]
         texts = [part[name] for name in names if name in part]
-        kinds[kind].append(_joined(texts[0]) or "")
+        kinds[kind].append(_join_parts(texts[0]) or "")
     text, thinking, refusal = ("".join(texts) for texts in kinds.values())
     return text, thinking if kinds["thinking"] else None, refusal
 
 
-def _joined(value: Any) -> str | None:
-    """A text that may come in parts. Raises TypeError for anything else."""
+def _join_parts(value: Any) -> str | None:
+    """Joins a text that may come in parts. Raises TypeError for anything else."""
     if isinstance(value, list):
         value = "".join(part["text"] for part in value)
     if value is not None and not isinstance(value, str):
@@ -200,14 +204,14 @@ def _joined(value: Any) -> str | None:
     return value
 
 
-def _counts(usage: Any) -> tuple[int | None, int | None]:
-    """The tokens of prompt and answer.
+def _read_usage(usage: Any) -> tuple[int | None, int | None]:
+    """Returns the tokens of prompt and answer.
 
-    Where one is missing, it is what the total leaves. Where the total is more than both, the rest were thoughts, which
-    some servers count nowhere else. A total alone is put down to the prompt.
+    If one is missing, it is what the total leaves for it. If the total is more than both, the rest is thoughts, which
+    some servers count nowhere else. A total alone counts as the prompt's.
     """
     usage = usage if isinstance(usage, Mapping) else {}
-    prompt, answer, total = (_count(usage.get(f"{name}_tokens")) for name in ("prompt", "completion", "total"))
+    prompt, answer, total = (_read_count(usage.get(f"{name}_tokens")) for name in ("prompt", "completion", "total"))
     if total is None:
         return prompt, answer
     if prompt is None:
@@ -217,5 +221,5 @@ def _counts(usage: Any) -> tuple[int | None, int | None]:
     return prompt, (rest if rest >= 0 else None) if answer is None else max(answer, rest)
 
 
-def _count(value: object) -> int | None:
+def _read_count(value: object) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 10**9 else None

@@ -14,21 +14,21 @@ from rollouts.endpoints.limits import Taken, Window
 from rollouts.endpoints.meter import BudgetReached, Meter, Spent
 from rollouts.endpoints.recording import Memory, Recording, ReplayMiss
 from rollouts.endpoints.replicas import Failure, Replica, Replicas
-from rollouts.endpoints.settings import EMBEDDED, Endpoint, check, request, spell
+from rollouts.endpoints.settings import EMBEDDED, Endpoint, build_request, check_endpoint, translate_request
 from rollouts.seeds import fold
 from rollouts.types import DialogueError, Message
 
-__all__ = ["EMBEDDED", "BudgetReached", "ChatClient", "Endpoint", "ReplayMiss", "check"]
+__all__ = ["EMBEDDED", "BudgetReached", "ChatClient", "Endpoint", "ReplayMiss", "check_endpoint"]
 
 
 class ChatClient:
-    """Asks one endpoint; an async context manager that may be entered again: its limits, circuits and counts last.
+    """Asks one endpoint; an async context manager that may be entered again and keeps its limits, circuits and counts.
 
-    Broken connections, time-outs, 408, 409, 425, 429, 5xx and answers that are none are tried again; what remains
-    raises DialogueError with the cause `{name}_unreachable`, `{name}_timeout`, `{name}_http_NNN`, `{name}_error`,
-    `{name}_too_large`, `{name}_malformed`, `{name}_truncated`, `{name}_refused`, `{name}_filtered` or, where the
-    circuit breaker let nothing through, `{name}_circuit_open`. A model that did answer, but not with a whole, plain
-    answer, is asked again with another seed.
+    It tries again after broken connections, time-outs, the statuses 408, 409, 425, 429 and 5xx, and unusable answers.
+    If that does not help, it raises DialogueError with the cause `{name}_unreachable`, `{name}_timeout`,
+    `{name}_http_NNN`, `{name}_error`, `{name}_too_large`, `{name}_malformed`, `{name}_truncated`, `{name}_refused`,
+    `{name}_filtered` or, if the circuit breaker let nothing through, `{name}_circuit_open`. A model whose answer was
+    not a whole, plain one is asked again with another seed.
 
     `record` and `replay` are directories, see `rollouts.endpoints.recording`; a replay opens no connection and needs no
     key. `embedded` gives the ASGI app that answers where the URL is "embedded".
@@ -47,7 +47,7 @@ class ChatClient:
         if record and replay:
             raise ValueError("config.endpoints: expected record or replay, got both")
         if not replay:
-            check(name, endpoint)
+            check_endpoint(name, endpoint)
         self._name, self._endpoint = name, endpoint
         self._recorded, self._replayed = record and Recording(record), replay and Recording(replay)
         self._replicas = Replicas(name, endpoint, embedded)
@@ -60,7 +60,7 @@ class ChatClient:
         async with contextlib.AsyncExitStack() as stack:
             if not self._replayed:
                 self.meter.open()
-                stack.callback(self.meter.write)
+                stack.callback(self.meter.write_counts)
                 await stack.enter_async_context(self._replicas)
             self._open = stack.pop_all()
         return self
@@ -69,8 +69,8 @@ class ChatClient:
         await self._open.aclose()
 
     @contextlib.contextmanager
-    def remembering(self, memory: Memory) -> Iterator[None]:
-        """Within, what `memory` holds is not asked, and what is asked goes there."""
+    def remember_in(self, memory: Memory) -> Iterator[None]:
+        """Within the context, takes answers from `memory` where it holds them, and keeps new answers in it."""
         self._memory = memory
         try:
             yield
@@ -83,29 +83,29 @@ class ChatClient:
         """Returns the answer to `messages`, whole, and without the thoughts before it.
 
         Raises:
-          DialogueError: if there is none, see the class.
+          DialogueError: if there is no answer, see the class.
           BudgetReached: if the run may not ask for more.
           ReplayMiss: if a replay asks for what was not recorded.
         """
-        asked = request(self._endpoint, messages, seed=seed, response_format=response_format)
-        return answers.plain(await self._answer(asked, answers.plain))
+        asked = build_request(self._endpoint, messages, seed=seed, response_format=response_format)
+        return answers.extract_text(await self._find_answer(asked, answers.extract_text))
 
-    async def turn(self, messages: Sequence[Message], *, seed: int) -> tuple[str, bool]:
+    async def ask_for_turn(self, messages: Sequence[Message], *, seed: int) -> tuple[str, bool]:
         """Returns an agent's answer to `messages`, thoughts included, and whether it was cut off; raises as `chat`."""
-        answer = await self._answer(request(self._endpoint, messages, seed=seed), answers.turn)
-        return answers.turn(answer), answer.finish == "length"
+        answer = await self._find_answer(build_request(self._endpoint, messages, seed=seed), answers.extract_turn)
+        return answers.extract_turn(answer), answer.finish == "length"
 
-    async def _answer(self, asked: dict[str, Any], read: Callable[[Answer], str]) -> Answer:
-        """The answer to a request, one that `read` can read; from where it is kept, if it was asked before."""
+    async def _find_answer(self, asked: dict[str, Any], read: Callable[[Answer], str]) -> Answer:
+        """Returns an answer that `read` can read: the kept one, if the request was asked before, or a new one."""
         key = {"endpoint": self._name, **asked}
         if self._replayed:
-            return self._recalled(self._replayed.replay(key), read)
+            return self._recall_answer(self._replayed.replay_answer(key), read)
         given = key | {"url": self._endpoint.url}  # another server may answer otherwise
         for memory, asked_there in ((self._recorded, key), (self._memory, given)):
             if memory and (kept := memory.kept(asked_there)):
-                return self._recalled(kept, read)
+                return self._recall_answer(kept, read)
         try:
-            answer = await self._ask(asked, read)
+            answer = await self._ask_until_answered(asked, read)
         except DialogueError as error:
             if self._recorded:
                 await asyncio.to_thread(self._recorded.record_failure, key, error)
@@ -117,18 +117,18 @@ class ChatClient:
         if not self._recorded:
             return answer
         await asyncio.to_thread(self._recorded.record, key, answer.content, **beside)
-        return self._recalled(self._recorded.kept(key), read)
+        return self._recall_answer(self._recorded.kept(key), read)
 
-    def _recalled(self, kept: Mapping[str, str], read: Callable[[Answer], str]) -> Answer:
-        """A recorded answer. Raises DialogueError if it is none, which older recordings may hold."""
+    def _recall_answer(self, kept: Mapping[str, str], read: Callable[[Answer], str]) -> Answer:
+        """Returns a recorded answer. Raises DialogueError if it is unusable; older recordings may hold such answers."""
         answer = Answer(kept["answer"], reasoning=kept.get("reasoning"), finish=kept.get("finish", ""))
         try:
             read(answer)
         except NoAnswer as error:
-            raise self._failure(error) from None
+            raise self._describe_failure(error) from None
         return answer
 
-    def _failure(self, error: NoAnswer) -> DialogueError:
+    def _describe_failure(self, error: NoAnswer) -> DialogueError:
         setting = f"; see config.{self._name}.max_tokens ({self._endpoint.max_tokens:,})"
         return DialogueError(
             f"{self._name}_{error.cause}",
@@ -136,20 +136,20 @@ class ChatClient:
             f"{setting if error.cause == 'truncated' else ''}",
         )
 
-    async def _ask(self, asked: dict[str, Any], read: Callable[[Answer], str]) -> Answer:
-        """Attempts at one request, until there is an answer or no hope."""
+    async def _ask_until_answered(self, asked: dict[str, Any], read: Callable[[Answer], str]) -> Answer:
+        """Sends a request until there is a usable answer, or no further attempt may help."""
         sent, attempt, unfit, last = asked, 0, 0, None
         async with self._slots:
             while True:
-                content = json.dumps(spell(self._endpoint, sent), ensure_ascii=False).encode()
+                content = json.dumps(translate_request(self._endpoint, sent), ensure_ascii=False).encode()
                 try:
-                    answer = await self._attempt(content, last)
+                    answer = await self._attempt_once(content, last)
                     read(answer)
                     return answer
                 except NoAnswer as error:
                     if attempt == self._endpoint.retries:
-                        raise self._failure(error) from None
-                    unfit, wait = unfit + 1, 0.0  # the server is well; the same seed might give the same
+                        raise self._describe_failure(error) from None
+                    unfit, wait = unfit + 1, 0.0  # the server works; the same seed might give the same answer
                     sent = asked | {"seed": fold(asked["seed"], "again", unfit)}
                 except Failure as failure:
                     if not failure.again or attempt == self._endpoint.retries:
@@ -160,20 +160,20 @@ class ChatClient:
                 attempt += 1
                 await asyncio.sleep(wait)
 
-    async def _attempt(self, content: bytes, avoid: Replica | None) -> Answer:
-        """One attempt, within the rates and the budget."""
-        most = Spent(1, answers.estimated_tokens(content), self._endpoint.max_tokens)
+    async def _attempt_once(self, content: bytes, avoid: Replica | None) -> Answer:
+        """Makes one attempt within the rates and the budget."""
+        most = Spent(1, answers.estimate_tokens(content), self._endpoint.max_tokens)
         self.meter.reserve(most)
         spent, taken = Spent(), None
         try:
-            taken = await self._admit(most.tokens)
-            spent = most  # an attempt that is given up may have its price
-            answer = await self._replicas.ask(content, avoid=avoid)
-            wrote = answers.estimated_tokens(f"{answer.reasoning or ''}{answer.content}".encode())
+            taken = await self._wait_for_rates(most.tokens)
+            spent = most  # an attempt that is given up may cost something too
+            answer = await self._replicas.send_request(content, avoid=avoid)
+            wrote = answers.estimate_tokens(f"{answer.reasoning or ''}{answer.content}".encode())
             spent = Spent(
                 1,
-                answers.counted(answer.prompt_tokens, most.prompt_tokens),
-                answers.counted(answer.answer_tokens, wrote),
+                answers.plausible_count(answer.prompt_tokens, most.prompt_tokens),
+                answers.plausible_count(answer.answer_tokens, wrote),
             )
         except Failure as failure:
             spent = most if failure.charged else Spent(1 if failure.replica else 0)
@@ -181,15 +181,15 @@ class ChatClient:
         finally:
             self.meter.settle(most, spent)
             if taken:
-                self._tokens.correct(taken, spent.tokens)
+                self._tokens.correct_amount(taken, spent.tokens)
         return answer
 
-    async def _admit(self, tokens: int) -> Taken:
+    async def _wait_for_rates(self, tokens: int) -> Taken:
         """Waits until the rates allow a request; first come, first served."""
         async with self._admission:
             while True:
                 now = time.monotonic()
-                delay = max(self._requests.delay(1, now), self._tokens.delay(tokens, now))
+                delay = max(self._requests.seconds_until(1, now), self._tokens.seconds_until(tokens, now))
                 if not delay:
                     self._requests.take(1, now)
                     return self._tokens.take(tokens, now)

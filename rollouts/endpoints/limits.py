@@ -20,8 +20,8 @@ class Window:
         self._taken: collections.deque[Taken] = collections.deque()
         self._sum = 0.0
 
-    def delay(self, amount: float, now: float) -> float:
-        """Seconds until `amount` may pass. What is more than the limit alone passes through an empty window."""
+    def seconds_until(self, amount: float, now: float) -> float:
+        """Returns the seconds until `amount` may pass. An amount above the limit passes through an empty window."""
         if not self._limit:
             return 0.0
         while self._taken and self._taken[0].time <= now - self._seconds:
@@ -36,15 +36,15 @@ class Window:
         return 0.0
 
     def take(self, amount: float, now: float) -> Taken:
-        """Lets `amount` pass; ask `delay` first."""
+        """Lets `amount` pass; call `seconds_until` first."""
         taken = Taken(now, 0.0)
         if self._limit:
             self._taken.append(taken)
-            self.correct(taken, amount)
+            self.correct_amount(taken, amount)
         return taken
 
-    def correct(self, taken: Taken, amount: float) -> None:
-        """Says what was taken indeed, once that is known; forgotten if the window has moved on."""
+    def correct_amount(self, taken: Taken, amount: float) -> None:
+        """Corrects what was taken, once that is known; does nothing if the window has moved on."""
         if self._taken and taken.time >= self._taken[0].time:
             self._sum += amount - taken.amount
             taken.amount = amount
@@ -53,7 +53,8 @@ class Window:
 class Breaker:
     """The circuit to one replica: opens after `failures` in a row, and closes when a probe succeeds.
 
-    A failure counts if its request began after the last success: requests that hang side by side are no row.
+    A failure counts if its request began after the last success, so that requests that hang at the same time as others
+    succeed are not failures in a row.
     """
 
     def __init__(self, failures: int, rest: float):
@@ -68,16 +69,16 @@ class Breaker:
         """Whether requests may pass."""
         return self._due is None
 
-    def rest(self, now: float) -> float:
-        """Seconds until an open circuit may be probed."""
+    def seconds_to_probe(self, now: float) -> float:
+        """Returns the seconds until an open circuit may be probed."""
         return max(0.0, (self._due or now) - now)
 
-    def succeeded(self, now: float) -> None:
-        """A request was answered."""
+    def note_success(self, now: float) -> None:
+        """Notes that a request was answered."""
         self._failures, self._last_success, self._due = 0, now, None
 
-    def failed(self, began: float, now: float, error: str) -> None:
-        """A request that began at `began` was not answered."""
+    def note_failure(self, began: float, now: float, error: str) -> None:
+        """Notes that a request that began at `began` was not answered."""
         self.error, self.failed_at = error, now
         if began >= self._last_success:
             self._failures += 1
@@ -86,7 +87,7 @@ class Breaker:
                 self.opened_at = now
             self._due = now + self._rest
 
-    def probed(self, alive: bool, now: float) -> None:
-        """A probe of an open circuit: if there is life, requests may pass, and the next failure opens it again."""
+    def note_probe(self, alive: bool, now: float) -> None:
+        """Notes a probe of an open circuit: if `alive`, requests may pass, and the next failure opens it again."""
         self._due = None if alive else now + self._rest
         self._failures = self._limit - 1

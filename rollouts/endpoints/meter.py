@@ -1,4 +1,4 @@
-"""What an endpoint was asked for in a run, and the budget that it keeps to."""
+"""What a run has spent at an endpoint, and the budget for it."""
 
 import json
 import os
@@ -10,11 +10,11 @@ from rollouts.endpoints.settings import Endpoint
 
 
 class BudgetReached(RuntimeError):
-    """A run has used up what its config allows an endpoint; nothing is wrong with any dialogue."""
+    """A run has used up an endpoint's budget; nothing is wrong with any dialogue."""
 
 
 class Spent(NamedTuple):
-    """Requests sent, failed ones too, and tokens as the server counts them; estimated where it does not say."""
+    """Requests sent, failed ones too, and tokens as the server counts them, or estimated if it does not say."""
 
     calls: int = 0
     prompt_tokens: int = 0
@@ -22,18 +22,18 @@ class Spent(NamedTuple):
 
     @property
     def tokens(self) -> int:
-        """Of prompts and answers."""
+        """Tokens of prompts and answers."""
         return self.prompt_tokens + self.answer_tokens
 
     def plus(self, other: "Spent") -> "Spent":
-        """The sum of both."""
+        """Returns the sum of both."""
         return Spent(*(a + b for a, b in zip(self, other, strict=True)))
 
 
 class Meter:
-    """Counts what a process asks an endpoint for, and keeps the counts in `directory`, where they outlive the process.
+    """Counts what a process spends at an endpoint, and keeps the counts in `directory`, where they outlive the process.
 
-    Of `processes` that share the directory, each may spend its part of what is left when it opens.
+    Each of the `processes` that share the directory may spend an equal part of what is left when it opens the meter.
     """
 
     _EVERY = 1.0  # seconds between two writings of the file
@@ -50,25 +50,25 @@ class Meter:
         self._name, self._endpoint, self._processes = name, endpoint, processes
         self._directory, self._path = directory, directory and directory / f"{name}-{process}.json"
         self._own, self._reserved, self._written = Spent(), Spent(), 0.0
-        self._before = Spent()  # by all together, when this one opened
+        self._before = Spent()  # by all processes, when this one opened the meter
         self._own_before = Spent()
 
     def open(self) -> None:
         """Reads what was spent so far, by every process. Raises ValueError, naming the file, if one is damaged."""
         if self._directory:
             self._directory.mkdir(parents=True, exist_ok=True)
-            self._own = _read(self._path)
-        self._before, self._own_before, self._reserved = self.total(), self._own, Spent()
+            self._own = _read_counts(self._path)
+        self._before, self._own_before, self._reserved = self.read_total(), self._own, Spent()
 
-    def total(self) -> Spent:
-        """What all processes have spent."""
+    def read_total(self) -> Spent:
+        """Reads what all processes have spent."""
         spent = self._own
         for path in self._directory.glob(f"{self._name}-*.json") if self._directory else ():
-            spent = spent.plus(_read(path)) if path != self._path else spent
+            spent = spent.plus(_read_counts(path)) if path != self._path else spent
         return spent
 
-    def cost(self, spent: Spent) -> float:
-        """In the currency of the endpoint's prices."""
+    def price_of(self, spent: Spent) -> float:
+        """Returns the price of `spent` in the currency of the endpoint's prices."""
         prompts, written = (
             spent.prompt_tokens * self._endpoint.prompt_price,
             spent.answer_tokens * self._endpoint.answer_price,
@@ -81,7 +81,7 @@ class Meter:
         for field, limit, measure in (
             ("budget_calls", endpoint.budget_calls, lambda spent: spent.calls),
             ("budget_tokens", endpoint.budget_tokens, lambda spent: spent.tokens),
-            ("budget_cost", endpoint.budget_cost, self.cost),
+            ("budget_cost", endpoint.budget_cost, self.price_of),
         ):
             own = measure(self._own) - measure(self._own_before)
             left = (limit - measure(self._before)) / self._processes - own
@@ -94,14 +94,14 @@ class Meter:
         self._reserved = wanted
 
     def settle(self, reserved: Spent, spent: Spent) -> None:
-        """A request is over: frees what `reserve` set aside and books what it took."""
+        """Ends a request: frees what `reserve` set aside and books what the request took."""
         self._reserved = Spent(*(a - b for a, b in zip(self._reserved, reserved, strict=True)))
         self._own = self._own.plus(spent)
         if time.monotonic() - self._written > self._EVERY:
-            self.write()
+            self.write_counts()
 
-    def write(self) -> None:
-        """Keeps the counts. Overwritten in place, at a fixed length, the file survives a kill at any moment."""
+    def write_counts(self) -> None:
+        """Writes the counts in place, at a fixed length, so that the file survives a kill at any moment."""
         if self._path:
             file = os.open(self._path, os.O_WRONLY | os.O_CREAT, 0o644)
             try:
@@ -111,7 +111,7 @@ class Meter:
             self._written = time.monotonic()
 
 
-def _read(path: pathlib.Path) -> Spent:
+def _read_counts(path: pathlib.Path) -> Spent:
     text = path.read_text(encoding="utf-8") if path.exists() else ""
     if not text:
         return Spent()

@@ -23,24 +23,24 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def find(url: str) -> Proxy | None:
-    """The proxy for `url`; None where there is none, or NO_PROXY exempts the server, or it is on this machine."""
+def find_proxy(url: str) -> Proxy | None:
+    """Finds the proxy for `url`; None if there is none, if NO_PROXY exempts the server, or if it is on this machine."""
     target, settings = httpx.URL(url), urllib.request.getproxies()
     scheme = next((scheme for scheme in (target.scheme, "all") if settings.get(scheme)), None)
     port = target.port or {"http": 80, "https": 443}[target.scheme]
-    exempt = (_exempts(entry.strip().lower(), target.host, port) for entry in settings.get("no", "").split(","))
+    exempt = (_exempts_server(entry.strip().lower(), target.host, port) for entry in settings.get("no", "").split(","))
     if scheme is None or is_loopback(target.host) or any(exempt):
         return None
     address = settings[scheme]
-    names = (f"{scheme}_proxy", f"{scheme}_proxy".upper())  # the small one counts where there are both
+    names = (f"{scheme}_proxy", f"{scheme}_proxy".upper())  # if both are set, the lower-case one counts
     variable = next((name for name in names if os.environ.get(name)), f"the system's {scheme} proxy")
     return Proxy(variable, address if "://" in address else f"http://{address}")
 
 
-def transport(proxy: Proxy, **options) -> httpx.AsyncHTTPTransport:
-    """Connects through `proxy`, with the `options` of httpx. Raises ValueError, naming the variable, if that is none.
+def make_transport(proxy: Proxy, **options) -> httpx.AsyncHTTPTransport:
+    """Makes a transport through `proxy`, with the `options` of httpx.
 
-    What the variable holds is not shown: it may have a password in it.
+    Raises ValueError, naming the variable, if it holds no proxy. What it holds is not shown: it may contain a password.
     """
     try:
         url = httpx.URL(proxy.url)
@@ -56,7 +56,7 @@ def transport(proxy: Proxy, **options) -> httpx.AsyncHTTPTransport:
         ) from None
 
 
-def _exempts(entry: str, host: str, port: int) -> bool:
+def _exempts_server(entry: str, host: str, port: int) -> bool:
     """Whether an entry of NO_PROXY names a server: *, a name, domain, address or network, with or without a port."""
     if entry.count(":") == 1 or "]:" in entry:
         entry, _, wanted = entry.rpartition(":")

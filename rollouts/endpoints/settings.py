@@ -1,4 +1,4 @@
-"""Where a model is served and how it is asked: settings, and what is wrong with them."""
+"""Where a model is served and how it is asked: settings, their checks, and the requests that follow from them."""
 
 import dataclasses
 import json
@@ -39,13 +39,13 @@ class Endpoint:
     retries: int = 3
     backoff: float = 1.0  # before the first retry; doubled before each further one
     max_wait: float = 60.0  # before a retry, whatever Retry-After says
-    breaker_failures: int = 10  # in a row, and nobody asks for a while
-    breaker_rest: float = 5.0  # until a probe may end that
-    breaker_wait: float = 120.0  # that requests wait for it, from when the circuit opened
+    breaker_failures: int = 10  # failures in a row that open the circuit: then nobody asks for a while
+    breaker_rest: float = 5.0  # from then, or from a failed probe, until the next probe
+    breaker_wait: float = 120.0  # how long requests wait for the circuit to close, from when it opened
     max_answer_bytes: int = 4_000_000
     prompt_price: float = 0.0  # per million tokens
     answer_price: float = 0.0
-    budget_calls: int = 0  # of a run; where one is reached, the run saves and stops
+    budget_calls: int = 0  # of a run; once a budget is reached, the run saves and stops
     budget_tokens: int = 0
     budget_cost: float = 0.0  # in the currency of the prices
 
@@ -58,10 +58,10 @@ FIELDS = {
     "temperature_field": ("temperature", "none"),
     "seed_field": ("seed", "random_seed", "none"),
 }
-"""The names that servers have for what a request says; "none": it is not sent."""
+"""The names that servers have for a field of a request; "none": it is not sent."""
 
 SYSTEM_ROLES = ("system", "developer", "user")
-"""What a prompt may come as; "user": at the head of the first user message."""
+"""The roles that a prompt may have; "user": it goes at the beginning of the first user message."""
 
 FORMATS = {
     "json_schema": lambda wanted: wanted,
@@ -69,7 +69,7 @@ FORMATS = {
     "json_object": lambda wanted: {"type": "json_object"},
     "none": lambda wanted: None,
 }
-"""What a server gets for a `response_format` with a JSON schema; None: nothing. Whoever asks reads just as strictly."""
+"""What a server gets for a `response_format` with a JSON schema; None: nothing. Answers are read as strictly anyway."""
 
 _AT_LEAST = {
     **dict.fromkeys(("concurrency", "max_tokens", "breaker_failures", "max_answer_bytes"), 1),
@@ -80,17 +80,17 @@ _AT_LEAST = {
 _POSITIVE = ("connect_timeout", "read_timeout", "total_timeout")
 
 
-def urls(endpoint: Endpoint) -> list[str]:
+def list_urls(endpoint: Endpoint) -> list[str]:
     """The base URL of each replica, with a slash at the end."""
     if endpoint.url == EMBEDDED:
         return ["http://embedded/v1/"]
     return [url.strip().rstrip("/") + "/" for url in endpoint.url.split(",")]
 
 
-def request(
+def build_request(
     endpoint: Endpoint, messages: Sequence[Message], *, seed: int, response_format: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """What an endpoint is asked: all that an answer may depend on, in the words of the protocol."""
+    """Builds a request: all that an answer may depend on, with the protocol's names of fields."""
     asked = {
         "model": endpoint.model,
         "messages": [dataclasses.asdict(message) for message in _with_role(endpoint.system_role, messages)],
@@ -105,14 +105,14 @@ def request(
     return asked | json.loads(endpoint.extra_body or "{}")
 
 
-def spell(endpoint: Endpoint, asked: Mapping[str, Any]) -> dict[str, Any]:
-    """A request in the words of its server: fields are called as the endpoint says, or left out."""
+def translate_request(endpoint: Endpoint, asked: Mapping[str, Any]) -> dict[str, Any]:
+    """Renames the fields of a request to what the endpoint's server calls them, and drops those it does not want."""
     names = {field.removesuffix("_field"): getattr(endpoint, field) for field in FIELDS}
     return {names.get(name, name): value for name, value in asked.items() if names.get(name) != "none"}
 
 
 def _with_role(role: str, messages: Sequence[Message]) -> list[Message]:
-    """`messages` with their prompt in that role; as a user's, it joins the one after it: roles must alternate."""
+    """Gives the prompt in `messages` that role; a user's joins the user message after it, as roles must alternate."""
     if not messages or messages[0].role != "system":
         return list(messages)
     prompt, *others = messages
@@ -122,12 +122,12 @@ def _with_role(role: str, messages: Sequence[Message]) -> list[Message]:
     return [Message(role, prompt.content), *others]
 
 
-def check(name: str, endpoint: Endpoint) -> None:
-    """Raises ValueError, naming the field, if config.{name} cannot be asked, or its key or proxy is not in order."""
-    for url in urls(endpoint):
+def check_endpoint(name: str, endpoint: Endpoint) -> None:
+    """Raises ValueError, naming the field, if a setting in config.{name}, its key or its proxy is invalid."""
+    for url in list_urls(endpoint):
         _check_url(name, url)
-        if endpoint.url != EMBEDDED and (proxy := proxies.find(url)):
-            proxies.transport(proxy)
+        if endpoint.url != EMBEDDED and (proxy := proxies.find_proxy(url)):
+            proxies.make_transport(proxy)
     for field, least in _AT_LEAST.items():
         if not getattr(endpoint, field) >= least:
             raise ValueError(f"config.{name}.{field}: expected {least} or more, got {getattr(endpoint, field)}")
@@ -174,7 +174,7 @@ def _check_url(name: str, url: str) -> None:
     if any(mark in url for mark in "@?#"):  # configs are kept and shown
         raise ValueError(f"{expected}; without user, password or query: keys are for config.{name}.api_key_env")
     try:
-        parts = httpx.URL(url)  # which will be asked to read it
+        parts = httpx.URL(url)  # the client will read it with httpx too
         fine = parts.scheme in ("http", "https") and parts.host and (parts.port is None or 0 < parts.port < 2**16)
     except (httpx.InvalidURL, ValueError):
         fine = False

@@ -21,16 +21,16 @@ _FINAL = re.compile(r"<\|channel\|>\s*final[^<]*(?:<\|constrain\|>[^<]*)?<\|mess
 
 
 class Split(NamedTuple):
-    """A text, taken apart."""
+    """A text without its thoughts."""
 
     answer: str
-    flaw: str = ""  # truncated: it ends amid thoughts | malformed: thoughts within or after the answer
+    flaw: str = ""  # truncated: it ends within thoughts | malformed: thoughts within or after the answer
 
 
-def split(text: str) -> Split:
+def split_thoughts(text: str) -> Split:
     """Takes off the thoughts that `text` begins with; a text without any stays as it is.
 
-    The first thought may lack its opening `<think>`: some chat templates write it, so that the model does not.
+    The first thought may lack its opening `<think>`: some chat templates write it in the model's place.
     """
     if "<|channel|>" in text:
         return _split_channels(text)
@@ -52,4 +52,4 @@ def _split_channels(text: str) -> Split:
     if not finals:
         return Split("", "truncated")
     answer = text[finals[-1].end() :].strip().removesuffix("<|return|>").removesuffix("<|end|>")
-    return Split(answer, "malformed" if "<|channel|>" in answer else split(answer).flaw)
+    return Split(answer, "malformed" if "<|channel|>" in answer else split_thoughts(answer).flaw)

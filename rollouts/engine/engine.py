@@ -1,13 +1,15 @@
 """The sampling engine: any number of sessions over a fixed number of slots of one KV cache.
 
-A session is an append-only stream of tokens, of which every one goes through the model once:
+A session is an append-only stream of tokens, each of which goes through the model once:
 
-- it keeps its slot between turns, so a turn costs its new tokens only. When sessions outnumber slots, one that waits
-  for its user makes room: its keys and values are parked in the host's memory and put back when it goes on;
-- what a new stream has in common with one that still lies in a slot (the prompt of its group, or the part that all
-  prompts share) is copied, not computed; of several that come at once, the first computes it and the others wait;
-- batches are continuous: every `Sampling.steps` tokens, who is done leaves and who is ready joins. Nobody waits for a
-  session that waits for its user. Device work runs on a thread of its own, beside the event loop.
+- a session keeps its slot between turns, so a turn costs its new tokens only. When there are more sessions than slots,
+  one that waits for its user makes room: its keys and values are parked in the host's memory and put back when it
+  goes on;
+- a beginning that a new stream shares with one that still lies in a slot (the prompt of its group, or the part that
+  all prompts share) is copied, not computed; of several streams that come at once, the first computes it and the others
+  wait;
+- batches are continuous: every `Sampling.steps` tokens, sessions that are done leave and sessions that are ready join.
+  Nobody waits for a session that waits for its user. Device work runs on a thread of its own, beside the event loop.
 
 Transcripts do not depend on any of this: see `rollouts.engine.slots`, and randomness is folded from a turn's seed.
 """
@@ -47,7 +49,7 @@ class _Turn(NamedTuple):
 
 
 class _Move(NamedTuple):
-    """A stream takes a seat; see `Slots.seat`."""
+    """A stream takes a seat; see `Slots.seat_stream`."""
 
     stream: SlotStream
     slot: int
@@ -59,8 +61,8 @@ class _Move(NamedTuple):
 class Engine:
     """Samples for many sessions at once; use as an async context manager around a batch of dialogues.
 
-    `kv_sharding` says where keys and values [L, S, K, …] live; None: on one device. With a `grammar`, nothing else
-    is written. `turn_taking` is held while programs are put on the devices: where another thread does so too, a lock.
+    `kv_sharding` says where keys and values [L, S, K, …] live; None: on one device. With a `grammar`, only what it
+    allows is written. `turn_taking` is held while programs are put on the devices: a lock, if other threads do so too.
     """
 
     def __init__(
@@ -93,9 +95,9 @@ class Engine:
         return self._slots.counts
 
     def load(self, params: qwen2.Params, *, version: int = 0) -> None:
-        """Takes new weights, which `version` tells apart from those before.
+        """Takes new weights; `version` tells them apart from those before.
 
-        Raises RuntimeError while sessions are open: none may go on under other weights.
+        Raises RuntimeError while sessions are open: no session may go on under other weights.
         """
         if self._open:
             raise RuntimeError(f"{len(self._open)} sessions are open: close them before new weights")
@@ -106,7 +108,7 @@ class Engine:
         if self.version is None:
             raise RuntimeError("the engine has no weights: call load first")
         self._arrived = asyncio.Event()
-        self._worker = asyncio.create_task(self._serve())
+        self._worker = asyncio.create_task(self._serve_rounds())
         return self
 
     async def __aexit__(self, *_):
@@ -125,7 +127,7 @@ class Engine:
         self._open.add(stream)
         return EngineSession(self, stream)
 
-    async def _generate(self, stream: SlotStream, ids: np.ndarray, seed: int) -> Sampled:
+    async def _sample_turn(self, stream: SlotStream, ids: np.ndarray, seed: int) -> Sampled:
         stream.append(ids)
         self._slots.counts.streamed += len(ids)
         turn = _Turn(stream, seed, asyncio.get_running_loop().create_future(), [])
@@ -133,24 +135,24 @@ class Engine:
         self._arrived.set()
         return await turn.future
 
-    async def _serve(self) -> None:
-        """Rounds, as long as there is anything to do."""
+    async def _serve_rounds(self) -> None:
+        """Runs rounds until it is cancelled; waits while there is nothing to do."""
         while True:
             if not self._running:
                 await self._arrived.wait()
-                await self._settle()
+                await self._await_newcomers()
             self._arrived.clear()
-            self._forget()
-            moves, crowded = self._admit()
+            self._drop_abandoned()
+            moves, crowded = self._admit_turns()
             if not self._running:
                 continue
-            round_ = asyncio.get_running_loop().run_in_executor(self._thread, self._round, moves, crowded)
+            round_ = asyncio.get_running_loop().run_in_executor(self._thread, self._run_round, moves, crowded)
             try:
                 ended = await asyncio.shield(round_)
             except asyncio.CancelledError:
                 await asyncio.wait([round_])  # the thread must not go on when the next one enters
                 raise
-            except Exception as error:  # hand it to those who wait, or they wait for ever
+            except Exception as error:  # pass it to the waiting callers, or they wait for ever
                 ended = dict.fromkeys(self._running, error)
                 self._slots.reset(list(self._open))
             for slot, result in ended.items():
@@ -160,35 +162,35 @@ class Engine:
             if self._pending:
                 self._arrived.set()
 
-    async def _settle(self) -> None:
-        """Before a batch begins: waits until nobody new has come for a while, or nobody is left who could."""
+    async def _await_newcomers(self) -> None:
+        """Waits, before a batch begins, until no session has come for a while, or none is left that could come."""
         waiting = -1
         while waiting < len(self._pending) < min(len(self._open), self.sampling.slots):
             waiting = len(self._pending)
             await asyncio.sleep(self.sampling.window)
 
-    def _forget(self) -> None:
-        """Drops the turns that nobody waits for any more."""
+    def _drop_abandoned(self) -> None:
+        """Drops turns that nobody waits for any more."""
         self._pending = [turn for turn in self._pending if not turn.future.done()]
         self._running = {slot: turn for slot, turn in self._running.items() if not turn.future.done()}
 
-    # Who goes on where; on the event loop, while the thread is idle.
+    # Which stream goes on in which slot; runs on the event loop while the thread is idle.
 
-    def _admit(self) -> tuple[list[_Move], bool]:
-        """Lets those who wait run, as far as there are slots.
+    def _admit_turns(self) -> tuple[list[_Move], bool]:
+        """Lets waiting turns run, as far as there are slots.
 
-        Returns the moves that it takes, in this order, and whether somebody waits for the beginning of a stream that
-        another is about to compute.
+        Returns the moves that this takes, in order, and whether a turn waits for the beginning of its stream, because
+        another stream is about to compute it.
         """
         moves, waiting, crowded = [], [], False
-        seated: dict[int, SlotStream] = dict(enumerate(self._slots.streams))  # as it will be after `moves`
+        seated: dict[int, SlotStream] = dict(enumerate(self._slots.streams))  # who is where after `moves`
         for turn in self._pending:
             stream = turn.stream
             slot = stream.slot if seated.get(stream.slot) is stream else None
             if slot is None:
-                donor, shared, more = self._shared(stream, seated)
+                donor, shared, more = self._find_donor(stream, seated)
                 crowded |= more
-                slot = None if more else self._choose(stream, donor, seated)
+                slot = None if more else self._choose_slot(stream, donor, seated)
                 if slot is None:
                     waiting.append(turn)
                     continue
@@ -200,18 +202,18 @@ class Engine:
         self._pending = waiting
         return moves, crowded
 
-    def _shared(self, stream: SlotStream, seated: dict[int, SlotStream]) -> tuple[SlotStream | None, int, bool]:
-        """Whose beginning to copy, how much of it, and whether it is worth waiting for somebody to compute more."""
+    def _find_donor(self, stream: SlotStream, seated: dict[int, SlotStream]) -> tuple[SlotStream | None, int, bool]:
+        """Returns whose beginning to copy, how many tokens of it, and whether to wait for another to compute more."""
         if stream.computed:
             return None, 0, False
-        # Whole chunks only: where a chunk begins must not depend on who came first. And one token has to be read.
+        # Whole chunks only: where a chunk begins must not depend on who came first. One token is left to be read.
         chunk = self.sampling.chunk
         most = (stream.length - 1) // chunk
         donor, ready, coming = None, 0, 0
         for slot, other in seated.items():
             if other is None:
                 continue
-            chunks = min(most, _common(stream.ids[: stream.length], other.ids[: other.length]) // chunk)
+            chunks = min(most, _count_common(stream.ids[: stream.length], other.ids[: other.length]) // chunk)
             computed = min(chunks, other.computed // chunk) if other.slot == slot else 0
             if computed > ready or (computed == ready > 0 and other not in self._open):
                 donor, ready = other, computed
@@ -219,8 +221,8 @@ class Engine:
                 coming = max(coming, chunks)
         return donor, ready * chunk, coming > ready
 
-    def _choose(self, stream: SlotStream, donor: SlotStream | None, seated: dict[int, SlotStream]) -> int | None:
-        """The slot for a stream: its donor's if that has ended, else one that has ended, else of one that is idle."""
+    def _choose_slot(self, stream: SlotStream, donor: SlotStream | None, seated: dict[int, SlotStream]) -> int | None:
+        """Returns the slot for a stream: its donor's if that has ended, else an ended stream's, else an idle one's."""
         if donor and donor not in self._open:
             return donor.slot
         busy = {id(turn.stream) for turn in (*self._running.values(), *self._pending)} | {id(donor)}
@@ -228,15 +230,18 @@ class Engine:
         idle = [slot for slot, other in seated.items() if id(other) not in busy and slot not in self._running]
         return min(ended or idle, key=lambda slot: self._given[slot], default=None)
 
-    # The device's work; on the engine's thread.
+    # The device's work; runs on the engine's thread.
 
-    def _round(self, moves: list[_Move], crowded: bool) -> dict[int, Sampled]:
-        """Moves streams, reads on, and, unless others would better join first, draws; returns turns that are over."""
+    def _run_round(self, moves: list[_Move], crowded: bool) -> dict[int, Sampled]:
+        """Moves streams, reads unread tokens and, unless turns should join first (`crowded`), draws.
+
+        Returns the samples of turns that are over, by slot.
+        """
         with self._turn_taking:
             for move in moves:
                 if move.guest:
-                    self._slots.park(move.guest)
-                self._slots.seat(move.stream, move.slot, donor=move.donor, shared=move.shared)
+                    self._slots.park_stream(move.guest)
+                self._slots.seat_stream(move.stream, move.slot, donor=move.donor, shared=move.shared)
             while unread := [turn.stream for turn in self._running.values() if turn.stream.unread]:
                 self._slots.extend(unread)
             if crowded:
@@ -244,9 +249,9 @@ class Engine:
             drawn = self._slots.decode({slot: (turn.seed, turn.length) for slot, turn in self._running.items()})
         for slot, turn in self._running.items():
             turn.parts.append(tuple(part[slot, : drawn.counts[slot]] for part in drawn[:3]))
-        return {slot: self._sampled(turn) for slot, turn in self._running.items() if not drawn.active[slot]}
+        return {slot: self._collect_sample(turn) for slot, turn in self._running.items() if not drawn.active[slot]}
 
-    def _sampled(self, turn: _Turn) -> Sampled:
+    def _collect_sample(self, turn: _Turn) -> Sampled:
         ids, logprobs, model_logprobs = (np.concatenate(parts) for parts in zip(*turn.parts, strict=True))
         long = len(ids) == self.sampling.max_new_tokens
         stop = "end_of_turn" if ids[-1] == self._stop_id else "length" if long else "context"
@@ -271,15 +276,15 @@ class EngineSession:
         """
         if not 0 < len(ids) < self.room:
             raise ValueError(f"expected 1 to {self.room - 1} tokens to go on from, got {len(ids)}")
-        return await self._engine._generate(self._stream, np.asarray(ids, np.int32), seed)
+        return await self._engine._sample_turn(self._stream, np.asarray(ids, np.int32), seed)
 
     def close(self) -> None:
         """Ends the stream; its slot goes to another when needed."""
         self._engine._open.discard(self._stream)
 
 
-def _common(ids: np.ndarray, other: np.ndarray) -> int:
-    """How many tokens two streams have in common at their beginning."""
+def _count_common(ids: np.ndarray, other: np.ndarray) -> int:
+    """Counts the tokens that two streams have in common at their beginning."""
     size = min(len(ids), len(other))
     differ = np.flatnonzero(ids[:size] != other[:size])
     return int(differ[0]) if len(differ) else size

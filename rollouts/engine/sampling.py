@@ -1,4 +1,4 @@
-"""How tokens get into the KV cache and out of it: the jitted `extend` and `decode` of the sampling engine.
+"""How the sampling engine reads tokens and draws them: its jitted functions `extend` and `decode`.
 
 Legend: S slots, R rows of one `extend` call, W tokens of each, N steps of one `decode` call, V vocabulary.
 """
@@ -24,27 +24,27 @@ class Sampling:
     capacity: int = 2048  # tokens a session may hold, prompt and replies together
     chunk: int = 32  # W
     rows: int = 0  # R; 0: one for each slot
-    steps: int = 8  # N: newcomers join, and who is done leaves, after so many tokens
+    steps: int = 8  # N: after so many tokens, new sessions join and those that are done leave
     max_new_tokens: int = 96  # of a turn
     temperature: float = 1.0  # 0: always the likeliest token
-    top_k: int = 0  # draw from the k likeliest tokens only (and those as likely as the last of them); 0: from all
+    top_k: int = 0  # draw from the k likeliest tokens only (and those as likely as the k-th); 0: from all
     top_p: float = 1.0  # draw from the likeliest tokens that make up this share only; 1: from all
-    window: float = 0.01  # seconds without a newcomer after which an idle engine sets to work
+    window: float = 0.01  # seconds without a new turn after which an idle engine starts
 
     def __post_init__(self):
         for name, least in (("slots", 1), ("capacity", 1), ("chunk", 1), ("steps", 1), ("max_new_tokens", 1)):
-            self._expect(name, getattr(self, name) >= least, f"at least {least}")
-        self._expect("rows", 0 <= self.rows <= self.slots, f"0 to slots, {self.slots}")
-        self._expect("temperature", self.temperature >= 0, "0 or more")
-        self._expect("top_k", self.top_k >= 0, "0 or more")
-        self._expect("top_p", 0 < self.top_p <= 1, "more than 0 and at most 1")
+            self._check_field(name, getattr(self, name) >= least, f"at least {least}")
+        self._check_field("rows", 0 <= self.rows <= self.slots, f"0 to slots, {self.slots}")
+        self._check_field("temperature", self.temperature >= 0, "0 or more")
+        self._check_field("top_k", self.top_k >= 0, "0 or more")
+        self._check_field("top_p", 0 < self.top_p <= 1, "more than 0 and at most 1")
 
     @property
     def cuts(self) -> bool:
-        """Whether some tokens are never drawn."""
+        """Whether top_k or top_p cut some tokens."""
         return bool(self.top_k) or self.top_p < 1
 
-    def _expect(self, name: str, holds: bool, expected: str) -> None:
+    def _check_field(self, name: str, holds: bool, expected: str) -> None:
         if not holds:
             raise ValueError(f"{name}: expected {expected}, got {getattr(self, name)}")
 
@@ -91,9 +91,9 @@ def decode(
     sampling: Sampling,
     stop_id: int,
 ) -> tuple[Drawn, jax.Array, KVCache]:
-    """Draws up to N tokens in every active slot; ends early when all are done.
+    """Draws up to N tokens in every active slot; ends early when all turns are over.
 
-    Token number n of a turn is drawn with the key folded from (the turn's seed, n). A turn is over when it drew
+    Token number n of a turn is drawn with the key folded from (the turn's seed, n). A turn is over when it has drawn
     `stop_id`, or max_new_tokens in all, or when its slot holds `capacity` tokens.
 
     Args:
@@ -101,7 +101,7 @@ def decode(
       params: its parameters.
       kv: the cache, with room for N more tokens in active slots, or for all that `capacity` allows; donated.
       logits: [S, V] float32, of the next token; donated.
-      seeds: [S] uint32, of each slot's turn.
+      seeds: [S] uint32, the seed of each slot's turn.
       places: [S] int32, tokens that the turn has already.
       active: [S] bool, slots to draw in.
       states: [S] int32, of the grammar; without one, not looked at.
@@ -112,15 +112,15 @@ def decode(
     slots, steps = len(active), sampling.steps
     keys = jax.vmap(jax.random.key)(seeds)
 
-    def more(carry):
+    def is_unfinished(carry):
         number, drawn = carry[0], carry[1]
         return (number < steps) & drawn.active.any()
 
-    def step(carry):
+    def draw_step(carry):
         number, drawn, logits, kv, states = carry
         place, active = places + drawn.counts, drawn.active
         uniform = jax.vmap(lambda key, n: jax.random.uniform(jax.random.fold_in(key, n)))(keys, place)
-        token, *logprobs = draw(logits, uniform, sampling, grammar.allowed[states] if grammar else None)
+        token, *logprobs = draw_tokens(logits, uniform, sampling, grammar.allowed[states] if grammar else None)
         ids, logprobs, model_logprobs = (
             kept.at[:, number].set(jnp.where(active, new, 0))
             for kept, new in zip(drawn[:3], (token, *logprobs), strict=True)
@@ -135,11 +135,11 @@ def decode(
         counts=jnp.zeros(slots, jnp.int32),
         active=active,
     )
-    _, drawn, logits, kv, _ = jax.lax.while_loop(more, step, (jnp.int32(0), nothing, logits, kv, states))
+    _, drawn, logits, kv, _ = jax.lax.while_loop(is_unfinished, draw_step, (jnp.int32(0), nothing, logits, kv, states))
     return drawn, logits, kv
 
 
-def draw(
+def draw_tokens(
     logits: jax.Array, uniform: jax.Array, sampling: Sampling, allowed: jax.Array | None = None
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Draws a token in each row by inverting the cumulative distribution at one uniform number.
@@ -152,28 +152,29 @@ def draw(
 
     Returns:
       tokens [S] int32 and their log-probabilities [S] under the distribution drawn from and under the model's own.
-      Where `allowed` is given, the first is that of the tempered policy, neither cut nor kept to what is allowed. At
+      Where `allowed` is given, the first is under the tempered distribution, before top_k, top_p and `allowed`. At
       temperature 0 it is 0: nothing else could have been drawn.
     """
     model = jax.nn.log_softmax(logits)
     if sampling.temperature == 0:
         likely = model if allowed is None else jnp.where(allowed, model, -jnp.inf)
         token = jnp.argmax(likely, axis=-1).astype(jnp.int32)
-        return token, jnp.zeros(token.shape, jnp.float32), _at(model, token)
+        return token, jnp.zeros(token.shape, jnp.float32), _entries_at(model, token)
     tempered = jax.nn.log_softmax(logits / sampling.temperature)
     chances = tempered if allowed is None else jax.nn.log_softmax(jnp.where(allowed, tempered, -jnp.inf))
-    chances = _cut(chances, sampling)
-    token = _invert(jnp.exp(chances), uniform)
+    chances = _cut_unlikely(chances, sampling)
+    token = _invert_cumulative(jnp.exp(chances), uniform)
     if sampling.cuts or allowed is not None:
-        # Rounding in the running sum may, once in ten million draws, point at a token that cannot be.
-        token = jnp.where(_at(chances, token) > -jnp.inf, token, jnp.argmax(chances, axis=-1).astype(jnp.int32))
-    return token, _at(chances if allowed is None else tempered, token), _at(model, token)
+        # About once in ten million draws, rounding in the running sum points at a token that has no probability.
+        token = jnp.where(_entries_at(chances, token) > -jnp.inf, token, jnp.argmax(chances, axis=-1).astype(jnp.int32))
+    return token, _entries_at(chances if allowed is None else tempered, token), _entries_at(model, token)
 
 
-def _invert(chances: jax.Array, uniform: jax.Array) -> jax.Array:
-    """Where the running sum of `chances` [S, V] passes the share `uniform` [S] of their sum; [S] int32.
+def _invert_cumulative(chances: jax.Array, uniform: jax.Array) -> jax.Array:
+    """Finds where the running sum of `chances` [S, V] passes the share `uniform` [S] of their sum; [S] int32.
 
-    First among parts of about the square root of V, then within one: a running sum over all takes four times as long.
+    It looks first for a part of about the square root of V, then within it: a running sum over all takes four times as
+    long.
     """
     vocabulary = chances.shape[-1]
     size = math.isqrt(vocabulary - 1) + 1
@@ -181,19 +182,19 @@ def _invert(chances: jax.Array, uniform: jax.Array) -> jax.Array:
     ends = jnp.cumsum(parts.sum(-1), axis=-1)
     sought = uniform[:, None] * ends[:, -1:]
     part = jnp.minimum(jnp.sum(ends <= sought, axis=-1, dtype=jnp.int32), ends.shape[-1] - 1)
-    before = jnp.where(part > 0, _at(ends, part - 1), 0.0)
+    before = jnp.where(part > 0, _entries_at(ends, part - 1), 0.0)
     within = jnp.take_along_axis(parts, part[:, None, None], axis=1)[:, 0]
     place = jnp.sum(jnp.cumsum(within, axis=-1) <= sought - before[:, None], axis=-1, dtype=jnp.int32)
     return jnp.minimum(part * size + jnp.minimum(place, size - 1), vocabulary - 1)
 
 
-def _at(x: jax.Array, token: jax.Array) -> jax.Array:
-    """The entries of x [S, V] at token [S]."""
+def _entries_at(x: jax.Array, token: jax.Array) -> jax.Array:
+    """Returns the entries of x [S, V] at token [S]."""
     return jnp.take_along_axis(x, token[:, None], axis=-1)[:, 0]
 
 
-def _cut(logprobs: jax.Array, sampling: Sampling) -> jax.Array:
-    """Leaves the likeliest tokens [S, V] only, and makes them add up to 1 again."""
+def _cut_unlikely(logprobs: jax.Array, sampling: Sampling) -> jax.Array:
+    """Keeps only the likeliest tokens [S, V], by top_k and top_p, and makes their probabilities add up to 1 again."""
     if sampling.top_k:
         least = jax.lax.top_k(logprobs, min(sampling.top_k, logprobs.shape[-1]))[0][:, -1:]
         logprobs = jax.nn.log_softmax(jnp.where(logprobs >= least, logprobs, -jnp.inf))

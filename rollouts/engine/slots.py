@@ -1,7 +1,7 @@
 """The device's side of the sampling engine: streams of tokens in the slots of one KV cache.
 
-Shapes do not change with who is served: `extend` takes R rows of W tokens, `decode` all S slots, and a row is computed
-for itself. Only the room of a slot grows, by doubling, as streams need it.
+Shapes do not depend on which streams are served: `extend` takes R rows of W tokens, `decode` all S slots, and no row's
+result depends on the others. Only the room of a slot grows, by doubling, as streams need it.
 
 Legend: S slots, R rows of one `extend` call, W tokens of each, C room of a slot, N steps of one `decode` call.
 """
@@ -22,26 +22,26 @@ from rollouts.engine.sampling import Drawn, Sampling
 
 SMALLEST = 512
 """Tokens that a slot has room for at first."""
-_UNIT = 64  # moves are of this many tokens, or twice as many, and so on: few shapes, few compilations
+_UNIT = 64  # moves take this many tokens, or twice as many, and so on: few shapes, few compilations
 
-_take = jax.jit(cache.take, static_argnums=2)
-_put = jax.jit(cache.put, donate_argnums=0)
-_grow = jax.jit(cache.grow, static_argnums=1)
+_take = jax.jit(cache.take_tokens, static_argnums=2)
+_put = jax.jit(cache.put_tokens, donate_argnums=0)
+_grow = jax.jit(cache.grow_slots, static_argnums=1)
 
 
 @functools.partial(jax.jit, donate_argnums=0, static_argnums=3)
-def _copy(kv: cache.KVCache, slot: jax.Array, donor: jax.Array, size: int) -> cache.KVCache:
-    """Gives `slot` the first `size` tokens of `donor`; one program, so that none reads what the next one takes over."""
-    return cache.put(kv, slot, *cache.take(kv, donor, size))
+def _copy_prefix(kv: cache.KVCache, slot: jax.Array, donor: jax.Array, size: int) -> cache.KVCache:
+    """Copies the first `size` tokens of `donor` to `slot`; of two programs, one would read what the next takes over."""
+    return cache.put_tokens(kv, slot, *cache.take_tokens(kv, donor, size))
 
 
 @dataclasses.dataclass
 class Counts:
-    """Tokens since the weights came. Where nothing was lost, computed + copied = streamed, once all is read."""
+    """Tokens since the weights came. If nothing was lost, computed + copied = streamed once all is read."""
 
     streamed: int = 0  # in all streams, prompts and replies
     computed: int = 0  # that went through the model
-    copied: int = 0  # whose keys and values were taken over from another stream
+    copied: int = 0  # whose keys and values were copied from another stream
     parked: int = 0  # whose keys and values were moved to the host, to make room
 
 
@@ -71,7 +71,7 @@ class Slots:
 
     Attributes:
       counts: what was done since the last `load`.
-      streams: [S], whose keys and values lie in each slot; those of a stream that has ended stay until overwritten.
+      streams: [S], the stream whose keys and values lie in each slot; an ended one's stay until they are overwritten.
     """
 
     def __init__(
@@ -87,49 +87,49 @@ class Slots:
         self._grammar, self._tables = grammar, jax.tree.map(jnp.asarray, grammar)
         self._params: qwen2.Params | None = None
         self.counts = Counts()
-        self._allocate()
+        self._allocate_cache()
 
-    def _allocate(self) -> None:
+    def _allocate_cache(self) -> None:
         slots, room = self._sampling.slots, min(SMALLEST, self._sampling.capacity)
         self._kv = cache.init(self._config, slots, room, sharding=self._sharding)
         self._logits = jnp.zeros((slots, self._config.vocab_size), jnp.float32)
         self.streams: list[SlotStream | None] = [None] * slots
 
     def load(self, params: qwen2.Params) -> None:
-        """Takes new weights; what was computed under others is forgotten."""
+        """Takes new weights; forgets what was computed under others."""
         self._params, self.counts = params, Counts()
         self.streams = [None] * len(self.streams)
 
     def reset(self, streams: Sequence[SlotStream]) -> None:
-        """Starts afresh after a fault; `streams`, all that are open, will be computed again."""
-        self._allocate()
+        """Starts anew after a fault; `streams`, all that are open, will be computed again."""
+        self._allocate_cache()
         for stream in streams:
             stream.slot, stream.parked, stream.computed = None, None, 0
 
-    def seat(self, stream: SlotStream, slot: int, *, donor: SlotStream | None = None, shared: int = 0) -> None:
-        """Gives `slot` to a stream that has none, with what is parked of it or what it shares with `donor`'s beginning.
+    def seat_stream(self, stream: SlotStream, slot: int, *, donor: SlotStream | None = None, shared: int = 0) -> None:
+        """Gives `slot` to a stream that has none, with its parked tokens or the first `shared` tokens of `donor`.
 
-        Whoever was in the slot must have been parked, or have ended.
+        The stream that was in the slot must have been parked, or have ended.
         """
         if stream.parked:
             self._make_room(stream.parked[1].shape[2])
             self._kv, stream.parked = _put(self._kv, np.int32(slot), *stream.parked), None
         elif donor:
             if donor.slot != slot:
-                self._kv = _copy(self._kv, np.int32(slot), np.int32(donor.slot), self._moved(shared))
+                self._kv = _copy_prefix(self._kv, np.int32(slot), np.int32(donor.slot), self._round_size(shared))
             stream.computed = shared
             self.counts.copied += shared
         if before := self.streams[slot]:
             before.slot = None
         self.streams[slot], stream.slot = stream, slot
 
-    def park(self, stream: SlotStream) -> None:
+    def park_stream(self, stream: SlotStream) -> None:
         """Moves a stream's keys and values to the host."""
-        stream.parked = jax.device_get(_take(self._kv, np.int32(stream.slot), self._moved(stream.computed)))
+        stream.parked = jax.device_get(_take(self._kv, np.int32(stream.slot), self._round_size(stream.computed)))
         self.counts.parked += stream.computed
 
     def extend(self, streams: Sequence[SlotStream]) -> None:
-        """Reads on in streams that have a slot and unread tokens: a chunk of as many as fit into a call."""
+        """Reads a chunk of each stream, which must have a slot and unread tokens; of as many as fit into a call."""
         count, width = self._sampling.rows or self._sampling.slots, self._sampling.chunk
         aligned = count == self._sampling.slots  # then row r is slot r, and the cache is read where it lies
         rows = {stream.slot if aligned else row: stream for row, stream in enumerate(streams[:count])}
@@ -139,7 +139,7 @@ class Slots:
             counts[row], slots[row] = min(width, stream.unread), stream.slot
             tokens[row, : counts[row]] = stream.ids[stream.computed : stream.computed + counts[row]]
         self._make_room(max(stream.computed for stream in rows.values()) + width)
-        self._kv = self._kv._replace(lengths=self._lengths())
+        self._kv = self._kv._replace(lengths=self._list_lengths())
         self._logits, self._kv = device.extend(
             self._config, self._params, self._kv, self._logits, tokens, counts, None if aligned else slots
         )
@@ -159,12 +159,12 @@ class Slots:
             seeds[slot], places[slot], active[slot] = seed, place, True
             if self._grammar:
                 stream = self.streams[slot]
-                states[slot] = self._grammar.after(0, stream.ids[stream.length - place : stream.length])
+                states[slot] = self._grammar.state_after(0, stream.ids[stream.length - place : stream.length])
         self._make_room(max(self.streams[slot].length for slot in turns) + self._sampling.steps)
         drawn, self._logits, self._kv = device.decode(
             self._config,
             self._params,
-            self._kv._replace(lengths=self._lengths()),
+            self._kv._replace(lengths=self._list_lengths()),
             self._logits,
             seeds,
             places,
@@ -183,10 +183,10 @@ class Slots:
         self.counts.streamed += int(drawn.counts.sum())
         return drawn
 
-    def _lengths(self) -> jax.Array:
+    def _list_lengths(self) -> jax.Array:
         return jnp.array([stream.computed if stream else 0 for stream in self.streams], jnp.int32)
 
-    def _moved(self, size: int) -> int:
+    def _round_size(self, size: int) -> int:
         rounded = _UNIT
         while rounded < size:
             rounded *= 2

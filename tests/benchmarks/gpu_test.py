@@ -191,7 +191,7 @@ def test_operations_by_hand(rank, times):
 
 
 def test_random_weights_write_whole_turns_of_a_few_tokens():
-    tokenizer = tokenizers.train(["The order is late, I am sorry."], 300)
+    tokenizer = tokenizers.train_tokenizer(["The order is late, I am sorry."], 300)
     rules = playing.terse(turn_format.grammar, tokenizer, 400)
     rng, lengths = np.random.default_rng(0), []
     for _ in range(50):

@@ -32,8 +32,8 @@ def best(customer, mood, deals):
     found = 1.0
     for acts in TURNS:
         for events in (acts, acts | {"voucher"}) if mood.deal in deals else (acts,):
-            after = latent.transition(customer, mood, events)
-            end = latent.ended(customer, after)
+            after = latent.apply_events(customer, mood, events)
+            end = latent.find_end(customer, after)
             if end == "rated":
                 found = max(found, latent.expected_rating(customer, after))
             elif not end:
@@ -42,4 +42,4 @@ def best(customer, mood, deals):
 
 
 def value(customer, deals):
-    return best(customer, latent.start(customer), deals)
+    return best(customer, latent.start_mood(customer), deals)

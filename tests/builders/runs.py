@@ -60,7 +60,7 @@ class Terse:
     async def reply(self, messages, seed):
         response = self._random.choice(["I am sorry.", "Was it cold?", "A photo, please.", "No refund."])
         return Sample(
-            turn_format.render(turn_format.Reply("", response, self._random.choice(["voucher", *["chat"] * 3])))
+            turn_format.render_reply(turn_format.Reply("", response, self._random.choice(["voucher", *["chat"] * 3])))
         )
 
     def close(self):

@@ -14,13 +14,13 @@ from rollouts.endpoints.client import ChatClient, Endpoint
 from rollouts.types import Sample
 from tests.builders.dialogues import FDS
 
-SCENARIO = next(generator.scenarios(2))
+SCENARIO = next(generator.deal_scenarios(2))
 FULL = {"reason": "so", **dict.fromkeys(PRINCIPLES, 1)}
 VERDICT = json.dumps(FULL | {"stage": 0.5})
 
 
 def turn(response, action="chat"):
-    return turn_format.render(turn_format.Reply("hm", response, action))
+    return turn_format.render_reply(turn_format.Reply("hm", response, action))
 
 
 class Agent:
@@ -52,7 +52,7 @@ class Client:
 
 
 def run(agent, user, judged, **options):
-    return asyncio.run(play.play(agent, Table(user, judged, **options).episodes, SCENARIO, index=0, seed=7))
+    return asyncio.run(play.play_dialogue(agent, Table(user, judged, **options).episodes, SCENARIO, index=0, seed=7))
 
 
 # The judge
@@ -177,17 +177,17 @@ def embedded(scenario, response):
             ChatClient("judge", Endpoint("embedded", "embedded-judge"), embedded=FDS.embedded) as judging,
         ):
             table = Table(user, judging)
-            dialogue = await play.play(
+            dialogue = await play.play_dialogue(
                 Agent(turn(response), turn("Let me see.")), table.episodes, scenario, index=0, seed=7
             )
-            return dialogue, await judge.evaluate(judging, dialogue, seed=7)
+            return dialogue, await judge.evaluate_dialogue(judging, dialogue, seed=7)
 
     return asyncio.run(play_it())
 
 
 @pytest.fixture(scope="module")
 def honest():
-    scenarios = [next(generator.scenarios(seed)) for seed in range(3)]
+    scenarios = [next(generator.deal_scenarios(seed)) for seed in range(3)]
     return [(scenario, embedded(scenario, HONEST)) for scenario in scenarios]
 
 

@@ -152,7 +152,7 @@ def test_an_episode_that_miscounts_is_named(monkeypatch, method, returns, messag
 
 
 def test_text_that_free_text_may_hold_cannot_end_it():
-    tokenizer = tokenizers.train(["I am sorry.#0"], 300)
+    tokenizer = tokenizers.train_tokenizer(["I am sorry.#0"], 300)
     with pytest.raises(ValueError, match="expected what follows free text to begin with a '<', got '#0'"):
         grammar.write_grammar(tokenizer, 300, [grammar.Literal(("<say>",)), grammar.FREE, grammar.Literal(("#0",))])
 

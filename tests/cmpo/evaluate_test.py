@@ -23,7 +23,7 @@ from tests.builders import commands
 from tests.builders.dialogues import FDS
 from tests.builders.runs import ROOT, full_disk, tiny
 
-TURN = turn_format.render(turn_format.Reply("hm", "Could you send me a photo of it?", "chat"))
+TURN = turn_format.render_reply(turn_format.Reply("hm", "Could you send me a photo of it?", "chat"))
 SECRET = "s3cret-key"
 
 
@@ -150,7 +150,7 @@ def test_evaluators_are_asked_in_evaluation_only_where_the_config_says_so():
 
 
 def test_the_judge_votes_as_often_as_the_config_says():
-    with Server(embedded.judge) as server:
+    with Server(embedded.judge_conversation) as server:
         config = tiny(**{"judge.url": server.url, "judge.votes": 3, "eval.scenarios": 2})
         played = evaluate.evaluate(config, collecting.serving(ScriptedAgent("never")), seeds=1)
     turns = sum(len(one.dialogue.turns) for one in played)

@@ -35,7 +35,7 @@ def test_hypervolume_by_hand():
 
 
 def test_many_agents_on_the_frontier_fill_its_hypervolume():
-    points = [(rate, LINE.at(rate)) for rate in np.linspace(0, 1, 2001)]
+    points = [(rate, LINE.satisfaction_at(rate)) for rate in np.linspace(0, 1, 2001)]
     filled = frontier.hypervolume(points)
     assert filled < frontier.frontier_hypervolume(LINE)
     assert filled == pytest.approx(frontier.frontier_hypervolume(LINE), abs=1e-3)
@@ -48,7 +48,7 @@ def test_the_command_draws_every_agent(tmp_path, capsys, ending):
     out = tmp_path / f"frontier.{ending}"
     assert frontier.main([str(tmp_path / "never.json"), f"CMPO={tmp_path / 'policy.json'}", f"--out={out}"]) == 0
     printed = capsys.readouterr().out
-    best = oracle.frontier(oracle.distribution()).at(0.316)
+    best = oracle.compute_frontier(oracle.weigh_customers()).satisfaction_at(0.316)
     assert f"| CMPO | 31.6% | 2.915 | {best:.3f} | {best - 2.915:.3f} |" in printed and "| never | 0.0% |" in printed
     if ending == "svg":
         text = out.read_text()

@@ -30,7 +30,7 @@ class Asked:
 
     def __init__(self, monkeypatch, stop_after=None):
         self.answered, self.bodies = 0, []
-        ask = ChatClient._ask
+        ask = ChatClient._ask_until_answered
 
         async def asking(client, body, read):
             if self.answered == stop_after:
@@ -42,7 +42,7 @@ class Asked:
                 os.kill(os.getpid(), signal.SIGTERM)
             return answer
 
-        monkeypatch.setattr(ChatClient, "_ask", asking)
+        monkeypatch.setattr(ChatClient, "_ask_until_answered", asking)
 
 
 def demonstrate(config, directory):
@@ -126,7 +126,7 @@ def unreachable(patch):
     async def asking(client, body, read):
         raise AssertionError("nobody is to be asked")
 
-    patch.setattr(ChatClient, "_ask", asking)
+    patch.setattr(ChatClient, "_ask_until_answered", asking)
 
 
 @pytest.mark.parametrize(
@@ -281,7 +281,7 @@ def test_a_workdir_whose_checkpoints_outlived_its_metrics_is_still_that_run(phas
 
 def test_a_judge_that_was_malformed_is_asked_anew_by_whoever_goes_on(tmp_path, monkeypatch):
     """What a customer had said is not asked for again, neither then nor where a dialogue is replaced."""
-    ask, said, broken = ChatClient._ask, [], True
+    ask, said, broken = ChatClient._ask_until_answered, [], True
     scenarios = tasks.open_source(tiny()).train(0, 3)
 
     async def asking(client, body, read):
@@ -295,7 +295,7 @@ def test_a_judge_that_was_malformed_is_asked_anew_by_whoever_goes_on(tmp_path, m
                 tiny(), collecting.serving(ScriptedAgent("never")), scenarios, repeats=1, seed=0, page=page
             )
 
-    monkeypatch.setattr(ChatClient, "_ask", asking)
+    monkeypatch.setattr(ChatClient, "_ask_until_answered", asking)
     with pytest.raises(collecting.RolloutsFailed, match=r"3 of 3 dialogues failed \(3 judge_malformed\)"):
         play()
     assert len(said) == len(set(said)) and {name for name, _ in said} == {"user", "judge"}
@@ -330,15 +330,15 @@ def test_pages_of_agents_that_only_share_a_name_are_not_each_others():
 def test_a_setting_that_kept_all_demonstrations_from_being_played_may_be_corrected(
     uninterrupted, tmp_path, monkeypatch
 ):
-    ask = ChatClient._ask
+    ask = ChatClient._ask_until_answered
 
     async def refusing(client, body, read):
         raise DialogueError("user_http_404", "no such model")
 
-    monkeypatch.setattr(ChatClient, "_ask", refusing)
+    monkeypatch.setattr(ChatClient, "_ask_until_answered", refusing)
     with pytest.raises(collecting.RolloutsFailed, match="8 user_http_404"):
         demonstrate(tiny(**{"user.model": "typo"}), tmp_path)
-    monkeypatch.setattr(ChatClient, "_ask", ask)
+    monkeypatch.setattr(ChatClient, "_ask_until_answered", ask)
     assert demonstrate(tiny(), tmp_path) == uninterrupted[0]
 
 

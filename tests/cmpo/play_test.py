@@ -15,7 +15,7 @@ from configs import fds as configs
 from rollouts.domains.fds import generator
 from tests.builders.runs import ROOT
 
-SCENARIO = next(generator.scenarios(3))
+SCENARIO = next(generator.deal_scenarios(3))
 
 
 def sit(role, *lines, agent="never", config=None):
@@ -98,4 +98,4 @@ def test_ctrl_c_ends_the_command_which_keeps_what_was_said(tmp_path):
     assert process.returncode == 0 and "failed (left)" in out and "Traceback" not in err
     kept = json.loads((tmp_path / "transcripts" / "step_000002.jsonl").read_text())
     assert (kept["failure"], kept["outcome"], kept["turns"][0]["action"]) == ("left", 0.0, "chat")
-    assert kept["task"]["id"] == list(itertools.islice(generator.scenarios(1000, split="test"), 2))[1].id
+    assert kept["task"]["id"] == list(itertools.islice(generator.deal_scenarios(1000, split="test"), 2))[1].id

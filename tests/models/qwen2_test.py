@@ -89,9 +89,9 @@ def by_token(cache):
 
 class ConfigTest(parameterized.TestCase):
     @parameterized.parameters(
-        ({"num_kv_heads": 3}, "num_heads 4 is no multiple of num_kv_heads 3"),
+        ({"num_kv_heads": 3}, "num_heads 4 is not a multiple of num_kv_heads 3"),
         ({"head_dim": 7}, "head_dim must be positive and even"),
-        ({"head_dim": 0, "hidden_size": 26}, "hidden_size 26 is no multiple of num_heads 4"),
+        ({"head_dim": 0, "hidden_size": 26}, "hidden_size 26 is not a multiple of num_heads 4"),
         ({"num_layers": 0}, "num_layers must be positive"),
         ({"dtype": "int32"}, "dtype must be a float type"),
         ({"remat": "nonsense"}, "remat must be"),
@@ -229,7 +229,9 @@ class TokenLogprobsTest(chex.TestCase):
         layout = scoring.Layout(True, 4, part=2)
         weights = jnp.array([[0.0], [1e4], [-1e4], [1e4]])
         targets, states, wanted = jnp.array([[3, 0]]), jnp.array([[[1.0], [0.0]]]), jnp.ones((1, 2), bool)
-        (chosen, entropy), back = jax.vjp(lambda w, x: scoring.score(layout, w, x, targets, wanted), weights, states)
+        (chosen, entropy), back = jax.vjp(
+            lambda w, x: scoring.score_targets(layout, w, x, targets, wanted), weights, states
+        )
         np.testing.assert_allclose(chosen, [[-np.log(2), -np.log(4)]], rtol=1e-6)
         np.testing.assert_allclose(entropy, [[np.log(2), np.log(4)]], rtol=1e-6)
         of_weights, of_states = back((jnp.ones((1, 2)), jnp.ones((1, 2))))
@@ -253,7 +255,7 @@ class TokenLogprobsTest(chex.TestCase):
             return jnp.sum(spread * scores, where=wanted), jnp.where(wanted, scores, 0)
 
         def in_blocks(weights, states):
-            scores = jnp.stack(scoring.score(layout, weights, states, targets, wanted))
+            scores = jnp.stack(scoring.score_targets(layout, weights, states, targets, wanted))
             return jnp.sum(spread * scores), scores
 
         late = jnp.cumsum(~wanted, axis=1) > 21 - 8  # the unwanted of row 0 and 1 that no second block reaches
@@ -374,8 +376,10 @@ class ExtendTest(chex.TestCase):
     def test_a_slot_moves_to_another_in_a_cache_that_grew(self):
         params, tokens = new_params(CONFIG), new_tokens(1, 2, 9)
         logits, cache = extend(CONFIG, params, kv_cache.init(CONFIG, 2, 12), tokens, jnp.array([9, 5]))
-        moved = kv_cache.take(cache, jnp.int32(0), 10)
-        grown = kv_cache.put(kv_cache.grow(cache, 20), jnp.int32(1), *moved)._replace(lengths=jnp.array([9, 9]))
+        moved = kv_cache.take_tokens(cache, jnp.int32(0), 10)
+        grown = kv_cache.put_tokens(kv_cache.grow_slots(cache, 20), jnp.int32(1), *moved)._replace(
+            lengths=jnp.array([9, 9])
+        )
         after, _ = extend(
             CONFIG, params, grown, new_tokens(2, 2, 3).at[1].set(new_tokens(2, 2, 3)[0]), jnp.array([3, 3])
         )

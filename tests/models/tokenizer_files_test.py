@@ -34,7 +34,7 @@ DIALOGUE = [
 
 @pytest.fixture(scope="module")
 def trained():
-    return tokenizer.train(TEXTS, 310)
+    return tokenizer.train_tokenizer(TEXTS, 310)
 
 
 @pytest.fixture

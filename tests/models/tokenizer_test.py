@@ -21,7 +21,7 @@ TEXTS = [
 
 @functools.cache
 def trained():
-    return tokenizer.train(TEXTS, 340)
+    return tokenizer.train_tokenizer(TEXTS, 340)
 
 
 class TokenizerTest(parameterized.TestCase):
@@ -49,7 +49,7 @@ class TokenizerTest(parameterized.TestCase):
         ids = [*trained().control_ids, *trained().encode("".join(tokenizer.TAGS))]
         self.assertCountEqual(ids, range(331, 340))
         with self.assertRaisesRegex(ValueError, "at least 265, got 264"):
-            tokenizer.train(TEXTS, 264)
+            tokenizer.train_tokenizer(TEXTS, 264)
 
     def test_directory_is_deterministic_and_read_back_by_ours_and_by_transformers(self):
         with (
@@ -58,7 +58,7 @@ class TokenizerTest(parameterized.TestCase):
             tempfile.TemporaryDirectory() as three,
         ):
             trained().save(one)
-            tokenizer.train(TEXTS, 340).save(two)
+            tokenizer.train_tokenizer(TEXTS, 340).save(two)
             loaded = tokenizer.load(one)
             loaded.save(three)
             for name in ("tokenizer.json", "tokenizer_config.json"):

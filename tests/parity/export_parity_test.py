@@ -38,7 +38,7 @@ DIALOGUE = [
 
 def base(directory, kind):
     """A model as others save it: by transformers, tied, its head in the file too, the template apart."""
-    tokenizer = tokenizers.train(TEXTS, 320)
+    tokenizer = tokenizers.train_tokenizer(TEXTS, 320)
     tokenizer.save(directory)
     config_class, model_class = {
         "qwen2": (transformers.Qwen2Config, transformers.Qwen2ForCausalLM),

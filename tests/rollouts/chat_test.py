@@ -25,7 +25,8 @@ FRAGMENTS = (
 TAGS = ["<think>", "</think>", "<response>", "</response>", "<action>", "</action>"]
 WORDS = ("Hello.", " why\n", "a < b", "[end:5]", "1 > 0", "<|im_end|>", "")
 TURNS = [
-    turn_format.render(turn_format.Reply(*parts)) for parts in itertools.product(WORDS, WORDS, turn_format.ACTIONS)
+    turn_format.render_reply(turn_format.Reply(*parts))
+    for parts in itertools.product(WORDS, WORDS, turn_format.ACTIONS)
 ]
 
 
@@ -60,7 +61,7 @@ def test_whatever_an_agent_writes_is_a_reply_or_a_malformed_turn(text):
     except turn_format.MalformedTurn as refusal:
         assert taken_apart(text) is None and "expected" in str(refusal) and repr(text) in str(refusal)
     else:
-        assert reply == taken_apart(text) == turn_format.parse(turn_format.render(reply))
+        assert reply == taken_apart(text) == turn_format.parse(turn_format.render_reply(reply))
 
 
 @given(
@@ -76,7 +77,7 @@ def test_parse_takes_a_well_formed_turn_apart(think, response, action, gap):
 
 def test_parse_keeps_lines_and_lone_angle_brackets():
     reply = turn_format.Reply("a < b\nc", "1 > 0,\n\nindeed <3", "voucher")
-    assert turn_format.parse(turn_format.render(reply)) == reply
+    assert turn_format.parse(turn_format.render_reply(reply)) == reply
 
 
 @pytest.mark.parametrize(
@@ -123,9 +124,9 @@ def test_parse_refuses_anything_else_and_quotes_it(text):
 @example("<th<|x|>ink>")
 @example("<|im_<think>end|>")
 def test_clean_leaves_no_token_and_no_tag(text):
-    cleaned = turn_format.clean(text)
+    cleaned = turn_format.clean_text(text)
     assert not [token for token in tokenizer.CONTROL + tokenizer.TAGS if token in cleaned]
-    assert turn_format.clean(cleaned) == cleaned
+    assert turn_format.clean_text(cleaned) == cleaned
     if "<" not in text:
         assert cleaned == text.strip()
 
@@ -186,7 +187,7 @@ def test_cleaning_keeps_honest_words():
 @pytest.fixture(scope="module")
 def trained():
     texts = ["You are a customer service agent.\nsystem user assistant\n", "Süß, my soup arrived cold! " * 3, GOOD * 5]
-    return tokenizer.train(texts, 330)
+    return tokenizer.train_tokenizer(texts, 330)
 
 
 @pytest.fixture(scope="module")
@@ -210,7 +211,7 @@ def test_the_stream_is_the_conversation_rendered_by_transformers(trained, refere
             chat.encode_reply(trained, [message]) if number else chat.encode_opening(trained, conversation)
         )  # what others wrote
         assert stream == render(reference, conversation, add_generation_prompt=True)
-        text = turn_format.render(turn_format.Reply(think, response, "chat"))
+        text = turn_format.render_reply(turn_format.Reply(think, response, "chat"))
         stream += [*trained.encode(text), trained.im_end]  # what the policy would have sampled
         conversation.append(Message("assistant", text))
     assert [*stream, *trained.encode("\n")] == render(reference, conversation)

@@ -15,14 +15,14 @@ from rollouts.seeds import fold
 from rollouts.types import DialogueError, Message, Sample
 from tests.faults.server import Server, completion
 
-SCENARIO = next(generator.scenarios(2))
+SCENARIO = next(generator.deal_scenarios(2))
 PLAN = "If the agent refuses I will answer with [end:1]."
 CUT_OFF = completion(f"<think>\n{PLAN}", "length")
 VERDICT = json.dumps({"persona": 1, "stage": 0.5, "quality": 0, "rules": 1, "reason": "so"})
 
 
 def turn(response, action="chat"):
-    return turn_format.render(turn_format.Reply("hm", response, action))
+    return turn_format.render_reply(turn_format.Reply("hm", response, action))
 
 
 class Agent:
@@ -65,7 +65,7 @@ class Client:
 
 def run(agent, user, judged=None, **options):
     table = Table(user, judged, **options)
-    dialogue = asyncio.run(play.play(agent, table.episodes, SCENARIO, index=3, seed=7))
+    dialogue = asyncio.run(play.play_dialogue(agent, table.episodes, SCENARIO, index=3, seed=7))
     assert agent.closed == 1
     return dialogue
 
@@ -99,7 +99,7 @@ def test_who_is_told_what():
         {"role": "customer", "text": "Nice.", "voucher": "earlier"},
         {"role": "agent", "text": "Bye.", "voucher": "earlier"},
     ]
-    assert {request[0] for request in judged.requests} == {Message("system", rubrics.PROCESS.prompt(SCENARIO))}
+    assert {request[0] for request in judged.requests} == {Message("system", rubrics.PROCESS.write_prompt(SCENARIO))}
     assert [json.loads(request[1].content) for request in judged.requests] == [transcript[:end] for end in (2, 4, 6)]
 
     seeds = (*agent.seeds, *user.seeds, *judged.seeds)
@@ -169,7 +169,7 @@ def test_thoughts_of_a_simulator_neither_end_a_dialogue_nor_reach_the_agent(bodi
 
     async def played(url):
         async with ChatClient("user", Endpoint(url, "m", retries=0)) as user:
-            return await play.play(agent, Table(user, None).episodes, SCENARIO, index=0, seed=7)
+            return await play.play_dialogue(agent, Table(user, None).episodes, SCENARIO, index=0, seed=7)
 
     agent = Agent(turn("Hello."))
     with Server(answer=answer) as server:
@@ -339,7 +339,7 @@ def test_a_fault_of_our_own_is_raised_and_leaves_nothing_running():
 
 async def alone(agent, judged):
     try:
-        await play.play(agent, Table(Client("Cold!"), judged).episodes, SCENARIO, index=0, seed=0)
+        await play.play_dialogue(agent, Table(Client("Cold!"), judged).episodes, SCENARIO, index=0, seed=0)
     finally:
         assert len(asyncio.all_tasks()) == 1
 
@@ -352,7 +352,7 @@ def test_where_the_run_cannot_go_on_every_dialogue_is_given_up():
             await asyncio.sleep(60)
 
     async def run():
-        closing, scenarios = Agent(), list(itertools.islice(generator.scenarios(11), 4))
+        closing, scenarios = Agent(), list(itertools.islice(generator.deal_scenarios(11), 4))
         with pytest.raises(BudgetReached, match="nothing is left"):
             await play.play_all(closing, Table(Broke(), None).episodes, scenarios, repeats=1, seed=0)
         assert len(asyncio.all_tasks()) == 1 and closing.closed == 4

@@ -120,15 +120,15 @@ def test_too_many_at_a_time_are_sent_away():
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "localhost"])
 def test_loopback_needs_no_key(host):
-    assert serving.api_key(host, "") == ""
+    assert serving.read_api_key(host, "") == ""
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.0.1", "example.org", ""])
 def test_another_address_needs_a_key(host, monkeypatch):
     with pytest.raises(ValueError, match="--api_key_env"):
-        serving.api_key(host, "")
+        serving.read_api_key(host, "")
     monkeypatch.setenv("SERVING_TEST_KEY", "k")
-    assert serving.api_key(host, "SERVING_TEST_KEY") == "k"
+    assert serving.read_api_key(host, "SERVING_TEST_KEY") == "k"
 
 
 def test_the_embedded_endpoint_refuses_to_be_open():
@@ -140,4 +140,4 @@ def test_the_embedded_endpoint_refuses_to_be_open():
 def test_a_key_that_is_not_there_is_named(monkeypatch):
     monkeypatch.delenv("SERVING_TEST_KEY", raising=False)
     with pytest.raises(ValueError, match="SERVING_TEST_KEY is not set"):
-        serving.api_key("127.0.0.1", "SERVING_TEST_KEY")
+        serving.read_api_key("127.0.0.1", "SERVING_TEST_KEY")

@@ -43,7 +43,7 @@ class FdsDomain(Domain):
     def __init__(self, costs: tuple[Cost, ...]):
         self.costs = costs
         self.scores = {"satisfaction": lambda dialogue: max(dialogue.outcome, 0.0)}  # 0 where it was forfeited
-        if rules.COSTS[0] not in costs:  # nobody holds it then, and it is measured all the same
+        if rules.COSTS[0] not in costs:  # vouchers have no budget then, but are measured all the same
             self.scores["voucher_rate"] = lambda dialogue: float(
                 any(turn.notes["action"] == "voucher" for turn in dialogue.turns)
             )
@@ -54,10 +54,10 @@ class FdsDomain(Domain):
             return None
         from rollouts.domains.fds import tfds_dataset  # takes half a second, and few runs need it
 
-        return tfds_dataset.prepare(data["difficulty"], data["path"], data["dir"])
+        return tfds_dataset.prepare_records(data["difficulty"], data["path"], data["dir"])
 
     def open_tasks(self, data: Mapping[str, Any], seed: int, prepared: pathlib.Path | None) -> TaskSource:
-        """See Domain. The generator, endless, or fixed records, epoch after epoch."""
+        """See Domain. Deals from the endless generator, or from fixed records, epoch after epoch."""
         if prepared is None:
             return Generated(data["difficulty"], seed)
         from rollouts.domains.fds import tfds_dataset
@@ -81,15 +81,15 @@ class FdsDomain(Domain):
         self, config: Mapping[str, Any], judge: Any, dialogue: Dialogue, *, seed: int
     ) -> Mapping[str, Evaluation]:
         """See Domain."""
-        return await judging.evaluate(judge, dialogue, seed=seed, votes=config.judge.votes)
+        return await judging.evaluate_dialogue(judge, dialogue, seed=seed, votes=config.judge.votes)
 
     def scripted_agent(self, config: Mapping[str, Any], name: str, budget: float | None = None) -> Agent:
-        """See Domain. The oracle is the best there is in the embedded gym with vouchers for so many customers."""
+        """See Domain. The oracle is the best agent of the embedded gym with a voucher for a share `budget` of all."""
         if name != "oracle":
             return ScriptedAgent(name or "generous")
         if budget is None or not 0 <= budget <= 1:
             raise ValueError(f"--budget: expected a share of customers from 0 to 1, got {budget}")
-        return OracleAgent(oracle.allocation(oracle.distribution(config.data.difficulty), budget))
+        return OracleAgent(oracle.allocate_vouchers(oracle.weigh_customers(config.data.difficulty), budget))
 
     def embedded(self) -> Any:
         """See Domain."""
@@ -131,21 +131,21 @@ class Generated:
     """The gym's own generator, as a `rollouts.domain.TaskSource`."""
 
     def __init__(self, difficulty: str, seed: int):
-        next(generator.scenarios(seed, difficulty=difficulty))  # an unknown difficulty is reported now, not later
+        next(generator.deal_scenarios(seed, difficulty=difficulty))  # an unknown difficulty is reported now, not later
         self._difficulty, self._seed = difficulty, seed
 
     def train(self, cursor: int, count: int) -> list[Scenario]:
         """See TaskSource."""
-        stream = generator.scenarios(self._seed, difficulty=self._difficulty, start=cursor)
+        stream = generator.deal_scenarios(self._seed, difficulty=self._difficulty, start=cursor)
         return list(itertools.islice(stream, count))
 
     def held_out(self, count: int, seed: int) -> list[Scenario]:
         """See TaskSource."""
-        return list(itertools.islice(generator.scenarios(seed, difficulty=self._difficulty, split="test"), count))
+        return list(itertools.islice(generator.deal_scenarios(seed, difficulty=self._difficulty, split="test"), count))
 
 
 def make(constrained: Sequence[str]) -> FdsDomain:
-    """The domain with those costs constrained; by default, vouchers. Raises ValueError for a name of none."""
+    """Returns the domain with these costs constrained; by default, vouchers. Raises ValueError for an unknown name."""
     costs = {cost.name: cost for cost in rules.COSTS}
     if unknown := set(constrained) - set(costs):
         raise ValueError(f"config.pid.target: expected some of {tuple(costs)}, got {sorted(unknown)[0]!r}")

@@ -26,7 +26,7 @@ class Table:
     farewell: bool = False  # may the agent answer once more after the user's rating?
     format_outcome: float = 0.0  # R_O of a dialogue that ends in a format error
     judge_weights: Mapping[str, float] = dataclasses.field(default_factory=lambda: dict.fromkeys(PRINCIPLES, 1.0))
-    votes: int = 1  # answers of the judge that are averaged for a verdict
+    votes: int = 1  # how many answers of the judge are averaged for a verdict
     costs: tuple[Cost, ...] = rules.COSTS[:1]
 
     @property
@@ -40,7 +40,7 @@ class CustomerEpisode(Episode):
 
     def __init__(self, table: Table, task: Scenario, *, seed: int, judge_seed: int):
         self._table, self._seed, self._judge_seed = table, seed, judge_seed
-        self._prompt = rubrics.PROCESS.prompt(task)
+        self._prompt = rubrics.PROCESS.write_prompt(task)
         self._to_user = [Message("system", generator.user_prompt(task)), Message("user", rules.BEGIN)]
         self._said: list[judge.Said] = []
         self._verdicts: list[asyncio.Task[rubrics.Verdict]] = []
@@ -54,16 +54,16 @@ class CustomerEpisode(Episode):
 
     async def open(self) -> list[Message]:
         """See Episode."""
-        return await self._hear()
+        return await self._hear_customer()
 
-    async def _hear(self) -> list[Message]:
-        """The customer's next words, as the agent gets them."""
+    async def _hear_customer(self) -> list[Message]:
+        """Asks the customer for the next words and returns them as the agent gets them."""
         seed = fold(self._seed, "user", self._state.turns)
         self._words = await self._table.user.chat(self._to_user, seed=seed)
         return [Message("user", turn_format.hear(self._words))]
 
     def act(self, sample: Sample) -> Effect:
-        """See Episode. Begins to have the turn judged, where it is well-formed."""
+        """See Episode. Starts judging the turn if it is well-formed."""
         table, before = self._table, self._state
         self._state, reply = rules.agent_step(
             before, sample.text, truncated=sample.stop == "length", format_outcome=table.format_outcome
@@ -71,16 +71,19 @@ class CustomerEpisode(Episode):
         spent = {"voucher": self._state.voucher and not before.voucher, "turns": True}
         cost = np.array([spent[cost.name] for cost in table.costs], np.float32)
         unjudged = {"scores": {}, "reason": ""}
-        if reply is None:  # the parts are empty, so what it wrote is shown instead
+        if reply is None:  # the parts are empty, so the whole text is shown instead
             shown = {"think": "", "response": "", "action": "", "text": sample.text}
             return Effect(cost, shown | unjudged, over=True)
-        voucher, earlier = rules.issued(before, reply.action), rules.issued(before, "chat")
+        voucher, earlier = rules.when_issued(before, reply.action), rules.when_issued(before, "chat")
         heard = turn_format.hear(reply.response)  # the judge reads what the customer reads
         words = turn_format.hear(self._words)
         self._said += [judge.Said("customer", words, earlier), judge.Said("agent", heard, voucher)]
         if table.judge is not None:
-            request, seed = judge.messages(self._prompt, self._said), fold(self._judge_seed, "judge", self._state.turns)
-            asked = judge.ask(table.judge, rubrics.PROCESS, request, seed=seed, votes=table.votes)
+            request, seed = (
+                judge.write_request(self._prompt, self._said),
+                fold(self._judge_seed, "judge", self._state.turns),
+            )
+            asked = judge.ask_judge(table.judge, rubrics.PROCESS, request, seed=seed, votes=table.votes)
             self._verdicts.append(asyncio.create_task(asked))
         self._told = rules.with_state_line(reply.response, voucher)
         return Effect(cost, reply._asdict() | unjudged, over=bool(before.end))
@@ -93,7 +96,7 @@ class CustomerEpisode(Episode):
     async def respond(self) -> list[Message]:
         """See Episode."""
         self._to_user += [Message("assistant", self._words), Message("user", self._told)]
-        messages = await self._hear()
+        messages = await self._hear_customer()
         self._state = rules.user_step(self._state, self._words, max_turns=self._table.max_turns)
         if not self._state.end:
             return messages
@@ -103,7 +106,7 @@ class CustomerEpisode(Episode):
     async def close(self) -> Closing:
         """See Episode."""
         verdicts = await asyncio.gather(*self._verdicts)
-        rewards = [verdict.reward(self._table.judge_weights) for verdict in verdicts]
+        rewards = [verdict.compute_reward(self._table.judge_weights) for verdict in verdicts]
         notes = [{"scores": verdict.scores, "reason": verdict.reason} for verdict in verdicts]
         unjudged = self._state.turns - len(verdicts)
         return Closing(

@@ -88,7 +88,7 @@ _TRAITS = {  # trait -> from the least cooperative to the most; a persona draws 
 }
 
 
-def prompt(name: str, **values: str) -> str:
+def fill_prompt(name: str, **values: str) -> str:
     """Fills the prompt template `rollouts/domains/fds/prompts/{name}.txt`."""
     return resources.files(__package__).joinpath("prompts", f"{name}.txt").read_text(encoding="utf-8").format(**values)
 
@@ -121,7 +121,7 @@ def persona_values(persona: Persona) -> dict[str, str]:
 
 def user_prompt(scenario: Scenario) -> str:
     """The user simulator's system prompt."""
-    return prompt(
+    return fill_prompt(
         "user",
         **persona_values(scenario.persona),
         **order_values(scenario.order),
@@ -130,12 +130,12 @@ def user_prompt(scenario: Scenario) -> str:
     )
 
 
-def scenarios(seed: int, *, difficulty: str = "hard", split: str = "train", start: int = 0) -> Iterator[Scenario]:
+def deal_scenarios(seed: int, *, difficulty: str = "hard", split: str = "train", start: int = 0) -> Iterator[Scenario]:
     """Deals scenarios without end, beginning with number `start`; the same seed deals the same ones.
 
     They come in blocks (128 in `train`, 256 in `test`) that hold exactly the method's counts of cooperation levels,
     and demands as near to P(demand | level) as whole numbers allow. Within a block they are spread evenly, so that
-    small batches see about the same mix and the observed voucher rate is not noise about who happened to call.
+    small batches see about the same mix, and chance in it adds little noise to the observed voucher rate.
     An order that is dealt in one split is never dealt in the other, whatever the seeds (`split_of`).
     """
     if (difficulty, split) not in LEVEL_COUNTS:
@@ -145,34 +145,34 @@ def scenarios(seed: int, *, difficulty: str = "hard", split: str = "train", star
     size, number = sum(counts), start
     while True:
         block = number // size
-        cells = _deal(counts, random.Random(fold(seed, "block", split, difficulty, block)))
+        cells = _deal_block(counts, random.Random(fold(seed, "block", split, difficulty, block)))
         for level, demand in cells[number - block * size :]:
             rng = random.Random(fold(seed, "scenario", split, difficulty, number))
-            yield scenario(rng, f"{difficulty}-{split}-{seed}-{number}", level, demand, split)
+            yield draw_scenario(rng, f"{difficulty}-{split}-{seed}-{number}", level, demand, split)
             number += 1
 
 
 def split_of(order: Order) -> str:
-    """The split that an order belongs to, whoever complains about it: "test" for a tenth of them, else "train".
+    """Returns the split of an order, whichever customer complains: "test" for a tenth of the orders, else "train".
 
     It follows from what the agent is shown of the order, so that no prompt of a test scenario is ever trained on.
     """
     return "train" if fold(0, "split", *itertools.chain(*order.signals)) % 10 else "test"
 
 
-def scenario(rng: random.Random, name: str, level: int, demand: str, split: str) -> Scenario:
+def draw_scenario(rng: random.Random, name: str, level: int, demand: str, split: str) -> Scenario:
     """Draws the persona's other traits and an order of `split` for one cooperation level (1..5) and demand."""
     traits = {
         trait: styles[min(4, max(0, level - 1 + rng.choice((-1, 0, 0, 0, 1))))] for trait, styles in _TRAITS.items()
     }
-    order = _order(rng)
+    order = _draw_order(rng)
     while split_of(order) != split:
-        order = _order(rng)
+        order = _draw_order(rng)
     signals = "\n".join(f"{key}: {value}" for key, value in order.signals)
-    return Scenario(name, Persona(level=level, **traits), demand, order, prompt("agent", signals=signals).strip())
+    return Scenario(name, Persona(level=level, **traits), demand, order, fill_prompt("agent", signals=signals).strip())
 
 
-def _order(rng: random.Random) -> Order:
+def _draw_order(rng: random.Random) -> Order:
     complaint = rng.choice(tuple(COMPLAINTS))
     _, supporting, contradicting = COMPLAINTS[complaint]
     supported = rng.choices(tuple(SUPPORT_WEIGHTS), weights=tuple(SUPPORT_WEIGHTS.values()))[0]
@@ -191,8 +191,8 @@ def _order(rng: random.Random) -> Order:
     return Order(",".join(items), merchant, complaint, supported, record, signals)
 
 
-def _deal(counts: tuple[int, ...], rng: random.Random) -> list[tuple[int, str]]:
-    """One block of (level, demand): systematic draws over the joint distribution, spread by the golden ratio."""
+def _deal_block(counts: tuple[int, ...], rng: random.Random) -> list[tuple[int, str]]:
+    """Deals one block of (level, demand): systematic draws over the joint distribution, spread by the golden ratio."""
     size = sum(counts)
     cells, edges, mass = [], [], 0.0
     for level, count in enumerate(counts, start=1):
@@ -206,7 +206,7 @@ def _deal(counts: tuple[int, ...], rng: random.Random) -> list[tuple[int, str]]:
         next(cell for cell, edge in zip(cells, edges, strict=True) if draw + offset < edge + 1e-9)
         for draw in range(size)
     ]
-    deck.sort(key=lambda cell: DEMANDS.index(cell[1]))  # who wants what matters most to a batch's voucher rate
+    deck.sort(key=lambda cell: DEMANDS.index(cell[1]))  # demands matter most to a batch's voucher rate
     golden = (5**0.5 - 1) / 2
     shift = rng.random()
     places = sorted(range(size), key=lambda place: (place * golden + shift) % 1)

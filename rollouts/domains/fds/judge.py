@@ -42,19 +42,21 @@ class Evaluation(NamedTuple):
         return {"failure": self.failure, "failure_message": self.failure_message}
 
 
-def messages(prompt: str, conversation: Sequence[Said]) -> list[Message]:
-    """Asks about `conversation`. JSON keeps an agent from posing as somebody else."""
+def write_request(prompt: str, conversation: Sequence[Said]) -> list[Message]:
+    """Writes the request to judge `conversation`. It is JSON, so that an agent cannot pose as somebody else."""
     transcript = json.dumps([said._asdict() for said in conversation], ensure_ascii=False)
     return [Message("system", prompt), Message("user", transcript)]
 
 
-async def ask(client: ChatClient, rubric: Rubric, request: Sequence[Message], *, seed: int, votes: int = 1) -> Verdict:
-    """The verdict that `rubric` describes: the mean of `votes` answers, each drawn with a seed of its own.
+async def ask_judge(
+    client: ChatClient, rubric: Rubric, request: Sequence[Message], *, seed: int, votes: int = 1
+) -> Verdict:
+    """Asks for a verdict by `rubric`: the mean of `votes` answers, each drawn with a seed of its own.
 
     Raises DialogueError with the client's cause, or with `{rubric.name}_malformed` where an answer and its repair both
-    break the schema. One vote that fails fails the verdict: the others' mean would have another variance.
+    break the schema. If one vote fails, so does the verdict: the mean of the others would have another variance.
     """
-    asked = (_vote(client, rubric, request, fold(seed, vote)) for vote in range(votes))
+    asked = (_ask_once(client, rubric, request, fold(seed, vote)) for vote in range(votes))
     answers = await asyncio.gather(*asked, return_exceptions=True)  # until all are done: nothing is left running
     for answer in answers:
         if isinstance(answer, BaseException):
@@ -63,26 +65,26 @@ async def ask(client: ChatClient, rubric: Rubric, request: Sequence[Message], *,
     return Verdict(scores, "\n".join(answer.reason for answer in answers))
 
 
-async def _vote(client: ChatClient, rubric: Rubric, request: Sequence[Message], seed: int) -> Verdict:
+async def _ask_once(client: ChatClient, rubric: Rubric, request: Sequence[Message], seed: int) -> Verdict:
     answer = await client.chat(request, seed=seed, response_format=rubric.response_format)
     try:
-        return rubric.read(answer)
+        return rubric.read_answer(answer)
     except ValueError as error:
         repair = f"This answer cannot be used: {error}. Answer again, with one JSON object only: {rubric.shape}"
     again = [*request, Message("assistant", answer), Message("user", repair)]
     answer = await client.chat(again, seed=fold(seed, "repair"), response_format=rubric.response_format)
     try:
-        return rubric.read(answer)
+        return rubric.read_answer(answer)
     except ValueError as error:
         raise DialogueError(
             f"{rubric.name}_malformed", f"the judge, asked for {rubric.name} twice, answered {answer[:200]!r}: {error}"
         ) from None
 
 
-def conversation(dialogue: Dialogue) -> list[Said]:
-    """A dialogue as evaluators read it: what was heard, and the system's record of vouchers.
+def transcribe_dialogue(dialogue: Dialogue) -> list[Said]:
+    """Returns a dialogue as evaluators read it: what was heard, and the system's record of vouchers.
 
-    No thoughts of the agent, no end marks, and no turn that broke the format: the customer never saw these.
+    It leaves out the agent's thoughts, end marks, and a turn that broke the format: the customer never saw these.
     """
     said, voucher = [], "no"
     for turn in dialogue.turns:
@@ -98,22 +100,25 @@ def conversation(dialogue: Dialogue) -> list[Said]:
     return said
 
 
-async def evaluate(client: ChatClient, dialogue: Dialogue, *, seed: int, votes: int = 1) -> Mapping[str, Evaluation]:
-    """What the evaluators make of a dialogue that did not fail, by rubric; compensation where a voucher was given.
+async def evaluate_dialogue(
+    client: ChatClient, dialogue: Dialogue, *, seed: int, votes: int = 1
+) -> Mapping[str, Evaluation]:
+    """Asks the evaluators about a dialogue that did not fail; returns an evaluation for each rubric.
 
-    An agent that never said anything in the turn format gets 0 on every item, and nobody is asked.
+    They judge compensation only if a voucher was given. An agent that never said anything in the turn format gets 0 on
+    every item, and nobody is asked.
     """
-    said = conversation(dialogue)
+    said = transcribe_dialogue(dialogue)
 
-    async def one(rubric: Rubric) -> Evaluation:
+    async def apply_rubric(rubric: Rubric) -> Evaluation:
         if not any(utterance.role == "agent" for utterance in said):
             return Evaluation(Verdict(dict.fromkeys(rubric.items, 0.0), "The agent said nothing."))
-        request = messages(rubric.prompt(dialogue.task), said)
+        request = write_request(rubric.write_prompt(dialogue.task), said)
         try:
-            return Evaluation(await ask(client, rubric, request, seed=fold(seed, rubric.name), votes=votes))
+            return Evaluation(await ask_judge(client, rubric, request, seed=fold(seed, rubric.name), votes=votes))
         except DialogueError as error:
             return Evaluation(None, error.cause, str(error))
 
     given = any(turn.notes["action"] == "voucher" for turn in dialogue.turns)
     asked = [rubric for rubric in rubrics.EVALUATORS if given or rubric is not rubrics.COMPENSATION]
-    return dict(zip((rubric.name for rubric in asked), await asyncio.gather(*map(one, asked)), strict=True))
+    return dict(zip((rubric.name for rubric in asked), await asyncio.gather(*map(apply_rubric, asked)), strict=True))

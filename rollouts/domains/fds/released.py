@@ -21,8 +21,8 @@ _COLUMNS = ("prompt", "extra_info")
 _DETAILS = "extra_info.interaction_kwargs"
 
 
-def read(path: str) -> Iterator[Scenario]:
-    """The records of a parquet file, in its order; no two have the same id.
+def read_records(path: str) -> Iterator[Scenario]:
+    """Yields the records of a parquet file, in its order; no two have the same id.
 
     Raises FileNotFoundError or ValueError, naming config.data.path, for a missing or damaged file, other columns or a
     bad row.
@@ -30,42 +30,46 @@ def read(path: str) -> Iterator[Scenario]:
     if not pathlib.Path(path).is_file():
         raise FileNotFoundError(f"config.data.path: expected a parquet file, found none at {path!r}")
     rows: dict[str, int] = {}
-    for number, row in enumerate(_rows(path)):
-        scenario = _checked(row, number, path)
+    for number, row in enumerate(_iterate_rows(path)):
+        scenario = _parse_row(row, number, path)
         if (before := rows.setdefault(scenario.id, number)) != number:
             raise ValueError(
-                f"config.data.path: row {number} of {path!r} is no FDS record: {_DETAILS}: expected a split, batch_id "
-                f"and index of its own, got those of row {before}, {scenario.id!r:.100}"
+                f"config.data.path: row {number} of {path!r} is not an FDS record: {_DETAILS}: expected a split, "
+                f"batch_id and index of its own, got those of row {before}, {scenario.id!r:.100}"
             )
         yield scenario
 
 
-def _rows(path: str) -> Iterator[Mapping[str, Any]]:
-    with _parquet(path) as file:
+def _iterate_rows(path: str) -> Iterator[Mapping[str, Any]]:
+    with _open_parquet(path) as file:
         columns = file.schema_arrow.names
     if missing := sorted(set(_COLUMNS) - set(columns)):
         raise ValueError(f"config.data.path: {path!r} lacks the columns {missing}; it has {columns}")
     if twice := [name for name in _COLUMNS if columns.count(name) > 1]:
         raise ValueError(f"config.data.path: {path!r} has the columns {twice} more than once")
-    with _parquet(path) as file:
+    with _open_parquet(path) as file:
         for batch in file.iter_batches(256, columns=list(_COLUMNS)):
             yield from batch.to_pylist()
 
 
 @contextlib.contextmanager
-def _parquet(path: str) -> Iterator[pyarrow.parquet.ParquetFile]:
+def _open_parquet(path: str) -> Iterator[pyarrow.parquet.ParquetFile]:
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
             yield file
-    except (pyarrow.ArrowException, OSError, ValueError) as error:  # such as names that are no UTF-8, or come twice
+    except (
+        pyarrow.ArrowException,
+        OSError,
+        ValueError,
+    ) as error:  # such as column names that are not UTF-8, or come twice
         raise ValueError(f"config.data.path: {path!r} is not a parquet file, or a damaged one: {error}") from None
 
 
-def _checked(row: Mapping[str, Any], number: int, path: str) -> Scenario:
+def _parse_row(row: Mapping[str, Any], number: int, path: str) -> Scenario:
     try:
         return from_record(row)
     except ValueError as error:
-        raise ValueError(f"config.data.path: row {number} of {path!r} is no FDS record: {error}") from None
+        raise ValueError(f"config.data.path: row {number} of {path!r} is not an FDS record: {error}") from None
 
 
 def from_record(record: Mapping[str, Any]) -> Scenario:
@@ -76,21 +80,21 @@ def from_record(record: Mapping[str, Any]) -> Scenario:
     """
     portrait, signals = f"{_DETAILS}.user_profile.user_profile", f"{_DETAILS}.system_signal"
     habits, traits = f"{portrait}.behavioralPatterns", f"{portrait}.inferredAttributes.impliedPersonalityTraits"
-    level = _number(record, f"{_DETAILS}.user_profile.category_info.category_key", len(LEVELS))
-    demand = _number(record, f"{_DETAILS}.core_demand.core_need_type", len(DEMANDS))
-    count = len(_field(record, traits, list))
+    level = _read_number(record, f"{_DETAILS}.user_profile.category_info.category_key", len(LEVELS))
+    demand = _read_number(record, f"{_DETAILS}.core_demand.core_need_type", len(DEMANDS))
+    count = len(_read_field(record, traits, list))
     persona = Persona(
         level=level,
-        communication_style=_field(record, f"{habits}.communicationStyle"),
-        information_disclosure=_field(record, f"{habits}.informationDisclosure"),
-        problem_solving=_field(record, f"{habits}.problemSolvingApproach"),
-        emotional_style="; ".join(_field(record, f"{traits}.{number}") for number in range(count)),
+        communication_style=_read_field(record, f"{habits}.communicationStyle"),
+        information_disclosure=_read_field(record, f"{habits}.informationDisclosure"),
+        problem_solving=_read_field(record, f"{habits}.problemSolvingApproach"),
+        emotional_style="; ".join(_read_field(record, f"{traits}.{number}") for number in range(count)),
     )
-    complaint = _field(record, f"{signals}.faqType")
+    complaint = _read_field(record, f"{signals}.faqType")
     if complaint not in _COMPLAINTS:
         raise ValueError(f"{signals}.faqType: expected one of {sorted(_COMPLAINTS)}, got {complaint!r:.100}")
-    shown = {name: _field(record, f"{signals}.{name}") for name in ("instantMessageMap", "foodInfo", "rcTag")}
-    shown["merchantName"] = _field(record, f"{signals}.merchantNameMap.en")
+    shown = {name: _read_field(record, f"{signals}.{name}") for name in ("instantMessageMap", "foodInfo", "rcTag")}
+    shown["merchantName"] = _read_field(record, f"{signals}.merchantNameMap.en")
     order = Order(
         items=shown["foodInfo"],
         merchant=shown["merchantName"],
@@ -99,23 +103,25 @@ def from_record(record: Mapping[str, Any]) -> Scenario:
         record="",
         signals=tuple(shown.items()),
     )
-    name = "-".join(str(_field(record, f"{_DETAILS}.{part}", str | int)) for part in ("split", "batch_id", "index"))
+    name = "-".join(
+        str(_read_field(record, f"{_DETAILS}.{part}", str | int)) for part in ("split", "batch_id", "index")
+    )
     return Scenario(name, persona, DEMANDS[demand - 1], order, _system_prompt(record))
 
 
 def _system_prompt(record: Mapping[str, Any]) -> str:
-    """The one message of `prompt`: more of them would be lost, and another's words are no system prompt."""
-    content, role = _field(record, "prompt.0.content"), _field(record, "prompt.0.role")
+    """Reads the one message of `prompt`. Raises ValueError if there are several, or if it is not the system's."""
+    content, role = _read_field(record, "prompt.0.content"), _read_field(record, "prompt.0.role")
     if role != "system":
         raise ValueError(f"prompt.0.role: expected 'system', got {role!r:.100}")
     if not content.strip():
         raise ValueError(f"prompt.0.content: expected text, got {content!r:.100}")
-    if len(_field(record, "prompt", list)) > 1:
+    if len(_read_field(record, "prompt", list)) > 1:
         raise ValueError(f"prompt: expected one message, got {len(record['prompt'])}")
     return content
 
 
-def _field(record: Mapping[str, Any], path: str, kind: type | UnionType = str) -> Any:
+def _read_field(record: Mapping[str, Any], path: str, kind: type | UnionType = str) -> Any:
     value: Any = record
     try:
         for key in path.split("."):
@@ -127,9 +133,9 @@ def _field(record: Mapping[str, Any], path: str, kind: type | UnionType = str) -
     return value
 
 
-def _number(record: Mapping[str, Any], path: str, most: int) -> int:
-    """A number from 1 to `most`, as such or as text."""
-    value = _field(record, path, str | int)
+def _read_number(record: Mapping[str, Any], path: str, most: int) -> int:
+    """Reads a number from 1 to `most`, which may be given as text."""
+    value = _read_field(record, path, str | int)
     if str(value) not in map(str, range(1, most + 1)):
         raise ValueError(f"{path}: expected 1 to {most}, got {value!r:.100}")
     return int(value)

@@ -1,7 +1,7 @@
 """What judges are asked for: rubrics, each a set of items with the scores they may have.
 
-This is the one place that says so. The JSON schema sent along, the scores and the answer's shape in the prompt
-(`prompts/{name}.txt` holds the words) and the reading of answers follow from it.
+This is the only place that defines them. The JSON schema of a request, the scores and the answer's shape in the prompt
+(whose words are in `prompts/{name}.txt`), and the reading of answers follow from it.
 """
 
 import json
@@ -29,7 +29,7 @@ class Verdict(NamedTuple):
         """The sum of the scores."""
         return sum(self.scores.values())
 
-    def reward(self, weights: Mapping[str, float]) -> float:
+    def compute_reward(self, weights: Mapping[str, float]) -> float:
         """The process reward R_P: the mean of the process judge's scores, weighted by principle; 0..1."""
         return sum(weights[name] * self.scores[name] for name in PRINCIPLES) / sum(weights[name] for name in PRINCIPLES)
 
@@ -62,27 +62,27 @@ class Rubric(NamedTuple):
         """The answer's shape in words."""
         return "{" + ", ".join(['"reason": "one or two sentences"', *(f'"{item}": …' for item in self.items)]) + "}"
 
-    def prompt(self, scenario: Scenario) -> str:
+    def write_prompt(self, scenario: Scenario) -> str:
         """The judge's system prompt."""
-        case = generator.prompt(
+        case = generator.fill_prompt(
             "case",
             **generator.persona_values(scenario.persona),
             **generator.order_values(scenario.order),
             demand=scenario.demand,
             signals="\n".join(f"{name}: {value}" for name, value in scenario.order.signals),
         )
-        scores = {item: f"({_either(scores)})" for item, scores in self.items.items()}
-        return generator.prompt(self.name, case=case.strip(), answer=self.shape, **scores)
+        scores = {item: f"({_list_choices(scores)})" for item, scores in self.items.items()}
+        return generator.fill_prompt(self.name, case=case.strip(), answer=self.shape, **scores)
 
-    def read(self, answer: str) -> Verdict:
+    def read_answer(self, answer: str) -> Verdict:
         """Reads an answer, which may stand in a Markdown fence.
 
         Raises ValueError, saying what is wrong and what came, unless it is exactly what the schema describes. Words
-        around it are refused: a judge that quotes an agent would say what the agent wants it to.
+        around it are refused: a judge that quotes an agent could be made to say what the agent wants.
         """
         fenced = _FENCED.fullmatch(answer)
         try:
-            found = json.loads(fenced["inside"] if fenced else answer, object_pairs_hook=_once_each)
+            found = json.loads(fenced["inside"] if fenced else answer, object_pairs_hook=_refuse_duplicates)
         except RecursionError:
             raise ValueError("expected a JSON object, got one too deeply nested") from None
         except ValueError as error:  # JSONDecodeError, a key twice, or a number of too many digits for Python
@@ -91,20 +91,20 @@ class Rubric(NamedTuple):
             got = sorted(found) if isinstance(found, dict) else type(found).__name__
             raise ValueError(f"expected an object with exactly the keys {['reason', *self.items]}, got {got!r:.300}")
         for item, allowed in self.items.items():
-            if type(found[item]) not in (int, float) or found[item] not in allowed:  # True is no 1 here
-                raise ValueError(f"expected {item} to be {_either(allowed)}, got {found[item]!r:.100}")
+            if type(found[item]) not in (int, float) or found[item] not in allowed:  # True does not count as 1
+                raise ValueError(f"expected {item} to be {_list_choices(allowed)}, got {found[item]!r:.100}")
         if not isinstance(found["reason"], str):
             raise ValueError(f"expected the reason as text, got {found['reason']!r:.100}")
-        reason = found["reason"].encode(errors="replace").decode()  # half a surrogate pair could not be kept
+        reason = found["reason"].encode(errors="replace").decode()  # no file can hold half a surrogate pair
         return Verdict({item: float(found[item]) for item in self.items}, reason)
 
 
-def _either(scores: Sequence[float]) -> str:
+def _list_choices(scores: Sequence[float]) -> str:
     *others, last = (f"{score:g}" for score in scores)
     return f"{', '.join(others)} or {last}"
 
 
-def _once_each(pairs: list[tuple[str, object]]) -> dict[str, object]:
+def _refuse_duplicates(pairs: list[tuple[str, object]]) -> dict[str, object]:
     if len(found := dict(pairs)) < len(pairs):
         raise ValueError(f"a key comes twice in {[key for key, _ in pairs]!r:.300}")
     return found
@@ -135,7 +135,7 @@ COMMUNICATION = Rubric(
         (0, 1, 2),
     ),
 )
-"""How the agent talked; 28 points. The last item is ours: the published list has fourteen, and names thirteen."""
+"""How the agent talked; 28 points. The last item is ours: the paper counts fourteen items, but names only thirteen."""
 
 LOGIC = Rubric(
     "logic",

@@ -10,11 +10,10 @@ COSTS = (
     Cost("voucher", "any", "vouchers", "Voucher rate", "{:.0%}"),
     Cost("turns", "sum", "turns", "Turns per dialogue", "{:.1f}"),
 )
-"""What a budget may hold; `agent_step` knows of the first."""
-
+"""Costs that may have a budget; `agent_step` knows the first one."""
 
 FORMAT_ERRORS = ("malformed", "second_voucher", "truncated")
-"""Ends of a dialogue that are the agent's own breach of the turn format."""
+"""Ends of a dialogue that the agent caused by breaching the turn format."""
 
 BEGIN = "(The conversation begins. Write your first message.)"
 _END = re.compile(r"\[\s*end\s*:\s*([1-5])\s*\]", re.IGNORECASE)
@@ -59,7 +58,7 @@ def agent_step(state: State, text: str, *, truncated: bool, format_outcome: floa
 def user_step(state: State, message: str, *, max_turns: int) -> State:
     """Takes the user's message: rated by `[end:X]`; quit by `[quit]` or at the turn limit, R_O 0.
 
-    The lowest of several valid ratings counts: a second one, whoever talked the user into it, cannot raise the first.
+    The lowest of several valid ratings counts, so that an agent cannot talk the user into a better one after the first.
     """
     if ratings := _END.findall(message):
         return state._replace(end="rated", outcome=float(min(ratings)))
@@ -70,8 +69,8 @@ def user_step(state: State, message: str, *, max_turns: int) -> State:
     return state
 
 
-def issued(state: State, action: str) -> str:
-    """When a voucher was issued, seen from the turn that took `action`: no | this turn | earlier."""
+def when_issued(state: State, action: str) -> str:
+    """Tells when a voucher was issued, seen from the turn that took `action`: no | this turn | earlier."""
     if action == "voucher":
         return "this turn"
     return "earlier" if state.voucher else "no"

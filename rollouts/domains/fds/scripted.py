@@ -1,7 +1,7 @@
 """Scripted agents: the deliberately generous one that writes the default demonstrations, and yardsticks.
 
-They see what any agent sees, the order's signals and the customer's words, and nothing of the persona; all but the
-oracle, which knows the customer and the embedded gym's rules.
+They see what any agent sees: the order's signals and the customer's words, but not the persona. Only the oracle knows
+the customer and the embedded gym's rules.
 """
 
 import dataclasses
@@ -23,12 +23,12 @@ class Habits:
 
     listens: float  # names the problem in the first reply, else an empty apology or nothing
     asks: float  # asks for evidence
-    waits: float  # asks the blunt nothing in its first reply; others it asks there already
+    waits: float  # does not ask blunt customers for evidence in its first reply; others it asks there
     explains: float  # states the record, where there is one
     offers: float  # proposes a voucher after evidence and hands it out if agreed
-    hesitates: float  # per turn: holds that back from those who seem to want something else
+    hesitates: float  # per turn: does not propose a voucher to those who seem to want something else
     presses: float  # hands out a voucher unasked, or although it was declined
-    notes: float  # takes feedback down, where the customer wants that; else at a third of this
+    notes: float  # takes feedback down if the customer wants that; if not, at a third of this
     slips: float  # per turn: a false promise, an empty apology, a repetition or a made-up fact
 
 
@@ -98,7 +98,7 @@ _SAYS = {
     "invent": ("Our record shows that all was perfect.", "The system says you never complained."),
 }
 
-_CUES = (  # what a customer's words give away, strongest first
+_CUES = (  # demand, and words that show it; strongest first
     (
         "refund_insistence",
         r"nothing but|nothing else|only want my money|do not want your voucher|keep your voucher|no voucher, thanks",
@@ -110,7 +110,7 @@ _CUES = (  # what a customer's words give away, strongest first
     ("feedback_focus", r"should know|want you to know|they hear about it|just reporting"),
     ("compensation_flexible", r"what can you do|make this right|going to do for me|your solution"),
 )
-_BLUNT = re.compile(r"^(?:listen\.|hey you|unbelievable)")  # as most of the hostile begin, and some others
+_BLUNT = re.compile(r"^(?:listen\.|hey you|unbelievable)")  # how most hostile customers begin, and some others
 _AGREED = re.compile(r"voucher would be fine|take the voucher|voucher sounds good|voucher it is")
 _BELIEFS = {
     "": "Demand unclear.",
@@ -132,7 +132,7 @@ _ORACLE_ACTS = {
 
 
 class ScriptedAgent:
-    """Serves customers by rote; `style` is a key of HABITS."""
+    """Serves customers by fixed habits; `style` is a key of HABITS."""
 
     def __init__(self, style: str):
         if style not in HABITS:
@@ -145,20 +145,20 @@ class ScriptedAgent:
 
 
 class OracleAgent:
-    """Serves each customer by the best plan there is; `chances` says with what probability it includes a voucher."""
+    """Serves each customer by the best plan; `chances` is the probability that a customer's plan has a voucher."""
 
     def __init__(self, chances: Mapping[Customer, float]):
         self._chances = chances
 
     async def open(self, scenario: Scenario, seed: int) -> "OracleSession":
         """Begins a dialogue."""
-        customer, rng = oracle.customer(scenario), random.Random(seed)
+        customer, rng = oracle.customer_of(scenario), random.Random(seed)
         voucher = rng.random() < self._chances[customer]
-        return OracleSession(oracle.plan(customer, voucher=voucher), scenario, rng)
+        return OracleSession(oracle.plan_dialogue(customer, voucher=voucher), scenario, rng)
 
 
 class ScriptedSession:
-    """One dialogue of a scripted agent: turns acts into words. What it does is for `_plan` to say."""
+    """One dialogue of a scripted agent: puts acts into words. `_plan_acts` chooses the acts."""
 
     def __init__(self, scenario: Scenario, rng: random.Random):
         self._rng, self._order = rng, scenario.order
@@ -168,18 +168,18 @@ class ScriptedSession:
         """Answers the user's message."""
         latest = messages[-1].content
         self._heard_from.append(latest)
-        return Sample(turn_format.render(self._write(self._plan(latest))))
+        return Sample(turn_format.render_reply(self._write_reply(self._plan_acts(latest))))
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Does nothing: the session holds nothing."""
 
-    def _plan(self, latest: str) -> Sequence[str]:
+    def _plan_acts(self, latest: str) -> Sequence[str]:
         raise NotImplementedError
 
-    def _say(self, act: str) -> str:
+    def _phrase_act(self, act: str) -> str:
         return self._rng.choice(_SAYS[act])
 
-    def _write(self, acts: Sequence[str]) -> turn_format.Reply:
+    def _write_reply(self, acts: Sequence[str]) -> turn_format.Reply:
         values = {
             "problem": self._rng.choice(_PROBLEMS[self._order.complaint]),
             "item": self._rng.choice(self._order.items.split(",")).split("*")[0],
@@ -191,14 +191,14 @@ class ScriptedSession:
         plan = ", ".join(_PLANS.get(act, act) for act in acts)
         complaint = self._order.complaint.capitalize()
         belief = _BELIEFS[_read_demand(self._heard_from)]
-        # The record in its own words, each turn: who only wrote how it weighs never learnt to quote it to the customer.
+        # Quotes the record in every turn: policies trained without the quote never learnt to quote it to the customer.
         think = f"{complaint}. Record: {values['record']}, {weighs} the claim. {belief} {seen} Plan: {plan}."
-        response = " ".join(self._say(act).format(**values) for act in acts)
+        response = " ".join(self._phrase_act(act).format(**values) for act in acts)
         return turn_format.Reply(think, response, "voucher" if "grant" in acts else "chat")
 
 
 class HabitSession(ScriptedSession):
-    """One dialogue by rote."""
+    """One dialogue by fixed habits."""
 
     def __init__(self, habits: Habits, scenario: Scenario, rng: random.Random):
         super().__init__(scenario, rng)
@@ -209,13 +209,13 @@ class HabitSession(ScriptedSession):
         }
         self._done: set[str] = set()
 
-    def _plan(self, latest: str) -> list[str]:
-        acts = self._choose(_read_demand(self._heard_from), latest)
+    def _plan_acts(self, latest: str) -> list[str]:
+        acts = self._choose_acts(_read_demand(self._heard_from), latest)
         self._done.update(acts)
         return acts
 
-    def _choose(self, demand: str, latest: str) -> list[str]:
-        """At most three acts for this turn, for the customer, for the case, then towards an end; others can wait."""
+    def _choose_acts(self, demand: str, latest: str) -> list[str]:
+        """Chooses at most three acts for this turn: first for the customer, then for the case, then towards an end."""
         does, done, first = self._does, self._done, not self._done
         evidence = any("[Sent Picture" in text for text in self._heard_from)
         if self._rng.random() < self._slips:
@@ -250,18 +250,18 @@ class HabitSession(ScriptedSession):
 
 
 class OracleSession(ScriptedSession):
-    """One dialogue by plan. A customer who goes on beyond it, as only one of another gym does, is asked to close."""
+    """One dialogue by plan. It asks a customer who goes on after the plan, in another gym than ours, to close."""
 
     def __init__(self, plan: oracle.Plan, scenario: Scenario, rng: random.Random):
         super().__init__(scenario, rng)
         self._turns = iter(plan.turns)
         self._unsaid = {act: rng.sample(texts, len(texts)) for act, texts in _SAYS.items()}
 
-    def _plan(self, latest: str) -> list[str]:
+    def _plan_acts(self, latest: str) -> list[str]:
         events = next(self._turns, {"close"})
         return [act for event, act in _ORACLE_ACTS.items() if event in events]
 
-    def _say(self, act: str) -> str:
+    def _phrase_act(self, act: str) -> str:
         texts = self._unsaid[act]
         return texts.pop() if len(texts) > 1 else texts[0]
 

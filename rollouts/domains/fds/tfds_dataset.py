@@ -1,7 +1,7 @@
 """The tensorflow-datasets builder `fds`: fixed records in array_record files, written and read without TensorFlow.
 
-``tfds.data_source("fds/hard", split="train")`` works once this module is imported; `prepare` and `PreparedRecords` are
-what a run uses.
+``tfds.data_source("fds/hard", split="train")`` works once this module is imported; a run uses `prepare_records` and
+`PreparedRecords`.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ from rollouts.domains.fds.scenario import DEMANDS, Order, Persona, Scenario
 from rollouts.seeds import fold
 
 SIZES = {"hard": {"train": 7680, "test": 256}, "normal": {"train": 7424, "test": 256}}
-"""PreparedRecords of the generator's configs, as many as the paper's splits have."""
+"""How many records each split of the generator's configs has; as many as the paper's splits."""
 
 _SUPPORT = {False: "contradicts", True: "supports", None: "silent"}  # what the platform's record says of the claim
 _TRAITS = tuple(field.name for field in dataclasses.fields(Persona) if field.name != "level")
@@ -38,7 +38,7 @@ class FdsConfig(tfds.core.BuilderConfig):
 
 
 def released_config(path: str) -> FdsConfig:
-    """The config for a parquet file, named by what is in it. Raises FileNotFoundError, naming config.data.path."""
+    """Returns the config for a parquet file, named by its hash. Raises FileNotFoundError, naming config.data.path."""
     if not pathlib.Path(path).is_file():
         raise FileNotFoundError(f"config.data.path: expected a parquet file, found none at {path!r}")
     digest = hashlib.blake2b(pathlib.Path(path).read_bytes(), digest_size=16).hexdigest()
@@ -48,7 +48,7 @@ def released_config(path: str) -> FdsConfig:
 class Fds(tfds.core.GeneratorBasedBuilder):
     """Food-delivery after-sales disputes: who complains, about which order, wanting what."""
 
-    VERSION = tfds.core.Version("1.0.0")  # goes up whenever records or their reading change
+    VERSION = tfds.core.Version("1.0.0")  # raise it whenever the records change, or how they are read
     RELEASE_NOTES = {"1.0.0": "The first."}
     BUILDER_CONFIGS = [
         FdsConfig(name=name, difficulty=name, description=f"Generated, the method's mix `{name}`.") for name in SIZES
@@ -82,20 +82,20 @@ class Fds(tfds.core.GeneratorBasedBuilder):
 
     def _split_generators(self, dl_manager) -> dict[str, Iterator[tuple[int, dict]]]:
         config = self.builder_config
-        splits = _released(config.path) if config.path else _generated(config.difficulty)
+        splits = _read_splits(config.path) if config.path else _generate_splits(config.difficulty)
         return {split: self._generate_examples(scenarios) for split, scenarios in splits.items()}
 
     def _generate_examples(self, scenarios: Iterable[Scenario]) -> Iterator[tuple[int, dict]]:
         return enumerate(map(to_example, scenarios))
 
 
-def prepare(difficulty: str, path: str = "", directory: str = "") -> pathlib.Path:
+def prepare_records(difficulty: str, path: str = "", directory: str = "") -> pathlib.Path:
     """Makes sure that the records of `path`, or of the generator, are on disk; returns where they are.
 
     Args:
-      difficulty: the generator's mix, a key of SIZES; means nothing with a `path`.
+      difficulty: the generator's mix, a key of SIZES; ignored if there is a `path`.
       path: the authors' parquet file; "": the generator.
-      directory: of all datasets; "": tensorflow-datasets' own, $TFDS_DATA_DIR or ~/tensorflow_datasets.
+      directory: where all datasets are; "": tensorflow-datasets' own, $TFDS_DATA_DIR or ~/tensorflow_datasets.
 
     Raises:
       FileNotFoundError, ValueError: no or unknown source, named by its config field; or files that another version of
@@ -104,7 +104,7 @@ def prepare(difficulty: str, path: str = "", directory: str = "") -> pathlib.Pat
     if not path and difficulty not in SIZES:
         raise ValueError(f"config.data.difficulty: expected one of {sorted(SIZES)}, got {difficulty!r}")
     options = {"config": released_config(path) if path else difficulty, "data_dir": directory or None}
-    with _quiet():
+    with _silence_tfds():
         builder = Fds(**options)
         place = pathlib.Path(builder.data_dir)
         found = place.exists()  # it gets its name when it is complete
@@ -117,15 +117,15 @@ def prepare(difficulty: str, path: str = "", directory: str = "") -> pathlib.Pat
     if not found:
         print(f"{place}: prepared")
         return place
-    first = next(released.read(path) if path else generator.scenarios(0, difficulty=difficulty))
+    first = next(released.read_records(path) if path else generator.deal_scenarios(0, difficulty=difficulty))
     if PreparedRecords(place, generator.split_of(first.order))[0] != first:
         raise ValueError(f"{place} was prepared by another version of this program; remove it to have it made anew")
     return place
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Without tensorflow-datasets' talk of downloads and of configurations that it does not know."""
+def _silence_tfds() -> Iterator[None]:
+    """Hides what tensorflow-datasets prints about downloads and about configurations that it does not know."""
     before = logging.get_verbosity()
     logging.set_verbosity(logging.ERROR)
     try:
@@ -145,7 +145,7 @@ class PreparedRecords(Sequence[Scenario]):
         if split not in ("train", "test"):
             raise ValueError(f"expected the split 'train' or 'test', got {split!r}")
         self._place = f"{directory}, split {split!r}"
-        with self._told("cannot be opened"):
+        with self._raise_as_damage("cannot be opened"):
             self._examples = tfds.builder_from_directory(directory).as_data_source(split)
 
     def __len__(self) -> int:
@@ -154,11 +154,11 @@ class PreparedRecords(Sequence[Scenario]):
     def __getitem__(self, index: int) -> Scenario:
         """Record `index`. Raises IndexError beyond the last one, ValueError if the files are damaged."""
         number = range(len(self))[index]
-        with self._told(f"record {number} cannot be read"):
+        with self._raise_as_damage(f"record {number} cannot be read"):
             return from_example(self._examples[number])
 
     @contextlib.contextmanager
-    def _told(self, what: str) -> Iterator[None]:
+    def _raise_as_damage(self, what: str) -> Iterator[None]:
         try:
             yield
         except Exception as error:  # of many kinds, from protobuf's to array_record's RuntimeError
@@ -169,7 +169,7 @@ class PreparedRecords(Sequence[Scenario]):
 class Recorded:
     """A `rollouts.domain.TaskSource`: the records in `directory`, shuffled anew each epoch.
 
-    What it deals is read when it is asked for, so a process reads what it plays.
+    A record is read when it is asked for, so a process reads only what it plays.
     """
 
     def __init__(self, directory: pathlib.Path, seed: int):
@@ -215,16 +215,16 @@ def from_example(example: Mapping[str, Any]) -> Scenario:
     )
 
 
-def _generated(difficulty: str) -> dict[str, Iterator[Scenario]]:
+def _generate_splits(difficulty: str) -> dict[str, Iterator[Scenario]]:
     return {
-        split: itertools.islice(generator.scenarios(0, difficulty=difficulty, split=split), count)
+        split: itertools.islice(generator.deal_scenarios(0, difficulty=difficulty, split=split), count)
         for split, count in SIZES[difficulty].items()
     }
 
 
-def _released(path: str) -> dict[str, list[Scenario]]:
+def _read_splits(path: str) -> dict[str, list[Scenario]]:
     splits = {"train": [], "test": []}
-    for scenario in released.read(path):
+    for scenario in released.read_records(path):
         splits[generator.split_of(scenario.order)].append(scenario)
     for split, scenarios in splits.items():
         if not scenarios:

@@ -50,19 +50,19 @@ def parse(text: str) -> Reply:
     return Reply(match["think"].strip(), match["response"].strip(), match["action"])
 
 
-def render(reply: Reply) -> str:
+def render_reply(reply: Reply) -> str:
     """Writes a reply in the turn format; `parse` gives it back."""
     return f"<think>{reply.think}</think><response>{reply.response}</response><action>{reply.action}</action>"
 
 
-def clean(text: str, *marks: re.Pattern[str]) -> str:
-    """Strips control tokens, the turn format's tags, and `marks`; see `rollouts.chat.clean`."""
-    return chat.clean(text, _TAG, *marks)
+def clean_text(text: str, *marks: re.Pattern[str]) -> str:
+    """Strips control tokens, the turn format's tags, and `marks`; see `rollouts.chat.clean_text`."""
+    return chat.clean_text(text, _TAG, *marks)
 
 
 def hear(text: str) -> str:
-    """What agent and customer hear of each other: no endings, no lines of system state, none of the format's tags."""
-    return clean(text, _STAGE_DIRECTION)
+    """Returns what agent and customer hear of each other: `text` without endings, system state and the turn's tags."""
+    return clean_text(text, _STAGE_DIRECTION)
 
 
 def grammar(tokenizer: Tokenizer, vocab_size: int) -> Grammar:

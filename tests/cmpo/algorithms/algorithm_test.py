@@ -87,7 +87,7 @@ def test_the_credit_of_a_group_is_its_own(name):
     ("changes", "message"),
     [
         ({"algo.name": "ppp"}, r"config.algo.name: expected one of \('cmpo', .*\), or package.module, got 'ppp'"),
-        ({"algo.name": "no.such"}, "config.algo.name: no module 'no', wanted for 'no.such'"),
+        ({"algo.name": "no.such"}, "config.algo.name: no module 'no', which 'no.such' needs"),
         ({"algo.name": "models.rope"}, "config.algo.name: expected a function make in models.rope, found none"),
         ({"algo.name": "sft"}, "config.train.rl_steps: expected 0 where config.algo.name is 'sft'"),
         ({"algo.group_size": 1}, "config.algo.group_size: expected 2 or more"),

@@ -99,7 +99,7 @@ def begin(config):
     """What looks at a config before a run begins, but for files and devices."""
     build.check_settings(config, None)
     for name in ("user", "judge"):
-        settings.check(name, collecting.endpoint(config[name]))
+        settings.check_endpoint(name, collecting.endpoint(config[name]))
 
 
 VALUES = (
@@ -248,7 +248,7 @@ def test_every_number_has_a_range(name):
     with pytest.raises(ValueError, match=re.escape(f"config.{name}: expected ")):
         ranges.check(config)
         for section in ("user", "judge", "agent"):
-            settings.check(section, dataclasses.replace(collecting.endpoint(config[section]), url="embedded"))
+            settings.check_endpoint(section, dataclasses.replace(collecting.endpoint(config[section]), url="embedded"))
 
 
 def test_weights_that_are_all_0_are_refused():
@@ -271,14 +271,14 @@ URLS = ("http://a:8000/v1", "https://b.c/v1,http://d/v1", "http://[::1]:9/v1", "
 def test_whatever_url_is_given_can_be_asked_or_is_refused(url):
     found = settings.Endpoint(url, "m")
     try:
-        settings.check("user", found)
+        settings.check_endpoint("user", found)
     except ValueError as error:
         assert str(error).startswith(
             "config.user.url: expected 'embedded' or http(s)://…/v1, several separated by commas"
         )
         assert "secret" not in str(error)
     else:
-        for one in settings.urls(found):
+        for one in settings.list_urls(found):
             assert httpx.Request("POST", httpx.URL(one).join("chat/completions")).url.host
 
 

@@ -15,7 +15,7 @@ from rollouts.seeds import fold
 from rollouts.types import DialogueError, Message
 from tests.builders.runs import Terse, tiny
 
-SCENARIOS = [scenario for scenario, _ in zip(generator.scenarios(3), range(4), strict=False)]
+SCENARIOS = [scenario for scenario, _ in zip(generator.deal_scenarios(3), range(4), strict=False)]
 
 
 class Client:
@@ -32,7 +32,7 @@ class Client:
         self.inside -= 1
 
     @contextlib.contextmanager
-    def remembering(self, memory):
+    def remember_in(self, memory):
         self.memory = memory
         yield
         self.memory = None

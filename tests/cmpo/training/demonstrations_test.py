@@ -30,7 +30,7 @@ TALK = [
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return tokenizers.train([message.content for message in TALK], 300)
+    return tokenizers.train_tokenizer([message.content for message in TALK], 300)
 
 
 def test_written_and_read_back(tmp_path):

@@ -91,7 +91,7 @@ def test_fixed_records_of_the_generator(tmp_path, monkeypatch):
     fixed = source(endless=False, dir=str(tmp_path))
     assert sorted(ids(fixed.train(0, 20))) == sorted(f"hard-train-0-{number}" for number in range(20))
     assert sorted(ids(fixed.held_out(8, seed=0))) == [f"hard-test-0-{number}" for number in range(8)]
-    assert set(fixed.train(0, 20)) == set(itertools.islice(generator.scenarios(0), 20))
+    assert set(fixed.train(0, 20)) == set(itertools.islice(generator.deal_scenarios(0), 20))
 
 
 def test_missing_file():
@@ -139,7 +139,7 @@ def test_a_row_of_another_kind(tmp_path):
     path = tmp_path / "x.parquet"
     pq.write_table(pa.table({"prompt": ["a"], "extra_info": [{"x": 1}]}), path)
     with pytest.raises(
-        ValueError, match=r"config.data.path: row 0 of .* is no FDS record: extra_info.interaction_kwargs.user"
+        ValueError, match=r"config.data.path: row 0 of .* is not an FDS record: extra_info.interaction_kwargs.user"
     ):
         source(path=str(path), dir=str(tmp_path))
     assert not list(tmp_path.glob("fds/released*/*"))  # nothing half-made is left

@@ -43,25 +43,25 @@ YARN = {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32768
 
 
 def test_the_published_config_is_read():
-    assert hf_config.read(RAW) == hf_config.read(RAW | {"_name_or_path": "x"}) == SMALLEST
+    assert hf_config.parse_config(RAW) == hf_config.parse_config(RAW | {"_name_or_path": "x"}) == SMALLEST
     assert SMALLEST.head_dim == 64 and SMALLEST.rope_theta == 1e6
-    assert hf_config.read(RAW, dtype="bfloat16", remat=True) == dataclasses.replace(
+    assert hf_config.parse_config(RAW, dtype="bfloat16", remat=True) == dataclasses.replace(
         SMALLEST, dtype="bfloat16", remat=True
     )
 
 
 def test_yarn_in_both_spellings():
     expected = dataclasses.replace(SMALLEST, yarn=Yarn(4.0, 32768), max_positions=131072)
-    assert hf_config.read(RAW | {"rope_scaling": YARN}) == expected
+    assert hf_config.parse_config(RAW | {"rope_scaling": YARN}) == expected
     new = {name: value for name, value in RAW.items() if name != "rope_theta"}
     new["rope_parameters"] = {"rope_type": "yarn", "rope_theta": 1e6, "factor": 4.0}
-    assert hf_config.read(new) == expected  # the original context defaults to max_position_embeddings
+    assert hf_config.parse_config(new) == expected  # the original context defaults to max_position_embeddings
 
 
 def test_sliding_windows():
     on = RAW | {"use_sliding_window": True, "sliding_window": 4096}
-    assert hf_config.read(on) == dataclasses.replace(SMALLEST, sliding_window=4096, window_from=21)
-    assert hf_config.read(on | {"max_window_layers": 24}) == SMALLEST  # no layer has one
+    assert hf_config.parse_config(on) == dataclasses.replace(SMALLEST, sliding_window=4096, window_from=21)
+    assert hf_config.parse_config(on | {"max_window_layers": 24}) == SMALLEST  # no layer has one
 
 
 @pytest.mark.parametrize(
@@ -75,22 +75,24 @@ def test_sliding_windows():
     ],
 )
 def test_configs_survive_the_round_trip(config):
-    assert hf_config.read(json.loads(json.dumps(hf_config.write(config, eos_token_id=[1, 2])))) == config
+    assert (
+        hf_config.parse_config(json.loads(json.dumps(hf_config.render_config(config, eos_token_id=[1, 2])))) == config
+    )
 
 
 def test_the_same_said_twice_is_read():
     spelt = {"rope_scaling": YARN, "rope_parameters": {"rope_type": "yarn", **YARN, "rope_theta": 1e6}}
-    assert hf_config.read(RAW | spelt) == hf_config.read(RAW | {"rope_scaling": YARN})
+    assert hf_config.parse_config(RAW | spelt) == hf_config.parse_config(RAW | {"rope_scaling": YARN})
     idle = {"rope_type": "default", "rope_theta": 1e6, "partial_rotary_factor": 1.0, "factor": None}
     full = {"layer_types": ["full_attention"] * 24, "rope_parameters": idle, "eos_token_id": [151645, 151643]}
-    assert hf_config.read(RAW | full) == SMALLEST
+    assert hf_config.parse_config(RAW | full) == SMALLEST
 
 
 def test_what_is_left_out_is_what_transformers_takes():
     names = ("rope_theta", "tie_word_embeddings", "max_position_embeddings", "initializer_range", "architectures")
-    config = hf_config.read({name: value for name, value in RAW.items() if name not in names})
+    config = hf_config.parse_config({name: value for name, value in RAW.items() if name not in names})
     assert (config.rope_theta, config.tie_embeddings, config.max_positions) == (1e4, False, 32768)
-    config = hf_config.read({"model_type": "llama", **{n: v for n, v in RAW.items() if n in hf_config._SIZES}})
+    config = hf_config.parse_config({"model_type": "llama", **{n: v for n, v in RAW.items() if n in hf_config._SIZES}})
     assert (config.num_kv_heads, config.max_positions, config.attention_bias) == (14, 2048, False)
 
 
@@ -126,7 +128,7 @@ POSITIVE += ("num_key_value_heads", "head_dim", "max_position_embeddings")
 )
 def test_values_of_another_type_are_refused_by_name(name, value, expected):
     with pytest.raises(ValueError, match=f"^config.json: {name}: expected {expected}"):
-        hf_config.read(RAW | {name: value})
+        hf_config.parse_config(RAW | {name: value})
 
 
 @pytest.mark.parametrize(
@@ -143,15 +145,15 @@ def test_values_of_another_type_are_refused_by_name(name, value, expected):
 def test_values_of_another_type_in_the_rotary_options_are_refused_by_name(name, value, expected):
     spelt = {key: item for key, item in YARN.items() if key != "type"} | {"rope_type": "yarn", name: value}
     with pytest.raises(ValueError, match=f"^config.json: rope_parameters.{name}: expected {expected}"):
-        hf_config.read(RAW | {"rope_parameters": spelt})
+        hf_config.parse_config(RAW | {"rope_parameters": spelt})
 
 
 @given(trees(RAW | {"rope_parameters": YARN | {"rope_theta": 1e6}, "layer_types": ["full_attention"] * 24}))
 def test_whatever_it_says_is_read_or_refused_by_name(raw):
     if isinstance(raw, dict):
         with contextlib.suppress(ValueError):
-            config = hf_config.read(raw)
-            assert hf_config.read(hf_config.write(config)) == config
+            config = hf_config.parse_config(raw)
+            assert hf_config.parse_config(hf_config.render_config(config)) == config
 
 
 @pytest.mark.parametrize(
@@ -197,4 +199,4 @@ def test_whatever_it_says_is_read_or_refused_by_name(raw):
 )
 def test_what_cannot_be_honoured_is_refused(change, message):
     with pytest.raises(ValueError, match=message):
-        hf_config.read(RAW | change)
+        hf_config.parse_config(RAW | change)

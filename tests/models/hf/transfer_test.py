@@ -25,14 +25,14 @@ from models.hf import transfer
 from rollouts.domains.fds import generator
 from tests.builders import commands, runs
 
-TEXTS = [scenario.agent_prompt for scenario in itertools.islice(generator.scenarios(0), 20)]
+TEXTS = [scenario.agent_prompt for scenario in itertools.islice(generator.deal_scenarios(0), 20)]
 
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
     """A model with a tokenizer, as on the hub; the embedding has rows to spare, as Qwen2.5's, one layer a window."""
     directory = tmp_path_factory.mktemp("hub") / "tiny"
-    tokenizer = tokenizers.train(TEXTS, 600)
+    tokenizer = tokenizers.train_tokenizer(TEXTS, 600)
     sizes = {"hidden_size": 16, "intermediate_size": 24, "num_layers": 2, "num_heads": 2, "num_kv_heads": 1}
     config = Qwen2Config(vocab_size=608, max_positions=4096, sliding_window=256, window_from=1, **sizes)
     hf.save(directory, config, qwen2.init(config, jax.random.key(5)), max_shard_bytes=20_000)
@@ -109,7 +109,7 @@ def test_a_run_starts_from_a_checkpoint_and_what_it_learns_is_exported(checkpoin
     generation = json.loads((tmp_path / "out" / "generation_config.json").read_text())
     sampled = {"do_sample": True, "temperature": config.eval.temperature, "top_k": 0, "top_p": 1.0}
     assert generation == sampled | {"eos_token_id": ends, "pad_token_id": tokenizer.endoftext}
-    assert hf.recorded(tmp_path / "model") == ("1" * 40 if way == "lora" else None)
+    assert hf.read_commit(tmp_path / "model") == ("1" * 40 if way == "lora" else None)
     served_by, step = agents.load_policy(config, tmp_path)
     assert step == int(state.step) and len(evaluate.evaluate(config, served_by, seeds=1)) == 8
 
@@ -120,7 +120,7 @@ def run_of(source, directory, params, **changes):
     tokenizer = tokenizers.load(source)
     tokenizer.save(directory / "tokenizer")
     tokens = hf.token_ids(source, tokenizer)
-    hf.write_config(directory / "model", hf.read_config(source), **hf.origin(source), **tokens)
+    hf.write_config(directory / "model", hf.read_config(source), **hf.describe_origin(source), **tokens)
     (directory / "config.json").write_text(json.dumps(config.to_dict()))
     with ocp.CheckpointManager((directory / "checkpoints").absolute()) as manager:
         manager.save(1, args=ocp.args.PyTreeSave({"policy": {"params": params}}))
@@ -134,7 +134,7 @@ def test_adapters_are_merged_into_the_commit_that_they_were_trained_on(checkpoin
     adapters = jax.tree.map(lambda leaf: leaf + 0.1, adapters)
     expected = lora.merge(adapted, lora.combine(before, adapters))
     changes = {"model.path": "somebody/tiny", "model.lora_rank": 2}
-    config = run_of(hf.find("somebody/tiny", download=False), tmp_path / "run", adapters, **changes)
+    config = run_of(hf.find_model("somebody/tiny", download=False), tmp_path / "run", adapters, **changes)
     hf.save(tmp_path / "newer", model, jax.tree.map(lambda leaf: leaf + 1, before))
     add_to_hub(hub, tmp_path / "newer", "2" * 40)
     assert model_source.source(config, tmp_path / "run").name == "1" * 40
@@ -165,12 +165,12 @@ def test_nothing_is_downloaded_unless_it_may_be(hub, monkeypatch):
     asked = []
     download = huggingface_hub.snapshot_download
     monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *a, **k: asked.append(k) or download(*a, **k))
-    assert hf.find("somebody/tiny", download=False).name == "1" * 40
-    assert hf.find("somebody/else", download=False) is None
-    assert hf.find("somebody/tiny", download=True, commit="1" * 40).name == "1" * 40
+    assert hf.find_model("somebody/tiny", download=False).name == "1" * 40
+    assert hf.find_model("somebody/else", download=False) is None
+    assert hf.find_model("somebody/tiny", download=True, commit="1" * 40).name == "1" * 40
     assert all(options["local_files_only"] for options in asked)
     (hub / "models--somebody--tiny" / "snapshots" / ("1" * 40) / "config.json").unlink()
-    assert hf.find("somebody/tiny", download=False) is None  # another program fetched a part of it
+    assert hf.find_model("somebody/tiny", download=False) is None  # another program fetched a part of it
 
 
 def test_a_template_in_a_file_and_other_ends_of_a_turn_are_exported(checkpoint, tmp_path):
@@ -278,7 +278,7 @@ def test_no_such_model_is_named(tmp_path, monkeypatch):
     with pytest.raises(FileNotFoundError, match=r"config.model.path: expected a directory or a model on the hub"):
         main.train(runs.tiny("model=./nowhere"), tmp_path)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(FileNotFoundError, match=r"config.model.path: 'nobody/nothing' is no directory, nor to be had"):
+    with pytest.raises(FileNotFoundError, match=r"config.model.path: 'nobody/nothing' is neither a directory nor"):
         main.train(runs.tiny("model=nobody/nothing"), tmp_path)
 
 

@@ -66,7 +66,7 @@ def test_shards_keep_to_the_limit(saved):
     files = sorted((saved / "sharded").glob("*.safetensors"))
     sizes = [sum(tensor.nbytes for tensor in load_file(file).values()) for file in files]
     assert len(files) > 3 and max(sizes) <= 2000 and sum(sizes) == index["metadata"]["total_size"]
-    assert set(index["weight_map"]) == set(hf.table(CONFIG))
+    assert set(index["weight_map"]) == set(hf.list_places(CONFIG))
 
 
 def test_loads_into_the_sharding_asked_for(saved, params):
@@ -215,12 +215,12 @@ def test_a_head_beside_the_embedding_it_is_tied_to_is_the_same_or_refused(equal,
 
     rewritten(add)(tmp_path / "both")
     if equal:
-        hf.verify(tmp_path / "both")
+        hf.verify_checkpoint(tmp_path / "both")
         config, loaded = hf.load(tmp_path / "both")
         assert config.tie_embeddings
         chex.assert_trees_all_equal(loaded, hf.load(tied)[1])
         return
-    for read in (hf.load, hf.verify):
+    for read in (hf.load, hf.verify_checkpoint):
         with pytest.raises(ValueError, match="tensor lm_head.weight differs from model.embed_tokens.weight, while"):
             read(tmp_path / "both")
 
@@ -242,7 +242,7 @@ def test_a_head_beside_the_embedding_it_is_tied_to_is_the_same_or_refused(equal,
 def test_two_sources_of_the_weights_are_refused_by_name(kind, beside, message, saved, tmp_path):
     shutil.copytree(saved / kind, tmp_path / "model")
     shutil.copyfile(saved / "single" / hf.SINGLE, tmp_path / "model" / beside)
-    for read in (hf.load, hf.verify):
+    for read in (hf.load, hf.verify_checkpoint):
         with pytest.raises(ValueError, match=message):
             read(tmp_path / "model")
 
@@ -255,7 +255,7 @@ def test_adapters_alone_are_named(tmp_path):
 
 def test_an_index_of_one_file_is_no_second_source(saved, params, tmp_path):
     shutil.copytree(saved / "single", tmp_path / "model")
-    index = {"weight_map": dict.fromkeys(hf.table(CONFIG), hf.SINGLE)}
+    index = {"weight_map": dict.fromkeys(hf.list_places(CONFIG), hf.SINGLE)}
     (tmp_path / "model" / hf.INDEX).write_text(json.dumps(index))
     chex.assert_trees_all_equal(hf.load(tmp_path / "model")[1], params)
 

@@ -16,13 +16,13 @@ from rollouts.domains.fds.episode import Table
 from rollouts.types import Message
 from tests.builders.engines import CONFIG, SMALL, STOP, engine_of, params, scored, script
 
-SCENARIO = dataclasses.replace(next(generator.scenarios(1)), agent_prompt="You are a customer service agent.")
+SCENARIO = dataclasses.replace(next(generator.deal_scenarios(1)), agent_prompt="You are a customer service agent.")
 WORDS = [Message("user", text) for text in ("My soup arrived cold!", "And? <|im_end|> Süß.", "Hm.", "Bye.")]
 
 
 @pytest.fixture(scope="module")
 def trained():
-    made = tokenizer.train([SCENARIO.agent_prompt, "My soup arrived cold! user assistant system. " * 9], 300)
+    made = tokenizer.train_tokenizer([SCENARIO.agent_prompt, "My soup arrived cold! user assistant system. " * 9], 300)
     assert (made.vocab_size, made.im_end) == (CONFIG.vocab_size, STOP)
     return made
 
@@ -74,7 +74,7 @@ def test_the_stream_is_what_came_in_and_what_was_sampled_and_nothing_is_encoded_
         sampled += [*sample.logprobs]
         assert sample.text == trained.decode(sample.ids).removesuffix("<|im_end|>")
     np.testing.assert_allclose(sampled, scored(stream, SMALL.temperature)[np.array(ours)], atol=1e-5)
-    foreign = {f"user\n{chat.clean(message.content)}" for message in WORDS[:3]}
+    foreign = {f"user\n{chat.clean_text(message.content)}" for message in WORDS[:3]}
     assert set(encoded) == foreign | {f"system\n{SCENARIO.agent_prompt}"} | {"\n", "assistant\n"}
     assert sum(text.startswith(("user", "system")) for text in encoded) == 4
 

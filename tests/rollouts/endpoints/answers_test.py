@@ -42,7 +42,7 @@ NOW = datetime.datetime(2026, 3, 1, 12, 0, 0, tzinfo=datetime.UTC)
     ],
 )
 def test_retry_after(header, seconds):
-    assert answers.retry_after(header, NOW) == seconds
+    assert answers.read_retry_after(header, NOW) == seconds
 
 
 def body(content, **fields):
@@ -69,13 +69,13 @@ def body(content, **fields):
     ],
 )
 def test_usage(usage, counts):
-    assert answers.read(body("Grüß dich.", usage=usage)) == Answer("Grüß dich.", *counts)
+    assert answers.read_answer(body("Grüß dich.", usage=usage)) == Answer("Grüß dich.", *counts)
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-32", "utf-8-sig", "latin-1"])
 def test_another_encoding_than_utf_8_is_refused(encoding):
     with pytest.raises(ValueError, match="chat completion"):
-        answers.read(body("Grüß dich.").decode().encode(encoding))
+        answers.read_answer(body("Grüß dich.").decode().encode(encoding))
 
 
 leaves = st.sampled_from([None, True, 0, -1, 7, 1.5, 10**30, float("nan"), "", " ", "Hi", "\ud800", [], {}, ["Hi"]])
@@ -147,14 +147,14 @@ WORDS = (
 @example(b'{"choices": [{"message": {"content": "x"}}], "usage": {"prompt_tokens": ' + b"9" * 5000 + b"}}")
 def test_any_body_is_an_answer_or_a_value_error(sent):
     try:
-        answer = answers.read(sent)
+        answer = answers.read_answer(sent)
     except ErrorBody as error:
         assert str(error) and error.status in (None, *range(400, 600))
         return
     except ValueError:
         return
     assert all(count is None or 0 <= count < 2 * 10**9 for count in (answer.prompt_tokens, answer.answer_tokens))
-    for read in (answers.plain, answers.turn):
+    for read in (answers.extract_text, answers.extract_turn):
         try:
             text = read(answer)
         except NoAnswer as error:
@@ -162,7 +162,7 @@ def test_any_body_is_an_answer_or_a_value_error(sent):
         else:
             assert text.encode().decode() == text and (text.strip() or answer.finish == "length")
             assert read(Answer(text, finish=answer.finish)) == text  # what is kept of an answer can be read again
-            assert read is answers.turn or (not answer.finish and "think>" not in text)
+            assert read is answers.extract_turn or (not answer.finish and "think>" not in text)
 
 
 @pytest.mark.parametrize(
@@ -179,13 +179,13 @@ def test_any_body_is_an_answer_or_a_value_error(sent):
 )
 def test_an_error_sent_as_an_answer_is_an_error(body, status, said):
     with pytest.raises(ErrorBody, match=said) as caught:
-        answers.read(json.dumps(body).encode())
+        answers.read_answer(json.dumps(body).encode())
     assert caught.value.status == status
 
 
 def test_a_stream_is_named():
     with pytest.raises(ValueError, match="stream"):
-        answers.read(b'data: {"choices": [{"delta": {"content": "Hi"}}]}\n\ndata: [DONE]\n')
+        answers.read_answer(b'data: {"choices": [{"delta": {"content": "Hi"}}]}\n\ndata: [DONE]\n')
 
 
 @pytest.mark.parametrize(
@@ -193,7 +193,7 @@ def test_a_stream_is_named():
     [(None, 7, 7), (7, 100, 100), (0, 1, 1), (9, 100, 100), (10, 100, 10), (5000, 100, 5000)],
 )
 def test_a_count_is_believed_unless_its_tokens_were_too_long_to_be_true(count, estimate, counted):
-    assert answers.counted(count, estimate) == counted
+    assert answers.plausible_count(count, estimate) == counted
 
 
 dates = st.builds(
@@ -203,17 +203,17 @@ dates = st.builds(
 
 @given(st.text(max_size=40) | st.integers().map(str) | st.floats().map(str) | dates)
 def test_any_retry_after_is_a_number_of_seconds(header):
-    seconds = answers.retry_after(header, NOW)
+    seconds = answers.read_retry_after(header, NOW)
     assert 0 <= seconds < float("inf")
 
 
 @given(st.integers(0, 10**12))
 def test_every_whole_number_of_seconds_is_read(seconds):
-    assert answers.retry_after(str(seconds), NOW) == (seconds if seconds < 10**12 else 0)
+    assert answers.read_retry_after(str(seconds), NOW) == (seconds if seconds < 10**12 else 0)
 
 
 @given(st.datetimes(datetime.datetime(1970, 1, 2), datetime.datetime(2900, 1, 1)))
 def test_every_date_is_read(date):
     date = date.replace(microsecond=0, tzinfo=datetime.UTC)
     header = email.utils.format_datetime(date, usegmt=True)
-    assert answers.retry_after(header, NOW) == max(0.0, (date - NOW).total_seconds())
+    assert answers.read_retry_after(header, NOW) == max(0.0, (date - NOW).total_seconds())

@@ -166,9 +166,13 @@ def test_what_broke_on_the_way_is_asked_again_with_the_same_seed():
 @pytest.mark.parametrize(
     ("body", "cause", "said"),
     [
-        (completion("The ri", "length"), "user_truncated", "amid its answer.*see config.user.max_tokens .256"),
-        (completion(None, "length", reasoning="So"), "user_truncated", "amid its thoughts.*see config.user.max_tokens"),
-        (completion("<think>So I"), "user_truncated", "amid its thoughts.*see config.user.max_tokens"),
+        (completion("The ri", "length"), "user_truncated", "within its answer.*see config.user.max_tokens .256"),
+        (
+            completion(None, "length", reasoning="So"),
+            "user_truncated",
+            "within its thoughts.*see config.user.max_tokens",
+        ),
+        (completion("<think>So I"), "user_truncated", "within its thoughts.*see config.user.max_tokens"),
         (completion("The", "content_filter"), "user_filtered", "content filter"),
         (completion(None, refusal="No."), "user_refused", "refused to answer: 'No.'"),
         (completion("", reasoning="Cold."), "user_malformed", "only thought: 'Cold.'"),

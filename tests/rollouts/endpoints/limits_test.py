@@ -47,24 +47,24 @@ def ask(url, times=1, *, meter=None, **options):
 def test_a_window_by_hand():
     window = Window(3, seconds=60)
     for now in (0.0, 10.0, 20.0):
-        assert window.delay(1, now) == 0
+        assert window.seconds_until(1, now) == 0
         window.take(1, now)
-    assert window.delay(1, 25.0) == 35.0  # until the first has left, at 60
-    assert window.delay(2, 25.0) == 45.0
-    assert window.delay(1, 60.0) == 0
-    assert window.delay(99, 60.0) == 20.0  # more than fits: through an empty window
-    assert Window(0).delay(10**9, 0.0) == 0
+    assert window.seconds_until(1, 25.0) == 35.0  # until the first has left, at 60
+    assert window.seconds_until(2, 25.0) == 45.0
+    assert window.seconds_until(1, 60.0) == 0
+    assert window.seconds_until(99, 60.0) == 20.0  # more than fits: through an empty window
+    assert Window(0).seconds_until(10**9, 0.0) == 0
 
 
 def test_what_was_taken_can_be_corrected():
     window = Window(100, seconds=60)
     taken = window.take(90, 0.0)
-    assert window.delay(50, 1.0) == 59.0
-    window.correct(taken, 20)
-    assert window.delay(50, 1.0) == 0 and window.delay(81, 1.0) == 59.0
-    assert window.delay(100, 60.0) == 0
-    window.correct(taken, 100)  # too late: it has left
-    assert window.delay(100, 60.0) == 0
+    assert window.seconds_until(50, 1.0) == 59.0
+    window.correct_amount(taken, 20)
+    assert window.seconds_until(50, 1.0) == 0 and window.seconds_until(81, 1.0) == 59.0
+    assert window.seconds_until(100, 60.0) == 0
+    window.correct_amount(taken, 100)  # too late: it has left
+    assert window.seconds_until(100, 60.0) == 0
 
 
 @given(
@@ -75,10 +75,10 @@ def test_no_window_ever_holds_more_than_its_limit(requests, limit):
     window, now, passed = Window(limit, seconds=60), 0.0, []
     for pause, amount, used in requests:
         now += pause
-        while delay := window.delay(amount, now):
+        while delay := window.seconds_until(amount, now):
             now += delay
         passed.append((now, used := min(used, amount)))
-        window.correct(window.take(amount, now), used)
+        window.correct_amount(window.take(amount, now), used)
     for start, _ in passed:
         assert sum(amount for time, amount in passed if start <= time < start + 59.999) <= limit
 
@@ -122,28 +122,33 @@ def test_tokens_count_against_their_rate():
 
 def test_a_circuit_by_hand():
     breaker = Breaker(failures=3, rest=5.0)
-    breaker.failed(0.0, 1.0, "a")
-    breaker.failed(1.0, 2.0, "b")
-    breaker.succeeded(2.5)
+    breaker.note_failure(0.0, 1.0, "a")
+    breaker.note_failure(1.0, 2.0, "b")
+    breaker.note_success(2.5)
     for began in (0.0, 1.0, 2.0):  # under way while another succeeded: they hung side by side
-        breaker.failed(began, 3.0, "c")
+        breaker.note_failure(began, 3.0, "c")
     assert breaker.closed
-    breaker.failed(3.0, 4.0, "d")
-    breaker.failed(3.0, 4.0, "e")
+    breaker.note_failure(3.0, 4.0, "d")
+    breaker.note_failure(3.0, 4.0, "e")
     assert breaker.closed
-    breaker.failed(3.0, 4.5, "f")
-    assert not breaker.closed and breaker.rest(5.0) == 4.5 and breaker.rest(10.0) == 0 and breaker.error == "f"
-    breaker.failed(3.0, 4.6, "late")  # was under way; the outage began before
-    breaker.probed(False, 10.0)
+    breaker.note_failure(3.0, 4.5, "f")
+    assert (
+        not breaker.closed
+        and breaker.seconds_to_probe(5.0) == 4.5
+        and breaker.seconds_to_probe(10.0) == 0
+        and breaker.error == "f"
+    )
+    breaker.note_failure(3.0, 4.6, "late")  # was under way; the outage began before
+    breaker.note_probe(False, 10.0)
     assert breaker.opened_at == 4.5 and breaker.error == "late"
-    assert not breaker.closed and breaker.rest(10.0) == 5.0
-    breaker.probed(True, 15.0)
+    assert not breaker.closed and breaker.seconds_to_probe(10.0) == 5.0
+    breaker.note_probe(True, 15.0)
     assert breaker.closed
-    breaker.failed(15.0, 16.0, "g")  # one is enough after a probe
+    breaker.note_failure(15.0, 16.0, "g")  # one is enough after a probe
     assert not breaker.closed
-    breaker.probed(True, 21.0)
-    breaker.succeeded(22.0)
-    breaker.failed(22.0, 23.0, "h")
+    breaker.note_probe(True, 21.0)
+    breaker.note_success(22.0)
+    breaker.note_failure(22.0, 23.0, "h")
     assert breaker.closed
 
 
@@ -153,14 +158,14 @@ def test_a_circuit_by_hand():
 def test_the_meter_counts_what_the_server_says():
     with Server(answer=answer(1000, 20)) as server:
         meter = ask(server.url, times=3, prompt_price=2.0, answer_price=10.0).meter
-    assert meter.total() == Spent(3, 3000, 60)
-    assert meter.cost(meter.total()) == pytest.approx((3000 * 2 + 60 * 10) / 1e6)
+    assert meter.read_total() == Spent(3, 3000, 60)
+    assert meter.price_of(meter.read_total()) == pytest.approx((3000 * 2 + 60 * 10) / 1e6)
 
 
 @pytest.mark.parametrize("said", [None, -1, True, "12", 10**12, 0.5])
 def test_the_meter_estimates_what_the_server_does_not_say(said):
     with Server(answer=answer(said, said, content="x" * 30)) as server:
-        spent = ask(server.url).meter.total()
+        spent = ask(server.url).meter.read_total()
         sent = len(json.dumps(server.log[0].body))
     assert spent.calls == 1 and spent.answer_tokens == 11  # 30 bytes, three a token, and one
     assert 0 <= spent.prompt_tokens - sent // 3 <= 1
@@ -173,7 +178,7 @@ def test_a_count_too_small_to_be_true_does_not_keep_a_budget_from_being_reached(
             ask(server.url, times=99, budget_tokens=2000)
         assert len(server.log) == 5  # of 400 tokens and some 30 for the prompt
     with Server(answer=answer(said, said, content="Yes.")) as server:
-        assert ask(server.url).meter.total().answer_tokens == (2 if said == 0 else 1)  # one token it may well be
+        assert ask(server.url).meter.read_total().answer_tokens == (2 if said == 0 else 1)  # one token it may well be
 
 
 def test_thoughts_are_booked_and_so_is_an_answer_that_is_none():
@@ -184,14 +189,14 @@ def test_thoughts_are_booked_and_so_is_an_answer_that_is_none():
         return 200, bodies.pop(0)
 
     with Server(answer=answered) as server:
-        spent = ask(server.url, retries=1).meter.total()
+        spent = ask(server.url, retries=1).meter.read_total()
     assert spent.calls == 2 and spent.answer_tokens == 101 + 60
 
 
 def test_failed_attempts_are_calls_and_may_have_been_charged():
     faults = ["error", "storm", "html", ""]
     with Server(lambda number, body: faults[number], answer(7, 5)) as server:
-        spent = ask(server.url, retries=3).meter.total()
+        spent = ask(server.url, retries=3).meter.read_total()
         prompt = spent.prompt_tokens - 7
     assert spent.calls == 4
     assert prompt > 0 and spent.answer_tokens == 10 + 5  # the page for people: as much as was set aside, max_tokens
@@ -257,13 +262,13 @@ def test_processes_share_what_is_left(tmp_path):
                 meter.settle(Spent(1), Spent(1))
                 count += 1
         except BudgetReached:
-            meter.write()
+            meter.write_counts()
             return count
 
     assert spend(first) == 5  # half
     assert spend(second) == 2  # half of the 5 that are left
     assert spend(first) == 1
-    assert first.total() == second.total() == Spent(8)
+    assert first.read_total() == second.read_total() == Spent(8)
 
 
 def test_a_damaged_count_is_named(tmp_path):
@@ -273,4 +278,4 @@ def test_a_damaged_count_is_named(tmp_path):
         meter.open()
     (tmp_path / "user-0.json").write_text("")  # made, and killed before a word
     meter.open()
-    assert meter.total() == Spent()
+    assert meter.read_total() == Spent()

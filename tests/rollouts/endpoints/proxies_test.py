@@ -62,7 +62,7 @@ def test_https_asks_for_a_tunnel_and_a_proxy_that_refuses_it_is_named(environmen
         error = ask("https://models.invalid/v1", meter)
         assert proxy.tunnels == ["models.invalid:443"] and not proxy.log
     assert error.cause == "user_unreachable" and "through HTTPS_PROXY" in str(error) and "403" in str(error)
-    assert meter.total() == Spent(1)  # nobody can have done any work
+    assert meter.read_total() == Spent(1)  # nobody can have done any work
 
 
 def test_this_machine_is_asked_itself_beside_a_replica_elsewhere(environment):
@@ -107,7 +107,7 @@ def test_the_embedded_endpoint_and_a_replay_know_no_proxy(environment, tmp_path)
 def test_whom_no_proxy_names(environment, exempt, direct):
     environment.setenv("HTTP_PROXY", "http://proxy.invalid:3128")
     environment.setenv("NO_PROXY", exempt)
-    assert (proxies.find("http://gpu.corp.example:8000/v1/") is None) == direct
+    assert (proxies.find_proxy("http://gpu.corp.example:8000/v1/") is None) == direct
 
 
 @pytest.mark.parametrize(
@@ -128,7 +128,7 @@ def test_whom_no_proxy_names(environment, exempt, direct):
 def test_addresses_and_networks(environment, url, exempt, direct):
     environment.setenv("http_proxy", "http://proxy.invalid:3128")
     environment.setenv("no_proxy", exempt)
-    assert (proxies.find(url) is None) == direct
+    assert (proxies.find_proxy(url) is None) == direct
 
 
 @pytest.mark.parametrize(

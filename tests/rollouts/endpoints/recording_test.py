@@ -97,7 +97,7 @@ def test_an_agents_turn_is_replayed_with_its_thoughts_and_with_where_it_was_cut_
 
     async def turns(url, **directory):
         async with ChatClient("agent", Endpoint(url, "m"), **directory) as client:
-            return [await client.turn(ASK, seed=seed) for seed in range(2)]
+            return [await client.ask_for_turn(ASK, seed=seed) for seed in range(2)]
 
     with Server(answer=answer) as server:
         recorded = asyncio.run(turns(server.url, record=str(tmp_path)))

@@ -17,7 +17,7 @@ from rollouts.endpoints.answers import NoAnswer
 
 def completion(content=None, finish="stop", **message):
     choice = {"message": {"role": "assistant", "content": content, **message}, "finish_reason": finish}
-    return answers.read(json.dumps({"choices": [choice]}).encode())
+    return answers.read_answer(json.dumps({"choices": [choice]}).encode())
 
 
 RATING = "If the agent refuses I will answer with [end:1]."
@@ -50,21 +50,21 @@ TURN = "<response>Sorry.</response><action>chat</action>"
     ],
 )
 def test_a_whole_answer_is_told_from_the_thoughts_before_it(message):
-    assert answers.plain(completion(**message)) == COLD
+    assert answers.extract_text(completion(**message)) == COLD
 
 
 @pytest.mark.parametrize(
     ("message", "cause", "said"),
     [
-        ({"content": COLD, "finish": "length"}, "truncated", "amid its answer.*is cold"),
-        ({"content": None, "reasoning": "So I", "finish": "length"}, "truncated", "amid its thoughts.*So I"),
-        ({"content": "<think>So I", "finish": "max_tokens"}, "truncated", "amid its thoughts.*So I"),
-        ({"content": "<think>So I", "finish": None}, "truncated", "amid its thoughts"),
-        ({"content": f"<think>a</think> <think>{COLD}"}, "truncated", "amid its thoughts"),
-        ({"content": f"<|channel|>analysis<|message|>{COLD}"}, "truncated", "amid its thoughts"),
-        ({"content": f"{COLD} <think>{RATING}</think>"}, "malformed", "thoughts in the midst"),
-        ({"content": f"<think>a</think>{COLD}</think>[end:5]"}, "malformed", "thoughts in the midst"),
-        ({"content": f"[end:1]</think>{COLD}</think>[end:5]"}, "malformed", "thoughts in the midst"),
+        ({"content": COLD, "finish": "length"}, "truncated", "within its answer.*is cold"),
+        ({"content": None, "reasoning": "So I", "finish": "length"}, "truncated", "within its thoughts.*So I"),
+        ({"content": "<think>So I", "finish": "max_tokens"}, "truncated", "within its thoughts.*So I"),
+        ({"content": "<think>So I", "finish": None}, "truncated", "within its thoughts"),
+        ({"content": f"<think>a</think> <think>{COLD}"}, "truncated", "within its thoughts"),
+        ({"content": f"<|channel|>analysis<|message|>{COLD}"}, "truncated", "within its thoughts"),
+        ({"content": f"{COLD} <think>{RATING}</think>"}, "malformed", "thoughts in the middle"),
+        ({"content": f"<think>a</think>{COLD}</think>[end:5]"}, "malformed", "thoughts in the middle"),
+        ({"content": f"[end:1]</think>{COLD}</think>[end:5]"}, "malformed", "thoughts in the middle"),
         ({"content": "", "reasoning_content": COLD}, "malformed", "only thought.*is cold"),
         ({"content": "<think>So I</think> \n"}, "malformed", "only thought.*So I"),
         ({"content": None}, "malformed", "without text"),
@@ -79,7 +79,7 @@ def test_a_whole_answer_is_told_from_the_thoughts_before_it(message):
 )
 def test_what_is_no_whole_plain_answer_has_its_cause(message, cause, said):
     with pytest.raises(NoAnswer, match=said) as caught:
-        answers.plain(completion(**message))
+        answers.extract_text(completion(**message))
     assert caught.value.cause == cause
 
 
@@ -118,7 +118,7 @@ def test_other_content_than_text_is_refused(content):
     ],
 )
 def test_an_agents_turn_has_its_thoughts_before_it_wherever_they_were_sent(message, turn):
-    assert answers.turn(completion(**message)) == turn
+    assert answers.extract_turn(completion(**message)) == turn
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_an_agents_turn_has_its_thoughts_before_it_wherever_they_were_sent(messa
 )
 def test_what_a_server_did_to_an_agents_turn_is_not_the_agents_fault(message, cause):
     with pytest.raises(NoAnswer) as caught:
-        answers.turn(completion(**message))
+        answers.extract_turn(completion(**message))
     assert caught.value.cause == cause
 
 
@@ -155,7 +155,7 @@ def test_what_a_server_did_to_an_agents_turn_is_not_the_agents_fault(message, ca
 @pytest.mark.parametrize("end", ["", "</think>", "<|message|>", "x"])
 def test_a_hundred_thousand_marks_take_no_time(piece, end):
     sent = completion(piece * 100_000 + end)
-    for read in (answers.plain, answers.turn):
+    for read in (answers.extract_text, answers.extract_turn):
         with contextlib.suppress(NoAnswer):
             read(sent)
 
@@ -175,10 +175,10 @@ def test_thoughts_never_reach_the_answer_and_an_answer_never_is_a_thought(though
         "parts": ([{"type": "thinking", "thinking": thought}, {"type": "text", "text": said}], {}),
         "twice": (f"<think>{thought}</think>{space}<think>{thought}</think>{said}", {"reasoning": ""}),
     }[form]
-    read = answers.plain(completion(content, **beside))
+    read = answers.extract_text(completion(content, **beside))
     assert read == said if form in ("field", "parts") else read == said.lstrip()
     if form in ("tags", "half", "twice"):
         begun = content if form != "half" else f"<think>{content}"
         for cut in (begun.rindex("<think>") + 8, begun.rindex("</think>") + 7):
             with pytest.raises(NoAnswer):
-                answers.plain(completion(begun[:cut], finish=None))
+                answers.extract_text(completion(begun[:cut], finish=None))

@@ -316,7 +316,7 @@ def test_a_stop_token_outside_the_vocabulary_is_refused():
 def test_a_fault_reaches_all_who_wait_and_the_engine_goes_on():
     async def break_it():
         made = engine_of()
-        round_ = made._round
+        round_ = made._run_round
 
         def broken(*_):
             raise MemoryError("too big")
@@ -324,12 +324,12 @@ def test_a_fault_reaches_all_who_wait_and_the_engine_goes_on():
         async with made:
             kept = made.open()
             before = await kept.generate(script(0)[0], seed=0)
-            made._round = broken
+            made._run_round = broken
             waiting = [asyncio.create_task(talk(made, number)) for number in range(3)]
             await asyncio.sleep(0)
             waiting[1].cancel()  # its waiting ends, that of the others must not be forgotten
             failures = await asyncio.wait_for(asyncio.gather(*waiting, return_exceptions=True), 600)
-            made._round = round_
+            made._run_round = round_
             after = await kept.generate(script(0)[1], seed=1)  # its keys and values are gone, and computed again
             return failures, [before, after], await asyncio.wait_for(talk(made, 2), 600)
 
@@ -343,7 +343,7 @@ def test_a_fault_reaches_all_who_wait_and_the_engine_goes_on():
 def test_a_slot_whose_session_is_cancelled_is_given_on_only_when_its_round_is_done(fault):
     async def cancel():
         made = engine_of(slots=1)
-        round_, started, go_on = made._round, threading.Event(), threading.Event()
+        round_, started, go_on = made._run_round, threading.Event(), threading.Event()
 
         def slow(*arguments):
             started.set()
@@ -353,13 +353,13 @@ def test_a_slot_whose_session_is_cancelled_is_given_on_only_when_its_round_is_do
             return round_(*arguments)
 
         async with made:
-            made._round = slow
+            made._run_round = slow
             first = asyncio.create_task(talk(made, 1))
             await asyncio.to_thread(started.wait)
             first.cancel()
             second = asyncio.create_task(talk(made, 0))
             await asyncio.sleep(0.05)
-            made._round = round_
+            made._run_round = round_
             go_on.set()
             return await asyncio.wait_for(second, 600)
 
@@ -382,7 +382,7 @@ def test_a_caller_cancelled_before_its_batch_is_forgotten():
 
 def test_leaving_in_the_middle_waits_for_the_thread():
     made, inside = engine_of(), threading.Semaphore(0)
-    round_, rounds = made._round, []
+    round_, rounds = made._run_round, []
 
     def counted(*arguments):
         inside.release()
@@ -391,7 +391,7 @@ def test_leaving_in_the_middle_waits_for_the_thread():
         return result
 
     async def leave():
-        made._round = counted
+        made._run_round = counted
         async with made:
             task = asyncio.create_task(talk(made, 0))
             await asyncio.to_thread(inside.acquire)

@@ -45,7 +45,7 @@ def test_draws_follow_the_cut_softmax(temperature, top_k, top_p):
     logits = np.random.default_rng(0).normal(size=300) * 1.5
     options = Sampling(temperature=temperature, top_k=top_k, top_p=top_p)
     uniform = jax.random.uniform(jax.random.key(1), (100_000,))
-    draw = jax.jit(jax.vmap(lambda u: device.draw(jnp.asarray(logits[None], jnp.float32), u[None], options)))
+    draw = jax.jit(jax.vmap(lambda u: device.draw_tokens(jnp.asarray(logits[None], jnp.float32), u[None], options)))
     tokens, logprobs, model_logprobs = (np.asarray(x)[:, 0] for x in draw(uniform))
     chances = cut(logits, temperature, top_k, top_p)
     assert (chances == 0).any() == options.cuts and (chances[tokens] > 0).all()
@@ -58,7 +58,7 @@ def test_draws_follow_the_cut_softmax(temperature, top_k, top_p):
 def test_at_temperature_0_the_likeliest_of_what_is_allowed_is_drawn_for_certain():
     logits = jnp.asarray(np.random.default_rng(0).normal(size=(3, 300)), jnp.float32)
     allowed = jnp.ones((3, 300), bool).at[0, jnp.argmax(logits[0])].set(False)
-    draw, uniform = jax.jit(device.draw, static_argnums=2), jnp.array([0.0, 0.5, 0.999])
+    draw, uniform = jax.jit(device.draw_tokens, static_argnums=2), jnp.array([0.0, 0.5, 0.999])
     for mask in (None, allowed):
         token, logprobs, model_logprobs = draw(logits, uniform, Sampling(temperature=0.0), mask)
         likely = np.asarray(logits if mask is None else jnp.where(mask, logits, -jnp.inf))

@@ -19,51 +19,53 @@ from rollouts.domains.fds.embedded import evaluators, latent, reading, writing
 MODELS = ("embedded-user", "embedded-judge")
 
 
-def user(messages: Sequence[dict[str, str]], seed: int) -> str:
-    """Plays the customer: `messages` are the simulator's: prompt, cue to begin, then its own words and the agent's.
+def play_user(messages: Sequence[dict[str, str]], seed: int) -> str:
+    """Plays the customer. `messages` are the prompt, the cue to begin, then the customer's words and the agent's.
 
-    Roles are swapped: what the agent said comes as `user`, each time with the line of system state.
+    Roles are swapped: the agent's words have the role `user`, each time with the line of system state.
     """
     case = reading.read_case(messages[0]["content"])
-    mood, rng = latent.start(case.customer), random.Random(seed)
+    mood, rng = latent.start_mood(case.customer), random.Random(seed)
     replies: list[str] = []
-    text = writing.opening(case, rng)
+    text = writing.write_opening(case, rng)
     for message in messages[2:]:
         if message["role"] != "user":
             continue
         response, issued = reading.read_state(message["content"])
         events = reading.read_reply(response, replies, case, issued)
         replies.append(response)
-        before, mood = mood, latent.transition(case.customer, mood, events)
-        end = latent.ended(case.customer, mood)
+        before, mood = mood, latent.apply_events(case.customer, mood, events)
+        end = latent.find_end(case.customer, mood)
         if end == "quit":
-            text = writing.walkout(rng)
+            text = writing.write_walkout(rng)
         elif end == "rated":
             mean = latent.expected_rating(case.customer, mood)
-            text = writing.farewell(math.floor(mean + random.Random(f"{seed} rating").random()), rng)
+            text = writing.write_farewell(math.floor(mean + random.Random(f"{seed} rating").random()), rng)
         else:
-            text = writing.answer(case, before, mood, events, rng)
+            text = writing.write_answer(case, before, mood, events, rng)
     return text
 
 
-def judge(messages: Sequence[dict[str, str]]) -> str:
+def judge_conversation(messages: Sequence[dict[str, str]]) -> str:
     """Scores the conversation by the rubric that the prompt names, as one JSON object."""
     prompt = messages[0]["content"]
     case, rubric = reading.read_case(prompt), reading.read_rubric(prompt, ("judge", *evaluators.EVALUATORS))
     turns = reading.read_transcript(messages[-1]["content"])
-    steps = evaluators.trace(case, turns)
+    steps = evaluators.trace_turns(case, turns)
     if rubric != "judge":
         happened = "; ".join(", ".join(sorted(step.events)) for step in steps)
         return json.dumps({"reason": f"turns: {happened}", **evaluators.EVALUATORS[rubric](case, steps)})
     if turns[-1]["role"] != "agent":
         raise reading.UnreadablePrompt("expected a conversation that ends with the agent's turn")
-    return json.dumps(score(case.customer, steps[-1].before, steps[-1].events))
+    return json.dumps(score_turn(case.customer, steps[-1].before, steps[-1].events))
 
 
-def score(customer: latent.Customer, mood: latent.Mood, events: frozenset[str]) -> dict[str, float | str]:
-    """The four principles for a turn in which `events` happened in `mood`."""
+def score_turn(customer: latent.Customer, mood: latent.Mood, events: frozenset[str]) -> dict[str, float | str]:
+    """Scores a turn by the four principles: in it `events` happened, and `mood` was the customer's before it."""
     needs_listening = mood.anger > 0 or mood.heard == 0
-    hostile = customer.level == 1 and mood.heard == 0  # to be heard before anything is asked, as the prompt says
+    hostile = (
+        customer.level == 1 and mood.heard == 0
+    )  # wants to be heard before being asked anything, as the prompt says
     if needs_listening:
         fits = "listen" in events and not (hostile and "ask" in events)
         persona = 1.0 if fits else 0.5 if events & {"listen", "apology", "note"} else 0.0
@@ -102,9 +104,9 @@ def score(customer: latent.Customer, mood: latent.Mood, events: frozenset[str]) 
     }
 
 
-async def _completions(request: Request) -> JSONResponse:
+async def _answer_request(request: Request) -> JSONResponse:
     try:
-        return JSONResponse(_complete(await request.json()))
+        return JSONResponse(_complete_chat(await request.json()))
     except RecursionError:
         message = "expected a JSON object, got one too deeply nested"
     except ValueError as error:
@@ -112,7 +114,7 @@ async def _completions(request: Request) -> JSONResponse:
     return JSONResponse({"error": {"message": message, "type": "invalid_request_error"}}, 400)
 
 
-def _complete(body: object) -> dict:
+def _complete_chat(body: object) -> dict:
     """Answers a request. Raises ValueError saying what is wrong with it."""
     if not isinstance(body, dict):
         raise ValueError(f"expected a JSON object, got {body!r:.100}")
@@ -123,7 +125,7 @@ def _complete(body: object) -> dict:
         raise ValueError('messages: expected a list of one or more {"role": text, "content": text}')
     if not isinstance(seed, int | None):
         raise ValueError(f"seed: expected an integer, got {seed!r:.100}")
-    content = user(messages, seed or 0) if model == MODELS[0] else judge(messages)
+    content = play_user(messages, seed or 0) if model == MODELS[0] else judge_conversation(messages)
     prompt_words = sum(len(message["content"].split()) for message in messages)
     words = len(content.split())
     return {
@@ -140,18 +142,18 @@ def _is_message(message: object) -> bool:
     return isinstance(message, dict) and all(isinstance(message.get(key), str) for key in ("role", "content"))
 
 
-async def _models(request: Request) -> JSONResponse:
+async def _list_models(request: Request) -> JSONResponse:
     return JSONResponse({"object": "list", "data": [{"id": name, "object": "model"} for name in MODELS]})
 
 
-async def _health(request: Request) -> JSONResponse:
+async def _report_health(request: Request) -> JSONResponse:
     return JSONResponse({"status": "ok"})
 
 
 app = Starlette(
     routes=[
-        Route("/v1/chat/completions", _completions, methods=["POST"]),
-        Route("/v1/models", _models),
-        Route("/health", _health),
+        Route("/v1/chat/completions", _answer_request, methods=["POST"]),
+        Route("/v1/models", _list_models),
+        Route("/health", _report_health),
     ]
 )

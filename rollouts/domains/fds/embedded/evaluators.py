@@ -1,6 +1,6 @@
 """The embedded evaluators: a whole conversation, retraced through the rules and scored item by item.
 
-Each item is a short formula over what happened (`rules.EVENTS`), in which mood, and over the words themselves. The
+Each item is a short formula over what happened (`latent.EVENTS`), in which mood, and over the words themselves. The
 items are those of `rollouts.domains.fds.rubrics`; what they mean is in the prompts.
 """
 
@@ -28,21 +28,21 @@ class Step(NamedTuple):
     after: Mood
 
 
-def trace(case: Case, turns: Sequence[dict[str, str]]) -> list[Step]:
-    """The agent's turns in a transcript (see `reading.read_transcript`) and what they did to the customer's mood."""
-    mood, replies, steps = latent.start(case.customer), [], []
+def trace_turns(case: Case, turns: Sequence[dict[str, str]]) -> list[Step]:
+    """Returns the agent's turns in a transcript (see `reading.read_transcript`), and the moods around them."""
+    mood, replies, steps = latent.start_mood(case.customer), [], []
     for turn in turns:
         if turn["role"] != "agent":
             continue
         events = reading.read_reply(turn["text"], replies, case, turn["voucher"])
         replies.append(turn["text"])
-        before, mood = mood, latent.transition(case.customer, mood, events)
+        before, mood = mood, latent.apply_events(case.customer, mood, events)
         steps.append(Step(turn["text"], events, before, mood))
     return steps
 
 
-def communication(case: Case, steps: Sequence[Step]) -> dict[str, int]:
-    """The fourteen items of communication, each 0, 1 or 2."""
+def score_communication(case: Case, steps: Sequence[Step]) -> dict[str, int]:
+    """Scores the fourteen items of communication, each 0, 1 or 2."""
     sentences = [text for step in steps for text in re.split(r"(?<=[.!?])\s+|\n", step.text.lower().strip()) if text]
     words = [word for sentence in sentences for word in re.findall(r"[a-z']+", sentence)]
     beginnings = {" ".join(sentence.split()[:2]) for sentence in sentences}
@@ -53,26 +53,26 @@ def communication(case: Case, steps: Sequence[Step]) -> dict[str, int]:
     heard_by = next((number for number, step in enumerate(steps) if step.after.heard), len(steps))
     return {
         "identity": 0 if any(_MACHINE.search(step.text) for step in steps) else 2,
-        "novelty": _less(steps, {"repeat"}),
-        "focus": _less(steps, {"spam", "nothing"}),
+        "novelty": _deduct_faults(steps, {"repeat"}),
+        "focus": _deduct_faults(steps, {"spam", "nothing"}),
         "style_match": 2 if not upset or met >= 0.5 else 1 if met > 0 else 0,
-        "complexity_match": _rated(_LONG_SENTENCE / max(1.0, len(words) / max(1, len(sentences)))),
-        "substance": 2 if all(step.events & _MATTER for step in steps) else int(_share(steps, _MATTER) >= 0.5),
-        "promise_limits": _less(steps, {"promise", "unbacked"}),
-        "concise": _less(steps, {"long", "spam"}),
-        "sincere": _less(steps, {"apology", "unbacked"}),
+        "complexity_match": _score_ratio(_LONG_SENTENCE / max(1.0, len(words) / max(1, len(sentences)))),
+        "substance": 2 if all(step.events & _MATTER for step in steps) else int(_share_of_turns(steps, _MATTER) >= 0.5),
+        "promise_limits": _deduct_faults(steps, {"promise", "unbacked"}),
+        "concise": _deduct_faults(steps, {"long", "spam"}),
+        "sincere": _deduct_faults(steps, {"apology", "unbacked"}),
         "sentence_variety": 2
         if len(beginnings) >= 0.75 * len(sentences)
         else int(len(beginnings) * 2 > len(sentences)),
-        "transitions": max(0, 2 - sum(_jumps(step) for step in steps)),
+        "transitions": max(0, 2 - sum(_ignores_state(step) for step in steps)),
         "issue_depth": int(last.evidence == 2) + int(last.facts or last.noted),
-        "user_level": _rated(_LONG_WORD / max(1.0, letters)),
+        "user_level": _score_ratio(_LONG_WORD / max(1.0, letters)),
         "responsiveness": 2 if heard_by == 0 else int(heard_by < len(steps)),
     }
 
 
-def logic(case: Case, steps: Sequence[Step]) -> dict[str, int]:
-    """The items of logic: profiling, motive and strategy 0, 1 or 2, the others 0 or 1."""
+def score_logic(case: Case, steps: Sequence[Step]) -> dict[str, int]:
+    """Scores the items of logic: profiling, motive and strategy 0, 1 or 2, the others 0 or 1."""
     customer, last = case.customer, steps[-1].after
     events = frozenset().union(*(step.events for step in steps))
     early = [step for step in steps if step.before.evidence < 2]
@@ -96,13 +96,13 @@ def logic(case: Case, steps: Sequence[Step]) -> dict[str, int]:
         "truthfulness": int(not events & _LIES),
         "fairness": int(not (customer.supported is False and events & {"offer", "voucher"})),
         "consistency": int(not turned_back),
-        "closing": int(latent.ended(customer, last) == "rated" and (last.patience > 0 or last.over > 0)),
+        "closing": int(latent.find_end(customer, last) == "rated" and (last.patience > 0 or last.over > 0)),
         "out_of_domain": int("spam" not in events),
     }
 
 
-def compensation(case: Case, steps: Sequence[Step]) -> dict[str, int]:
-    """How the voucher came about, each item 0, 1 or 2. Raises UnreadablePrompt where there was none."""
+def score_compensation(case: Case, steps: Sequence[Step]) -> dict[str, int]:
+    """Scores how the voucher came about, each item 0, 1 or 2. Raises UnreadablePrompt if none was issued."""
     step = next((step for step in steps if "voucher" in step.events), None)
     if step is None:
         raise reading.UnreadablePrompt("expected a conversation in which a voucher was issued")
@@ -116,28 +116,28 @@ def compensation(case: Case, steps: Sequence[Step]) -> dict[str, int]:
 
 
 EVALUATORS: dict[str, Callable[[Case, Sequence[Step]], dict[str, int]]] = {
-    "communication": communication,
-    "logic": logic,
-    "compensation": compensation,
+    "communication": score_communication,
+    "logic": score_logic,
+    "compensation": score_compensation,
 }
-"""By the name that stands in the prompt's line "Rubric: …"."""
+"""Evaluators by the name in the prompt's line "Rubric: …"."""
 
 
-def _less(steps: Sequence[Step], faults: set[str]) -> int:
-    """2 without a turn that has one of `faults`, 1 with one such turn, else 0."""
+def _deduct_faults(steps: Sequence[Step], faults: set[str]) -> int:
+    """Returns 2 if no turn has one of `faults`, 1 if one turn has, else 0."""
     return max(0, 2 - sum(bool(step.events & faults) for step in steps))
 
 
-def _share(steps: Sequence[Step], events: set[str]) -> float:
+def _share_of_turns(steps: Sequence[Step], events: set[str]) -> float:
     return sum(bool(step.events & events) for step in steps) / len(steps)
 
 
-def _rated(ratio: float) -> int:
-    """2 where a limit is kept (ratio of limit to measured at least 1), 1 within half as much again, else 0."""
+def _score_ratio(ratio: float) -> int:
+    """Returns 2 if a limit is kept (limit / measured is at least 1), 1 if it is exceeded by at most half, else 0."""
     return 2 if ratio >= 1 else int(ratio >= 2 / 3)
 
 
-def _jumps(step: Step) -> bool:
-    """Whether a turn ignored what was there: evidence asked for again, a goodbye or an offer out of turn."""
+def _ignores_state(step: Step) -> bool:
+    """Whether a turn asks again for evidence that was given, or offers or closes before it was given."""
     again = "ask" in step.events and step.before.evidence == 2
     return again or bool(step.events & {"offer", "voucher", "close"} and step.before.evidence < 2)

@@ -32,12 +32,12 @@ class Customer(NamedTuple):
     """What does not change in a conversation."""
 
     level: int  # cooperation, 1..5
-    demand: str  # one of rollouts.types.DEMANDS
+    demand: str  # one of scenario.DEMANDS
     supported: bool | None  # does the record support the claim? None: it is silent
 
 
 class Mood(NamedTuple):
-    """What moves. All small integers; their ranges are `LIMITS`."""
+    """What changes in a conversation. All are whole numbers from 0 to their `LIMITS`."""
 
     patience: int  # agent turns the customer will still wait
     anger: int
@@ -145,14 +145,14 @@ _PATIENCE = (5, 5, 5, 6, 7)
 _ANGER = (2, 1, 1, 0, 0)
 
 
-def start(customer: Customer) -> Mood:
+def start_mood(customer: Customer) -> Mood:
     """The mood in which the customer writes the first message."""
     return Mood(
         patience=_PATIENCE[customer.level - 1], anger=_ANGER[customer.level - 1], trust=int(customer.level >= 4)
     )
 
 
-def transition(customer: Customer, mood: Mood, events: frozenset[str]) -> Mood:
+def apply_events(customer: Customer, mood: Mood, events: frozenset[str]) -> Mood:
     """The mood after a turn of the agent in which `events` happened. Each turn costs one patience."""
     if "spam" in events:
         events = events & {"spam", "voucher", "repeat", "long"}
@@ -160,14 +160,14 @@ def transition(customer: Customer, mood: Mood, events: frozenset[str]) -> Mood:
     after = mood._asdict()
     after["patience"] -= 1
     for event in events:
-        rule = next((rule for rule in _RULES_FOR[event] if _applies(rule, before)), None)
+        rule = next((rule for rule in _RULES_FOR[event] if _rule_applies(rule, before)), None)
         for field, change in rule.effect.items() if rule else ():
             after[field] += change
     return Mood(**{field: min(max(value, 0), getattr(LIMITS, field)) for field, value in after.items()})
 
 
-def ended(customer: Customer, mood: Mood) -> str:
-    """How the conversation stands: "" goes on, "rated" ends with a rating, "quit" the customer walks out."""
+def find_end(customer: Customer, mood: Mood) -> str:
+    """Tells how the conversation ends: "rated", "quit" if the customer walks out, "" while it goes on."""
     if mood.over or (customer.demand == _FEEDBACK and mood.heard == 2 and mood.noted):
         return "rated"
     if mood.patience == 0:
@@ -186,5 +186,5 @@ def expected_rating(customer: Customer, mood: Mood) -> float:
     return min(max(rating, 1.0), 5.0)
 
 
-def _applies(rule: Rule, before: Mapping[str, object]) -> bool:
+def _rule_applies(rule: Rule, before: Mapping[str, object]) -> bool:
     return all(before[field] in values for field, values in rule.when.items())

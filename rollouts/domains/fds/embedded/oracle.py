@@ -1,14 +1,14 @@
-"""The best satisfaction reachable in the embedded gym at each voucher rate, exactly, from the table of `rules`.
+"""The best satisfaction reachable in the embedded gym at each voucher rate, exactly, from the table in `latent`.
 
 A customer's mood moves without chance, and the rating is its mean rounded at random, so the best an agent can do with
 one customer is a plan: what happens in each of its turns. Dynamic programming over moods finds it twice, without a
 voucher and with leave to give one. The difference is the price per voucher up to which that customer should get one.
 Sweeping a price over a population gives the frontier, concave and piecewise linear; no policy is above it, nor any
-mixture of policies. Patience ends every conversation within seven turns, so no limit on turns is looked at.
+mixture of policies. Patience ends every conversation within seven turns, so limits on turns are ignored.
 
-The oracle knows the latent state, level and demand included, so this bounds whoever does not. The bound is tight:
-what a customer wants is said by the second message at the latest, and what the level changes can be had by one plan
-for all levels (`tests/rollouts/domains/fds/embedded/oracle_test.py`).
+The oracle knows the latent state, level and demand included, so no agent that does not know it is better. The bound is
+tight: customers say what they want by the second message at the latest, and one plan for all levels does as well as a
+plan for each (`tests/rollouts/domains/fds/embedded/oracle_test.py`).
 """
 
 import collections
@@ -22,7 +22,7 @@ import numpy as np
 
 from rollouts.domains.fds import generator
 from rollouts.domains.fds.embedded import latent
-from rollouts.domains.fds.embedded.app import score
+from rollouts.domains.fds.embedded.app import score_turn
 from rollouts.domains.fds.embedded.latent import Customer, Mood
 from rollouts.domains.fds.embedded.reading import MANY_ACTS
 from rollouts.domains.fds.rubrics import PRINCIPLES
@@ -32,7 +32,7 @@ ACTS = ("listen", "ask", "explain_true", "note", "offer", "close")
 """The events that can help, each in its moment; the others take patience or trust, add anger, or change no rating."""
 
 _LEVELS = {level for rule in latent.RULES for level in rule.when.get("level", ())}
-_HARM = {"patience": -1, "anger": 1, "trust": -1}  # which way these moods hurt
+_HARM = {"patience": -1, "anger": 1, "trust": -1}  # the direction in which each of these hurts
 
 
 class Plan(NamedTuple):
@@ -49,27 +49,27 @@ class Frontier(NamedTuple):
     rates: np.ndarray  # [K] float, share of the customers with a voucher, from 0 up
     satisfaction: np.ndarray  # [K] float, 1..5
 
-    def at(self, rate: float) -> float:
+    def satisfaction_at(self, rate: float) -> float:
         """The best mean satisfaction with vouchers for at most a share of `rate` of the customers."""
         return float(np.interp(rate, self.rates, self.satisfaction))
 
 
-def plan(customer: Customer, *, voucher: bool) -> Plan:
-    """The best plan for `customer`, with leave to give a voucher or without.
+def plan_dialogue(customer: Customer, *, voucher: bool) -> Plan:
+    """Returns the best plan for `customer`; `voucher` says whether it may give one.
 
-    Of equal ones it is the judge's favourite, then the shortest.
+    Of plans with the same rating it is the one with the fewest faults, then the shortest.
     """
-    mood = latent.start(customer)
-    # Once the mood is known, many customers are one to the rules: those whom none of them names.
+    mood = latent.start_mood(customer)
+    # Once the mood is known, the rules treat customers alike whose level and record no rule names.
     level = customer.level if customer.level in _LEVELS else None
     alike = Customer(level, customer.demand, customer.supported if customer.supported is False else None)
-    return _best(alike, mood)[voucher]
+    return _find_best_plans(alike, mood)[voucher]
 
 
-def frontier(population: Mapping[Customer, float]) -> Frontier:
-    """The frontier over customers, each with its share of all; the shares sum to 1."""
-    never = sum(share * plan(who, voucher=False).rating for who, share in population.items())
-    tiers = [(sum(population[who] for who in tied), gain) for gain, tied in _tiers(population) if gain > 0]
+def compute_frontier(population: Mapping[Customer, float]) -> Frontier:
+    """Computes the frontier over customers, each with its share of all; the shares sum to 1."""
+    never = sum(share * plan_dialogue(who, voucher=False).rating for who, share in population.items())
+    tiers = [(sum(population[who] for who in tied), gain) for gain, tied in _rank_gains(population) if gain > 0]
     shares, gains = np.array(tiers).reshape(-1, 2).T
     return Frontier(
         rates=np.concatenate([[0.0], np.cumsum(shares)]),
@@ -77,13 +77,13 @@ def frontier(population: Mapping[Customer, float]) -> Frontier:
     )
 
 
-def allocation(population: Mapping[Customer, float], rate: float) -> dict[Customer, float]:
-    """With what probability each customer gets a voucher where the frontier has a voucher rate of at most `rate`.
+def allocate_vouchers(population: Mapping[Customer, float], rate: float) -> dict[Customer, float]:
+    """Returns the probability that each customer gets a voucher, on the frontier at a voucher rate of at most `rate`.
 
-    It is 1 above a price and 0 below; those who gain exactly the price get one as often as the rate allows.
+    It is 1 for gains above a price and 0 below; customers who gain exactly the price get one as often as `rate` allows.
     """
     chances = {}
-    for gain, tied in _tiers(population):
+    for gain, tied in _rank_gains(population):
         share = sum(population[who] for who in tied)
         chance = min(rate / share, 1.0) if gain > 0 and share > 0 else 0.0
         chances |= dict.fromkeys(tied, chance)
@@ -91,8 +91,8 @@ def allocation(population: Mapping[Customer, float], rate: float) -> dict[Custom
     return chances
 
 
-def distribution(difficulty: str = "hard", split: str = "test") -> dict[Customer, float]:
-    """The generator's customers, each with its probability. `difficulty` and `split` as in `fds.scenarios`."""
+def weigh_customers(difficulty: str = "hard", split: str = "test") -> dict[Customer, float]:
+    """Returns the generator's customers with their probabilities; arguments as for `generator.deal_scenarios`."""
     counts = generator.LEVEL_COUNTS[difficulty, split]
     shares = {}
     for level, count in enumerate(counts, start=1):
@@ -104,55 +104,55 @@ def distribution(difficulty: str = "hard", split: str = "test") -> dict[Customer
     return shares
 
 
-def customer(scenario: Scenario) -> Customer:
-    """Who complains, as the rules see it."""
+def customer_of(scenario: Scenario) -> Customer:
+    """Returns the customer of a scenario, as the rules see it."""
     return Customer(scenario.persona.level, scenario.demand, scenario.order.supported)
 
 
-def _tiers(population: Mapping[Customer, float]) -> list[tuple[float, list[Customer]]]:
-    """What a voucher adds to the rating, and for whom; the most first."""
+def _rank_gains(population: Mapping[Customer, float]) -> list[tuple[float, list[Customer]]]:
+    """Returns what a voucher adds to the rating, and for which customers; the largest gain first."""
     tiers = collections.defaultdict(list)
     for who in population:
-        kept, given = (plan(who, voucher=voucher).rating for voucher in (False, True))
-        tiers[round(given - kept, 9)].append(who)  # equal gains tie, whatever their last bits
+        kept, given = (plan_dialogue(who, voucher=voucher).rating for voucher in (False, True))
+        tiers[round(given - kept, 9)].append(who)  # rounded, so that equal gains tie
     return sorted(tiers.items(), reverse=True)
 
 
 @functools.cache
-def _best(customer: Customer, mood: Mood) -> tuple[Plan, Plan]:
-    """The best that can follow `mood`: without a voucher, and with leave to give one."""
+def _find_best_plans(customer: Customer, mood: Mood) -> tuple[Plan, Plan]:
+    """Returns the best plans from `mood` on: one without a voucher, and one that may give one."""
     kept = given = Plan(-1.0, 0.0, ())
-    for events in _replies(customer, mood):
-        after = latent.transition(customer, mood, events)
-        end = latent.ended(customer, after)
+    for events in _list_replies(customer, mood):
+        after = latent.apply_events(customer, mood, events)
+        end = latent.find_end(customer, after)
         if end == "rated":
             rests = (Plan(latent.expected_rating(customer, after), 0.0, ()),) * 2
         elif end == "quit":
             rests = (Plan(0.0, 0.0, ()),) * 2
         else:
-            rests = _best(customer, after)
-        fault = 1 - statistics.fmean(score(customer, mood, events)[principle] for principle in PRINCIPLES)
+            rests = _find_best_plans(customer, after)
+        fault = 1 - statistics.fmean(score_turn(customer, mood, events)[principle] for principle in PRINCIPLES)
         rests = [Plan(rest.rating, rest.faults + fault, (events, *rest.turns)) for rest in rests]
         if "voucher" not in events:
-            kept = max(kept, rests[False], key=_merit)
-        given = max(given, rests[True], key=_merit)
+            kept = max(kept, rests[False], key=_rank_plan)
+        given = max(given, rests[True], key=_rank_plan)
     return kept, given
 
 
-def _replies(customer: Customer, mood: Mood) -> Iterator[frozenset[str]]:
-    """What is worth doing in one turn: the acts that help in this mood, in all combinations that are no spam."""
-    silent = latent.transition(customer, mood, frozenset())
-    useful = [act for act in ACTS if _helps(silent, latent.transition(customer, mood, frozenset({act})))]
+def _list_replies(customer: Customer, mood: Mood) -> Iterator[frozenset[str]]:
+    """Yields what is worth doing in one turn: all combinations of acts that help in this mood, too few to be spam."""
+    silent = latent.apply_events(customer, mood, frozenset())
+    useful = [act for act in ACTS if _improves_mood(silent, latent.apply_events(customer, mood, frozenset({act})))]
     for count in range(min(len(useful), MANY_ACTS) + 1):
         for acts in itertools.combinations(useful, count):
             yield frozenset(acts or ("nothing",))
             yield frozenset((*acts, "voucher"))
 
 
-def _helps(without: Mood, after: Mood) -> bool:
+def _improves_mood(without: Mood, after: Mood) -> bool:
     changes = {field: now - then for field, now, then in zip(Mood._fields, after, without, strict=True)}
     return any(change and change * _HARM.get(field, 0) <= 0 for field, change in changes.items())
 
 
-def _merit(plan: Plan) -> tuple[float, float, int]:
+def _rank_plan(plan: Plan) -> tuple[float, float, int]:
     return round(plan.rating, 9), -round(plan.faults, 9), -len(plan.turns)

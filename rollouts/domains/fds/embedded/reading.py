@@ -1,4 +1,4 @@
-"""Reads what an LLM in this place would read: prompts, the agent's replies, lines of system state."""
+"""Reads what an LLM would read in place of this endpoint: prompts, the agent's replies, lines of system state."""
 
 import json
 import re
@@ -11,7 +11,7 @@ from rollouts.domains.fds.scenario import DEMANDS
 
 LONG_WORDS = 50
 SHORT_WORDS = 3  # a sentence below this says nothing
-MANY_ACTS = 4  # more different things than this in one reply are phrases, not an answer
+MANY_ACTS = 4  # a reply with more different acts than this is spam
 REPEATED_SHARE = 0.6
 
 
@@ -36,25 +36,27 @@ _SUPPORT = {"the record supports it": True, "the record contradicts it": False, 
 def read_case(prompt: str) -> Case:
     """Reads a user's or a judge's system prompt. Raises UnreadablePrompt naming the line that is missing."""
 
-    def line(name: str, pattern: str = r".*") -> str:
+    def find_line(name: str, pattern: str = r".*") -> str:
         match = re.search(rf"^{name}: ({pattern})$", prompt, re.MULTILINE)
         if match is None:
             raise UnreadablePrompt(f"expected a line '{name}: …' matching {pattern!r} in the system prompt")
         return match[1]
 
     customer = Customer(
-        level=int(line("Cooperation", r"[1-5] \([a-z ]+\)")[0]),
-        demand=line("Demand", "|".join(DEMANDS)),
-        supported=_SUPPORT[line("Record and complaint", "|".join(_SUPPORT))],
+        level=int(find_line("Cooperation", r"[1-5] \([a-z ]+\)")[0]),
+        demand=find_line("Demand", "|".join(DEMANDS)),
+        supported=_SUPPORT[find_line("Record and complaint", "|".join(_SUPPORT))],
     )
-    items = tuple(item.split("*")[0].strip() for item in line("Items").split(","))
-    complaint = line("Complaint", r".* \(.*\)").split(" (")[0]
+    items = tuple(item.split("*")[0].strip() for item in find_line("Items").split(","))
+    complaint = find_line("Complaint", r".* \(.*\)").split(" (")[0]
     style = re.search(r"^Communication style: (.*)$", prompt, re.MULTILINE)
-    return Case(customer, items, line("Merchant"), complaint, line("Platform record"), style[1] if style else "")
+    return Case(
+        customer, items, find_line("Merchant"), complaint, find_line("Platform record"), style[1] if style else ""
+    )
 
 
 def read_rubric(prompt: str, known: Sequence[str]) -> str:
-    """Which of the rubrics `known` a judge's system prompt asks for. Raises UnreadablePrompt if it is none."""
+    """Returns which of the rubrics `known` a judge's system prompt asks for. Raises UnreadablePrompt if none."""
     match = re.search(rf"^Rubric: ({'|'.join(known)})$", prompt, re.MULTILINE)
     if match is None:
         raise UnreadablePrompt(f"expected a line 'Rubric: …' with one of {tuple(known)} in the system prompt")
@@ -72,7 +74,7 @@ def read_state(content: str) -> tuple[str, str]:
     return content[: match.start()], match[1]
 
 
-_PROBLEM_WORDS = {  # each from the beginning of a word on
+_PROBLEM_WORDS = {  # patterns that match from the beginning of a word on
     "late delivery": r"late\b|delay|wait|slow|on time|so long",
     "food temperature": r"cold|warm|lukewarm|hot\b|temperature",
     "damaged packaging": r"spill|damage|leak|packag|messy?\b",
@@ -106,17 +108,17 @@ _ACTS = (  # the first that matches is what a sentence says
     ("note", r"(?:note|pass|forward|record|share|report).*(?:feedback|merchant|kitchen|team|restaurant|courier)"),
 )
 _NEEDS_VOUCHER = {"sent", "offer"}
-_REFUSAL = re.compile(r"\b(?:no|not|never|cannot|can't)\b")  # with it, an offer is none
+_REFUSAL = re.compile(r"\b(?:no|not|never|cannot|can't)\b")  # in a sentence with one of these, an offer does not count
 _COMPILED = tuple((act, re.compile(pattern)) for act, pattern in _ACTS)
 
 
 def read_reply(response: str, earlier: Sequence[str], case: Case, issued: str) -> frozenset[str]:
-    """The events (`rules.EVENTS`) in one response of the agent.
+    """Returns the events (`latent.EVENTS`) in one response of the agent.
 
     Args:
       response: what the customer reads.
       earlier: the agent's earlier responses.
-      case: whom it is said to, about what.
+      case: the customer and the order that it is about.
       issued: when a voucher was issued, by the system state: no | this turn | earlier.
     """
     events, unfit = set(), 0
@@ -137,7 +139,7 @@ def read_reply(response: str, earlier: Sequence[str], case: Case, issued: str) -
             events.add("unbacked")
     if len(response.split()) > LONG_WORDS:
         events.add("long")
-    if any(_overlap(response, reply) > REPEATED_SHARE for reply in earlier):
+    if any(_measure_overlap(response, reply) > REPEATED_SHARE for reply in earlier):
         events.add("repeat")
     if issued == "this turn":
         events.add("voucher")
@@ -165,8 +167,8 @@ def _read_sentence(sentence: str, case: Case) -> set[str]:
     return acts | (matched if len(matched) > 2 else set())
 
 
-def _overlap(text: str, other: str) -> float:
-    """The share of `text`'s word triples that `other` has too."""
+def _measure_overlap(text: str, other: str) -> float:
+    """Returns the share of `text`'s word triples that `other` has too."""
     words, others = text.lower().split(), other.lower().split()
     triples = set(zip(words, words[1:], words[2:], strict=False))
     return len(triples & set(zip(others, others[1:], others[2:], strict=False))) / len(triples) if triples else 0.0

@@ -81,7 +81,7 @@ _GREETINGS = {
 
 _PICTURES = ("[Sent Picture: {item}, {problem}]", "[Sent Picture: the {item}]", "[Sent Picture: {problem}]")
 
-_REACTIONS = {  # what the customer reacts to first; the earlier the stronger
+_REACTIONS = {  # what a customer may react to, and in which words
     "unbacked": (
         "My account shows no voucher at all.",
         "You say it is sent, but there is nothing.",
@@ -130,36 +130,39 @@ _FAREWELLS = {
 _WALKOUTS = ("Forget it, I am done here.", "I refuse to talk to you any longer.", "Enough, goodbye.")
 
 
-def opening(case: Case, rng: random.Random) -> str:
-    """The first message. Who wants feedback heard says so at once; the others may reveal their demand later."""
-    words = [rng.choice(_GREETINGS.get(case.style, ("",))), _fill(rng.choice(_OPENINGS[case.complaint]), case, rng)]
+def write_opening(case: Case, rng: random.Random) -> str:
+    """Writes the first message. Customers who only give feedback say so at once; others may show their demand later."""
+    words = [
+        rng.choice(_GREETINGS.get(case.style, ("",))),
+        _fill_template(rng.choice(_OPENINGS[case.complaint]), case, rng),
+    ]
     if case.customer.demand == "feedback_focus" or rng.random() < 0.3:
         words.append(rng.choice(_STANCES[case.customer.demand]))
     return " ".join(filter(None, words))
 
 
-def answer(case: Case, before: Mood, after: Mood, events: frozenset[str], rng: random.Random) -> str:
-    """The next message of a conversation that goes on."""
-    reactions = _reactions(before, after, events)
+def write_answer(case: Case, before: Mood, after: Mood, events: frozenset[str], rng: random.Random) -> str:
+    """Writes the next message of a conversation that goes on: the reaction to the strongest event, and a stance."""
+    reactions = _list_reactions(before, after, events)
     words = [rng.choice(_REACTIONS[reactions[0]])]
     if "evidence" in reactions:
-        words.append(_fill(rng.choice(_PICTURES), case, rng))
+        words.append(_fill_template(rng.choice(_PICTURES), case, rng))
     if "agreed" not in reactions:
         words.append(rng.choice(_STANCES[case.customer.demand]))
     return " ".join(words)
 
 
-def farewell(rating: int, rng: random.Random) -> str:
-    """The last message, with the rating (1..5)."""
+def write_farewell(rating: int, rng: random.Random) -> str:
+    """Writes the last message, with the rating (1..5)."""
     return f"{rng.choice(_FAREWELLS[rating])} [end:{rating}]"
 
 
-def walkout(rng: random.Random) -> str:
-    """The last message of a customer who gives up."""
+def write_walkout(rng: random.Random) -> str:
+    """Writes the last message of a customer who gives up."""
     return f"{rng.choice(_WALKOUTS)} [quit]"
 
 
-def _reactions(before: Mood, after: Mood, events: frozenset[str]) -> Sequence[str]:
+def _list_reactions(before: Mood, after: Mood, events: frozenset[str]) -> Sequence[str]:
     happened = {
         "unbacked": "unbacked" in events,
         "promise": "promise" in events,
@@ -183,5 +186,5 @@ def _reactions(before: Mood, after: Mood, events: frozenset[str]) -> Sequence[st
     return [name for name, did in happened.items() if did] or [""]
 
 
-def _fill(template: str, case: Case, rng: random.Random) -> str:
+def _fill_template(template: str, case: Case, rng: random.Random) -> str:
     return template.format(item=rng.choice(case.items), merchant=case.merchant, problem=COMPLAINTS[case.complaint][0])

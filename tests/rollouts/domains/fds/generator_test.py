@@ -20,7 +20,7 @@ MIXES = [  # the method's table; train counts are per block of 128 and times 60 
 
 
 def deal(count, *, seed=3, **options):
-    return list(itertools.islice(generator.scenarios(seed, **options), count))
+    return list(itertools.islice(generator.deal_scenarios(seed, **options), count))
 
 
 @pytest.mark.parametrize("difficulty, split, size, blocks, expected", MIXES)
@@ -46,7 +46,9 @@ def test_the_demand_weights_are_the_methods_and_hold_on_average():
         (0.05, 0.15, 0.25, 0.25, 0.20),
     ]
     counts = generator.LEVEL_COUNTS["hard", "train"]
-    cells = collections.Counter(cell for seed in range(400) for cell in generator._deal(counts, random.Random(seed)))
+    cells = collections.Counter(
+        cell for seed in range(400) for cell in generator._deal_block(counts, random.Random(seed))
+    )
     for (level, demand), count in cells.items():
         assert count / 400 == pytest.approx(counts[level - 1] * generator.DEMAND_WEIGHTS[demand][level - 1], abs=0.15)
 
@@ -72,7 +74,7 @@ def test_windows_of_16_see_about_the_same_mix(difficulty, split):
     for holds, share in ((lambda cell: cell[1] == "refund_insistence", 0.5), (lambda cell: cell[0] <= 2, 0.9)):
         ours, shuffled = [], []
         for seed in range(30):
-            block = generator._deal(counts, random.Random(seed))
+            block = generator._deal_block(counts, random.Random(seed))
             for cells, found in ((block, ours), (rng.sample(block, len(block)), shuffled)):
                 found += [sum(map(holds, cells[place : place + 16])) for place in range(0, len(cells), 16)]
         assert statistics.mean(ours) == statistics.mean(shuffled)
@@ -145,4 +147,4 @@ def test_the_embedded_endpoint_reads_back_what_the_prompt_says():
 @pytest.mark.parametrize("options", [{"difficulty": "easy"}, {"difficulty": "hard", "split": "dev"}])
 def test_an_unknown_difficulty_is_refused(options):
     with pytest.raises(ValueError, match="config.data.difficulty.*hard.*normal"):
-        next(generator.scenarios(0, **options))
+        next(generator.deal_scenarios(0, **options))

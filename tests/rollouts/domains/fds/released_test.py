@@ -168,7 +168,7 @@ def test_whatever_a_row_holds_it_is_a_whole_scenario_or_refused_by_the_field(row
     else:
         assert all(isinstance(text, str) for text in strings_of(scenario))
         assert 1 <= scenario.persona.level <= 5 and scenario.order.complaint in generator.COMPLAINTS
-        assert generator.user_prompt(scenario) and rubrics.PROCESS.prompt(scenario)
+        assert generator.user_prompt(scenario) and rubrics.PROCESS.write_prompt(scenario)
 
 
 ORIGINAL = io.BytesIO()
@@ -182,7 +182,7 @@ def test_a_damaged_file_is_read_whole_or_refused_by_its_name(content):
         file.write(content)
         file.flush()
         try:
-            found = list(released.read(file.name))
+            found = list(released.read_records(file.name))
         except ValueError as error:
             assert str(error).startswith("config.data.path: ") and file.name in str(error)
         else:
@@ -198,32 +198,34 @@ def test_two_records_of_one_identity_are_refused(tmp_path):
     others = [changed((*DETAILS, "index"), number) for number in range(300)]
     path = table(tmp_path, *others, changed((*DETAILS, "index"), 7))
     with pytest.raises(ValueError, match=rf"config.data.path: row 300 of '{path}' .*got those of row 7, 'train-4-7'"):
-        list(released.read(path))
+        list(released.read_records(path))
     path = table(tmp_path, changed((*DETAILS, "split"), "a-4"), changed((*DETAILS, "split"), "a"))
-    assert [scenario.id for scenario in released.read(path)] == ["a-4-4-17", "a-4-17"]
+    assert [scenario.id for scenario in released.read_records(path)] == ["a-4-4-17", "a-4-17"]
 
 
 def test_a_user_who_speaks_first_is_no_system_prompt_and_is_named_by_row(tmp_path):
     user = changed(("prompt", 0, "role"), "user")
     path = table(tmp_path, ROW, user)
-    with pytest.raises(ValueError, match=f"row 1 of '{path}' is no FDS record: prompt.0.role: expected 'system', got"):
-        list(released.read(path))
+    with pytest.raises(
+        ValueError, match=f"row 1 of '{path}' is not an FDS record: prompt.0.role: expected 'system', got"
+    ):
+        list(released.read_records(path))
 
 
 def test_columns_and_fields_that_come_twice_are_refused(tmp_path):
     found, path = pyarrow.Table.from_pylist([ROW]), str(tmp_path / "x.parquet")
     pyarrow.parquet.write_table(found.append_column("prompt", found["prompt"]), path)
     with pytest.raises(ValueError, match=rf"config.data.path: '{path}' has the columns \['prompt'\] more than once"):
-        list(released.read(path))
+        list(released.read_records(path))
     twice = pyarrow.StructArray.from_arrays([pyarrow.array(["system"])] * 2, names=["role", "role"])
     prompts = pyarrow.ListArray.from_arrays([0, 1], twice)
     pyarrow.parquet.write_table(found.set_column(found.column_names.index("prompt"), "prompt", prompts), path)
     with pytest.raises(ValueError, match=f"config.data.path: '{path}' is not a parquet file, or a damaged one: .*dup"):
-        list(released.read(path))
+        list(released.read_records(path))
 
 
 def test_rows_are_read_in_their_order(tmp_path):
-    read = list(released.read(str(write(tmp_path / "x.parquet", 600))))
+    read = list(released.read_records(str(write(tmp_path / "x.parquet", 600))))
     assert [scenario.id for scenario in read] == [f"train-4-{number}" for number in range(600)]
     assert read[310].order.items == read[10].order.items == "Café 10*1"
 
@@ -231,7 +233,7 @@ def test_rows_are_read_in_their_order(tmp_path):
 @pytest.fixture(scope="module", params=["hard", "normal"])
 def records(request):
     """A difficulty and all its released records."""
-    return request.param, list(released.read(str(DATA / request.param / "train.parquet")))
+    return request.param, list(released.read_records(str(DATA / request.param / "train.parquet")))
 
 
 TABLE = {  # the method's: records by level; and different orders, as it is about 1,690 in both files
@@ -275,7 +277,7 @@ def test_released_records_render_and_play_a_turn(records):
     chosen = scenarios[5::32]
     agents = collecting.serving(ScriptedAgent("generous"))
     dialogues = collecting.collect(tiny(**{"episode.max_turns": 1}), agents, chosen, repeats=1, seed=0)
-    tokenizer = tokenizers.train((scenario.agent_prompt for scenario in chosen), 600)
+    tokenizer = tokenizers.train_tokenizer((scenario.agent_prompt for scenario in chosen), 600)
     for scenario, dialogue in zip(chosen, dialogues, strict=True):
         assert dialogue.task == scenario and dialogue.ok and len(dialogue.turns) == 1
         (turn,) = dialogue.turns
@@ -283,7 +285,7 @@ def test_released_records_render_and_play_a_turn(records):
         opening = [Message("system", scenario.agent_prompt), Message("user", turn.messages[-1].content)]
         text = tokenizer.decode(chat.encode_opening(tokenizer, opening))
         assert f"<|im_start|>system\n{scenario.agent_prompt}<|im_end|>" in text
-        for prompt in (generator.user_prompt(scenario), rubrics.PROCESS.prompt(scenario)):
+        for prompt in (generator.user_prompt(scenario), rubrics.PROCESS.write_prompt(scenario)):
             case = reading.read_case(prompt)
             assert case.customer == (scenario.persona.level, scenario.demand, None)
             assert all(case.items) and case.merchant == scenario.order.merchant

@@ -15,7 +15,7 @@ from rollouts.domains.fds.rubrics import COMMUNICATION, COMPENSATION, EVALUATORS
 from tests.builders import almost
 
 RUBRICS = (PROCESS, *EVALUATORS)
-SCENARIO = next(generator.scenarios(2))
+SCENARIO = next(generator.deal_scenarios(2))
 GOOD = {"reason": "fine", "persona": 1, "stage": 0.5, "quality": 0, "rules": 1.0}
 
 
@@ -36,7 +36,7 @@ def test_the_points_are_the_methods():
 
 @pytest.mark.parametrize("rubric", RUBRICS, ids=lambda rubric: rubric.name)
 def test_the_prompt_names_every_item_with_its_scores_and_nothing_else(rubric):
-    prompt, order = rubric.prompt(SCENARIO), SCENARIO.order
+    prompt, order = rubric.write_prompt(SCENARIO), SCENARIO.order
     for item, scores in rubric.items.items():
         text = {(0, 1, 2): "0, 1 or 2", (0, 1): "0 or 1", (0, 0.5, 1): "0, 0.5 or 1"}[scores]
         assert prompt.count(f"\n{item} ({text}): ") == 1
@@ -57,14 +57,14 @@ def test_the_prompt_names_every_item_with_its_scores_and_nothing_else(rubric):
 @pytest.mark.parametrize("rubric", RUBRICS, ids=lambda rubric: rubric.name)
 def test_prompts_differ_only_in_the_case_at_their_end(rubric):
     """A server that keeps the beginnings of prompts computes the rubric once."""
-    one, other = (rubric.prompt(scenario) for scenario in itertools.islice(generator.scenarios(2), 2))
+    one, other = (rubric.write_prompt(scenario) for scenario in itertools.islice(generator.deal_scenarios(2), 2))
     common, *cases = os.path.commonprefix([one, other]), *(prompt.split("# Customer\n")[1] for prompt in (one, other))
     assert rubric.shape in common and common.endswith("# Customer\nCooperation: ")
     assert cases[0] != cases[1] and len(common) > max(map(len, cases))
 
 
 def test_the_process_judge_is_guided_by_level():
-    prompt = PROCESS.prompt(SCENARIO)
+    prompt = PROCESS.write_prompt(SCENARIO)
     for level, name in enumerate(generator.LEVELS, start=1):
         assert prompt.count(f"\n- {level}, {name}: ") == 1
 
@@ -81,17 +81,17 @@ def test_the_schema_is_what_is_read(rubric):
     for item, value in schema["properties"].items():
         assert value["type"] == "number"
         for score in value["enum"]:
-            assert rubric.read(json.dumps(best(rubric) | {item: score})).scores[item] == score
-    assert rubric.read(json.dumps(best(rubric))).total == rubric.maximum
+            assert rubric.read_answer(json.dumps(best(rubric) | {item: score})).scores[item] == score
+    assert rubric.read_answer(json.dumps(best(rubric))).total == rubric.maximum
 
 
 def test_a_verdict_is_read():
-    verdict = PROCESS.read(json.dumps(GOOD))
+    verdict = PROCESS.read_answer(json.dumps(GOOD))
     assert verdict == Verdict({"persona": 1.0, "stage": 0.5, "quality": 0.0, "rules": 1.0}, "fine")
     assert list(verdict.scores) == list(PRINCIPLES) and {type(score) for score in verdict.scores.values()} == {float}
     assert verdict.total == 2.5
-    assert PROCESS.read(f"\n {json.dumps(dict(reversed(GOOD.items())))} \n") == verdict  # by name, not by place
-    assert PROCESS.read(json.dumps(GOOD | {"reason": "half \ud83d"})).reason == "half ?"
+    assert PROCESS.read_answer(f"\n {json.dumps(dict(reversed(GOOD.items())))} \n") == verdict  # by name, not by place
+    assert PROCESS.read_answer(json.dumps(GOOD | {"reason": "half \ud83d"})).reason == "half ?"
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def test_a_verdict_is_read():
 @pytest.mark.parametrize("reason", ["fine", "It said ``` and ```json\n{}\n```."])
 def test_a_verdict_alone_in_a_markdown_fence_is_read(fenced, reason):
     answer = json.dumps(GOOD | {"reason": reason}, indent=2)
-    assert PROCESS.read(fenced.replace("{}", answer)) == PROCESS.read(answer)
+    assert PROCESS.read_answer(fenced.replace("{}", answer)) == PROCESS.read_answer(answer)
 
 
 BAD = [
@@ -142,7 +142,7 @@ BAD = [
 @pytest.mark.parametrize("answer", BAD)
 def test_anything_else_is_refused(answer):
     with pytest.raises(ValueError, match="expected"):
-        PROCESS.read(answer)
+        PROCESS.read_answer(answer)
 
 
 PIECES = [
@@ -194,13 +194,13 @@ def test_whatever_a_judge_answers_is_a_whole_verdict_of_allowed_scores_or_refuse
     rubric, text = given
     expected = verdict_by_hand(rubric, text)
     try:
-        verdict = rubric.read(text)
+        verdict = rubric.read_answer(text)
     except ValueError as error:
         assert expected is None and str(error).startswith("expected ") and len(str(error)) < 1000
     else:
         assert verdict.scores == expected and list(verdict.scores) == list(rubric.items)
         assert 0 <= verdict.total <= rubric.maximum and verdict.reason.encode().decode() == verdict.reason
-        assert rubric is not PROCESS or 0 <= verdict.reward(dict.fromkeys(PRINCIPLES, 1.0)) <= 1
+        assert rubric is not PROCESS or 0 <= verdict.compute_reward(dict.fromkeys(PRINCIPLES, 1.0)) <= 1
 
 
 @pytest.mark.parametrize("rubric", RUBRICS, ids=lambda rubric: rubric.name)
@@ -209,14 +209,14 @@ def test_a_wrong_score_is_refused_by_its_name_with_what_came(rubric):
         if type(score) in (int, float) and score in rubric.items[item] or score == "9" * 5000:
             continue
         with pytest.raises(ValueError, match=f"^expected {item} to be .*, got {re.escape(repr(score)[:20])}"):
-            rubric.read(json.dumps(best(rubric) | {item: score}))
+            rubric.read_answer(json.dumps(best(rubric) | {item: score}))
 
 
 def test_the_reward_is_the_weighted_mean():
-    verdict = PROCESS.read(json.dumps(GOOD))  # 1, .5, 0, 1
-    assert verdict.reward(dict.fromkeys(PRINCIPLES, 1.0)) == 2.5 / 4
-    assert verdict.reward({"persona": 1.0, "stage": 1.0, "quality": 1.0, "rules": 2.0}) == 3.5 / 5
-    assert verdict.reward({"persona": 0.0, "stage": 3.0, "quality": 1.0, "rules": 0.0}) == 1.5 / 4
+    verdict = PROCESS.read_answer(json.dumps(GOOD))  # 1, .5, 0, 1
+    assert verdict.compute_reward(dict.fromkeys(PRINCIPLES, 1.0)) == 2.5 / 4
+    assert verdict.compute_reward({"persona": 1.0, "stage": 1.0, "quality": 1.0, "rules": 2.0}) == 3.5 / 5
+    assert verdict.compute_reward({"persona": 0.0, "stage": 3.0, "quality": 1.0, "rules": 0.0}) == 1.5 / 4
 
 
 def test_every_prompt_of_a_judge_has_a_rubric_and_every_rubric_a_prompt():

@@ -153,7 +153,7 @@ def test_whatever_an_agent_writes_it_gains_nothing_by_it(text, before, truncated
         gives = reply.action == "voucher"
         assert (after.end, after.outcome, after.voucher) == (before.end, before.outcome, before.voucher or gives)
         assert after.voucher == (before.voucher or gives) and not (gives and before.voucher)
-        line = rules.with_state_line(reply.response, rules.issued(before, reply.action))
+        line = rules.with_state_line(reply.response, rules.when_issued(before, reply.action))
         assert rules.user_step(START, line, max_turns=9) == START and line.lower().count("system state") == 1
 
 
@@ -168,7 +168,7 @@ def test_the_state_line_tells_the_truth_at_every_turn(texts):
             return
         expected = "this turn" if text == VOUCHER else "earlier" if issued else "no"
         issued |= text == VOUCHER
-        line = rules.with_state_line("Hello.", rules.issued(before, reply.action))
+        line = rules.with_state_line("Hello.", rules.when_issued(before, reply.action))
         assert line == f"Hello.\n(System state: refunded no; voucher issued {expected})"
         assert reading.read_state(line) == ("Hello.", expected)
         assert state.voucher == issued

@@ -63,7 +63,7 @@ def embedded(style, scenarios, *, repeats=1, seed=0, concurrency=64, delays=None
 
 
 def deal(count, **options):
-    return list(itertools.islice(generator.scenarios(11, **options), count))
+    return list(itertools.islice(generator.deal_scenarios(11, **options), count))
 
 
 def plain(dialogue):
@@ -90,7 +90,9 @@ def test_a_dialogue_alone_is_the_one_from_the_batch():
     async def alone():
         async with client("user") as user:
             table = Table(user, None)
-            return await play.play(ScriptedAgent("generous"), table.episodes, scenarios[3], index=0, seed=fold(0, 3))
+            return await play.play_dialogue(
+                ScriptedAgent("generous"), table.episodes, scenarios[3], index=0, seed=fold(0, 3)
+            )
 
     texts = [(said.messages[-1].content, said.text) for said in asyncio.run(alone()).turns]
     assert texts == [(said.messages[-1].content, said.text) for said in batch[3].turns]
@@ -108,7 +110,7 @@ def test_embedded_dialogues_are_whole(style):
         if any(vouchers):
             assert vouchers[-1]  # the embedded customer leaves with a voucher
         for said in dialogue.turns:
-            assert turn_format.render(turn_format.parse(said.text)) == said.text
+            assert turn_format.render_reply(turn_format.parse(said.text)) == said.text
             assert "[end" not in said.messages[-1].content and "[quit" not in said.messages[-1].content
             assert set(said.notes["scores"]) == set(PRINCIPLES)
             assert said.process_reward == pytest.approx(np.mean(list(said.notes["scores"].values())))
@@ -142,7 +144,7 @@ def test_only_the_generous_may_leave_the_first_reply_at_listening_and_only_to_th
 def test_what_is_too_much_for_a_turn_is_done_in_the_next():
     all_of_it = dict.fromkeys((field.name for field in dataclasses.fields(Habits)), 1.0)
     habits = Habits(**all_of_it | {"waits": 0.0, "hesitates": 0.0, "presses": 0.0, "slips": 0.0})
-    scenario = next(scenario for scenario in generator.scenarios(0) if scenario.order.record)
+    scenario = next(scenario for scenario in generator.deal_scenarios(0) if scenario.order.record)
     session, plans = HabitSession(habits, scenario, random.Random(0)), []
     for said in ("It was cold. You should know.", "[Sent Picture: cold] You should know.", "You should know."):
         think = turn_format.parse(asyncio.run(session.reply([Message("user", said)], 0)).text).think

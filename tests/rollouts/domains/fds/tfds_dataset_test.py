@@ -25,15 +25,17 @@ def small(monkeypatch):
 
 @pytest.mark.parametrize("difficulty", SMALL)
 def test_the_generators_records_come_back_in_their_order(difficulty, small, tmp_path, capsys):
-    place = tfds_dataset.prepare(difficulty, directory=str(tmp_path))
+    place = tfds_dataset.prepare_records(difficulty, directory=str(tmp_path))
     assert place == tmp_path / "fds" / difficulty / "1.0.0"
     assert capsys.readouterr().out == f"{place}: prepared\n"
     for split, count in SMALL[difficulty].items():
-        dealt = list(itertools.islice(generator.scenarios(0, difficulty=difficulty, split=split), count))
+        dealt = list(itertools.islice(generator.deal_scenarios(0, difficulty=difficulty, split=split), count))
         records = tfds_dataset.PreparedRecords(place, split)
         assert list(records) == dealt and len(records) == count and records[-1] == dealt[-1]
         assert {scenario.order.supported for scenario in dealt} == {True, False, None}
-    assert tfds_dataset.prepare(difficulty, directory=str(tmp_path)) == place  # is there: nothing is done, or said
+    assert (
+        tfds_dataset.prepare_records(difficulty, directory=str(tmp_path)) == place
+    )  # is there: nothing is done, or said
     assert capsys.readouterr() == ("", "")
 
 
@@ -47,17 +49,20 @@ def test_the_methods_sizes():
 
 def test_released_records_come_back_parted_by_order(tmp_path):
     path = write(tmp_path / "x.parquet", 100)
-    place = tfds_dataset.prepare("", str(path), str(tmp_path))
+    place = tfds_dataset.prepare_records("", str(path), str(tmp_path))
     parts = {split: list(tfds_dataset.PreparedRecords(place, split)) for split in ("train", "test")}
     for split, scenarios in parts.items():
-        assert scenarios == [each for each in released.read(str(path)) if generator.split_of(each.order) == split]
+        assert scenarios == [
+            each for each in released.read_records(str(path)) if generator.split_of(each.order) == split
+        ]
     assert len(parts["train"]) + len(parts["test"]) == 100 and len(parts["test"]) > 0
 
 
 def test_another_file_at_the_same_path_is_another_dataset(tmp_path):
     path = str(tmp_path / "x.parquet")
     places = [
-        tfds_dataset.prepare("", str(write(tmp_path / "x.parquet", count)), str(tmp_path)) for count in (60, 80, 60)
+        tfds_dataset.prepare_records("", str(write(tmp_path / "x.parquet", count)), str(tmp_path))
+        for count in (60, 80, 60)
     ]
     assert places[0] == places[2] != places[1]
     assert sum(len(tfds_dataset.PreparedRecords(places[1], split)) for split in ("train", "test")) == 80
@@ -102,20 +107,20 @@ print(len(source), source[0]["id"], "tensorflow" in sys.modules)
     ],
 )
 def test_damage_is_told_with_the_way_out(damage, message, small, tmp_path):
-    place = tfds_dataset.prepare("hard", directory=str(tmp_path))
+    place = tfds_dataset.prepare_records("hard", directory=str(tmp_path))
     damage(place / "fds-train.array_record-00000-of-00001")
     with pytest.raises(ValueError, match=rf"{place}, split 'train': {message}.*; remove the directory to have it made"):
         tfds_dataset.PreparedRecords(place, "train")[0]
 
 
 def test_what_does_not_exist_is_refused(small, tmp_path):
-    place = tfds_dataset.prepare("hard", directory=str(tmp_path))
+    place = tfds_dataset.prepare_records("hard", directory=str(tmp_path))
     with pytest.raises(ValueError, match="expected the split 'train' or 'test', got 'dev'"):
         tfds_dataset.PreparedRecords(place, "dev")
     with pytest.raises(IndexError):
         tfds_dataset.PreparedRecords(place, "train")[30]
     with pytest.raises(ValueError, match="config.data.difficulty: expected one of .*, got 'easy'"):
-        tfds_dataset.prepare("easy", directory=str(tmp_path))
+        tfds_dataset.prepare_records("easy", directory=str(tmp_path))
     with pytest.raises(ValueError, match="BuilderConfig easy not found"):
         tfds.builder("fds/easy", data_dir=tmp_path)
 
@@ -124,11 +129,11 @@ def test_records_of_another_version_are_refused(small, tmp_path, monkeypatch):
     path = str(write(tmp_path / "x.parquet", 60))
     monkeypatch.setattr(generator, "_MERCHANTS", ("Somebody Else",))
     monkeypatch.setitem(released._COMPLAINTS, "Food temperature issue", "late delivery")
-    places = [tfds_dataset.prepare("hard", name, str(tmp_path)) for name in ("", path)]
+    places = [tfds_dataset.prepare_records("hard", name, str(tmp_path)) for name in ("", path)]
     monkeypatch.undo()
     for place, name in zip(places, ("", path), strict=True):
         with pytest.raises(ValueError, match=rf"{place} was prepared by another version of this program; remove it"):
-            tfds_dataset.prepare("hard", name, str(tmp_path))
+            tfds_dataset.prepare_records("hard", name, str(tmp_path))
 
 
 def test_a_run_that_was_faster_is_no_error(small, tmp_path, monkeypatch):
@@ -141,11 +146,11 @@ def test_a_run_that_was_faster_is_no_error(small, tmp_path, monkeypatch):
         pathlib.Path(tmp_path / "elsewhere" / "fds" / "hard" / "1.0.0").rename(self.data_dir)  # as the builder does
 
     monkeypatch.setattr(tfds_dataset.Fds, "download_and_prepare", late)
-    place = tfds_dataset.prepare("hard", directory=str(tmp_path))
+    place = tfds_dataset.prepare_records("hard", directory=str(tmp_path))
     assert (place / "mark").exists() and len(tfds_dataset.PreparedRecords(place, "train")) == 30
 
 
 def test_a_directory_that_cannot_be_written(small, tmp_path):
     (tmp_path / "fds").write_text("a file")
     with pytest.raises(OSError, match=str(tmp_path / "fds")):
-        tfds_dataset.prepare("hard", directory=str(tmp_path))
+        tfds_dataset.prepare_records("hard", directory=str(tmp_path))

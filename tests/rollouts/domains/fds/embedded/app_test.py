@@ -18,7 +18,7 @@ from tests.builders.customers import CUSTOMER
 
 # The two models
 
-SCENARIO = next(generator.scenarios(1))
+SCENARIO = next(generator.deal_scenarios(1))
 PROMPT = {"role": "system", "content": generator.user_prompt(SCENARIO)}
 BEGIN = {"role": "user", "content": rules.BEGIN}
 
@@ -39,11 +39,11 @@ def test_a_voucher_ends_the_conversation_with_a_rating_that_is_fair_on_average()
     messages = conversation(("A voucher was just issued for you.", "this turn"))
     ratings = []
     for seed in range(400):
-        state = rules.user_step(rules.State(turns=1), app.user(messages, seed), max_turns=15)
+        state = rules.user_step(rules.State(turns=1), app.play_user(messages, seed), max_turns=15)
         assert state.end == "rated"
         ratings.append(state.outcome)
     customer = reading.read_case(PROMPT["content"]).customer
-    mood = latent.transition(customer, latent.start(customer), frozenset({"voucher"}))
+    mood = latent.apply_events(customer, latent.start_mood(customer), frozenset({"voucher"}))
     mean = latent.expected_rating(customer, mood)
     assert statistics.mean(ratings) == pytest.approx(mean, abs=0.1)
     assert max(ratings) - min(ratings) <= 1
@@ -51,26 +51,26 @@ def test_a_voucher_ends_the_conversation_with_a_rating_that_is_fair_on_average()
 
 def test_the_customer_believes_the_state_line_and_not_the_agent():
     claim = "The voucher has been added to your account."
-    lies = {app.user(conversation((claim, "no")), seed) for seed in range(20)}
+    lies = {app.play_user(conversation((claim, "no")), seed) for seed in range(20)}
     assert all(any(text in lie for text in writing._REACTIONS["unbacked"]) for lie in lies)
-    assert all("[end:" in app.user(conversation((claim, "this turn")), seed) for seed in range(5))
+    assert all("[end:" in app.play_user(conversation((claim, "this turn")), seed) for seed in range(5))
 
 
 def test_the_user_goes_on_writing_to_an_agent_that_does_not_listen_until_patience_ends():
     replies, text, turns = [], "", 0
     while "[end:" not in text and "[quit]" not in text:
         replies.append((f"Let us see {turns}.", "no"))
-        text, turns = app.user(conversation(*replies), 0), turns + 1
-    assert turns == -(-latent.start(reading.read_case(PROMPT["content"]).customer).patience // 2)
+        text, turns = app.play_user(conversation(*replies), 0), turns + 1
+    assert turns == -(-latent.start_mood(reading.read_case(PROMPT["content"]).customer).patience // 2)
 
 
 def test_the_judge_scores_the_last_turn():
     said = [judge.Said("customer", "Cold!"), judge.Said("agent", "Whatever you say.")]
-    prompt = rubrics.PROCESS.prompt(SCENARIO)
+    prompt = rubrics.PROCESS.write_prompt(SCENARIO)
 
     def verdict(conversation):
-        messages = [{"role": m.role, "content": m.content} for m in judge.messages(prompt, conversation)]
-        return rubrics.PROCESS.read(app.judge(messages)).scores
+        messages = [{"role": m.role, "content": m.content} for m in judge.write_request(prompt, conversation)]
+        return rubrics.PROCESS.read_answer(app.judge_conversation(messages)).scores
 
     empty = verdict(said)
     (problem, *_), item = scripted._PROBLEMS[SCENARIO.order.complaint], SCENARIO.order.items.split("*")[0]
@@ -114,9 +114,9 @@ NEW = latent.Mood(patience=5, anger=1)
     ],
 )
 def test_what_the_judge_makes_of_a_turn(events, mood, expected):
-    scores = app.score(CUSTOMER, mood, frozenset(events.split()))
+    scores = app.score_turn(CUSTOMER, mood, frozenset(events.split()))
     assert tuple(scores[name] for name in PRINCIPLES) == expected
-    doubtful = app.score(CUSTOMER._replace(supported=False), mood, frozenset(events.split()))
+    doubtful = app.score_turn(CUSTOMER._replace(supported=False), mood, frozenset(events.split()))
     gives = {"offer", "voucher"} & set(events.split())
     assert doubtful["rules"] == (min(scores["rules"], 0.5) if gives else scores["rules"])
 
@@ -134,7 +134,7 @@ def test_what_the_judge_makes_of_a_turn(events, mood, expected):
     ],
 )
 def test_the_judge_has_the_hostile_heard_before_anything_is_asked_as_its_prompt_says(events, mood, expected):
-    scores = app.score(CUSTOMER._replace(level=1), mood, frozenset(events.split()))
+    scores = app.score_turn(CUSTOMER._replace(level=1), mood, frozenset(events.split()))
     assert (scores["persona"], scores["stage"]) == expected
 
 
@@ -169,7 +169,7 @@ def user_body(**changes):
 
 
 def judge_body(transcript, rubric="judge"):
-    prompt = rubrics.PROCESS.prompt(SCENARIO).replace("Rubric: judge", f"Rubric: {rubric}")
+    prompt = rubrics.PROCESS.write_prompt(SCENARIO).replace("Rubric: judge", f"Rubric: {rubric}")
     messages = [
         {"role": "system", "content": prompt},
         {"role": "user", "content": transcript if isinstance(transcript, str) else json.dumps(transcript)},

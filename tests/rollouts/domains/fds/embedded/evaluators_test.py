@@ -38,7 +38,7 @@ def transcript(turns):
 
 
 def scored(name, turns, of=CASE):
-    return evaluators.EVALUATORS[name](of, evaluators.trace(of, transcript(turns)))
+    return evaluators.EVALUATORS[name](of, evaluators.trace_turns(of, transcript(turns)))
 
 
 def test_a_good_conversation_has_full_marks():
@@ -47,9 +47,9 @@ def test_a_good_conversation_has_full_marks():
 
 
 def test_the_trace_is_what_the_customer_went_through():
-    first, second, third = evaluators.trace(CASE, transcript(GOOD))
-    assert first.events == {"listen", "ask"} and first.before == latent.start(CASE.customer)
-    assert first.after == second.before == latent.transition(CASE.customer, first.before, first.events)
+    first, second, third = evaluators.trace_turns(CASE, transcript(GOOD))
+    assert first.events == {"listen", "ask"} and first.before == latent.start_mood(CASE.customer)
+    assert first.after == second.before == latent.apply_events(CASE.customer, first.before, first.events)
     assert (second.after.deal, third.after.voucher, third.after.over) == (2, 2, 1)
 
 
@@ -145,7 +145,7 @@ def test_compensation_by_hand(turns, of, expected):
 
 
 SAYINGS = st.sampled_from([*(text for texts in scripted._SAYS.values() for text in texts), SPAM, "Hm.", "", "!?", "ß"])
-SCENARIOS = [next(generator.scenarios(seed)) for seed in range(8)]
+SCENARIOS = [next(generator.deal_scenarios(seed)) for seed in range(8)]
 
 
 @given(
@@ -158,13 +158,13 @@ def test_whatever_was_said_the_answer_follows_the_rubric(scenario, rubric, turns
     for first, second, gives in turns:
         voucher = "this turn" if gives and voucher == "no" else "earlier" if voucher != "no" else "no"
         said.append(judge.Said("agent", f"{first} {second}", voucher))
-    request = [vars(message) for message in judge.messages(rubric.prompt(scenario), said)]
+    request = [vars(message) for message in judge.write_request(rubric.write_prompt(scenario), said)]
     if rubric is rubrics.COMPENSATION and voucher == "no":
         with pytest.raises(reading.UnreadablePrompt, match="a voucher was issued"):
-            app.judge(request)
+            app.judge_conversation(request)
     else:
-        answer = app.judge(request)
-        assert rubric.read(answer).reason and answer == app.judge(request)
+        answer = app.judge_conversation(request)
+        assert rubric.read_answer(answer).reason and answer == app.judge_conversation(request)
 
 
 def test_every_evaluator_is_embedded():

@@ -23,37 +23,39 @@ def test_every_rule_speaks_of_known_things_and_has_its_moment():
         firsts = set()
         for values in itertools.product(*(DOMAINS[field] for field in fields)):
             before = dict(zip(fields, values, strict=True))
-            firsts |= {next((number for number, rule in enumerate(own) if latent._applies(rule, before)), None)}
+            firsts |= {next((number for number, rule in enumerate(own) if latent._rule_applies(rule, before)), None)}
         assert set(range(len(own))) <= firsts, f"a rule of {event} never comes first"
 
 
 @given(customers, moods, happenings)
 def test_transitions_stay_within_limits_and_cost_patience(customer, mood, events):
-    after = latent.transition(customer, mood, events)
+    after = latent.apply_events(customer, mood, events)
     assert all(after[place] in DOMAINS[field] for place, field in enumerate(latent.Mood._fields))
     assert after.patience < mood.patience or mood.patience == after.patience == 0
-    assert after == latent.transition(customer, mood, frozenset(sorted(events, reverse=True)))
-    assert latent.ended(customer, after) in ("", "rated", "quit")
+    assert after == latent.apply_events(customer, mood, frozenset(sorted(events, reverse=True)))
+    assert latent.find_end(customer, after) in ("", "rated", "quit")
     assert 1 <= latent.expected_rating(customer, after) <= 5
     if "voucher" in events:
-        assert after.voucher and latent.ended(customer, after) == "rated"
+        assert after.voucher and latent.find_end(customer, after) == "rated"
 
 
 @given(customers, st.lists(happenings, min_size=7, max_size=7))
 def test_every_conversation_ends_within_seven_turns(customer, turns):
-    mood = latent.start(customer)
-    assert not latent.ended(customer, mood)
+    mood = latent.start_mood(customer)
+    assert not latent.find_end(customer, mood)
     ends = []
     for events in turns:
-        mood = latent.transition(customer, mood, events)
-        ends.append(latent.ended(customer, mood))
+        mood = latent.apply_events(customer, mood, events)
+        ends.append(latent.find_end(customer, mood))
     assert any(ends)
 
 
 @given(customers, moods, happenings)
 def test_spam_drowns_what_else_was_said(customer, mood, events):
     kept = events & {"voucher", "repeat", "long"}
-    assert latent.transition(customer, mood, events | {"spam"}) == latent.transition(customer, mood, kept | {"spam"})
+    assert latent.apply_events(customer, mood, events | {"spam"}) == latent.apply_events(
+        customer, mood, kept | {"spam"}
+    )
 
 
 @given(customers, moods)
@@ -69,10 +71,10 @@ def test_ratings_go_the_right_way(customer, mood):
 def test_who_walks_out():
     for customer in (latent.Customer(1, demand, True) for demand in DEMANDS):
         angry = latent.Mood(patience=0, anger=3)
-        assert latent.ended(customer, angry) == "quit"
-        assert latent.ended(customer, angry._replace(trust=1)) == "rated"
-        assert latent.ended(customer, angry._replace(anger=2)) == "rated"
-        assert latent.ended(customer, angry._replace(patience=1)) == ""
+        assert latent.find_end(customer, angry) == "quit"
+        assert latent.find_end(customer, angry._replace(trust=1)) == "rated"
+        assert latent.find_end(customer, angry._replace(anger=2)) == "rated"
+        assert latent.find_end(customer, angry._replace(patience=1)) == ""
 
 
 # What pays: a search over all the conversations of turns with one or two acts
@@ -104,8 +106,8 @@ def test_vouchers_pay_most_with_those_who_are_open_to_them():
 
 def test_serving_well_beats_serving_badly_without_any_voucher():
     for customer in WORLD:
-        mood, end = latent.start(customer), ""
+        mood, end = latent.start_mood(customer), ""
         while not end:
-            mood = latent.transition(customer, mood, frozenset({"nothing"}))
-            end = latent.ended(customer, mood)
+            mood = latent.apply_events(customer, mood, frozenset({"nothing"}))
+            end = latent.find_end(customer, mood)
         assert value(customer, NEVER) > latent.expected_rating(customer, mood) + 0.4

@@ -28,8 +28,8 @@ def enumerated(customer, mood, replies):
     """The best expected rating from `mood` on, by trying all of `replies` in each turn."""
     best = 0.0
     for events in replies:
-        after = latent.transition(customer, mood, events)
-        end = latent.ended(customer, after)
+        after = latent.apply_events(customer, mood, events)
+        end = latent.find_end(customer, after)
         if end == "rated":
             best = max(best, latent.expected_rating(customer, after))
         elif not end:
@@ -46,11 +46,11 @@ def replies(events, most, voucher):
 
 def passed(customer):
     """The moods that single acts lead through."""
-    moods = [latent.start(customer)]
+    moods = [latent.start_mood(customer)]
     for mood in moods:
-        if not latent.ended(customer, mood):
-            moods += {latent.transition(customer, mood, frozenset({act})) for act in oracle.ACTS} - set(moods)
-    return [mood for mood in moods if not latent.ended(customer, mood)]
+        if not latent.find_end(customer, mood):
+            moods += {latent.apply_events(customer, mood, frozenset({act})) for act in oracle.ACTS} - set(moods)
+    return [mood for mood in moods if not latent.find_end(customer, mood)]
 
 
 @pytest.mark.parametrize("voucher", [False, True])
@@ -61,18 +61,18 @@ def test_nothing_that_can_be_said_does_better(customer, voucher):
     moods = sorted(passed(customer))
     for mood in {mood._replace(patience=1) for mood in moods[::32]}:
         want = enumerated(customer, mood, replies(every, reading.MANY_ACTS, voucher))
-        assert oracle._best(customer, mood)[voucher].rating == pytest.approx(want)
+        assert oracle._find_best_plans(customer, mood)[voucher].rating == pytest.approx(want)
     for mood in {mood._replace(patience=2) for mood in moods[::90]}:
         assert (
-            oracle._best(customer, mood)[voucher].rating
+            oracle._find_best_plans(customer, mood)[voucher].rating
             >= enumerated(customer, mood, replies(every, 2, voucher)) - 1e-9
         )
 
 
 def test_a_plan_equals_enumeration_over_three_turns():
     customer = Customer(2, DEMANDS[2], False)
-    mood = latent.start(customer)._replace(patience=3)
-    assert oracle._best(customer, mood)[False].rating == pytest.approx(
+    mood = latent.start_mood(customer)._replace(patience=3)
+    assert oracle._find_best_plans(customer, mood)[False].rating == pytest.approx(
         enumerated(customer, mood, replies(oracle.ACTS, 3, voucher=False))
     )
 
@@ -80,11 +80,11 @@ def test_a_plan_equals_enumeration_over_three_turns():
 @pytest.mark.parametrize("customer", CUSTOMERS, ids=str)
 def test_plans_are_worth_what_they_say(customer):
     for voucher in (False, True):
-        plan, mood = oracle.plan(customer, voucher=voucher), latent.start(customer)
+        plan, mood = oracle.plan_dialogue(customer, voucher=voucher), latent.start_mood(customer)
         for events in plan.turns:
-            assert not latent.ended(customer, mood)
-            mood = latent.transition(customer, mood, events)
-        assert latent.ended(customer, mood) == "rated"
+            assert not latent.find_end(customer, mood)
+            mood = latent.apply_events(customer, mood, events)
+        assert latent.find_end(customer, mood) == "rated"
         assert latent.expected_rating(customer, mood) == pytest.approx(plan.rating)
         assert voucher or not mood.voucher
 
@@ -93,18 +93,18 @@ def test_nothing_is_lost_by_seeing_the_words_alone():
     """One plan for all levels, the same first turn for all demands: what the level 1 is best served with."""
     for customer in CUSTOMERS:
         for voucher in (False, True):
-            cautious = oracle.plan(customer._replace(level=1), voucher=voucher).turns
+            cautious = oracle.plan_dialogue(customer._replace(level=1), voucher=voucher).turns
             assert cautious[0] == {"listen"}  # and the answer to it says what the customer wants
-            mood = latent.start(customer)
+            mood = latent.start_mood(customer)
             for events in cautious:
-                mood = latent.transition(customer, mood, events)
-            want = oracle.plan(customer, voucher=voucher).rating
-            assert latent.ended(customer, mood) == "rated"
+                mood = latent.apply_events(customer, mood, events)
+            want = oracle.plan_dialogue(customer, voucher=voucher).rating
+            assert latent.find_end(customer, mood) == "rated"
             assert latent.expected_rating(customer, mood) == pytest.approx(want)
 
 
 def test_whom_the_rules_cannot_tell_apart():
-    """`oracle.plan` takes level 2 for 5 and a silent record for one that supports the claim; no rule may name them."""
+    """`oracle.plan_dialogue` takes level 2 for 5 and a silent record for one that supports; no rule may name them."""
     named = {field: {value for rule in latent.RULES for value in rule.when.get(field, ())} for field in NAMED}
     assert named == NAMED
 
@@ -112,32 +112,32 @@ def test_whom_the_rules_cannot_tell_apart():
 def test_ratings_by_hand():
     flexible = Customer(3, "compensation_flexible", True)
     # heard once, evidence and facts for trust; and an agreed voucher: 1.3 + 0.3 + 2 x 0.2, and 2.7
-    assert oracle.plan(flexible, voucher=False).rating == pytest.approx(2.0)
-    assert oracle.plan(flexible, voucher=True).rating == pytest.approx(4.7)
+    assert oracle.plan_dialogue(flexible, voucher=False).rating == pytest.approx(2.0)
+    assert oracle.plan_dialogue(flexible, voucher=True).rating == pytest.approx(4.7)
     # anger of 1 stays; facts settle a contradicted claim: 1.3 + 0.3 + 0.4 + 0.4 - 0.3
-    assert oracle.plan(Customer(1, "refund_insistence", False), voucher=False).rating == pytest.approx(2.1)
+    assert oracle.plan_dialogue(Customer(1, "refund_insistence", False), voucher=False).rating == pytest.approx(2.1)
 
 
 def test_the_frontier_by_hand():
     most, least = Customer(3, "compensation_flexible", True), Customer(3, "refund_insistence", True)
     none = Customer(3, "feedback_focus", False)  # the facts do as much as a voucher
     population = {least: 0.5, most: 0.2, none: 0.3}
-    found = oracle.frontier(population)
+    found = oracle.compute_frontier(population)
     never = 0.5 * 2.0 + 0.2 * 2.0 + 0.3 * 4.3
     np.testing.assert_allclose(found.rates, [0, 0.2, 0.7])
     np.testing.assert_allclose(found.satisfaction, [never, never + 0.2 * 2.7, never + 0.2 * 2.7 + 0.5 * 0.7])
-    assert found.at(0.1) == pytest.approx(never + 0.1 * 2.7)
-    assert found.at(1.0) == found.at(0.7)
-    assert oracle.allocation(population, 0.3) == pytest.approx({most: 1.0, least: 0.2, none: 0.0})
-    assert oracle.allocation(population, 0.0) == dict.fromkeys(population, 0.0)
-    assert oracle.allocation(population, 1.0) == {most: 1.0, least: 1.0, none: 0.0}
+    assert found.satisfaction_at(0.1) == pytest.approx(never + 0.1 * 2.7)
+    assert found.satisfaction_at(1.0) == found.satisfaction_at(0.7)
+    assert oracle.allocate_vouchers(population, 0.3) == pytest.approx({most: 1.0, least: 0.2, none: 0.0})
+    assert oracle.allocate_vouchers(population, 0.0) == dict.fromkeys(population, 0.0)
+    assert oracle.allocate_vouchers(population, 1.0) == {most: 1.0, least: 1.0, none: 0.0}
 
 
 @pytest.mark.parametrize("difficulty", ["hard", "normal"])
 def test_the_frontier_of_the_generator_is_concave_and_any_policy_is_below(difficulty):
-    population = oracle.distribution(difficulty)
+    population = oracle.weigh_customers(difficulty)
     assert math.isclose(sum(population.values()), 1)
-    found = oracle.frontier(population)
+    found = oracle.compute_frontier(population)
     slopes = np.diff(found.satisfaction) / np.diff(found.rates)
     assert (slopes > 0).all() and (np.diff(slopes) < 0).all()
     rng = np.random.default_rng(0)
@@ -147,25 +147,26 @@ def test_the_frontier_of_the_generator_is_concave_and_any_policy_is_below(diffic
         mean = sum(
             share
             * (
-                gets[who] * oracle.plan(who, voucher=True).rating
-                + (1 - gets[who]) * oracle.plan(who, voucher=False).rating
+                gets[who] * oracle.plan_dialogue(who, voucher=True).rating
+                + (1 - gets[who]) * oracle.plan_dialogue(who, voucher=False).rating
             )
             for who, share in population.items()
         )
-        assert mean <= found.at(rate) + 1e-9
+        assert mean <= found.satisfaction_at(rate) + 1e-9
     for price in slopes:  # at each price the best allocation is a point of the frontier
         gains = {
-            who: oracle.plan(who, voucher=True).rating - oracle.plan(who, voucher=False).rating for who in population
+            who: oracle.plan_dialogue(who, voucher=True).rating - oracle.plan_dialogue(who, voucher=False).rating
+            for who in population
         }
         value = sum(share * max(gains[who] - price, 0) for who, share in population.items())
         assert found.satisfaction[0] + value == pytest.approx(np.max(found.satisfaction - price * found.rates))
 
 
 def test_the_distribution_is_what_the_generator_deals():
-    population = oracle.distribution("normal", "train")
+    population = oracle.weigh_customers("normal", "train")
     dealt = [
-        oracle.customer(scenario)
-        for scenario in itertools.islice(generator.scenarios(5, difficulty="normal"), 128 * 40)
+        oracle.customer_of(scenario)
+        for scenario in itertools.islice(generator.deal_scenarios(5, difficulty="normal"), 128 * 40)
     ]
     for field, place in (("level", 0), ("demand", 1), ("supported", 2)):
         for value in {who[place] for who in dealt}:
@@ -183,9 +184,9 @@ def test_every_sentence_is_read_as_it_was_meant(level, voucher):
 
     rng = random.Random(level)
     for demand, seed in itertools.product(DEMANDS, range(15)):
-        scenario = generator.scenario(rng, "", level, demand, "test")
+        scenario = generator.draw_scenario(rng, "", level, demand, "test")
         case, said = reading.read_case(generator.user_prompt(scenario)), []
-        plan = oracle.plan(case.customer, voucher=voucher)
+        plan = oracle.plan_dialogue(case.customer, voucher=voucher)
         for reply, events in zip(asyncio.run(talk(scenario, len(plan.turns), seed)), plan.turns, strict=True):
             issued = "this turn" if reply.action == "voucher" else "no"
             assert reading.read_reply(reply.response, said, case, issued) == events
@@ -196,19 +197,19 @@ def test_every_sentence_is_read_as_it_was_meant(level, voucher):
 def test_the_scripted_oracle_reaches_the_frontier_in_the_gym(rate):
     """But for chance: the rounding of ratings, who happens to call, and who of equals gets a voucher."""
     config = configs.get_config()
-    scenarios = list(itertools.islice(generator.scenarios(11, split="test"), 256))
+    scenarios = list(itertools.islice(generator.deal_scenarios(11, split="test"), 256))
     dialogues = collecting.collect(config, agents.scripted(config, "oracle", rate), scenarios, repeats=1, seed=3)
     assert all(dialogue.success for dialogue in dialogues)
     outcomes = [dialogue.outcome for dialogue in dialogues]
     given = np.mean([dialogue.cost[0] for dialogue in dialogues])
-    frontier = oracle.frontier(oracle.distribution())
+    frontier = oracle.compute_frontier(oracle.weigh_customers())
     assert given == pytest.approx(min(rate, frontier.rates[-1]), abs=0.05)
-    assert abs(np.mean(outcomes) - frontier.at(given)) < 3 * np.std(outcomes) / math.sqrt(len(outcomes))
+    assert abs(np.mean(outcomes) - frontier.satisfaction_at(given)) < 3 * np.std(outcomes) / math.sqrt(len(outcomes))
     assert np.mean([turn.process_reward for dialogue in dialogues for turn in dialogue.turns]) > 0.9
 
 
 def test_a_customer_of_another_gym_who_goes_on_is_asked_to_close():
-    scenario = next(generator.scenarios(1))
+    scenario = next(generator.deal_scenarios(1))
 
     async def talk():
         session = await OracleAgent(dict.fromkeys(CUSTOMERS, 0.0)).open(scenario, 0)

@@ -88,26 +88,26 @@ def test_sentences(complaint, item, sentence, expected):
     "sentence", ["I will send you a voucher.", "Let me add a voucher for you.", "I have issued a voucher."]
 )
 def test_a_pledge_of_a_voucher_is_a_lie_unless_it_comes(sentence):
-    case = reading.read_case(generator.user_prompt(next(generator.scenarios(0))))
+    case = reading.read_case(generator.user_prompt(next(generator.deal_scenarios(0))))
     assert "unbacked" in reading.read_reply(sentence, [], case, "no")
     assert reading.read_reply(sentence, [], case, "this turn") >= {"voucher"}
     assert "unbacked" not in reading.read_reply(sentence, [], case, "this turn")
 
 
 def test_a_refused_voucher_is_no_offer():
-    case = reading.read_case(generator.user_prompt(next(generator.scenarios(0))))
+    case = reading.read_case(generator.user_prompt(next(generator.deal_scenarios(0))))
     assert "offer" in reading.read_reply("I could give you a voucher.", [], case, "no")
     assert "offer" not in reading.read_reply("I could not give you a voucher.", [], case, "no")
 
 
 def test_a_second_refusal_tires_and_scores_no_stage():
     customer = latent.Customer(3, "refund_insistence", None)
-    mood = latent.start(customer)._replace(heard=1, evidence=2, anger=0)
-    once = latent.transition(customer, mood, frozenset({"limit"}))
-    twice = latent.transition(customer, once, frozenset({"limit"}))
+    mood = latent.start_mood(customer)._replace(heard=1, evidence=2, anger=0)
+    once = latent.apply_events(customer, mood, frozenset({"limit"}))
+    twice = latent.apply_events(customer, once, frozenset({"limit"}))
     assert mood.patience - once.patience == 1 and once.patience - twice.patience == 2
-    assert app.score(customer, mood, frozenset({"limit"}))["stage"] == 1.0
-    assert app.score(customer, once, frozenset({"limit"}))["stage"] == 0.5
+    assert app.score_turn(customer, mood, frozenset({"limit"}))["stage"] == 1.0
+    assert app.score_turn(customer, once, frozenset({"limit"}))["stage"] == 0.5
 
 
 def test_repeating_rambling_and_doubling_are_noticed():
@@ -141,7 +141,7 @@ def honest(customer):
 
 
 def judged(order, mood, events):
-    scores = app.score(order.customer, mood, events)
+    scores = app.score_turn(order.customer, mood, events)
     return sum(scores[name] for name in PRINCIPLES)
 
 
@@ -159,10 +159,10 @@ def heap(pieces):
 @example(COLD[0], "I am sorry to hear that the order arrived cold.", "this turn")  # pleases more than no voucher can
 def test_no_heap_of_phrases_beats_honest_service(order, text, issued):
     """A heap with a voucher is compared with honest service that may give one, whenever it pleases most."""
-    mood, leave = latent.start(order.customer), ANYHOW if issued == "this turn" else AGREED
+    mood, leave = latent.start_mood(order.customer), ANYHOW if issued == "this turn" else AGREED
     events = reading.read_reply(text, [], order, issued)
-    after = latent.transition(order.customer, mood, events)
-    end = latent.ended(order.customer, after)
+    after = latent.apply_events(order.customer, mood, events)
+    end = latent.find_end(order.customer, after)
     worth = latent.expected_rating(order.customer, after) if end else best(order.customer, after, AGREED)
     assert worth <= value(order.customer, leave)
     assert judged(order, mood, events) <= judged(order, mood, honest(order.customer))
@@ -191,11 +191,11 @@ def test_a_bag_of_keywords_is_worth_less_than_an_honest_turn(order, bag, count):
 
 
 def assert_worthless(order, text):
-    mood = latent.start(order.customer)
+    mood = latent.start_mood(order.customer)
     events = reading.read_reply(text, [], order, "no")
     assert "spam" in events
     good = honest(order.customer)
-    after, better = (latent.transition(order.customer, mood, turn) for turn in (events, good))
+    after, better = (latent.apply_events(order.customer, mood, turn) for turn in (events, good))
     assert best(order.customer, after, AGREED) <= best(order.customer, better, AGREED)
     assert after.patience < better.patience and after.anger > better.anger
     assert latent.expected_rating(order.customer, after) <= latent.expected_rating(order.customer, better)
@@ -229,8 +229,8 @@ def test_only_who_agrees_is_understood_to_agree():
 
 @given(st.sampled_from(COLD), moods, happenings, st.integers(0, 99))
 def test_an_answer_carries_no_end_mark_and_an_agreement_no_stance(order, before, events, seed):
-    after = latent.transition(order.customer, before, events)
-    text = writing.answer(order, before, after, events, random.Random(seed))
+    after = latent.apply_events(order.customer, before, events)
+    text = writing.write_answer(order, before, after, events, random.Random(seed))
     assert text and "{" not in text and "[end" not in text and "[quit" not in text
     assert ("[Sent Picture: " in text) <= (after.evidence == 2 > before.evidence)
     if scripted._AGREED.search(text.lower()):
