@@ -47,9 +47,9 @@ def ours(path, words, count):
         turns=np.zeros_like(tokens),
     )
     extras = np.broadcast_to(advantages[:, None], tokens.shape), np.zeros(tokens.shape, np.float32)
-    sampled = update_step.make_score(config, mesh)({}, params, sharding.rows(mesh, rows, 1))
+    sampled = update_step.make_score(config, mesh)({}, params, sharding.place_rows(mesh, rows, 1))
     rows = rows.replace(sampled_logprobs=np.asarray(sampled).reshape(tokens.shape))
-    rows, extras = sharding.rows(mesh, (rows, extras), 1)
+    rows, extras = sharding.place_rows(mesh, (rows, extras), 1)
     state = params, optimizer.init(params)
     del params  # the update takes it over
 

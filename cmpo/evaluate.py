@@ -25,10 +25,10 @@ from cmpo.report import write_report
 from cmpo.run import files
 from cmpo.run.interrupt import Interrupts
 from cmpo.run.journal import Page
-from cmpo.run.json_lines import plain, write_lines
+from cmpo.run.json_lines import to_json_value, write_lines
 from cmpo.run.progress import show_progress
 from cmpo.run.transcripts import to_transcript
-from cmpo.run.workdir import fingerprint, shapes_evaluation
+from cmpo.run.workdir import hash_config, shapes_evaluation
 from cmpo.training import collecting, tasks
 from rollouts import domains
 from rollouts.seeds import fold
@@ -99,13 +99,13 @@ def result(
     config that it was trained with, if a run here trained it.
     """
     domain = domains.load(config)
-    rows = [measures.row(domain, *one) for one in played]
+    rows = [measures.describe_dialogue(domain, *one) for one in played]
     settings = config.to_dict()
     asked = {"user": "user", "judge": "judge", **({"agent_endpoint": "agent"} if remote else {})}
     seeds = []
     for seed in dict.fromkeys(one.seed for one in played):
         tasks_of_it = [one.dialogue.task for one in played if one.seed == seed]
-        means = measures.means(domain, [row for row in rows if row["seed"] == seed])
+        means = measures.average_rows(domain, [row for row in rows if row["seed"] == seed])
         seeds.append({"seed": seed, "scenarios": domain.digest(tasks_of_it), **means})
     found = {
         "agent": agent,
@@ -113,26 +113,26 @@ def result(
         **{name: {key: settings[field][key] for key in ("url", "model")} for name, field in asked.items()},
         "prompts": domain.prompts(),
         "code": _code(),
-        "since_training": None if run is None else conditions.since_training(run, settings),
-        "summary": measures.summarize(domain, rows),
-        **{f"by_{key}": measures.by(domain, rows, key) for key in domain.groups},
+        "since_training": None if run is None else conditions.compare_with_training(run, settings),
+        "summary": measures.summarize_rows(domain, rows),
+        **{f"by_{key}": measures.summarize_groups(domain, rows, key) for key in domain.groups},
         "ends": dict(collections.Counter(row["end"] for row in rows if not row["failure"])),
-        "failures": measures.failures(rows),
+        "failures": measures.count_failures(rows),
         "replaced": dict(collections.Counter(cause for row in rows for cause in row["replaced"])),
         "seeds": seeds,
         "config": settings,
         "dialogues": rows,
     }
-    return plain(found)
+    return to_json_value(found)
 
 
 def report(found: Mapping[str, Any]) -> str:
     """The tables of a result as Markdown, how dialogues ended, and what failed."""
     seeds = len(found["seeds"])
     domain = domains.load(found["config"])
-    parts = [measures.table(domain, f"{found['agent']}, {seeds} seed{'s' * (seeds > 1)}", found["summary"])]
-    parts += [measures.breakdown(domain, key, found[f"by_{key}"]) for key in domain.groups]
-    if told := conditions.as_trained(found):
+    parts = [measures.format_table(domain, f"{found['agent']}, {seeds} seed{'s' * (seeds > 1)}", found["summary"])]
+    parts += [measures.format_breakdown(domain, key, found[f"by_{key}"]) for key in domain.groups]
+    if told := conditions.describe_training(found):
         parts.append(told)
     if found["ends"]:
         parts.append(f"ended: {_counts(found['ends'])}")
@@ -152,9 +152,9 @@ def run() -> None:
     agent = agents.load(config, workdir)
     slug = re.sub(r"[^\w.-]+", "-", agent.name)
     out = pathlib.Path(command.OUT.value or pathlib.Path(workdir or ".") / f"evaluation_{slug}.json")
-    files.make_room(out)
+    files.make_parent_directory(out)
     head = {
-        "settings": fingerprint(config, shapes_evaluation),
+        "settings": hash_config(config, shapes_evaluation),
         "agent": [agent.name, agent.step or 0, agent.opened.identity],
     }
     pages = {}
@@ -180,7 +180,7 @@ def run() -> None:
 
 def write(out: pathlib.Path, found: Mapping[str, Any], played: Sequence[EvaluatedDialogue]) -> pathlib.Path:
     """Writes a result, whole or not at all, and the dialogues beside it; returns where these are. Raises OSError."""
-    files.replace(out, json.dumps(found, indent=2, allow_nan=False) + "\n")
+    files.replace_file(out, json.dumps(found, indent=2, allow_nan=False) + "\n")
     transcripts, costs = out.with_suffix(".transcripts.jsonl"), domains.load(found["config"]).costs
     write_lines(transcripts, [{"seed": one.seed, **to_transcript(one.dialogue, costs)} for one in played])
     return transcripts

@@ -18,7 +18,7 @@ from matplotlib import ticker
 from matplotlib.figure import Figure
 
 from cmpo.evaluation import conditions, results
-from cmpo.reports.plots import GREY, INK, legend, style
+from cmpo.reports.plots import GREY, INK, add_legend, style_axes
 from cmpo.run import files
 from rollouts import domains
 from rollouts.domains.fds import generator
@@ -97,10 +97,10 @@ def is_known(evaluation: Mapping[str, Any]) -> bool:
 
 def caveats(evaluations: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """What the evaluations, by name, differ in from the first of them, and from how their agents were trained."""
-    told = {name: [conditions.as_trained(found)] for name, found in evaluations.items()}
+    told = {name: [conditions.describe_training(found)] for name, found in evaluations.items()}
     first, *others = evaluations or [""]
     for name in others:
-        found = conditions.differences(evaluations[name], evaluations[first])
+        found = conditions.find_differences(evaluations[name], evaluations[first])
         told[name].append(f"other than {first}: {'; '.join(map(str, found))}" if found else "")
     return [f"{name}, {line}" for name, lines in told.items() for line in filter(None, lines)]
 
@@ -126,8 +126,8 @@ def draw(difficulty: str, evaluations: Mapping[str, Mapping[str, Any]]) -> Figur
     axes.set_xlim(-0.03, 1.03)
     lowest = min([frontier.satisfaction[0], *(_point(evaluation)[1] for evaluation in evaluations.values())])
     axes.set_ylim(lowest - 0.2, frontier.satisfaction[-1] + 0.2)
-    style(axes)
-    legend(axes, loc="lower right")
+    style_axes(axes)
+    add_legend(axes, loc="lower right")
     return figure
 
 
@@ -163,7 +163,7 @@ def _read(arguments: Sequence[str]) -> dict[str, dict[str, Any]]:
         if there is None:
             raise FileNotFoundError(f"{argument}: expected PATH or NAME=PATH, found no such file")
         name, path = there
-        found = results.read(path)
+        found = results.read_result(path)
         name = name or found["agent"]
         if name in evaluations:
             raise ValueError(f"{path}: another evaluation is called {name!r}; give each a name, as NAME=PATH")
@@ -182,7 +182,7 @@ def _check(evaluations: Mapping[str, Mapping[str, Any]], difficulty: str, *, all
             )
         if found["config"]["data"]["difficulty"] != difficulty:
             raise ValueError(f"{name}: expected customers of --difficulty={difficulty}")
-        wrong = conditions.incomparable(conditions.differences(found, evaluations[first]), paired=False)
+        wrong = conditions.select_incomparable(conditions.find_differences(found, evaluations[first]), paired=False)
         if wrong and not allow_different:
             raise ValueError(
                 f"{name} and {first}: expected the same rules and judge, got {'; '.join(map(str, wrong))}; "
@@ -197,7 +197,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--difficulty", default="hard", choices=("hard", "normal"), help="Of the customers.")
     parser.add_argument("--allow_different", action="store_true", help="Show what other rules or judges measured, too.")
     parser.add_argument("--out", help="Picture to draw: .svg, .png or .pdf.")
-    arguments = parser.parse_args(map(files.at_home, sys.argv[1:] if argv is None else argv))
+    arguments = parser.parse_args(map(files.expand_home, sys.argv[1:] if argv is None else argv))
     try:
         evaluations = _read(arguments.evaluations)
         _check(evaluations, arguments.difficulty, allow_different=arguments.allow_different)

@@ -10,10 +10,10 @@ from cmpo import report
 from cmpo.cli import command
 from cmpo.distributed import processes
 from cmpo.run.interrupt import Interrupted, Interrupts
-from cmpo.run.lock import sole_use
+from cmpo.run.lock import hold_lock
 from cmpo.run.recorder import Recorder
 from cmpo.run.train_state import TrainState
-from cmpo.run.workdir import claim, progress
+from cmpo.run.workdir import claim_workdir, read_progress
 from cmpo.training import build, collecting, demonstrations, memory_plan, model_source, tasks
 from cmpo.training.prefetch import Ahead
 from cmpo.training.trainer import Trainer
@@ -35,13 +35,13 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> TrainState | None:
     """
     weights = model_source.source(config, workdir)
     build.check_settings(config, weights)
-    if config.sft.path and not progress(workdir)[1]:
+    if config.sft.path and not read_progress(workdir)[1]:
         demonstrations.read(domains.load(config).turn_format, config.sft.path)
     source = tasks.open_source(config)
     clients = collecting.chat_clients(config, workdir)
     sft_steps, last = config.train.sft_steps, config.train.sft_steps + config.train.rl_steps
-    with sole_use(workdir), Interrupts() as interrupts:
-        processes.once(lambda: claim(workdir, config))
+    with hold_lock(workdir), Interrupts() as interrupts:
+        processes.run_once(lambda: claim_workdir(workdir, config))
         try:
             prepared = build.prepare(config, workdir, source, weights, clients, lambda: interrupts.received)
         except Interrupted as reason:
@@ -69,7 +69,7 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> TrainState | None:
                     reason.add_note(f"({number} of {last} steps are saved; the same command goes on from there)")
                     raise
                 records.write(number + 1, record, dialogues)
-                stop = any(processes.everywhere(lambda: interrupts.received))
+                stop = any(processes.run_everywhere(lambda: interrupts.received))
                 lost = int(state.skipped) >= config.train.max_skipped
                 if stop or lost or number + 1 in (sft_steps, last) or (number + 1) % config.train.checkpoint_every == 0:
                     save()

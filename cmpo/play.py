@@ -182,7 +182,7 @@ def run() -> None:
         return
     print(f"\n{_ending(domains.load(config), dialogue)}")
     with RunLog(out, domains.load(config).costs) as log:
-        print(f"kept in {log.transcripts(done + 1, [dialogue])}")
+        print(f"kept in {log.write_transcripts(done + 1, [dialogue])}")
 
 
 def _ending(domain: Domain, dialogue: Dialogue) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 from cmpo import frontier
 from cmpo.evaluation import conditions, measures, results
 from cmpo.reports import plots
-from cmpo.reports.cards import draw_cards, text
+from cmpo.reports.cards import draw_cards, escape_text
 from cmpo.run import files, ranges
 from cmpo.run.log import read_metrics
 from cmpo.run.recorder import budgets_of
@@ -66,28 +66,28 @@ def write_report(workdir: str | os.PathLike) -> pathlib.Path:
     name = config.get("name") or pathlib.Path(workdir).resolve().name
     sections = [
         _header(name, config, records),
-        _latest(domain, plots.of_phase(records, "rl"), budgets),
-        f"<figure>{plots.svg(plots.draw(records, domain, budgets))}</figure>",
+        _latest(domain, plots.select_phase(records, "rl"), budgets),
+        f"<figure>{plots.render_svg(plots.draw_curves(records, domain, budgets))}</figure>",
         _failures(records),
         _evaluations(domain, pathlib.Path(workdir)),
         draw_cards(domain, pathlib.Path(workdir, "transcripts"), records[-1]["step"] if records else 0),
-        f"<details><summary>Configuration</summary><pre>{text(json.dumps(config, indent=2))}</pre></details>",
+        f"<details><summary>Configuration</summary><pre>{escape_text(json.dumps(config, indent=2))}</pre></details>",
     ]
-    page = _PAGE.format(title=text(name), style=_STYLE, body="\n".join(sections))
+    page = _PAGE.format(title=escape_text(name), style=_STYLE, body="\n".join(sections))
     path = pathlib.Path(workdir, "report.html")
-    files.replace(path, page.encode("utf-8", "replace").decode())  # a model may have written half a character
+    files.replace_file(path, page.encode("utf-8", "replace").decode())  # a model may have written half a character
     return path
 
 
 def _header(name: str, config: Mapping, records: Sequence[Mapping]) -> str:
     parts = [
-        *(f"{len(plots.of_phase(records, phase))} {phase.upper()} steps" for phase in ("sft", "rl")),
-        f"{sum(record.get('dialogues_ok', 0) for record in plots.of_phase(records, 'rl')):,} dialogues",
+        *(f"{len(plots.select_phase(records, phase))} {phase.upper()} steps" for phase in ("sft", "rl")),
+        f"{sum(record.get('dialogues_ok', 0) for record in plots.select_phase(records, 'rl')):,} dialogues",
     ]
     for section, field in (("algo", "name"), ("data", "difficulty"), ("user", "model"), ("judge", "model")):
         if value := config.get(section, {}).get(field):
             parts.append(f"{section} {value}" if section != "algo" else str(value))
-    return f"<h1>{text(name)}</h1>\n<p class=muted>{' · '.join(map(text, parts))}</p>"
+    return f"<h1>{escape_text(name)}</h1>\n<p class=muted>{' · '.join(map(escape_text, parts))}</p>"
 
 
 def _latest(domain: Domain, rl: Sequence[Mapping], budgets: Sequence[float]) -> str:
@@ -100,7 +100,7 @@ def _latest(domain: Domain, rl: Sequence[Mapping], budgets: Sequence[float]) -> 
     rows = [[str(record["step"]), *(_number(record.get(key), form) for key, _, form in columns)] for record in shown]
     held = [f"{cost.heading} {cost.form.format(budget)}" for cost, budget in zip(domain.costs, budgets, strict=False)]
     note = f" Budget: {', '.join(held)}." if held else ""
-    return f"{_table(head, rows)}<p class=muted>First and latest step.{text(note)}</p>"
+    return f"{_table(head, rows)}<p class=muted>First and latest step.{escape_text(note)}</p>"
 
 
 def _failures(records: Sequence[Mapping]) -> str:
@@ -121,13 +121,13 @@ def _evaluations(domain: Domain, workdir: pathlib.Path) -> str:
     rows, unread, read = [], [], {}
     for path in sorted(workdir.glob("evaluation_*.json")):
         try:
-            found = results.read(path)
+            found = results.read_result(path)
         except (OSError, ValueError) as error:
-            unread.append(f"<p class=error>{text(error)}</p>")
+            unread.append(f"<p class=error>{escape_text(error)}</p>")
             continue
         name, difficulty = path.stem.removeprefix("evaluation_"), found["config"]["data"]["difficulty"]
         step, means = found["step"], (found["summary"].get(measure, {}).get("mean") for measure in _evaluated(domain))
-        cells = (measures.shown(domain, *pair) for pair in zip(_evaluated(domain), means, strict=True))
+        cells = (measures.format_value(domain, *pair) for pair in zip(_evaluated(domain), means, strict=True))
         who = [name, "" if step is None else str(step), found["user"]["model"], difficulty]
         rows.append([*who, *cells, str(len(found["dialogues"]))])
         read[name] = found
@@ -135,9 +135,9 @@ def _evaluations(domain: Domain, workdir: pathlib.Path) -> str:
         return ""
     headings = (domain.measures[name].heading for name in _evaluated(domain))
     head = ["evaluation", "step", "user", "difficulty", *headings, "dialogues"]
-    notes = [f"<p class=muted>{text(line)}</p>" for line in frontier.caveats(read)]
+    notes = [f"<p class=muted>{escape_text(line)}</p>" for line in frontier.caveats(read)]
     pictures = [
-        f"<figure class=half>{plots.svg(frontier.draw(difficulty, agents))}</figure>"
+        f"<figure class=half>{plots.render_svg(frontier.draw(difficulty, agents))}</figure>"
         for difficulty, agents in _alike(read)
     ]
     return "\n".join(["<h2>Evaluations</h2>", *([_table(head, rows)] if rows else []), *unread, *notes, *pictures])
@@ -151,8 +151,8 @@ def _alike(evaluations: Mapping[str, Mapping]) -> list[tuple[str, dict[str, Mapp
         if not frontier.is_known(found):
             continue
         for known, agents in groups:
-            differ = conditions.differences(found, next(iter(agents.values())))
-            if known == difficulty and not conditions.incomparable(differ, paired=False):
+            differ = conditions.find_differences(found, next(iter(agents.values())))
+            if known == difficulty and not conditions.select_incomparable(differ, paired=False):
                 agents[name] = found
                 break
         else:
@@ -162,7 +162,7 @@ def _alike(evaluations: Mapping[str, Mapping]) -> list[tuple[str, dict[str, Mapp
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     def row(cells: Sequence[str], tag: str) -> str:
-        return "<tr>" + "".join(f"<{tag}>{text(cell)}</{tag}>" for cell in cells) + "</tr>"
+        return "<tr>" + "".join(f"<{tag}>{escape_text(cell)}</{tag}>" for cell in cells) + "</tr>"
 
     return (
         "<div class=scroll><table>" + row(head, "th") + "".join(row(cells, "td") for cells in rows) + "</table></div>"
@@ -237,12 +237,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m cmpo.report", description="Writes the page of a run.")
     parser.add_argument("--workdir", required=True, help="Directory of the run.")
     parser.add_argument("--png", help="Also save the curves alone, here.")
-    arguments = parser.parse_args(map(files.at_home, sys.argv[1:] if argv is None else argv))
+    arguments = parser.parse_args(map(files.expand_home, sys.argv[1:] if argv is None else argv))
     try:
         print(write_report(arguments.workdir))
         if arguments.png:
             records, _, domain, budgets = _load(arguments.workdir)
-            plots.draw(records, domain, budgets).savefig(arguments.png, dpi=150)
+            plots.draw_curves(records, domain, budgets).savefig(arguments.png, dpi=150)
             print(arguments.png)
     except (OSError, ValueError) as error:
         print(error, file=sys.stderr)

@@ -1,6 +1,6 @@
-"""What the numbers and names in a config may be, beyond their types; endpoints, engine and mesh check their own.
+"""Says which numbers and names a config may hold, beyond their types. Endpoints, engine and mesh check their own.
 
-A command looks at these before it does anything: the first minutes of a run would be lost otherwise.
+A command checks these before it does anything else, so that a mistake does not cost the first minutes of a run.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ _CHOICES = {
 
 
 class Range(NamedTuple):
-    """What a number may be, both ends included."""
+    """The values that a number may have, both ends included."""
 
     least: float = 0
     most: float = math.inf
@@ -89,10 +89,10 @@ _RANGES = {
     "eval.": {"scenarios": _COUNT, "seed": Range(0, 2**31 - 1), "temperature": _FROM_0},
 }
 RANGES = {section + name: found for section, names in _RANGES.items() for name, found in names.items()}
-"""What each number of a config may be, by the field's name. An endpoint's own are in `rollouts.endpoints.settings`."""
+"""The values that each number of a config may have, by field; for endpoints see `rollouts.endpoints.settings`."""
 
 
-def check(config: ConfigDict) -> None:
+def check_config(config: ConfigDict) -> None:
     """Raises ValueError, naming the field, for a value that no run can begin with."""
     for name, value in flatten(config.to_dict()).items():
         if isinstance(value, float) and not math.isfinite(value) and not name.endswith(("_timeout", "_wait")):
@@ -111,7 +111,7 @@ def check(config: ConfigDict) -> None:
     if train.rl_steps and algo.group_size == 1 and algo.normalize in ("group", "center"):
         raise ValueError(
             f"config.algo.group_size: expected 2 or more where config.algo.normalize is {algo.normalize!r}, got 1: "
-            "a dialogue alone has nobody to be better than, and its outcome would teach nothing"
+            "a single dialogue has no other to be compared with, and its outcome would teach nothing"
         )
     if train.minibatches > batch:
         raise ValueError(
@@ -119,10 +119,10 @@ def check(config: ConfigDict) -> None:
         )
 
 
-def by_cost(pid: ConfigDict, name: str, costs: Sequence[Cost]) -> float | np.ndarray:
-    """The number config.pid.{name}, or those [C] of each cost where it has one by each cost's name.
+def read_per_cost(pid: ConfigDict, name: str, costs: Sequence[Cost]) -> float | np.ndarray:
+    """Returns the number config.pid.{name}, or an array [C] where the config gives a number for each cost by its name.
 
-    Raises ValueError, naming the field, for a cost without a number and a number without a cost, and for a budget of
+    Raises ValueError, naming the field, for a cost without a number, for a number without a cost, and for a budget of
     more than all dialogues.
     """
     value, names = pid[name], [cost.name for cost in costs]
@@ -139,8 +139,8 @@ def by_cost(pid: ConfigDict, name: str, costs: Sequence[Cost]) -> float | np.nda
 
 
 @contextlib.contextmanager
-def naming(section: str) -> Iterator[None]:
-    """Lets a component's ValueError, which names its own argument, name the section of the config as well."""
+def name_section_in_errors(section: str) -> Iterator[None]:
+    """Puts the section of the config before a component's ValueError, which names only its own argument."""
     try:
         yield
     except ValueError as error:
@@ -148,7 +148,7 @@ def naming(section: str) -> Iterator[None]:
 
 
 def flatten(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """The leaves of nested dicts by their dotted names."""
+    """Returns the leaves of nested dicts by their dotted names."""
     flat, branches = {}, [("", tree)]
     while branches:
         prefix, branch = branches.pop(0)

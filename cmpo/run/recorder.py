@@ -52,7 +52,7 @@ class Recorder:
         """The newest sound checkpoint, laid out like `like`, or the first state; forgets all that came after it."""
         state = self._checkpoints.restore(like) or first_state()
         step, train = int(state.step), self._config.train
-        processes.once(lambda: self._log.resume(step))
+        processes.run_once(lambda: self._log.resume(step))
         bar = show_progress(train.sft_steps + train.rl_steps, step, self._name, shown=self._shown)
         self._bar = self._open.enter_context(bar)
         return state
@@ -63,15 +63,15 @@ class Recorder:
             self._log.write({"step": step, **record})
             self._bar.update(record)
             if dialogues:
-                self._log.transcripts(step, dialogues)
+                self._log.write_transcripts(step, dialogues)
 
     def save(self, state: TrainState) -> None:
         """Begins to save `state`; see `Checkpoints.save`."""
-        self.journal.forget(self._checkpoints.save(state))
+        self.journal.remove_pages(self._checkpoints.save(state))
 
     def wait(self) -> None:
         """Waits until all is on disk. Raises OSError if it cannot be."""
-        self.journal.forget(self._checkpoints.wait())
+        self.journal.remove_pages(self._checkpoints.wait())
 
 
 def scores(config: ConfigDict, workdir: pathlib.Path) -> Callable[[int], float]:
@@ -82,7 +82,9 @@ def scores(config: ConfigDict, workdir: pathlib.Path) -> Callable[[int], float]:
     """
     every, domain = config.train.checkpoint_every, domains.load(config)
     budgets = budgets_of(domain, config)
-    prices = np.broadcast_to(ranges.by_cost(config.pid, "lambda_max", domain.costs), len(budgets)) * config.pid.enabled
+    prices = (
+        np.broadcast_to(ranges.read_per_cost(config.pid, "lambda_max", domain.costs), len(budgets)) * config.pid.enabled
+    )
 
     def score(step: int) -> float:
         booked = read_metrics(workdir) if (workdir / "metrics.jsonl").exists() else []
@@ -94,7 +96,7 @@ def scores(config: ConfigDict, workdir: pathlib.Path) -> Callable[[int], float]:
 
 def budgets_of(domain: Domain, config: Mapping[str, Any]) -> list[float]:
     """[C], what each cost's mean over dialogues may be."""
-    return np.broadcast_to(ranges.by_cost(config["pid"], "target", domain.costs), len(domain.costs)).tolist()
+    return np.broadcast_to(ranges.read_per_cost(config["pid"], "target", domain.costs), len(domain.costs)).tolist()
 
 
 def score_records(

@@ -21,7 +21,7 @@ from cmpo.run import train_state
 from cmpo.run.interrupt import Interrupts
 from cmpo.run.journal import Journal
 from cmpo.run.train_state import TrainState
-from cmpo.run.workdir import fingerprint
+from cmpo.run.workdir import hash_config
 from cmpo.training import build, collecting, demonstrations, model_source, packing, update_step
 from cmpo.training.demonstrations import Conversation
 from cmpo.training.prefetch import Ahead
@@ -77,7 +77,7 @@ class Trainer:
         self.gains, first = build.controller(config)
         train, algo, optimizer = config.train, config.algo, build.optimizers(config)
         self.demonstrations = packing.pack(self._fitting(prepared.conversations), row_length=train.row_length)
-        self.settings = fingerprint(config)
+        self.settings = hash_config(config)
         warmth = {"temperature": config.engine.temperature}
         share = update_step.cmpo_share(**{name: algo[name] for name in ("clip_low", "clip_high", "kl_weight")})
         self.publish = sharding.make_publish(self.model, self.mesh)
@@ -143,7 +143,7 @@ class Trainer:
 
     def spread(self, rows: Any) -> Any:
         """Rows [R, ...] as micro-batches on the mesh."""
-        return sharding.rows(self.mesh, rows, self.config.train.micro_rows)
+        return sharding.place_rows(self.mesh, rows, self.config.train.micro_rows)
 
     def parts(self, dialogues: list[Dialogue], state: TrainState) -> list[Part]:
         """What to learn from dialogues, an update for each part."""
@@ -177,7 +177,7 @@ class Trainer:
 
         def played() -> PlayedBatch:
             started = time.perf_counter()
-            with self.journal.page(number, {"weights": checksums, "settings": self.settings}) as page:
+            with self.journal.open_page(number, {"weights": checksums, "settings": self.settings}) as page:
                 dialogues = collecting.collect(
                     config,
                     agents,

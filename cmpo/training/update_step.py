@@ -75,7 +75,7 @@ def make_update(
     """
     logprobs_of = _scorer(config, mesh, temperature)
     shapes = lora.split(config, qwen2.shapes(config))[1]
-    params_sharding = sharding.tree(mesh, shapes)
+    params_sharding = sharding.find_shardings(mesh, shapes)
 
     by_rows = P(sharding.ROWS)
     mapped = jax.shard_map(loss, mesh=mesh, in_specs=(*(by_rows,) * 4, P()), out_specs=P(), check_vma=False)
@@ -85,7 +85,7 @@ def make_update(
         donate_argnames=("params", "opt_state"),
         out_shardings=(
             params_sharding,
-            sharding.tree(mesh, jax.eval_shape(optimizer.init, shapes)),
+            sharding.find_shardings(mesh, jax.eval_shape(optimizer.init, shapes)),
             NamedSharding(mesh, P()),
         ),
         compiler_options=sharding.compiler_options(mesh),

@@ -81,7 +81,7 @@ def test_it_is_evaluated_by_its_own_measures_and_labels(run, tmp_path):
     evaluate.write(tmp_path / "evaluation_policy.json", found, played)
     assert list(found["summary"]) == list(shop.Shop.measures) and set(found["by_worth"]) == {"2", "4"}
     assert "| refunds, euros |" in evaluate.report(found)
-    assert results.read(tmp_path / "evaluation_policy.json")["summary"]["refund_mean"]["count"] == 8
+    assert results.read_result(tmp_path / "evaluation_policy.json")["summary"]["refund_mean"]["count"] == 8
 
 
 def test_its_page_is_written_with_an_evaluation_beside_it(run):

@@ -12,7 +12,7 @@ import pytest
 from cmpo import evaluate
 from cmpo.evaluation import measures
 from cmpo.run import files
-from cmpo.run.json_lines import plain
+from cmpo.run.json_lines import to_json_value
 from cmpo.run.log import RunLog
 from cmpo.training import collecting
 from rollouts.domains.fds import generator, turn_format
@@ -132,7 +132,7 @@ def test_scripted_agents_and_the_evaluators():
     for name in ("never", "always"):
         config = tiny(**{"eval.scenarios": 24})
         played = evaluate.evaluate(config, collecting.serving(ScriptedAgent(name)), seeds=1)
-        found[name] = measures.summarize(FDS, [measures.row(FDS, *one) for one in played])
+        found[name] = measures.summarize_rows(FDS, [measures.describe_dialogue(FDS, *one) for one in played])
     never, always = found["never"], found["always"]
     assert never["voucher_rate"]["mean"] == 0 and always["voucher_rate"]["mean"] > 0.9
     assert always["satisfaction"]["mean"] > never["satisfaction"]["mean"]
@@ -173,8 +173,8 @@ def test_the_result_says_with_what_it_was_measured_and_recomputes():
     assert found["prompts"] == generator.prompt_hashes() and found["step"] == 3
     assert [one["seed"] for one in found["seeds"]] == [1000, 1001]
     assert len({one["scenarios"] for one in found["seeds"]}) == 2
-    assert plain(measures.summarize(FDS, found["dialogues"])) == found["summary"]
-    assert plain(measures.by(FDS, found["dialogues"], "level")) == found["by_level"]
+    assert to_json_value(measures.summarize_rows(FDS, found["dialogues"])) == found["summary"]
+    assert to_json_value(measures.summarize_groups(FDS, found["dialogues"], "level")) == found["by_level"]
     assert set(found["by_demand"]) <= set(generator.DEMANDS)
     assert len(found["dialogues"]) == sum(found["ends"].values()) == 16
     assert all(row["evaluators"]["logic"]["reason"] for row in found["dialogues"])
@@ -191,12 +191,12 @@ def test_a_result_that_finds_no_room_leaves_the_old_one(tmp_path):
 
 
 def test_room_is_made_before_anybody_is_asked(tmp_path):
-    files.make_room(tmp_path / "a" / "b" / "e.json")
+    files.make_parent_directory(tmp_path / "a" / "b" / "e.json")
     assert (tmp_path / "a" / "b").is_dir()
     (tmp_path / "file").touch()
     for path in (tmp_path, tmp_path / "file" / "e.json"):
         with pytest.raises(OSError, match=f"cannot write {path}: "):
-            files.make_room(path)
+            files.make_parent_directory(path)
 
 
 def command(*arguments):

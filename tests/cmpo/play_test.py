@@ -30,7 +30,7 @@ def sit(role, *lines, agent="never", config=None):
         return line
 
     config = config or configs.get_config()
-    made = agents.scripted(config, agent) if role == "customer" else None
+    made = agents.load_scripted(config, agent) if role == "customer" else None
     return command.sit(config, collecting.chat_clients(config), role, made, SCENARIO, 5, read, shown.append), shown
 
 

@@ -113,8 +113,8 @@ def test_an_update_of_adapters_is_their_gradient(mesh):
 
     gradient = jax.jit(jax.grad(loss), compiler_options=sharding.compiler_options(mesh))(adapters)
     want = jax.tree.map(lambda x, g: x - g, adapters, gradient)
-    placed = jax.device_put((adapters, frozen), sharding.tree(mesh, (adapters, frozen)))
-    got, _, _ = update(placed[0], optax.sgd(1.0).init(adapters), placed[1], sharding.rows(mesh, rows, 1), ())
+    placed = jax.device_put((adapters, frozen), sharding.find_shardings(mesh, (adapters, frozen)))
+    got, _, _ = update(placed[0], optax.sgd(1.0).init(adapters), placed[1], sharding.place_rows(mesh, rows, 1), ())
     chex.assert_trees_all_close(jax.device_get(got), jax.device_get(want), atol=1e-5)
 
 

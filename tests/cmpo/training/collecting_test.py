@@ -163,7 +163,7 @@ def test_the_dialogues_of_a_share_have_the_numbers_they_have_in_the_whole(monkey
     alone = collect(tiny(), repeats=2)
     monkeypatch.setattr(collecting, "_share", lambda count: range(count)[2:])
     page = Page(None)
-    page.dialogues = lambda scenarios, repeats: {}
+    page.read_dialogues = lambda scenarios, repeats: {}
     share = collect(tiny(), repeats=2, page=page)
     texts = [[[turn.text for turn in one.turns] for one in dialogues] for dialogues in (share, alone[4:])]
     assert texts[0] == texts[1]

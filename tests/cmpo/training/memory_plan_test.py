@@ -77,7 +77,7 @@ def test_the_update_needs_what_is_planned(mesh, remat):
     state = build.abstract_state(config, model, devices)
     unit = config.train.micro_rows * sharding.rows_axis_size(devices)
     empty = packing.pack([], row_length=512, rows=2 * unit)
-    rows = sharding.rows(devices, empty, config.train.micro_rows)
+    rows = sharding.place_rows(devices, empty, config.train.micro_rows)
     update = update_step.make_update(model, devices, build.optimizers(config)["sft"], update_step.sft_share)
     memory = update.lower(state.params, state.opt_state, {}, rows, ()).compile().memory_analysis()
     assert 0.7 < memory.temp_size_in_bytes / planned < 1.4

@@ -68,10 +68,10 @@ def updated(parts, share, per_stream, *, mesh, micro_rows, row_length, share_pre
     rows = packing.pack(parts, row_length=row_length, rows=16, share=share_prefix)
     extras = () if per_stream is None else (per_stream[rows.turns], rows.sampled_logprobs - 0.1)
     update = update_step.make_update(CONFIG, mesh, SGD, share, temperature=TEMPERATURE)
-    params = jax.device_put(fresh_state().params, sharding.tree(mesh, qwen2.shapes(CONFIG)))
-    rows, extras = sharding.rows(mesh, (rows, extras), micro_rows)
+    params = jax.device_put(fresh_state().params, sharding.find_shardings(mesh, qwen2.shapes(CONFIG)))
+    rows, extras = sharding.place_rows(mesh, (rows, extras), micro_rows)
     params, _, metrics = update(params, fresh_state().opt_state, {}, rows, extras)
-    layout = sharding.tree(mesh, qwen2.shapes(CONFIG))
+    layout = sharding.find_shardings(mesh, qwen2.shapes(CONFIG))
     jax.tree.map(lambda x, wanted: chex.assert_equal(x.sharding, wanted), params, layout)
     return jax.device_get(params), jax.device_get(metrics)
 
@@ -152,7 +152,7 @@ def test_an_update_that_is_not_finite_changes_nothing_and_the_next_is_as_if_it_h
     advantages, reference = np.ones(packed.tokens.shape, np.float32), packed.sampled_logprobs
 
     def updated(state, *extras):
-        state, inputs = jax.tree.map(jnp.copy, state), sharding.rows(mesh, (packed, extras), 16)
+        state, inputs = jax.tree.map(jnp.copy, state), sharding.place_rows(mesh, (packed, extras), 16)
         params, opt_state, metrics = update(*state, {}, *inputs)
         return (params, opt_state), int(metrics["updates_skipped"])
 
@@ -176,8 +176,10 @@ def test_an_update_that_is_not_finite_changes_nothing_and_the_next_is_as_if_it_h
 def test_score_gives_the_models_log_probabilities_in_place():
     parts, mesh = list(streams(4)), mesh_of(2, 2, 2)
     rows = packing.pack(parts, row_length=32, rows=8)
-    params = jax.device_put(fresh_state().params, sharding.tree(mesh, qwen2.shapes(CONFIG)))
-    scores = update_step.make_score(CONFIG, mesh, temperature=TEMPERATURE)({}, params, sharding.rows(mesh, rows, 1))
+    params = jax.device_put(fresh_state().params, sharding.find_shardings(mesh, qwen2.shapes(CONFIG)))
+    scores = update_step.make_score(CONFIG, mesh, temperature=TEMPERATURE)(
+        {}, params, sharding.place_rows(mesh, rows, 1)
+    )
     scores = scores.reshape(rows.tokens.shape)
     want, _ = jax.jit(functools.partial(qwen2.token_logprobs, CONFIG, temperature=TEMPERATURE))(
         params, rows.tokens, positions=rows.positions, segment_ids=rows.segment_ids
@@ -226,7 +228,7 @@ def test_an_update_is_skipped_if_but_one_of_loss_and_gradient_is_not_finite(part
         return loss, {"loss": loss}
 
     mesh, before = mesh_of(1), fresh_state()
-    rows = sharding.rows(mesh, packing.pack(list(streams(0)), row_length=32, rows=8), 8)
+    rows = sharding.place_rows(mesh, packing.pack(list(streams(0)), row_length=32, rows=8), 8)
     update = step_of(mesh, share)
     after, _, metrics = update(jax.tree.map(jnp.copy, before.params), before.opt_state, {}, rows, ())
     assert np.isfinite(metrics["loss"]) == (part == "gradient")
