@@ -21,7 +21,7 @@ _ALLOW_DIFFERENT = flags.DEFINE_bool(
 )
 
 
-def caveats(result: Mapping[str, Any], against: Mapping[str, Any]) -> list[str]:
+def list_caveats(result: Mapping[str, Any], against: Mapping[str, Any]) -> list[str]:
     """Lists what differs between two evaluations besides the agents' names and numbers, one line each."""
     found = conditions.find_differences(result, against)
     lines = [str(difference) for difference in found]
@@ -41,7 +41,7 @@ def run() -> None:
     domain = results.load_domain(result)
     found = measures.compare_rows(domain, result["dialogues"], against["dialogues"], common=_ALLOW_DIFFERENT.value)
     print(measures.format_table(domain, title, found))
-    for line in caveats(result, against):
+    for line in list_caveats(result, against):
         print(f"\nbeware, {line}")
 
 

@@ -31,13 +31,15 @@ _SCENARIOS = flags.DEFINE_integer("scenarios", None, "How many to play; default:
 _REPEATS = flags.DEFINE_integer("repeats", 4, "How often each is played.", lower_bound=1)
 
 
-def reward(config: ConfigDict, dialogue: Dialogue) -> float:
+def compute_reward(config: ConfigDict, dialogue: Dialogue) -> float:
     """Computes what `dialogue` is worth without its costs."""
     process = np.mean([turn.process_reward for turn in dialogue.turns])
     return float(config.algo.outcome_weight * dialogue.outcome + config.algo.process_weight * process)
 
 
-def select(dialogues: Sequence[Dialogue], worth: Callable[[Dialogue], float], budget: float) -> list[Dialogue]:
+def select_dialogues(
+    dialogues: Sequence[Dialogue], worth: Callable[[Dialogue], float], budget: float
+) -> list[Dialogue]:
     """Selects the best dialogues: at most one of each scenario, and at most a share `budget` that cost the first cost.
 
     Only successful dialogues count. First, the best dialogue without cost is kept for each scenario that has one. Then
@@ -88,7 +90,7 @@ def run() -> None:
     ):
         options = {"clients": clients, "page": page, "stopping": lambda: interrupts.received}
         dialogues = collecting.collect(config, agent.opened, scenarios, repeats=_REPEATS.value, seed=seed, **options)
-    kept = select(dialogues, lambda dialogue: reward(config, dialogue), budget)
+    kept = select_dialogues(dialogues, lambda dialogue: compute_reward(config, dialogue), budget)
     if not kept:
         raise ValueError(
             f"config.pid.target: none of {len(dialogues)} dialogues is finished and within {budget:.0%} {cost.heading}"

@@ -19,19 +19,21 @@ from cmpo.training.prefetch import Ahead
 from cmpo.training.trainer import Trainer
 from rollouts import domains
 
-_DRY_RUN = flags.DEFINE_bool("dry_run", False, "Only say what the run would take on each device, and whether it fits.")
+_DRY_RUN = flags.DEFINE_bool(
+    "dry_run", False, "Only print the memory that the run would take on each device, and whether it fits."
+)
 _DEVICES = flags.DEFINE_string(
     "devices", "", "With --dry_run: COUNTxGIGABYTES; default: the accelerators that are here, else 8x80."
 )
 
 
-_STOPPED = 130  # exit status of a run that was asked to stop before its end, as of a program that Ctrl-C ended
+_STOPPED = 130  # exit status of a run that was asked to stop before its end, as after Ctrl-C
 
 
 def train(config: ConfigDict, workdir: pathlib.Path) -> TrainState | None:
-    """Runs both phases to their end, or on from the last checkpoint; see docs/runs.md.
+    """Runs both phases to their end, from the last checkpoint if there is one; see docs/runs.md.
 
-    Returns the final state, or None where the run was asked to stop before its first step.
+    Returns the final state, or None if the run was asked to stop before its first step.
     """
     weights = model_source.source(config, workdir)
     build.check_settings(config, weights)
@@ -51,7 +53,7 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> TrainState | None:
             trainer = Trainer(config, source, prepared, clients, records.journal, interrupts, ahead)
             state = records.resume(trainer.layout, trainer.first_state)
 
-            def save() -> None:
+            def save_state() -> None:
                 with trainer.turn_taking:
                     records.save(state)
 
@@ -63,7 +65,7 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> TrainState | None:
                 try:
                     state, record, dialogues = one_step(state)
                 except collecting.STOPS as reason:
-                    save()  # the state before the step; what was played is in the journal
+                    save_state()  # the state before the step; the journal has what was played
                     if isinstance(reason, Interrupted):
                         break
                     reason.add_note(f"({number} of {last} steps are saved; the same command goes on from there)")
@@ -72,7 +74,7 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> TrainState | None:
                 stop = any(processes.run_everywhere(lambda: interrupts.received))
                 lost = int(state.skipped) >= config.train.max_skipped
                 if stop or lost or number + 1 in (sft_steps, last) or (number + 1) % config.train.checkpoint_every == 0:
-                    save()
+                    save_state()
                 if lost:
                     raise FloatingPointError(
                         f"the updates of {config.train.max_skipped} steps in a row, up to {number + 1}, were skipped: "
@@ -83,7 +85,7 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> TrainState | None:
                     break
             records.wait()
     if processes.is_first():
-        if (workdir / "metrics.jsonl").exists():  # else it was stopped in its first step
+        if (workdir / "metrics.jsonl").exists():  # there are none if it was stopped in its first step
             report.write_report(workdir)
         done = f"all {last} steps are done" if first == last else f"{int(state.step)} of {last} steps done and saved"
         print(f"{workdir}: {done}")
@@ -91,7 +93,7 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> TrainState | None:
 
 
 def run() -> None:
-    """Trains what the flags name, or says what that would take."""
+    """Trains what the flags name, or prints what that would take."""
     config, workdir = command.CONFIG.value, command.WORKDIR.value
     if _DRY_RUN.value:
         source = model_source.source(config, pathlib.Path(workdir) if workdir else None, download=False)

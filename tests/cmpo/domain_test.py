@@ -76,11 +76,11 @@ def test_what_a_dialogue_cost_is_the_sum_over_its_turns(run):
 def test_it_is_evaluated_by_its_own_measures_and_labels(run, tmp_path):
     workdir, state = run
     served_by, step = agents.load_policy(settings(), workdir)
-    played = evaluate.evaluate(settings(), served_by, seeds=1)
-    found = evaluate.result(settings(), "policy", played, step=step)
-    evaluate.write(tmp_path / "evaluation_policy.json", found, played)
+    played = evaluate.play_evaluation(settings(), served_by, seeds=1)
+    found = evaluate.compose_result(settings(), "policy", played, step=step)
+    evaluate.write_result(tmp_path / "evaluation_policy.json", found, played)
     assert list(found["summary"]) == list(shop.Shop.measures) and set(found["by_worth"]) == {"2", "4"}
-    assert "| refunds, euros |" in evaluate.report(found)
+    assert "| refunds, euros |" in evaluate.format_report(found)
     assert results.read_result(tmp_path / "evaluation_policy.json")["summary"]["refund_mean"]["count"] == 8
 
 
@@ -89,8 +89,9 @@ def test_its_page_is_written_with_an_evaluation_beside_it(run):
     served_by, step = agents.load_policy(settings(), workdir)
     config = settings()
     config.eval.evaluators = True  # nobody judges in the shop: nobody is asked
-    played = evaluate.evaluate(config, served_by, seeds=1)
-    evaluate.write(workdir / "evaluation_policy.json", evaluate.result(config, "policy", played, step=step), played)
+    played = evaluate.play_evaluation(config, served_by, seeds=1)
+    found = evaluate.compose_result(config, "policy", played, step=step)
+    evaluate.write_result(workdir / "evaluation_policy.json", found, played)
     assert "<h2>Evaluations</h2>" in report.write_report(workdir).read_text()
 
 

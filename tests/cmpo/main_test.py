@@ -412,13 +412,13 @@ def test_evaluate_policy_and_start(whole):
     for start, params in ((False, state.params), (True, state.reference)):
         served_by, step = agents.load_policy(tiny(), workdir, start=start)
         assert step == 4
-        played = evaluate.evaluate(tiny(), served_by, seeds=2)
+        played = evaluate.play_evaluation(tiny(), served_by, seeds=2)
         assert [one.seed for one in played] == [1000] * 8 + [1001] * 8
         assert all(one.dialogue.ok for one in played)
         again, _ = agents.load_policy(tiny(), workdir, start=start)
         texts = [
             [turn.text for one in some for turn in one.dialogue.turns]
-            for some in (played[:8], evaluate.evaluate(tiny(), again, seeds=1))
+            for some in (played[:8], evaluate.play_evaluation(tiny(), again, seeds=1))
         ]
         assert texts[0] == texts[1]
         assert tokenizers.load(workdir / "tokenizer").vocab_size == params["embed"]["embedding"].shape[0]

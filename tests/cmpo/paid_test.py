@@ -103,7 +103,7 @@ def test_an_evaluation_goes_on_after_a_signal_and_nothing_that_was_answered_is_a
     def play(directory, stop_after=None):
         with monkeypatch.context() as patch, Interrupts() as interrupts:
             seen.append(Asked(patch, stop_after))
-            return evaluate.evaluate(
+            return evaluate.play_evaluation(
                 tiny(),
                 served_by,
                 seeds=2,
