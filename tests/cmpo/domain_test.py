@@ -14,7 +14,7 @@ from models import tokenizer as tokenizers
 from rollouts import domains
 from rollouts.domain import Closing, Effect
 from rollouts.engine import grammar
-from tests.builders import shop
+from tests.builders import commands, shop
 from tests.builders.runs import tiny, transcripts
 
 
@@ -166,3 +166,17 @@ def test_text_that_free_text_may_hold_cannot_end_it():
 def test_a_domain_that_is_none_is_refused(name, message):
     with pytest.raises(ValueError, match=f"config.domain: {message}"):
         domains.load({"domain": name})
+
+
+def test_a_person_types_plain_text_where_a_domain_says_nothing_else():
+    domain = shop.make(())
+    assert domain.read_typed("agent", " Here.#1 ", ["No.#0"]) == "Here.#1" and domain.read_typed("user", " ") == ""
+    assert (domain.show_help("agent"), domain.show_verdict("fine")) == ("", "fine")
+    record = {"content": 0.5, "refund_mean": 1.0, "turns_mean": 2.0}
+    assert domain.show_worth(record) == "content 0.5, refund_mean 1, turns_mean 2"
+
+
+def test_a_person_plays_where_there_are_a_user_and_a_judge():
+    done = commands.run("cmpo.play", "--config=configs/fds.py", "--config.domain=tests.builders.shop")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "error: config.domain: expected one with a user and a judge to play with, found no judge\n"
