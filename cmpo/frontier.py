@@ -42,7 +42,7 @@ def measure_distance(frontier: Frontier, point: Point) -> float:
 
 
 def gain_share(frontier: Frontier, point: Point) -> float:
-    """Returns the gain of `point` over the best agent without vouchers, as a share of the most at its voucher rate.
+    """Returns the gain of `point` over the best agent without vouchers, divided by the most possible at its rate.
 
     1 on the frontier; 0 if it is no better than the best agent that never gives a voucher; NaN at a voucher rate of 0.
     """

@@ -90,7 +90,7 @@ class AgentAtKeyboard:
         return Sample(self._written[-1])
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Does nothing: a person holds nothing."""
 
 
 class Verdicts:

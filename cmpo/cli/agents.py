@@ -47,7 +47,7 @@ class Named(NamedTuple):
 
     name: str
     opened: Agents
-    step: int | None = None  # of training
+    step: int | None = None  # of its training; None: no run here trained it
     remote: bool = False  # is it the endpoint config.agent?
 
 

@@ -27,8 +27,8 @@ def join_processes(environment: Mapping[str, str] = os.environ) -> None:
     """Joins the other processes of this run. Call it before the first use of a device. A single process does nothing.
 
     Reads JAX_COORDINATOR_ADDRESS (host:port of process 0), JAX_NUM_PROCESSES and JAX_PROCESS_ID, or what Slurm's srun
-    and Open MPI's mpirun set. A process that is alone on its host takes all devices there; where a launcher
-    starts several processes on a host, each takes one device.
+    and Open MPI's mpirun set. A process that is alone on its host takes all devices there; where a launcher starts
+    several processes on a host, each takes one device.
 
     Raises:
       ValueError: if only some of the three are set, or one is not a number.

@@ -78,7 +78,7 @@ def compare_with_training(run: Mapping[str, Any], config: Mapping[str, Any]) -> 
 
 
 def describe_training(result: Mapping[str, Any]) -> str:
-    """Says in one line in which fields an agent was trained otherwise than evaluated; "" if in none."""
+    """Says in one line which fields differ between an agent's training and its evaluation; "" if none does."""
     if (differ := result.get("since_training")) is None:
         return "" if result["step"] is None else f"how it was trained is {NOT_RECORDED}"
     shown = ((field, _format_value(x["run"]), _format_value(x["here"])) for field, x in differ.items())

@@ -32,7 +32,7 @@ class Journal:
         self._directory = workdir / "dialogues"
 
     def open_page(self, step: int, head: Mapping[str, Any]) -> "Page":
-        """The page of step number `step`; see `Page`."""
+        """Returns the page of step number `step`; see `Page`."""
         return Page(self._directory / f"step_{step:06d}", head)
 
     def remove_pages(self, step: int) -> None:
