@@ -93,7 +93,7 @@ class Page:
     def __init__(self, dialogue):
         self.dialogue, self.added, self.asking, self.failures = dialogue, [], 0, {}
 
-    def dialogues(self, scenarios, repeats):
+    def read_dialogues(self, scenarios, repeats):
         assert (scenarios, repeats) == (SCENARIOS, 1)
         return {1: self.dialogue}
 
