@@ -84,7 +84,7 @@ def write(path: pathlib.Path | None, records: Sequence[Mapping[str, Any]]) -> No
     """Writes the records of --json, each with this machine as its device; nothing without a path."""
     if path:
         device = {"device": f"{platform.machine()}, {os.cpu_count()} cores"}
-        files.replace(path, json.dumps([device | record for record in records], indent=2) + "\n")
+        files.replace_file(path, json.dumps([device | record for record in records], indent=2) + "\n")
 
 
 def seconds(work: Callable[[], Any]) -> float:

@@ -51,10 +51,10 @@ def check(path: pathlib.Path, difficulty: str) -> bool:
         demonstrations.encode(tokenizer, turn_format, demonstrations.from_dialogue(dialogue))
     rendered = time.perf_counter() - started - loaded - played
 
-    found = card.card(scenarios)
-    levels = tuple(found.level(level) for level in range(1, 6))
+    found = card.count_scenarios(scenarios)
+    levels = tuple(found.count_level(level) for level in range(1, 6))
     gap = max(
-        abs(found.share(demand, level) - generator.DEMAND_WEIGHTS[demand][level - 1])
+        abs(found.find_share(demand, level) - generator.DEMAND_WEIGHTS[demand][level - 1])
         for demand in DEMANDS
         for level in range(1, 6)
     )

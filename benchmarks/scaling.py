@@ -53,10 +53,10 @@ def measure(rows: int, length: int, layers: int, devices: int, processes: int) -
     from cmpo.training import update_step
     from models import qwen2
 
-    joined.start()
+    joined.join_processes()
     config = qwen2.Qwen2Config(num_layers=layers, max_positions=4096, **SHAPE)
     mesh = sharding.make_mesh()
-    params = jax.device_put(qwen2.init(config, jax.random.key(0)), sharding.tree(mesh, qwen2.shapes(config)))
+    params = jax.device_put(qwen2.init(config, jax.random.key(0)), sharding.find_shardings(mesh, qwen2.shapes(config)))
     optimizer = optax.adamw(1e-4)
     loss = functools.partial(clipped_loss, clip_low=0.2, clip_high=0.2, kl_weight=0.0)
     update = update_step.make_update(config, mesh, optimizer, loss)
@@ -70,7 +70,7 @@ def measure(rows: int, length: int, layers: int, devices: int, processes: int) -
         sampled_logprobs=zeros,
         turns=np.zeros_like(tokens),
     )
-    packed, signals = sharding.rows(mesh, (packed, Signals(zeros + 1, zeros)), 1)
+    packed, signals = sharding.place_rows(mesh, (packed, Signals(zeros + 1, zeros)), 1)
     held = contest.resident()
     policy = jax.jit(functools.partial(begin_training, optimizer))(params)
     state, seconds = [policy, update_step.WITHOUT_HEAD], []

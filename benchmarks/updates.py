@@ -49,9 +49,9 @@ def ours(path, words, count):
         turns=np.zeros_like(tokens),
     )
     signals = Signals(np.broadcast_to(advantages[:, None], tokens.shape), np.zeros(tokens.shape, np.float32))
-    sampled = update_step.make_score(config, mesh)({}, params, sharding.rows(mesh, rows, 1))
+    sampled = update_step.make_score(config, mesh)({}, params, sharding.place_rows(mesh, rows, 1))
     rows = rows.replace(sampled_logprobs=np.asarray(sampled).reshape(tokens.shape))
-    rows, signals = sharding.rows(mesh, (rows, signals), 1)
+    rows, signals = sharding.place_rows(mesh, (rows, signals), 1)
     state = begin_training(optimizer, params), update_step.WITHOUT_HEAD
     del params  # the update takes it over
 

@@ -1,7 +1,7 @@
-"""The card of a dataset: ``python -m cmpo.card --config=configs/fds.py[:difficulty=normal] [--png=PATH]``.
+"""Prints the card of a dataset: ``python -m cmpo.card --config=configs/fds.py[:difficulty=normal] [--png=PATH]``.
 
-Prints Markdown, beside the method's tables: levels of cooperation, demands, complaints, lengths. Prepares the records
-of config.data where they are not on disk yet.
+The card is Markdown and compares with the method's tables: levels of cooperation, demands, complaints, lengths. The
+command prepares the records of config.data if they are not on disk yet.
 """
 
 import itertools
@@ -23,7 +23,7 @@ from rollouts.domains.fds.embedded import app
 from rollouts.domains.fds.scenario import DEMANDS, LEVELS, Persona, Scenario
 from rollouts.seeds import fold
 
-_PNG = flags.DEFINE_string("png", None, "Also draw the card, here.")
+_PNG = flags.DEFINE_string("png", None, "File to draw the card in, too.")
 
 _COLORS = (BLUE, ORANGE, GREEN, PURPLE)
 _SUPPORT = {True: "supports the claim", False: "contradicts it", None: "is silent"}
@@ -40,17 +40,17 @@ class Card(NamedTuple):
     complaints: Counter[str]
     support: Counter[bool | None]  # does the platform's record support the complaint?
 
-    def level(self, level: int) -> int:
-        """Records at one level of cooperation."""
+    def count_level(self, level: int) -> int:
+        """Counts the records at one level of cooperation."""
         return sum(self.cells[level, demand] for demand in DEMANDS)
 
-    def share(self, demand: str, level: int) -> float:
-        """P(demand | level) as counted; NaN where there is nobody."""
-        return self.cells[level, demand] / self.level(level) if self.level(level) else math.nan
+    def find_share(self, demand: str, level: int) -> float:
+        """Returns P(demand | level) as counted; NaN if the level has no records."""
+        return self.cells[level, demand] / self.count_level(level) if self.count_level(level) else math.nan
 
 
-def card(scenarios: Sequence[Scenario]) -> Card:
-    """Counts."""
+def count_scenarios(scenarios: Sequence[Scenario]) -> Card:
+    """Counts what a set of scenarios is made of."""
     return Card(
         records=len(scenarios),
         scenarios={(each.persona, each.demand, each.order) for each in scenarios},
@@ -62,8 +62,8 @@ def card(scenarios: Sequence[Scenario]) -> Card:
     )
 
 
-def lengths(scenarios: Sequence[Scenario]) -> dict[str, list[int]]:
-    """Characters of the prompts and of the embedded customer's opening, by record."""
+def measure_lengths(scenarios: Sequence[Scenario]) -> dict[str, list[int]]:
+    """Measures the prompts and the embedded customer's opening in characters, for each record."""
     customers = [generator.user_prompt(each) for each in scenarios]
     openings = [
         app.play_user([{"role": "system", "content": customer}], fold(0, each.id))
@@ -78,30 +78,30 @@ def lengths(scenarios: Sequence[Scenario]) -> dict[str, list[int]]:
     return {name: list(map(len, written)) for name, written in texts.items()}
 
 
-def markdown(title: str, splits: Mapping[str, Sequence[Scenario]], difficulty: str) -> str:
-    """The card as Markdown; `difficulty` says which of the method's mixes it is held against."""
+def format_card(title: str, splits: Mapping[str, Sequence[Scenario]], difficulty: str) -> str:
+    """Formats the card as Markdown; `difficulty` names the mix of the method that it is compared with."""
     everything = list(itertools.chain(*splits.values()))
-    both = card(everything)
-    shown = {**{split: card(scenarios) for split, scenarios in splits.items()}, "both": both}
+    both = count_scenarios(everything)
+    shown = {**{split: count_scenarios(scenarios) for split, scenarios in splits.items()}, "both": both}
 
-    def counts(heading: str, names: Iterable[str], count: Callable[[Card, int], int]) -> str:
+    def format_counts(heading: str, names: Iterable[str], count: Callable[[Card, int], int]) -> str:
         rows = [
             [name, *(f"{count(each, at):,} ({count(each, at) / each.records:.1%})" for each in shown.values())]
             for at, name in enumerate(names)
         ]
-        return _table([heading, *shown], rows)
+        return _format_table([heading, *shown], rows)
 
     mixes = {split: generator.LEVEL_COUNTS[difficulty, split] for split in splits}
     levels = [f"{level} {name}" for level, name in enumerate(LEVELS, start=1)]
     wanted = [[name, *(f"{mix[at] / sum(mix):.1%}" for mix in mixes.values())] for at, name in enumerate(levels)]
     demands = [
-        [demand, *(f"{both.share(demand, level):.1%} ({weights[level - 1]:.0%})" for level in range(1, 6))]
+        [demand, *(f"{both.find_share(demand, level):.1%} ({weights[level - 1]:.0%})" for level in range(1, 6))]
         for demand, weights in generator.DEMAND_WEIGHTS.items()
     ]
     complaints = sorted(both.complaints, key=both.complaints.get, reverse=True)
     texts = [
         [text, f"{statistics.mean(values):,.0f}", f"{statistics.median(values):,.0f}", f"{max(values):,}"]
-        for text, values in lengths(everything).items()
+        for text, values in measure_lengths(everything).items()
     ]
     overlap = len(set.intersection(*(shown[split].orders for split in splits)))
     sizes = [
@@ -113,34 +113,34 @@ def markdown(title: str, splits: Mapping[str, Sequence[Scenario]], difficulty: s
     ]
     parts = [
         f"# {title}",
-        _table(["", *shown], sizes) + f"\n\nOrders that both splits have: {overlap}.",
-        counts("level of cooperation", levels, lambda each, at: each.level(at + 1)),
-        _table([f"the method's levels, {difficulty}", *mixes], wanted),
-        _table(["demand, by level (the method's)", *map(str, range(1, 6))], demands),
-        counts("complaint", complaints, lambda each, at: each.complaints[complaints[at]]),
-        counts("the platform's record", _SUPPORT.values(), lambda each, at: each.support[tuple(_SUPPORT)[at]]),
-        _table(["characters", "mean", "median", "longest"], texts),
+        _format_table(["", *shown], sizes) + f"\n\nOrders that both splits have: {overlap}.",
+        format_counts("level of cooperation", levels, lambda each, at: each.count_level(at + 1)),
+        _format_table([f"the method's levels, {difficulty}", *mixes], wanted),
+        _format_table(["demand, by level (the method's)", *map(str, range(1, 6))], demands),
+        format_counts("complaint", complaints, lambda each, at: each.complaints[complaints[at]]),
+        format_counts("the platform's record", _SUPPORT.values(), lambda each, at: each.support[tuple(_SUPPORT)[at]]),
+        _format_table(["characters", "mean", "median", "longest"], texts),
     ]
     return "\n\n".join(parts)
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def _format_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     rule = ["---", *["---:"] * (len(head) - 1)]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, rule, *rows))
 
 
-def draw(title: str, splits: Mapping[str, Sequence[Scenario]], difficulty: str) -> Figure:
-    """The card as a picture. Save with `figure.savefig(path, dpi=150)`."""
+def draw_card(title: str, splits: Mapping[str, Sequence[Scenario]], difficulty: str) -> Figure:
+    """Draws the card. Save with `figure.savefig(path, dpi=150)`."""
     everything = list(itertools.chain(*splits.values()))
-    both = card(everything)
+    both = count_scenarios(everything)
     figure = Figure(figsize=(13, 8), layout="constrained")
     figure.suptitle(title, x=0.01, ha="left", fontsize=12, fontweight="bold", color=INK)
     levels, demands, complaints, texts = figure.subplots(2, 2).flat
 
     for (split, scenarios), color, shift in zip(splits.items(), _COLORS, (-0.2, 0.2), strict=False):
-        each = card(scenarios)
+        each = count_scenarios(scenarios)
         places = [level + shift for level in range(1, 6)]
-        shares = [each.level(level) / each.records for level in range(1, 6)]
+        shares = [each.count_level(level) / each.records for level in range(1, 6)]
         levels.bar(places, shares, 0.38, color=color, label=f"{split}, {each.records:,} records")
         mix = generator.LEVEL_COUNTS[difficulty, split]
         wanted = [count / sum(mix) for count in mix]
@@ -152,7 +152,7 @@ def draw(title: str, splits: Mapping[str, Sequence[Scenario]], difficulty: str) 
     width = 0.8 / len(DEMANDS)
     for number, demand in enumerate(DEMANDS):
         places = [level + (number - (len(DEMANDS) - 1) / 2) * width for level in range(1, 6)]
-        shares = [both.share(demand, level) for level in range(1, 6)]
+        shares = [both.find_share(demand, level) for level in range(1, 6)]
         demands.bar(places, shares, 0.9 * width, color=_COLORS[number], label=demand.replace("_", " "))
         label = "the method" if number == 0 else None
         demands.plot(places, generator.DEMAND_WEIGHTS[demand], "D", color=INK, markersize=4, label=label)
@@ -163,7 +163,7 @@ def draw(title: str, splits: Mapping[str, Sequence[Scenario]], difficulty: str) 
     complaints.barh([name for name, _ in ranked], [count / both.records for _, count in ranked], color=_COLORS[0])
     complaints.set_title("Complaints, share of records")
 
-    measured = lengths(everything)
+    measured = measure_lengths(everything)
     bins = np.geomspace(min(map(min, measured.values())), max(map(max, measured.values())), 80)
     for (text, values), color in zip(measured.items(), _COLORS, strict=True):
         texts.hist(values, bins, histtype="stepfilled", color=color, alpha=0.7, label=f"{text}, up to {max(values):,}")
@@ -191,9 +191,9 @@ def run() -> None:
     directory = tfds_dataset.prepare_records(data.difficulty, data.path, data.dir)
     splits = {split: list(tfds_dataset.PreparedRecords(directory, split)) for split in ("train", "test")}
     title = f"fds/{directory.parent.name}: " + (data.path or f"generated, {data.difficulty}")
-    print(markdown(title, splits, data.difficulty))
+    print(format_card(title, splits, data.difficulty))
     if _PNG.value:
-        draw(title, splits, data.difficulty).savefig(_PNG.value, dpi=150)
+        draw_card(title, splits, data.difficulty).savefig(_PNG.value, dpi=150)
         print(f"\ndrawn in {_PNG.value}")
 
 

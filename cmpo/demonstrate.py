@@ -2,9 +2,9 @@
 
 The agent that --agent names (see `cmpo.cli.agents`) plays --scenarios training scenarios --repeats times each. The
 reward of a dialogue is the method's without its price: config.algo.outcome_weight times the satisfaction plus
-config.algo.process_weight times the mean of the judge's scores. `select` says which are kept: at most one dialogue of
-each scenario, the best by reward that keep the share of those that cost something within config.pid.target. To train on
-them: ``python -m cmpo.main --config.sft.path=demos.jsonl …``.
+config.algo.process_weight times the mean of the judge's scores. `select_dialogues` says which are kept: at most one
+dialogue of each scenario, with the best rewards that keep the share of costly dialogues within config.pid.target. To
+train on them: ``python -m cmpo.main --config.sft.path=demos.jsonl …``.
 """
 
 import pathlib
@@ -21,7 +21,7 @@ from cmpo.evaluation.summary import summarize_batch
 from cmpo.run import files
 from cmpo.run.interrupt import Interrupts
 from cmpo.run.journal import Page
-from cmpo.run.workdir import fingerprint, shapes_evaluation
+from cmpo.run.workdir import hash_config, shapes_evaluation
 from cmpo.training import collecting, demonstrations, tasks
 from rollouts import domains
 from rollouts.seeds import fold
@@ -31,22 +31,24 @@ _SCENARIOS = flags.DEFINE_integer("scenarios", None, "How many to play; default:
 _REPEATS = flags.DEFINE_integer("repeats", 4, "How often each is played.", lower_bound=1)
 
 
-def reward(config: ConfigDict, dialogue: Dialogue) -> float:
-    """What `dialogue` is worth, costs left aside."""
+def compute_reward(config: ConfigDict, dialogue: Dialogue) -> float:
+    """Computes what `dialogue` is worth without its costs."""
     process = np.mean([turn.process_reward for turn in dialogue.turns])
     return float(config.algo.outcome_weight * dialogue.outcome + config.algo.process_weight * process)
 
 
-def select(dialogues: Sequence[Dialogue], worth: Callable[[Dialogue], float], budget: float) -> list[Dialogue]:
-    """The best dialogues, at most one of each scenario and at most a share of `budget` of them at a cost, the first.
+def select_dialogues(
+    dialogues: Sequence[Dialogue], worth: Callable[[Dialogue], float], budget: float
+) -> list[Dialogue]:
+    """Selects the best dialogues: at most one of each scenario, and at most a share `budget` that cost the first cost.
 
-    Only successful dialogues count. First, of each scenario that has any, the best dialogue at no cost is kept. Then
-    the cost is paid where it adds most: the best dialogue at a cost of each scenario is ranked by what it is worth
-    beyond the one kept of that scenario (where there is none, beyond the mean of those kept, or beyond 0 if none are).
-    From the top down it takes its place wherever that adds something and the share of those that cost stays in the
-    budget. That is the greedy answer to a knapsack: one price separates where the cost is paid from where it is not.
+    Only successful dialogues count. First, the best dialogue without cost is kept for each scenario that has one. Then
+    the cost is paid where it adds most. The best costly dialogue of each scenario is ranked by how much more it is
+    worth than the one kept for that scenario (if there is none: than the mean of all kept, or than 0). From the top of
+    this list down, each takes the place of the kept one if it adds something and the share of costly dialogues stays in
+    the budget. This is the greedy solution of a knapsack: one price decides where the cost is paid.
 
-    In the order of `dialogues`.
+    Returns them in the order of `dialogues`.
     """
     best: dict[bool, dict[str, Dialogue]] = {False: {}, True: {}}
     for dialogue in filter(lambda dialogue: dialogue.success, dialogues):
@@ -65,9 +67,9 @@ def select(dialogues: Sequence[Dialogue], worth: Callable[[Dialogue], float], bu
 
 
 def run() -> None:
-    """Plays, selects, writes the file and says what is in it."""
+    """Plays, selects, writes the file and prints what is in it."""
     config, out = command.CONFIG.value, pathlib.Path(command.OUT.value)
-    files.make_room(out)
+    files.make_parent_directory(out)
     domain = domains.load(config)
     if domain.costs[0].total != "any":
         raise ValueError(
@@ -80,7 +82,7 @@ def run() -> None:
     scenarios = source.train(0, _SCENARIOS.value or config.sft.dialogues)
     seed = fold(config.train.seed, "demonstrations")
     identity = [agent.name, agent.step or 0, agent.opened.identity, _REPEATS.value]
-    head = {"settings": fingerprint(config, shapes_evaluation), "agent": identity}
+    head = {"settings": hash_config(config, shapes_evaluation), "agent": identity}
     with (
         Page(out.with_name(f"{out.stem}.played"), head) as page,
         Interrupts() as interrupts,
@@ -88,7 +90,7 @@ def run() -> None:
     ):
         options = {"clients": clients, "page": page, "stopping": lambda: interrupts.received}
         dialogues = collecting.collect(config, agent.opened, scenarios, repeats=_REPEATS.value, seed=seed, **options)
-    kept = select(dialogues, lambda dialogue: reward(config, dialogue), budget)
+    kept = select_dialogues(dialogues, lambda dialogue: compute_reward(config, dialogue), budget)
     if not kept:
         raise ValueError(
             f"config.pid.target: none of {len(dialogues)} dialogues is finished and within {budget:.0%} {cost.heading}"

@@ -1,8 +1,9 @@
 """Evaluates an agent on held-out scenarios: ``python -m cmpo.evaluate --config=configs/fds.py --workdir=DIR``.
 
-``--agent`` says who serves the customers, see `cmpo.cli.agents`; by default the checkpoint in DIR. docs/evaluation.md
-says what is measured and how; ``python -m cmpo.compare`` sets two results side by side. --out is the JSON file to write
-(DIR/evaluation_AGENT.json), beside which the dialogues go; a run's page shows every evaluation_*.json in its directory.
+``--agent`` names the agent, see `cmpo.cli.agents`; by default it is the checkpoint in DIR. docs/evaluation.md says what
+is measured and how; ``python -m cmpo.compare`` compares two results. --out is the JSON file to write (by default
+DIR/evaluation_AGENT.json); the dialogues are written beside it. A run's page shows every evaluation_*.json in its
+directory.
 """
 
 import collections
@@ -25,16 +26,18 @@ from cmpo.report import write_report
 from cmpo.run import files
 from cmpo.run.interrupt import Interrupts
 from cmpo.run.journal import Page
-from cmpo.run.json_lines import plain, write_lines
+from cmpo.run.json_lines import to_json_value, write_lines
 from cmpo.run.progress import show_progress
 from cmpo.run.transcripts import to_transcript
-from cmpo.run.workdir import fingerprint, shapes_evaluation
+from cmpo.run.workdir import hash_config, shapes_evaluation
 from cmpo.training import collecting, tasks
 from rollouts import domains
 from rollouts.seeds import fold
 from rollouts.types import Dialogue
 
-_SEEDS = flags.DEFINE_integer("seeds", 3, "Sets of held-out scenarios, each with randomness of its own.", lower_bound=1)
+_SEEDS = flags.DEFINE_integer(
+    "seeds", 3, "Number of sets of held-out scenarios, each with its own randomness.", lower_bound=1
+)
 
 
 class EvaluatedDialogue(NamedTuple):
@@ -42,10 +45,10 @@ class EvaluatedDialogue(NamedTuple):
 
     seed: int
     dialogue: Dialogue
-    evaluations: Mapping[str, Any]  # by rubric; {} where the dialogue failed or nobody was asked
+    evaluations: Mapping[str, Any]  # by rubric; {} where the dialogue failed or no judge was asked
 
 
-def evaluate(
+def play_evaluation(
     config: ConfigDict,
     served_by: collecting.Agents,
     seeds: int,
@@ -54,9 +57,9 @@ def evaluate(
     pages: Callable[[int], contextlib.AbstractContextManager[Page | None]] = lambda seed: contextlib.nullcontext(),
     stopping: Callable[[], bool] = lambda: False,
 ) -> list[EvaluatedDialogue]:
-    """Plays `seeds` sets of held-out scenarios, one dialogue each; evaluated, too, under config.eval.evaluators.
+    """Plays `seeds` sets of held-out scenarios, one dialogue each; has them evaluated under config.eval.evaluators.
 
-    What is paid for is kept in the page of its seed; for `stopping`, and what is raised, see `collecting.collect`.
+    Paid answers are kept in the page of their seed. For `stopping`, and errors, see `collecting.collect`.
     """
     source = tasks.open_source(config)
     clients = clients or collecting.chat_clients(config)
@@ -64,17 +67,17 @@ def evaluate(
     sets = {seed: source.held_out(config.eval.scenarios, seed) for seed in numbers}
     for scenarios in sets.values():
         served_by.check(scenarios)
-    evaluated = config.eval.evaluators and "judge" in clients  # a domain need not have one
+    evaluated = config.eval.evaluators and "judge" in clients  # a domain may have no judge
     played, rounds = [], 1 + evaluated
     total = seeds * config.eval.scenarios * rounds
     with show_progress(total, description="evaluation", every=max(1, total // 10)) as bar:
 
-        def done() -> None:
+        def advance_bar() -> None:
             bar.update({})
 
         for seed, scenarios in sets.items():
             with pages(seed) as page:
-                shared = {"clients": clients, "done": done, "page": page, "stopping": stopping}
+                shared = {"clients": clients, "done": advance_bar, "page": page, "stopping": stopping}
                 randomness = fold(seed, "evaluate")
                 dialogues = collecting.collect(config, served_by, scenarios, repeats=1, seed=randomness, **shared)
                 evaluations: Sequence[Mapping[str, Any]] = [{}] * len(dialogues)
@@ -84,7 +87,7 @@ def evaluate(
     return played
 
 
-def result(
+def compose_result(
     config: ConfigDict,
     agent: str,
     played: Sequence[EvaluatedDialogue],
@@ -93,51 +96,51 @@ def result(
     remote: bool = False,
     run: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """All there is to know of an evaluation, as JSON has it: what was measured with what, and a row per dialogue.
+    """Composes the result of an evaluation, ready for JSON: measures, conditions, and a row for each dialogue.
 
-    Every number follows from `dialogues`. `remote` says that the agent is the endpoint config.agent, `run` is the
-    config that it was trained with, if a run here trained it.
+    Every number follows from its `dialogues`. `remote` says that the agent is the endpoint config.agent. `run` is the
+    config that the agent was trained with, if a run here trained it.
     """
     domain = domains.load(config)
-    rows = [measures.row(domain, *one) for one in played]
+    rows = [measures.describe_dialogue(domain, *one) for one in played]
     settings = config.to_dict()
     asked = {"user": "user", "judge": "judge", **({"agent_endpoint": "agent"} if remote else {})}
     seeds = []
     for seed in dict.fromkeys(one.seed for one in played):
         tasks_of_it = [one.dialogue.task for one in played if one.seed == seed]
-        means = measures.means(domain, [row for row in rows if row["seed"] == seed])
+        means = measures.average_rows(domain, [row for row in rows if row["seed"] == seed])
         seeds.append({"seed": seed, "scenarios": domain.digest(tasks_of_it), **means})
     found = {
         "agent": agent,
         "step": step,
         **{name: {key: settings[field][key] for key in ("url", "model")} for name, field in asked.items()},
         "prompts": domain.prompts(),
-        "code": _code(),
-        "since_training": None if run is None else conditions.since_training(run, settings),
-        "summary": measures.summarize(domain, rows),
-        **{f"by_{key}": measures.by(domain, rows, key) for key in domain.groups},
+        "code": _hash_sources(),
+        "since_training": None if run is None else conditions.compare_with_training(run, settings),
+        "summary": measures.summarize_rows(domain, rows),
+        **{f"by_{key}": measures.summarize_groups(domain, rows, key) for key in domain.groups},
         "ends": dict(collections.Counter(row["end"] for row in rows if not row["failure"])),
-        "failures": measures.failures(rows),
+        "failures": measures.count_failures(rows),
         "replaced": dict(collections.Counter(cause for row in rows for cause in row["replaced"])),
         "seeds": seeds,
         "config": settings,
         "dialogues": rows,
     }
-    return plain(found)
+    return to_json_value(found)
 
 
-def report(found: Mapping[str, Any]) -> str:
-    """The tables of a result as Markdown, how dialogues ended, and what failed."""
+def format_report(found: Mapping[str, Any]) -> str:
+    """Formats the tables of a result as Markdown, how dialogues ended, and what failed."""
     seeds = len(found["seeds"])
     domain = domains.load(found["config"])
-    parts = [measures.table(domain, f"{found['agent']}, {seeds} seed{'s' * (seeds > 1)}", found["summary"])]
-    parts += [measures.breakdown(domain, key, found[f"by_{key}"]) for key in domain.groups]
-    if told := conditions.as_trained(found):
+    parts = [measures.format_table(domain, f"{found['agent']}, {seeds} seed{'s' * (seeds > 1)}", found["summary"])]
+    parts += [measures.format_breakdown(domain, key, found[f"by_{key}"]) for key in domain.groups]
+    if told := conditions.describe_training(found):
         parts.append(told)
     if found["ends"]:
-        parts.append(f"ended: {_counts(found['ends'])}")
+        parts.append(f"ended: {_format_counts(found['ends'])}")
     if found["replaced"]:
-        parts.append(f"played again after a failure: {_counts(found['replaced'])}")
+        parts.append(f"played again after a failure: {_format_counts(found['replaced'])}")
     parts += [f"failed: {x['count']} {cause}; the last: {x['message']}" for cause, x in found["failures"].items()]
     return "\n\n".join(parts)
 
@@ -145,32 +148,32 @@ def report(found: Mapping[str, Any]) -> str:
 def run() -> None:
     """Evaluates what the flags name, prints the tables and writes the files.
 
-    Where that is stopped, what was paid for is kept beside --out, and the same command goes on from there.
+    If it is stopped, paid answers are kept beside --out, and the same command goes on from there.
     """
     config, workdir = command.CONFIG.value, command.WORKDIR.value
-    clients = collecting.chat_clients(config)  # what is wrong with them is said before a model is loaded
+    clients = collecting.chat_clients(config)  # checks them before a model is loaded
     agent = agents.load(config, workdir)
     slug = re.sub(r"[^\w.-]+", "-", agent.name)
     out = pathlib.Path(command.OUT.value or pathlib.Path(workdir or ".") / f"evaluation_{slug}.json")
-    files.make_room(out)
+    files.make_parent_directory(out)
     head = {
-        "settings": fingerprint(config, shapes_evaluation),
+        "settings": hash_config(config, shapes_evaluation),
         "agent": [agent.name, agent.step or 0, agent.opened.identity],
     }
     pages = {}
 
-    def page(seed: int) -> Page:
+    def find_page(seed: int) -> Page:
         return pages.setdefault(seed, Page(out.with_name(f"{out.stem}.seed_{seed}"), head))
 
     with Interrupts() as interrupts, collecting.telling(lambda: "what was answered is kept"):
-        options = {"pages": page, "stopping": lambda: interrupts.received}
-        played = evaluate(config, agent.opened, _SEEDS.value, clients, **options)
+        options = {"pages": find_page, "stopping": lambda: interrupts.received}
+        played = play_evaluation(config, agent.opened, _SEEDS.value, clients, **options)
     if not processes.is_first():
         return
     run = None if agent.step is None else files.read_object(pathlib.Path(workdir, "config.json"))
-    found = result(config, agent.name, played, step=agent.step, remote=agent.remote, run=run)
-    print(report(found))
-    transcripts = write(out, found, played)
+    found = compose_result(config, agent.name, played, step=agent.step, remote=agent.remote, run=run)
+    print(format_report(found))
+    transcripts = write_result(out, found, played)
     for each in pages.values():
         each.remove()
     print(f"written to {out}; the dialogues in {transcripts}")
@@ -178,20 +181,20 @@ def run() -> None:
         print(f"the page of the run: {write_report(out.parent)}")
 
 
-def write(out: pathlib.Path, found: Mapping[str, Any], played: Sequence[EvaluatedDialogue]) -> pathlib.Path:
-    """Writes a result, whole or not at all, and the dialogues beside it; returns where these are. Raises OSError."""
-    files.replace(out, json.dumps(found, indent=2, allow_nan=False) + "\n")
+def write_result(out: pathlib.Path, found: Mapping[str, Any], played: Sequence[EvaluatedDialogue]) -> pathlib.Path:
+    """Writes a result, whole or not at all, and the dialogues beside it; returns their path. Raises OSError."""
+    files.replace_file(out, json.dumps(found, indent=2, allow_nan=False) + "\n")
     transcripts, costs = out.with_suffix(".transcripts.jsonl"), domains.load(found["config"]).costs
     write_lines(transcripts, [{"seed": one.seed, **to_transcript(one.dialogue, costs)} for one in played])
     return transcripts
 
 
-def _counts(counts: Mapping[str, int]) -> str:
+def _format_counts(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{count} {name}" for name, count in counts.items())
 
 
-def _code() -> str:
-    """SHA-256 of the sources that play and judge dialogues, rules of the embedded gym included."""
+def _hash_sources() -> str:
+    """Returns the SHA-256 of the sources that play and judge dialogues, with the rules of the embedded gym."""
     root = pathlib.Path(rollouts.__file__).parent
     sources = {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*.py")}
     return hashlib.sha256(repr(sorted(sources.items())).encode()).hexdigest()

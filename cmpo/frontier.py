@@ -1,8 +1,8 @@
-"""Evaluated agents beside the best there is: ``python -m cmpo.frontier EVALUATION.json … --out=frontier.svg``.
+"""Compares evaluated agents with the best possible: ``python -m cmpo.frontier EVALUATION.json … --out=frontier.svg``.
 
-Draws satisfaction over voucher rate, the embedded gym's exact frontier (`rollouts.domains.fds.embedded.oracle`) and
-every agent whose evaluation (`python -m cmpo.evaluate`) is named, and prints how far each is from it. The format of the
-picture is its file's ending: svg, png, pdf.
+Draws satisfaction over voucher rate: the exact frontier of the embedded gym (`rollouts.domains.fds.embedded.oracle`)
+and every agent whose evaluation (`python -m cmpo.evaluate`) is named. Prints how far each agent is from the frontier.
+The ending of the picture's file gives its format: svg, png, pdf.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from matplotlib import ticker
 from matplotlib.figure import Figure
 
 from cmpo.evaluation import conditions, results
-from cmpo.reports.plots import GREY, INK, legend, style
+from cmpo.reports.plots import GREY, INK, add_legend, style_axes
 from cmpo.run import files
 from rollouts import domains
 from rollouts.domains.fds import generator
@@ -26,7 +26,7 @@ from rollouts.domains.fds.embedded import oracle
 from rollouts.domains.fds.embedded.oracle import Frontier
 
 _TURNS = 7
-"""Of the agent: with as many, patience ends every conversation first (`rollouts.domains.fds.embedded.oracle`)."""
+"""Turns of the agent after which patience has ended every conversation (`rollouts.domains.fds.embedded.oracle`)."""
 
 WORST = (1.0, 1.0)
 """The reference point of hypervolumes: a voucher for everybody, and the lowest satisfaction."""
@@ -35,27 +35,27 @@ Point = tuple[float, float]
 """(voucher rate 0..1, mean satisfaction 0..5)"""
 
 
-def distance(frontier: Frontier, point: Point) -> float:
-    """What `point` lacks of the best satisfaction at its own voucher rate; negative only by chance."""
+def measure_distance(frontier: Frontier, point: Point) -> float:
+    """Returns what `point` lacks of the best satisfaction at its own voucher rate; negative only by chance."""
     rate, satisfaction = point
     return frontier.satisfaction_at(rate) - satisfaction
 
 
 def gain_share(frontier: Frontier, point: Point) -> float:
-    """The share that `point` has of what its voucher rate can add to the best satisfaction without any voucher.
+    """Returns the gain of `point` over the best agent without vouchers, divided by the most possible at its rate.
 
-    1 on the frontier, 0 where it pleases no more than the best agent that never gives one; NaN at a voucher rate of 0.
+    1 on the frontier; 0 if it is no better than the best agent that never gives a voucher; NaN at a voucher rate of 0.
     """
     rate, satisfaction = point
     never, best = frontier.satisfaction_at(0.0), frontier.satisfaction_at(rate)
     return (satisfaction - never) / (best - never) if best > never else float("nan")
 
 
-def hypervolume(points: Sequence[Point], worst: Point = WORST) -> float:
-    """The area of what `points` dominate: fewer vouchers than `worst`, more satisfaction.
+def measure_hypervolume(points: Sequence[Point], worst: Point = WORST) -> float:
+    """Measures the area that `points` dominate: fewer vouchers than `worst`, more satisfaction.
 
-    The union of rectangles between each point and `worst`, as is usual for Pareto fronts (Zitzler & Thiele, 1998), in
-    units of satisfaction; points beyond `worst` add nothing.
+    It is the union of the rectangles between each point and `worst`, as is usual for Pareto fronts (Zitzler & Thiele,
+    1998), in units of satisfaction. Points beyond `worst` add nothing.
     """
     area, height = 0.0, worst[1]
     steps = sorted(point for point in points if point[0] < worst[0])
@@ -66,26 +66,26 @@ def hypervolume(points: Sequence[Point], worst: Point = WORST) -> float:
 
 
 def frontier_hypervolume(frontier: Frontier, worst: Point = WORST) -> float:
-    """The area between the frontier and `worst`: the most that any set of agents can have."""
-    rates = np.append(frontier.rates, worst[0])  # the frontier is level behind its last point
+    """Returns the area between the frontier and `worst`, the most that any set of agents can have."""
+    rates = np.append(frontier.rates, worst[0])  # beyond its last point the frontier is flat
     heights = np.append(frontier.satisfaction, frontier.satisfaction[-1]) - worst[1]
     return float(np.trapezoid(heights, rates))
 
 
-def measures(frontier: Frontier, point: Point) -> dict[str, float]:
-    """All of the above for one agent."""
+def measure_agent(frontier: Frontier, point: Point) -> dict[str, float]:
+    """Measures one agent in all these ways."""
     return {
         "frontier": frontier.satisfaction_at(point[0]),
-        "distance": distance(frontier, point),
+        "distance": measure_distance(frontier, point),
         "gain_share": gain_share(frontier, point),
-        "hypervolume": hypervolume([point]),
+        "hypervolume": measure_hypervolume([point]),
     }
 
 
 def is_known(evaluation: Mapping[str, Any]) -> bool:
-    """Whether the frontier of an evaluation's customers is known, the embedded user with the generator's scenarios.
+    """Whether an evaluation can be compared with a frontier.
 
-    And as many turns as the frontier takes, and anything to set beside it: not every dialogue failed.
+    This needs the embedded user, scenarios of the generator, enough turns, and a dialogue that did not fail.
     """
     if domains.name_of(evaluation["config"]) != "fds":
         return False
@@ -95,18 +95,18 @@ def is_known(evaluation: Mapping[str, Any]) -> bool:
     return met and evaluation["summary"]["satisfaction"]["mean"] is not None
 
 
-def caveats(evaluations: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """What the evaluations, by name, differ in from the first of them, and from how their agents were trained."""
-    told = {name: [conditions.as_trained(found)] for name, found in evaluations.items()}
+def list_caveats(evaluations: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Lists in what each evaluation differs from the first one, and from how its agent was trained."""
+    told = {name: [conditions.describe_training(found)] for name, found in evaluations.items()}
     first, *others = evaluations or [""]
     for name in others:
-        found = conditions.differences(evaluations[name], evaluations[first])
+        found = conditions.find_differences(evaluations[name], evaluations[first])
         told[name].append(f"other than {first}: {'; '.join(map(str, found))}" if found else "")
     return [f"{name}, {line}" for name, lines in told.items() for line in filter(None, lines)]
 
 
-def draw(difficulty: str, evaluations: Mapping[str, Mapping[str, Any]]) -> Figure:
-    """The frontier of customers of `difficulty` and agents by name, with a standard deviation over seeds each way."""
+def draw_frontier(difficulty: str, evaluations: Mapping[str, Mapping[str, Any]]) -> Figure:
+    """Draws the frontier of customers of `difficulty`, and agents by name with standard deviations over seeds."""
     frontier = oracle.compute_frontier(oracle.weigh_customers(difficulty))
     figure = Figure(figsize=(7.5, 5), layout="constrained")
     axes = figure.subplots()
@@ -116,9 +116,9 @@ def draw(difficulty: str, evaluations: Mapping[str, Mapping[str, Any]]) -> Figur
     )
     axes.fill_between(rates, [frontier.satisfaction_at(rate) for rate in rates], 5, color=GREY, alpha=0.12, linewidth=0)
     for number, (name, evaluation) in enumerate(evaluations.items()):
-        (rate, satisfaction), summary = _point(evaluation), evaluation["summary"]
+        (rate, satisfaction), summary = _find_point(evaluation), evaluation["summary"]
         deviations = {f"{axis}err": summary[key]["std"] for axis, key in (("x", "voucher_rate"), ("y", "satisfaction"))}
-        label = name.replace("$", r"\$")  # a name, no formula
+        label = name.replace("$", r"\$")  # matplotlib would read it as a formula
         axes.errorbar(rate, satisfaction, **deviations, fmt="o", color=f"C{number % 10}", capsize=2, label=label)
     title = f"The embedded gym, difficulty {difficulty}"
     axes.set_title(title, loc="left", fontsize=10, fontweight="bold", color=INK)
@@ -126,22 +126,22 @@ def draw(difficulty: str, evaluations: Mapping[str, Mapping[str, Any]]) -> Figur
     axes.set_ylabel("user satisfaction (1 to 5)", fontsize=9, color=INK)
     axes.xaxis.set_major_formatter(ticker.PercentFormatter(1, decimals=0))
     axes.set_xlim(-0.03, 1.03)
-    lowest = min([frontier.satisfaction[0], *(_point(evaluation)[1] for evaluation in evaluations.values())])
+    lowest = min([frontier.satisfaction[0], *(_find_point(evaluation)[1] for evaluation in evaluations.values())])
     axes.set_ylim(lowest - 0.2, frontier.satisfaction[-1] + 0.2)
-    style(axes)
-    legend(axes, loc="lower right")
+    style_axes(axes)
+    add_legend(axes, loc="lower right")
     return figure
 
 
-def table(frontier: Frontier, evaluations: Mapping[str, Mapping[str, Any]]) -> str:
-    """The measures of every agent as Markdown, and those of the frontier itself."""
+def format_table(frontier: Frontier, evaluations: Mapping[str, Mapping[str, Any]]) -> str:
+    """Formats the measures of every agent as Markdown, and those of the frontier itself."""
     lines = [
         "| agent | vouchers | satisfaction | frontier there | distance | share of the gain | hypervolume |",
         "|---|---:|---:|---:|---:|---:|---:|",
     ]
     for name, evaluation in evaluations.items():
-        rate, satisfaction = _point(evaluation)
-        found = measures(frontier, (rate, satisfaction))
+        rate, satisfaction = _find_point(evaluation)
+        found = measure_agent(frontier, (rate, satisfaction))
         share = "-" if np.isnan(found["gain_share"]) else f"{found['gain_share']:.0%}"
         lines.append(
             f"| {name} | {rate:.1%} | {satisfaction:.3f} | {found['frontier']:.3f} | {found['distance']:.3f} | {share} "
@@ -150,13 +150,13 @@ def table(frontier: Frontier, evaluations: Mapping[str, Mapping[str, Any]]) -> s
     return "\n".join([*lines, f"| the whole frontier | | | | 0 | 100% | {frontier_hypervolume(frontier):.3f} |"])
 
 
-def _point(evaluation: Mapping[str, Any]) -> Point:
+def _find_point(evaluation: Mapping[str, Any]) -> Point:
     rate, satisfaction = (evaluation["summary"][name]["mean"] for name in ("voucher_rate", "satisfaction"))
     return rate, satisfaction
 
 
-def _read(arguments: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """The evaluations by name, from PATH or NAME=PATH; a file that is there is no name, whatever is in its path."""
+def _read_evaluations(arguments: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Reads evaluations by name, from PATH or NAME=PATH. An argument that is itself a file's path has no name in it."""
     evaluations: dict[str, dict[str, Any]] = {}
     for argument in arguments:
         pieces = argument.split("=")
@@ -165,7 +165,7 @@ def _read(arguments: Sequence[str]) -> dict[str, dict[str, Any]]:
         if there is None:
             raise FileNotFoundError(f"{argument}: expected PATH or NAME=PATH, found no such file")
         name, path = there
-        found = results.read(path)
+        found = results.read_result(path)
         name = name or found["agent"]
         if name in evaluations:
             raise ValueError(f"{path}: another evaluation is called {name!r}; give each a name, as NAME=PATH")
@@ -173,18 +173,18 @@ def _read(arguments: Sequence[str]) -> dict[str, dict[str, Any]]:
     return evaluations
 
 
-def _check(evaluations: Mapping[str, Mapping[str, Any]], difficulty: str, *, allow_different: bool) -> None:
-    """Raises ValueError for what has no place beside this frontier, or beside the first of the evaluations."""
+def _check_evaluations(evaluations: Mapping[str, Mapping[str, Any]], difficulty: str, *, allow_different: bool) -> None:
+    """Raises ValueError for an evaluation that cannot be compared with this frontier or with the first evaluation."""
     first = next(iter(evaluations), "")
     for name, found in evaluations.items():
         if not is_known(found):
             raise ValueError(
-                f"{name}: expected the embedded user, scenarios of the generator, one served at least, "
+                f"{name}: expected the embedded user, scenarios of the generator, a dialogue that did not fail, "
                 f"config.episode.max_turns of {_TURNS} or more"
             )
         if found["config"]["data"]["difficulty"] != difficulty:
             raise ValueError(f"{name}: expected customers of --difficulty={difficulty}")
-        wrong = conditions.incomparable(conditions.differences(found, evaluations[first]), paired=False)
+        wrong = conditions.select_incomparable(conditions.find_differences(found, evaluations[first]), paired=False)
         if wrong and not allow_different:
             raise ValueError(
                 f"{name} and {first}: expected the same rules and judge, got {'; '.join(map(str, wrong))}; "
@@ -193,23 +193,25 @@ def _check(evaluations: Mapping[str, Mapping[str, Any]], difficulty: str, *, all
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Prints the table and draws; the exit status is 2 where an evaluation cannot be read."""
+    """Prints the table and draws. Returns the exit status: 2 where an evaluation cannot be read, else 0."""
     parser = argparse.ArgumentParser(prog="python -m cmpo.frontier", description=__doc__.splitlines()[0])
     parser.add_argument("evaluations", nargs="*", help="JSON files of cmpo.evaluate, as PATH or NAME=PATH.")
     parser.add_argument("--difficulty", default="hard", choices=("hard", "normal"), help="Of the customers.")
-    parser.add_argument("--allow_different", action="store_true", help="Show what other rules or judges measured, too.")
+    parser.add_argument(
+        "--allow_different", action="store_true", help="Also show what was measured with other rules or judges."
+    )
     parser.add_argument("--out", help="Picture to draw: .svg, .png or .pdf.")
-    arguments = parser.parse_args(map(files.at_home, sys.argv[1:] if argv is None else argv))
+    arguments = parser.parse_args(map(files.expand_home, sys.argv[1:] if argv is None else argv))
     try:
-        evaluations = _read(arguments.evaluations)
-        _check(evaluations, arguments.difficulty, allow_different=arguments.allow_different)
+        evaluations = _read_evaluations(arguments.evaluations)
+        _check_evaluations(evaluations, arguments.difficulty, allow_different=arguments.allow_different)
         frontier = oracle.compute_frontier(oracle.weigh_customers(arguments.difficulty))
-        print(table(frontier, evaluations))
-        for line in caveats(evaluations):
+        print(format_table(frontier, evaluations))
+        for line in list_caveats(evaluations):
             print(f"\nbeware, {line}")
         if arguments.out:
             with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "cmpo"}):
-                draw(arguments.difficulty, evaluations).savefig(arguments.out, dpi=150)
+                draw_frontier(arguments.difficulty, evaluations).savefig(arguments.out, dpi=150)
             print(arguments.out)
     except (OSError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -10,10 +10,10 @@ from cmpo import report
 from cmpo.cli import command
 from cmpo.distributed import processes
 from cmpo.run.interrupt import Interrupted, Interrupts
-from cmpo.run.lock import sole_use
+from cmpo.run.lock import hold_lock
 from cmpo.run.recorder import Recorder
 from cmpo.run.train_state import TrainState
-from cmpo.run.workdir import claim, progress
+from cmpo.run.workdir import claim_workdir, read_progress
 from cmpo.training import build, collecting, demonstrations, memory_plan, model_source, tasks
 from cmpo.training.learner import Learner
 from cmpo.training.player import Player
@@ -21,29 +21,31 @@ from cmpo.training.prefetch import Ahead
 from cmpo.training.trainer import Trainer
 from rollouts import domains
 
-_DRY_RUN = flags.DEFINE_bool("dry_run", False, "Only say what the run would take on each device, and whether it fits.")
+_DRY_RUN = flags.DEFINE_bool(
+    "dry_run", False, "Only print the memory that the run would take on each device, and whether it fits."
+)
 _DEVICES = flags.DEFINE_string(
     "devices", "", "With --dry_run: COUNTxGIGABYTES; default: the accelerators that are here, else 8x80."
 )
 
 
-_STOPPED = 130  # exit status of a run that was asked to stop before its end, as of a program that Ctrl-C ended
+_STOPPED = 130  # exit status of a run that was asked to stop before its end, as after Ctrl-C
 
 
 def train(config: ConfigDict, workdir: pathlib.Path) -> TrainState | None:
-    """Runs both phases to their end, or on from the last checkpoint; see docs/runs.md.
+    """Runs both phases to their end, from the last checkpoint if there is one; see docs/runs.md.
 
-    Returns the final state, or None where the run was asked to stop before its first step.
+    Returns the final state, or None if the run was asked to stop before its first step.
     """
     weights = model_source.source(config, workdir)
     build.check_settings(config, weights)
-    if config.sft.path and not progress(workdir)[1]:
+    if config.sft.path and not read_progress(workdir)[1]:
         demonstrations.read(domains.load(config).turn_format, config.sft.path)
     source = tasks.open_source(config)
     clients = collecting.chat_clients(config, workdir)
     sft_steps, last = config.train.sft_steps, config.train.sft_steps + config.train.rl_steps
-    with sole_use(workdir), Interrupts() as interrupts:
-        processes.once(lambda: claim(workdir, config))
+    with hold_lock(workdir), Interrupts() as interrupts:
+        processes.run_once(lambda: claim_workdir(workdir, config))
         try:
             prepared = build.prepare(config, workdir, source, weights, clients, lambda: interrupts.received)
         except Interrupted as reason:
@@ -59,7 +61,7 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> TrainState | None:
             trainer = Trainer(config, learner, player, build.pack_demonstrations(config, domain, prepared))
             state = records.resume(learner.layout, learner.first_state)
 
-            def save() -> None:
+            def save_state() -> None:
                 with learner.turn_taking:
                     records.save(state)
 
@@ -71,16 +73,16 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> TrainState | None:
                 try:
                     state, record, dialogues = one_step(state)
                 except collecting.STOPS as reason:
-                    save()  # the state before the step; what was played is in the journal
+                    save_state()  # the state before the step; the journal has what was played
                     if isinstance(reason, Interrupted):
                         break
                     reason.add_note(f"({number} of {last} steps are saved; the same command goes on from there)")
                     raise
                 records.write(number + 1, record, dialogues)
-                stop = any(processes.everywhere(lambda: interrupts.received))
+                stop = any(processes.run_everywhere(lambda: interrupts.received))
                 lost = int(state.skipped) >= config.train.max_skipped
                 if stop or lost or number + 1 in (sft_steps, last) or (number + 1) % config.train.checkpoint_every == 0:
-                    save()
+                    save_state()
                 if lost:
                     raise FloatingPointError(
                         f"the updates of {config.train.max_skipped} steps in a row, up to {number + 1}, were skipped: "
@@ -91,7 +93,7 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> TrainState | None:
                     break
             records.wait()
     if processes.is_first():
-        if (workdir / "metrics.jsonl").exists():  # else it was stopped in its first step
+        if (workdir / "metrics.jsonl").exists():  # there are none if it was stopped in its first step
             report.write_report(workdir)
         done = f"all {last} steps are done" if first == last else f"{int(state.step)} of {last} steps done and saved"
         print(f"{workdir}: {done}")
@@ -99,7 +101,7 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> TrainState | None:
 
 
 def run() -> None:
-    """Trains what the flags name, or says what that would take."""
+    """Trains what the flags name, or prints what that would take."""
     config, workdir = command.CONFIG.value, command.WORKDIR.value
     if _DRY_RUN.value:
         source = model_source.source(config, pathlib.Path(workdir) if workdir else None, download=False)

@@ -1,9 +1,9 @@
-"""A person at the table: ``python -m cmpo.play --config=configs/fds.py --role=customer --agent=generous``.
+"""Lets a person play one side: ``python -m cmpo.play --config=configs/fds.py --role=customer --agent=generous``.
 
-With ``--role=customer`` you complain to the agent that --agent names (see `cmpo.cli.agents`; a trained one needs
---workdir) and rate it; with ``--role=agent`` you serve the config's user. The judge's verdict on each turn of the agent
-is shown. A command plays one dialogue, each time of the next held-out scenario, and keeps it below --out (runs/play) as
-a run keeps its transcripts. Ctrl-D or Ctrl-C ends it; it is then kept as a dialogue that failed because somebody left.
+With ``--role=customer`` you are the user of the agent that --agent names (see `cmpo.cli.agents`; a trained one needs
+--workdir). With ``--role=agent`` you serve the config's user. The judge's verdict on each turn of the agent is shown.
+A command plays one dialogue about the next held-out task and keeps it below --out (runs/play), as a run keeps its
+transcripts. Ctrl-D or Ctrl-C ends the dialogue; it is then kept as one that failed because the person left.
 """
 
 import asyncio
@@ -21,182 +21,164 @@ from cmpo.run.log import RunLog
 from cmpo.training import collecting, tasks
 from rollouts import domains, play
 from rollouts.domain import Domain
-from rollouts.domains.fds import rubrics, rules, turn_format
-from rollouts.domains.fds.scenario import Scenario
 from rollouts.seeds import fold
-from rollouts.types import Dialogue, DialogueError, Message, Sample
+from rollouts.types import Dialogue, DialogueError, Message, Sample, Task
 
 _ROLE = flags.DEFINE_enum("role", "customer", ["customer", "agent"], "Who you are.")
-
-_AS_CUSTOMER = "You write to the support. End your last message with [end:1] (displeased) to [end:5], or with [quit]."
-_AS_AGENT = "You answer the customer. Begin a line with /voucher to give the voucher with it."
-_VOUCHER = "/voucher"
 
 Read = Callable[[str], str]  # shows a prompt and returns a line; EOFError or KeyboardInterrupt: the person left
 Show = Callable[[str], None]
 
 
 class Keyboard:
-    """What a person says, line by line."""
+    """Reads what a person in `role`, "user" or "agent", says."""
 
-    def __init__(self, read: Read):
-        self._read = read
+    def __init__(self, domain: Domain, role: str, read: Read, show: Show):
+        self._domain, self._role, self._read, self._show = domain, role, read, show
 
-    def line(self, prompt: str) -> str:
-        """The next line that says something. Raises DialogueError("left") if there is none."""
-        try:
-            while not (text := turn_format.clean_text(self._read(prompt))):
-                pass
-        except (EOFError, KeyboardInterrupt):
-            raise DialogueError("left", "the person at the keyboard left") from None
-        return text
+    def read_words(self, before: Sequence[str] = ()) -> str:
+        """Returns what the person says next, after the turns `before`. Raises DialogueError("left") if they left."""
+        while True:
+            try:
+                line = self._read("you> ")
+            except (EOFError, KeyboardInterrupt):
+                raise DialogueError("left", "the person at the keyboard left") from None
+            try:
+                if words := self._domain.read_typed(self._role, line, before):
+                    return words
+            except ValueError as error:
+                self._show(str(error))
 
 
-class PersonAsCustomer:
-    """A person as the user of `episode.Table`."""
+class UserAtKeyboard:
+    """A person as the user, in place of an endpoint."""
 
-    def __init__(self, keyboard: Keyboard, show: Show, verdicts: "Verdicts"):
-        self._keyboard, self._show, self._verdicts = keyboard, show, verdicts
+    def __init__(self, domain: Domain, read: Read, show: Show, verdicts: "Verdicts"):
+        self._keyboard = Keyboard(domain, "user", read, show)
+        self._help, self._show, self._verdicts = domain.show_help("user"), show, verdicts
 
     async def chat(self, messages: Sequence[Message], *, seed: int) -> str:
         """Shows what the agent said, and the verdict on it, and returns what the person answers."""
-        if messages[-1].content == rules.BEGIN:
-            self._show(f"{messages[0].content}\n\n{_AS_CUSTOMER}\n")
-        else:
+        answered = sum(message.role == "assistant" for message in messages)  # the user's own words so far
+        if answered:
             self._show(f"agent> {messages[-1].content}")
-            await self._verdicts.arrived(sum(message.role == "assistant" for message in messages))
-        return self._keyboard.line("you> ")
+            await self._verdicts.wait_for_turns(answered)
+        else:
+            self._show(f"{messages[0].content}\n\n{self._help}\n")
+        return self._keyboard.read_words()
 
 
-class PersonAsAgent:
+class AgentAtKeyboard:
     """A person as the agent, and as the session of the one dialogue."""
 
-    def __init__(self, keyboard: Keyboard, show: Show, verdicts: "Verdicts"):
-        self._keyboard, self._show, self._verdicts = keyboard, show, verdicts
-        self._turns, self._voucher = 0, False
+    def __init__(self, domain: Domain, read: Read, show: Show, verdicts: "Verdicts"):
+        self._keyboard = Keyboard(domain, "agent", read, show)
+        self._help, self._show, self._verdicts = domain.show_help("agent"), show, verdicts
+        self._written: list[str] = []
 
-    async def open(self, scenario: Scenario, seed: int) -> "PersonAsAgent":
-        """Shows the agent's prompt."""
-        self._show(f"{scenario.agent_prompt}\n\n{_AS_AGENT}\n")
+    async def open(self, task: Task, seed: int) -> "AgentAtKeyboard":
+        """Shows what the agent is told first."""
+        told = "\n\n".join(message.content for message in task.opening)
+        self._show(f"{told}\n\n{self._help}\n")
         return self
 
     async def reply(self, messages: Sequence[Message], seed: int) -> Sample:
-        """Shows what the customer said and returns what the person answers."""
-        await self._verdicts.arrived(self._turns)
+        """Shows what the user said and returns what the person answers."""
+        await self._verdicts.wait_for_turns(len(self._written))
         self._show(f"customer> {messages[-1].content}")
-        while True:
-            text = self._keyboard.line("you> ")
-            gives, words = text.startswith(_VOUCHER), text.removeprefix(_VOUCHER).strip()
-            if gives and self._voucher:
-                self._show("There is one voucher in a conversation, and it was given.")
-            elif not words:
-                self._show(f"Say something with it: {_VOUCHER} A voucher was sent to you.")
-            else:
-                break
-        self._turns, self._voucher = self._turns + 1, self._voucher or gives
-        return Sample(turn_format.render_reply(turn_format.Reply("", words, "voucher" if gives else "chat")))
+        self._written.append(self._keyboard.read_words(self._written))
+        return Sample(self._written[-1])
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Does nothing: a person holds nothing."""
 
 
 class Verdicts:
     """A judge whose verdicts are shown as they arrive."""
 
-    def __init__(self, inner: play.Chat, show: Show):
-        self._inner, self._show = inner, show
+    def __init__(self, domain: Domain, inner: play.Chat, show: Show):
+        self._domain, self._inner, self._show = domain, inner, show
         self._asked, self._ended, self._under_way = set(), asyncio.Condition(), 0
 
     async def chat(self, messages: Sequence[Message], *, seed: int, response_format: Mapping) -> str:
-        """The judge's answer; one that cannot be read is shown as it is, and asked about again by who reads it."""
+        """Returns the judge's answer, and shows it. One that cannot be read is shown too, and its reader asks again."""
         self._asked.add(messages[1].content)  # the conversation up to the turn that is judged
         self._under_way += 1
         try:
             answer = await self._inner.chat(messages, seed=seed, response_format=response_format)
-            self._show(f"judge> {_verdict(answer)}")
+            self._show(f"judge> {self._domain.show_verdict(answer)}")
         finally:
             self._under_way -= 1
             async with self._ended:
                 self._ended.notify_all()
         return answer
 
-    async def arrived(self, turns: int) -> None:
-        """Waits until the verdicts on so many turns of the agent have been asked for, and are there or have failed."""
+    async def wait_for_turns(self, turns: int) -> None:
+        """Waits until the judge was asked about so many turns of the agent, and has answered or failed each time."""
         async with self._ended:
             await self._ended.wait_for(lambda: len(self._asked) >= turns and not self._under_way)
 
 
-def _verdict(answer: str) -> str:
-    try:
-        verdict = rubrics.PROCESS.read_answer(answer)
-    except ValueError:
-        return answer
-    scores = ", ".join(f"{name} {score:g}" for name, score in verdict.scores.items())
-    return f"{scores}: {verdict.reason}"
-
-
-def sit(
+def play_with_person(
     config: ConfigDict,
     clients: collecting.Clients,
     role: str,
     served_by: collecting.Agents | None,
-    scenario: Scenario,
+    task: Task,
     seed: int,
     read: Read,
     show: Show,
 ) -> Dialogue:
     """Plays one dialogue with a person in `role`; `served_by` is the agent of a person who is the customer."""
-    keyboard = Keyboard(read)
+    domain = domains.load(config)
 
-    async def talk() -> Dialogue:
+    async def play_dialogue() -> Dialogue:
         async with contextlib.AsyncExitStack() as stack:
-            verdicts = Verdicts(await stack.enter_async_context(clients["judge"]), show)
+            verdicts = Verdicts(domain, await stack.enter_async_context(clients["judge"]), show)
             if role == "agent":
-                user, agent = await stack.enter_async_context(clients["user"]), PersonAsAgent(keyboard, show, verdicts)
+                user = await stack.enter_async_context(clients["user"])
+                agent = AgentAtKeyboard(domain, read, show, verdicts)
             else:
-                user, agent = (
-                    PersonAsCustomer(keyboard, show, verdicts),
-                    await stack.enter_async_context(served_by.open()),
-                )
-            chats = {"user": user, "judge": verdicts}
-            episodes = domains.load(config).episodes(config, chats)
-            return await play.play_dialogue(agent, episodes, scenario, index=0, seed=seed)
+                user = UserAtKeyboard(domain, read, show, verdicts)
+                agent = await stack.enter_async_context(served_by.open())
+            episodes = domain.episodes(config, {"user": user, "judge": verdicts})
+            return await play.play_dialogue(agent, episodes, task, index=0, seed=seed)
 
-    return asyncio.run(talk())
+    return asyncio.run(play_dialogue())
 
 
 def run() -> None:
-    """Plays the next scenario with whom the flags name, and keeps the transcript."""
+    """Plays the next task with whom the flags name, and keeps the transcript."""
     config, role, out = command.CONFIG.value, _ROLE.value, pathlib.Path(command.OUT.value or "runs/play")
-    clients = collecting.chat_clients(config)
+    domain, clients = domains.load(config), collecting.chat_clients(config)
+    if missing := {"user", "judge"} - clients.keys():
+        raise ValueError(f"config.domain: expected one with a user and a judge to play with, found no {min(missing)}")
     served_by = agents.load(config, command.WORKDIR.value).opened if role == "customer" else None
     done = max((int(path.stem.removeprefix("step_")) for path in out.glob("transcripts/step_*.jsonl")), default=0)
-    source = tasks.open_source(config)
-    scenario = source.held_out(done + 1, config.eval.seed)[done]
-    signal.signal(signal.SIGINT, _interrupt)
+    task = tasks.open_source(config).held_out(done + 1, config.eval.seed)[done]
+    signal.signal(signal.SIGINT, _raise_interrupt)
     try:
         seed = fold(config.eval.seed, "play", done)
-        dialogue = sit(config, clients, role, served_by, scenario, seed, input, print)
+        dialogue = play_with_person(config, clients, role, served_by, task, seed, input, print)
     except KeyboardInterrupt:  # while an endpoint was waited for
         print("\nended; nothing was kept")
         return
-    print(f"\n{_ending(domains.load(config), dialogue)}")
-    with RunLog(out, domains.load(config).costs) as log:
-        print(f"kept in {log.transcripts(done + 1, [dialogue])}")
+    print(f"\n{_describe_ending(domain, dialogue)}")
+    with RunLog(out, domain.costs) as log:
+        print(f"kept in {log.write_transcripts(done + 1, [dialogue])}")
 
 
-def _ending(domain: Domain, dialogue: Dialogue) -> str:
+def _describe_ending(domain: Domain, dialogue: Dialogue) -> str:
     if dialogue.failure:
         return f"failed ({dialogue.failure}): {dialogue.failure_message}"
     record = summarize_batch(domain, [dialogue])
     lines = [f"customer> {dialogue.last_words}"] if _ROLE.value == "agent" and dialogue.last_words else []
-    voucher = "one voucher" if record["voucher_rate"] else "no voucher"
-    summary = f"satisfaction {record['satisfaction']:g} of 5, {voucher}, process reward {record['process_reward']:.2f}"
-    return "\n".join([*lines, f"{dialogue.end.replace('_', ' ')}: {summary}"])
+    worth = f"{domain.show_worth(record)}, process reward {record['process_reward']:.2f}"
+    return "\n".join([*lines, f"{dialogue.end.replace('_', ' ')}: {worth}"])
 
 
-def _interrupt(number, frame) -> None:
-    """Python's own handler by another name: asyncio would replace that one, and a line would be read to its end."""
+def _raise_interrupt(number, frame) -> None:
+    """Does what Python's own handler does. asyncio replaces that one, and would then wait for the end of a line."""
     raise KeyboardInterrupt
 
 

@@ -1,6 +1,6 @@
-"""The page of a run: ``python -m cmpo.report --workdir=DIR`` writes DIR/report.html, one file that needs nothing else.
+"""Writes the page of a run: ``python -m cmpo.report --workdir=DIR`` makes DIR/report.html, a file that stands alone.
 
-With ``--png=PATH`` the curves alone are saved as a picture, too.
+With ``--png=PATH`` it also saves the curves as a picture.
 """
 
 import argparse
@@ -16,15 +16,15 @@ from cmpo import frontier
 from cmpo.algorithms.budgets import budgets_of
 from cmpo.evaluation import conditions, measures, results
 from cmpo.reports import plots
-from cmpo.reports.cards import draw_cards, text
+from cmpo.reports.cards import draw_cards, escape_text
 from cmpo.run import files, ranges
 from cmpo.run.log import read_metrics
 from rollouts import domains
 from rollouts.domain import Domain
 
 
-def _columns(domain: Domain) -> list[tuple[str, str, str]]:
-    """Of the table of latest values: the key in a record, its heading, and its format."""
+def _list_columns(domain: Domain) -> list[tuple[str, str, str]]:
+    """Lists the columns of the table of latest values: the key in a record, the heading, and the format."""
     several = len(domain.costs) > 1
     costs = [
         column
@@ -50,8 +50,8 @@ def _columns(domain: Domain) -> list[tuple[str, str, str]]:
     return list({key: (key, *rest) for key, *rest in columns}.values())
 
 
-def _evaluated(domain: Domain) -> list[str]:
-    """The measures of an evaluation that the table of evaluations has."""
+def _list_measures(domain: Domain) -> list[str]:
+    """Lists the measures that the table of evaluations has."""
     names = [domain.objective, "finish_rate", *(cost.measure for cost in domain.costs), "process_reward"]
     return [name for name in (*names, "failure_rate") if name in domain.measures]
 
@@ -62,48 +62,50 @@ def write_report(workdir: str | os.PathLike) -> pathlib.Path:
     Raises:
       FileNotFoundError: `workdir` holds no run.
     """
-    records, config, domain, budgets = _load(workdir)
+    records, config, domain, budgets = _load_run(workdir)
     name = config.get("name") or pathlib.Path(workdir).resolve().name
     sections = [
-        _header(name, config, records),
-        _latest(domain, plots.of_phase(records, "rl"), budgets),
-        f"<figure>{plots.svg(plots.draw(records, domain, budgets))}</figure>",
-        _failures(records),
-        _evaluations(domain, pathlib.Path(workdir)),
+        _format_header(name, config, records),
+        _format_latest(domain, plots.select_phase(records, "rl"), budgets),
+        f"<figure>{plots.render_svg(plots.draw_curves(records, domain, budgets))}</figure>",
+        _format_failures(records),
+        _format_evaluations(domain, pathlib.Path(workdir)),
         draw_cards(domain, pathlib.Path(workdir, "transcripts"), records[-1]["step"] if records else 0),
-        f"<details><summary>Configuration</summary><pre>{text(json.dumps(config, indent=2))}</pre></details>",
+        f"<details><summary>Configuration</summary><pre>{escape_text(json.dumps(config, indent=2))}</pre></details>",
     ]
-    page = _PAGE.format(title=text(name), style=_STYLE, body="\n".join(sections))
+    page = _PAGE.format(title=escape_text(name), style=_STYLE, body="\n".join(sections))
     path = pathlib.Path(workdir, "report.html")
-    files.replace(path, page.encode("utf-8", "replace").decode())  # a model may have written half a character
+    files.replace_file(path, page.encode("utf-8", "replace").decode())  # a model may have written half a character
     return path
 
 
-def _header(name: str, config: Mapping, records: Sequence[Mapping]) -> str:
+def _format_header(name: str, config: Mapping, records: Sequence[Mapping]) -> str:
     parts = [
-        *(f"{len(plots.of_phase(records, phase))} {phase.upper()} steps" for phase in ("sft", "rl")),
-        f"{sum(record.get('dialogues_ok', 0) for record in plots.of_phase(records, 'rl')):,} dialogues",
+        *(f"{len(plots.select_phase(records, phase))} {phase.upper()} steps" for phase in ("sft", "rl")),
+        f"{sum(record.get('dialogues_ok', 0) for record in plots.select_phase(records, 'rl')):,} dialogues",
     ]
     for section, field in (("algo", "name"), ("data", "difficulty"), ("user", "model"), ("judge", "model")):
         if value := config.get(section, {}).get(field):
             parts.append(f"{section} {value}" if section != "algo" else str(value))
-    return f"<h1>{text(name)}</h1>\n<p class=muted>{' · '.join(map(text, parts))}</p>"
+    return f"<h1>{escape_text(name)}</h1>\n<p class=muted>{' · '.join(map(escape_text, parts))}</p>"
 
 
-def _latest(domain: Domain, rl: Sequence[Mapping], budgets: Sequence[float]) -> str:
+def _format_latest(domain: Domain, rl: Sequence[Mapping], budgets: Sequence[float]) -> str:
     if not rl:
         return "<p>No reinforcement learning step yet.</p>"
     rl = [ranges.flatten(record) for record in rl]
-    columns = [column for column in _columns(domain) if any(record.get(column[0]) is not None for record in rl)]
+    columns = [column for column in _list_columns(domain) if any(record.get(column[0]) is not None for record in rl)]
     head = ["step", *(title for _, title, _ in columns)]
     shown = [rl[0], rl[-1]] if len(rl) > 1 else rl
-    rows = [[str(record["step"]), *(_number(record.get(key), form) for key, _, form in columns)] for record in shown]
+    rows = [
+        [str(record["step"]), *(_format_number(record.get(key), form) for key, _, form in columns)] for record in shown
+    ]
     held = [f"{cost.heading} {cost.form.format(budget)}" for cost, budget in zip(domain.costs, budgets, strict=False)]
     note = f" Budget: {', '.join(held)}." if held else ""
-    return f"{_table(head, rows)}<p class=muted>First and latest step.{text(note)}</p>"
+    return f"{_format_table(head, rows)}<p class=muted>First and latest step.{escape_text(note)}</p>"
 
 
-def _failures(records: Sequence[Mapping]) -> str:
+def _format_failures(records: Sequence[Mapping]) -> str:
     counts, latest = collections.Counter(), {}
     for record in records:
         for cause, count in record.get("dialogues_failed", {}).items():
@@ -113,46 +115,48 @@ def _failures(records: Sequence[Mapping]) -> str:
         return "<h2>Failed dialogues</h2>\n<p class=muted>None. No endpoint failed.</p>"
     played = counts.total() + sum(record.get("dialogues_ok", 0) for record in records)
     rows = [[cause, f"{n:,}", f"{n / played:.1%}", f"{latest[cause]}"] for cause, n in counts.most_common()]
-    return "<h2>Failed dialogues</h2>\n" + _table(["cause", "dialogues", "of all played", "last in step"], rows)
+    return "<h2>Failed dialogues</h2>\n" + _format_table(["cause", "dialogues", "of all played", "last in step"], rows)
 
 
-def _evaluations(domain: Domain, workdir: pathlib.Path) -> str:
-    """What `cmpo.evaluate` wrote beside the run: a line for each result, and all of them beside the frontier."""
-    rows, unread, read = [], [], {}
+def _format_evaluations(domain: Domain, workdir: pathlib.Path) -> str:
+    """Formats the results of `cmpo.evaluate` in the workdir: one line each, and a picture of all with the frontier."""
+    columns, rows, unread, read = _list_measures(domain), [], [], {}
     for path in sorted(workdir.glob("evaluation_*.json")):
         try:
-            found = results.read(path)
+            found = results.read_result(path)
         except (OSError, ValueError) as error:
-            unread.append(f"<p class=error>{text(error)}</p>")
+            unread.append(f"<p class=error>{escape_text(error)}</p>")
             continue
         name, difficulty = path.stem.removeprefix("evaluation_"), found["config"]["data"]["difficulty"]
-        step, means = found["step"], (found["summary"].get(measure, {}).get("mean") for measure in _evaluated(domain))
-        cells = (measures.shown(domain, *pair) for pair in zip(_evaluated(domain), means, strict=True))
+        step, means = found["step"], (found["summary"].get(measure, {}).get("mean") for measure in columns)
+        cells = (measures.format_value(domain, *pair) for pair in zip(columns, means, strict=True))
         who = [name, "" if step is None else str(step), found["user"]["model"], difficulty]
         rows.append([*who, *cells, str(len(found["dialogues"]))])
         read[name] = found
     if not rows and not unread:
         return ""
-    headings = (domain.measures[name].heading for name in _evaluated(domain))
+    headings = (domain.measures[name].heading for name in columns)
     head = ["evaluation", "step", "user", "difficulty", *headings, "dialogues"]
-    notes = [f"<p class=muted>{text(line)}</p>" for line in frontier.caveats(read)]
+    notes = [f"<p class=muted>{escape_text(line)}</p>" for line in frontier.list_caveats(read)]
     pictures = [
-        f"<figure class=half>{plots.svg(frontier.draw(difficulty, agents))}</figure>"
-        for difficulty, agents in _alike(read)
+        f"<figure class=half>{plots.render_svg(frontier.draw_frontier(difficulty, agents))}</figure>"
+        for difficulty, agents in _group_comparable(read)
     ]
-    return "\n".join(["<h2>Evaluations</h2>", *([_table(head, rows)] if rows else []), *unread, *notes, *pictures])
+    return "\n".join(
+        ["<h2>Evaluations</h2>", *([_format_table(head, rows)] if rows else []), *unread, *notes, *pictures]
+    )
 
 
-def _alike(evaluations: Mapping[str, Mapping]) -> list[tuple[str, dict[str, Mapping]]]:
-    """The evaluations whose frontier is known, parted by difficulty and by what makes numbers incomparable."""
+def _group_comparable(evaluations: Mapping[str, Mapping]) -> list[tuple[str, dict[str, Mapping]]]:
+    """Groups the evaluations whose frontier is known by difficulty, and so that numbers in a group can be compared."""
     groups: list[tuple[str, dict[str, Mapping]]] = []
     for name, found in evaluations.items():
         difficulty = found["config"]["data"]["difficulty"]
         if not frontier.is_known(found):
             continue
         for known, agents in groups:
-            differ = conditions.differences(found, next(iter(agents.values())))
-            if known == difficulty and not conditions.incomparable(differ, paired=False):
+            differ = conditions.find_differences(found, next(iter(agents.values())))
+            if known == difficulty and not conditions.select_incomparable(differ, paired=False):
                 agents[name] = found
                 break
         else:
@@ -160,21 +164,24 @@ def _alike(evaluations: Mapping[str, Mapping]) -> list[tuple[str, dict[str, Mapp
     return groups
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    def row(cells: Sequence[str], tag: str) -> str:
-        return "<tr>" + "".join(f"<{tag}>{text(cell)}</{tag}>" for cell in cells) + "</tr>"
+def _format_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    def format_row(cells: Sequence[str], tag: str) -> str:
+        return "<tr>" + "".join(f"<{tag}>{escape_text(cell)}</{tag}>" for cell in cells) + "</tr>"
 
     return (
-        "<div class=scroll><table>" + row(head, "th") + "".join(row(cells, "td") for cells in rows) + "</table></div>"
+        "<div class=scroll><table>"
+        + format_row(head, "th")
+        + "".join(format_row(cells, "td") for cells in rows)
+        + "</table></div>"
     )
 
 
-def _number(value: Any, form: str) -> str:
+def _format_number(value: Any, form: str) -> str:
     return "" if value is None else form.format(value) if isinstance(value, float) else str(value)
 
 
-def _load(workdir: str | os.PathLike) -> tuple[list[dict], dict, Domain, list[float]]:
-    """Records, config, domain, and the budget of each cost; [] where the config has none."""
+def _load_run(workdir: str | os.PathLike) -> tuple[list[dict], dict, Domain, list[float]]:
+    """Loads records, config, domain, and the budget of each cost; [] where the config has none."""
     for name, what in (("metrics.jsonl", "a line of numbers per step"), ("config.json", "the run's configuration")):
         path = pathlib.Path(workdir, name)
         if not path.is_file():
@@ -233,16 +240,16 @@ _PAGE = """<!doctype html>
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Writes the page, and the picture if asked; the exit status is 2 where there is no run."""
+    """Writes the page, and the picture if asked. Returns the exit status: 2 where there is no run, else 0."""
     parser = argparse.ArgumentParser(prog="python -m cmpo.report", description="Writes the page of a run.")
     parser.add_argument("--workdir", required=True, help="Directory of the run.")
-    parser.add_argument("--png", help="Also save the curves alone, here.")
-    arguments = parser.parse_args(map(files.at_home, sys.argv[1:] if argv is None else argv))
+    parser.add_argument("--png", help="File to save the curves in, as a picture.")
+    arguments = parser.parse_args(map(files.expand_home, sys.argv[1:] if argv is None else argv))
     try:
         print(write_report(arguments.workdir))
         if arguments.png:
-            records, _, domain, budgets = _load(arguments.workdir)
-            plots.draw(records, domain, budgets).savefig(arguments.png, dpi=150)
+            records, _, domain, budgets = _load_run(arguments.workdir)
+            plots.draw_curves(records, domain, budgets).savefig(arguments.png, dpi=150)
             print(arguments.png)
     except (OSError, ValueError) as error:
         print(error, file=sys.stderr)

@@ -3,14 +3,14 @@
 Default: a language model of a million parameters against the embedded user and judge, on a laptop.
   command   python -m cmpo.main --config=configs/fds.py --workdir=runs/fds      (or: make train)
   hardware  2 CPU cores, 15 minutes
-  result    satisfaction 3.19 at a voucher rate of 30 %, every dialogue finished; the best there is at 30 %: 3.21
+  result    satisfaction 3.19 at a voucher rate of 30 %, every dialogue finished; the best possible at 30 %: 3.21
 Variants, joined by commas after a colon, e.g. `configs/fds.py:smoke` or `configs/fds.py:algo=grpo,difficulty=normal`:
   smoke                 the whole loop in about a minute, too short to learn; with a model=, its fewest steps
   algo=NAME             cmpo; grpo: outcome only, no price; capo: outcome and judge, no price; sft: phase 1 only
   difficulty=hard|normal
-  turns=NUMBER          hold the mean number of the agent's turns at NUMBER, too
-  model=NAME            qwen2.5-0.5b, -1.5b, -3b, -7b, -14b, -32b or -72b with the paper's settings, on all GPUs there
-                        are; any other checkpoint by its directory or its name on the hub. --dry_run: does it fit?
+  turns=NUMBER          also hold the mean number of the agent's turns at NUMBER
+  model=NAME            qwen2.5-0.5b, -1.5b, -3b, -7b, -14b, -32b or -72b with the paper's settings, on all GPUs; any
+                        other checkpoint by its directory or its name on the hub. --dry_run tells whether it fits
 """
 
 import math
@@ -63,7 +63,7 @@ PAPER = {  # the authors' settings, as far as they are known
 
 _VALUES = {"algo": tuple(ALGOS), "difficulty": ("hard", "normal")}
 _ORDER = ("model", "difficulty", "smoke", "algo", "turns")
-"""Which variant is applied when, however they are ordered: of two that set a field, the later one has its way."""
+"""The order in which variants are applied, whatever their order in the string. A later one overrides an earlier one."""
 
 
 def get_config(arg: str = "") -> ConfigDict:
@@ -74,50 +74,53 @@ def get_config(arg: str = "") -> ConfigDict:
     config.data = ConfigDict()
     config.data.path = ""  # a released parquet file; "": the generator
     config.data.difficulty = "hard"  # hard | normal; the generator's mix of cooperation levels
-    config.data.endless = True  # the generator deals new scenarios for ever; False: the paper's number, epoch by epoch
-    config.data.dir = ""  # of prepared records; "": tensorflow-datasets' own, $TFDS_DATA_DIR or ~/tensorflow_datasets
+    config.data.endless = True  # the generator always makes new scenarios; False: the paper's number, epoch by epoch
+    config.data.dir = ""  # of prepared records; "": $TFDS_DATA_DIR or ~/tensorflow_datasets, as in that library
 
     config.model = ConfigDict()  # Qwen2.5's architecture
     config.model.path = ""  # a directory in Hugging Face's format, or a name on the hub; "": a new model
-    config.model.vocab_size = 2048  # of the tokenizer trained on the first run; with a path, the sizes are those of
-    # its config.json, or 0
+    config.model.vocab_size = 2048  # of the tokenizer that the first run trains; with a path, the sizes must
+    # be those in its config.json, or 0
     config.model.hidden_size = 128
     config.model.intermediate_size = 384
     config.model.num_layers = 4
     config.model.num_heads = 2
     config.model.num_kv_heads = 1
     config.model.tie_embeddings = True  # of a new model
-    config.model.context_length = 2048  # tokens a dialogue may have, prompt included
+    config.model.context_length = 2048  # tokens that a dialogue may have, with the prompt
     config.model.initializer_range = 0.08  # of a new model, about 1 / sqrt(hidden_size)
     config.model.dtype = "float32"
     config.model.remat = False  # compute layers again in the backward pass: less memory, more time
     config.model.lora_rank = 0  # train adapters of this rank beside a frozen model; 0: train the model
     config.model.lora_alpha = 16.0
 
-    config.mesh = ConfigDict()  # devices; -1: all that are left
+    config.mesh = ConfigDict()  # devices on each axis; -1: all that are left
     config.mesh.data = -1  # rows are split over data and fsdp,
     config.mesh.fsdp = 1  # parameters over fsdp
     config.mesh.tensor = 1  # and tensor
 
     config.engine = ConfigDict()  # the sampler
-    config.engine.slots = 48  # dialogues sampled at a time; if there are more, those that wait for their user make room
+    config.engine.slots = 48  # dialogues sampled at a time; if there are more, those that wait for their user give up
+    # their slot
     config.engine.chunk = 32  # tokens of a prompt computed at a time,
-    config.engine.rows = 8  # of so many dialogues; 0: of all slots, as on several devices
+    config.engine.rows = 8  # for this many dialogues; 0: for all slots, as on several devices
     config.engine.steps = 8  # tokens drawn before newcomers join
     config.engine.max_new_tokens = 96  # a turn that is longer is cut: a format error; demonstrations have up to 82
-    config.engine.temperature = 0.8  # of the policy that is sampled and trained; small models' tails are noise
-    config.engine.top_k = 0  # 0: off. With top_k or top_p the ratios of the loss are to what was drawn from
+    config.engine.temperature = (
+        0.8  # of the policy, in sampling and training; unlikely tokens of small models are noise
+    )
+    config.engine.top_k = 0  # 0: off. With top_k or top_p, the loss compares with the distribution drawn from
     config.engine.top_p = 1.0
     config.engine.grammar = False  # keep the policy from writing malformed turns; log-probabilities stay the policy's
 
-    config.user = _endpoint("embedded-user", temperature=1.2)
-    config.judge = _endpoint("embedded-judge", temperature=0.0, max_tokens=512)
+    config.user = _make_endpoint("embedded-user", temperature=1.2)
+    config.judge = _make_endpoint("embedded-judge", temperature=0.0, max_tokens=512)
     config.judge.weights = ConfigDict({"persona": 1.0, "stage": 1.0, "quality": 1.0, "rules": 1.0})
-    config.judge.votes = 1  # answers that are averaged, each with a seed of its own: give it a temperature above 0
-    config.agent = _endpoint("", temperature=0.6, url="", max_tokens=1024)  # an agent to evaluate; "": none
+    config.judge.votes = 1  # answers that are averaged, each with its own seed: needs a temperature above 0
+    config.agent = _make_endpoint("", temperature=0.6, url="", max_tokens=1024)  # an agent to evaluate; "": none
 
     config.endpoints = ConfigDict()
-    config.endpoints.record = ""  # a directory that keeps every exchange; what it holds is not asked again
+    config.endpoints.record = ""  # a directory that keeps every exchange; what is in it is not asked again
     config.endpoints.replay = ""  # answer from such a directory, without any endpoint
 
     config.episode = ConfigDict()
@@ -135,7 +138,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.algo.discount = 1.0
     config.algo.clip_low = 0.2
     config.algo.clip_high = 0.2
-    config.algo.kl_weight = 0.02  # the paper: 0.005, for a model whose language is not so easily lost
+    config.algo.kl_weight = 0.02  # the paper: 0.005, for a model that does not lose its language so easily
 
     config.pid = ConfigDict()  # the controller of the voucher rate
     config.pid.enabled = True  # False: lambda stays at its initial value
@@ -143,8 +146,8 @@ def get_config(arg: str = "") -> ConfigDict:
     config.pid.kp = 0.5
     config.pid.ki = 0.15
     config.pid.kd = 0.0
-    config.pid.target = 0.30  # share of dialogues that may cost a voucher; or a budget for each cost, by its name;
-    # so may all numbers here
+    config.pid.target = 0.30  # share of dialogues that may cost a voucher; or a budget for each cost, by its name.
+    # The other numbers here may be given by name, too
     config.pid.smoothing = 0.7
     config.pid.lambda_max = 5.0
     config.pid.initial_lambda = 0.0
@@ -157,42 +160,42 @@ def get_config(arg: str = "") -> ConfigDict:
 
     config.train = ConfigDict()
     config.train.seed = 0
-    config.train.sft_steps = 1200  # half as many leave CMPO too little to choose from
+    config.train.sft_steps = 1200  # with half as many, CMPO has too little to choose from
     config.train.rl_steps = 160
     config.train.scenarios_per_step = 12
-    config.train.minibatches = 1  # parts of a batch, in the order of its groups, each with an update of its own,
-    config.train.epochs = 1  # and how often all of them are gone through
-    config.train.one_step_off = False  # play a batch while the model is updated on the one before, see docs/runs.md;
-    config.train.importance_cap = 2.0  # its tokens, older by an update, then get importance weights of at most this
+    config.train.minibatches = 1  # parts of a batch, in the order of its groups, each with its own update,
+    config.train.epochs = 1  # and how often all parts are used
+    config.train.one_step_off = False  # play a batch while the model is updated on the batch before, see docs/runs.md;
+    config.train.importance_cap = 2.0  # its tokens, from before that update, get importance weights of at most this
     config.train.row_length = 1280  # tokens of a packed row; grows by doubling where a dialogue is longer
-    config.train.share_prefix = True  # compute what a group's dialogues begin with once a row: the same loss from
-    # fewer tokens; not where a model has a sliding window
+    config.train.share_prefix = True  # compute the common beginning of a group's dialogues once in a row: the same
+    # loss from fewer tokens; not for a model with a sliding window
     config.train.micro_rows = 1  # rows a device computes at a time
     config.train.learning_rate = 3e-4
-    config.train.warmup_fraction = 0.03  # longer, and lambda runs ahead of a policy that cannot follow yet
+    config.train.warmup_fraction = 0.03  # if it is longer, lambda moves before the policy can follow
     config.train.final_fraction = 0.2  # the cosine ends at this share of the learning rate
     config.train.weight_decay = 0.01
     config.train.max_grad_norm = 1.0
-    config.train.momentum_dtype = "float32"  # of AdamW's first moment; bfloat16 saves 2 of 16 bytes a parameter
+    config.train.momentum_dtype = "float32"  # of AdamW's first moment; bfloat16 saves 2 of 16 bytes for each parameter
     config.train.checkpoint_every = 20
     config.train.keep_checkpoints = 2  # the newest; and the best, see docs/runs.md
     config.train.replacements = 1  # how often a dialogue whose endpoint failed is played again
-    config.train.max_failed_fraction = 0.5  # more dialogues of a step that failed all the same save and stop the run
-    config.train.max_skipped = 5  # steps in a row whose update was skipped, for a loss or gradient that is not finite
+    config.train.max_failed_fraction = 0.5  # if more dialogues of a step failed in the end, the run is saved and stops
+    config.train.max_skipped = 5  # skipped updates in a row, as loss or gradient was not finite, that stop the run
 
     config.eval = ConfigDict()
     config.eval.scenarios = 256
     config.eval.seed = 1000  # of the held-out scenarios
-    config.eval.temperature = 0.3  # a served agent need not explore; 0: always the likeliest token
-    config.eval.evaluators = True  # let the judge evaluate communication, logic and compensation of dialogues, too
+    config.eval.temperature = 0.3  # a served agent need not explore; 0: always the most likely token
+    config.eval.evaluators = True  # the judge also evaluates communication, logic and compensation of dialogues
 
-    for kind, value in _read(arg):
-        _apply(config, kind, value)
+    for kind, value in _read_variants(arg):
+        _apply_variant(config, kind, value)
     return config
 
 
-def _read(arg: str) -> list[tuple[str, str]]:
-    """The variants named in `arg` as kind and value, in the order in which they are applied."""
+def _read_variants(arg: str) -> list[tuple[str, str]]:
+    """Reads the variants in `arg` as pairs of kind and value, in the order in which they are applied."""
     found = {}
     for variant in filter(None, arg.split(",")):
         kind, _, value = variant.partition("=")
@@ -212,22 +215,22 @@ def _is_number(text: str) -> bool:
         return False
 
 
-def _endpoint(model: str, temperature: float, url: str = "embedded", max_tokens: int = 256) -> ConfigDict:
+def _make_endpoint(model: str, temperature: float, url: str = "embedded", max_tokens: int = 256) -> ConfigDict:
     return ConfigDict(
         {
-            "url": url,  # "embedded", or http(s)://…/v1, any OpenAI-compatible server; replicas: several, by commas
+            "url": url,  # "embedded", or http(s)://…/v1, any OpenAI-compatible server; replicas are joined by commas
             "model": model,
             "api_key_env": "",  # name of the environment variable that holds the key
             "temperature": temperature,
-            "max_tokens": max_tokens,  # thoughts included; what is cut off is no answer
+            "max_tokens": max_tokens,  # with its thoughts; an answer that is cut off is not used
             "response_format": "json_schema",  # how a judge's schema is passed on: json_schema | json_object+schema |
             # json_object | none, see docs/endpoints.md; its answers are held to it in any case
             "max_tokens_field": "max_tokens",  # its name in a request: max_tokens | max_completion_tokens
             "temperature_field": "temperature",  # temperature | none: it is not sent
             "seed_field": "seed",  # seed | random_seed | none
-            "system_role": "system",  # that the prompt comes in: system | developer | user, with the first message
+            "system_role": "system",  # role of the prompt: system | developer | user, together with the first message
             "extra_body": "",  # further fields of a request: '{"chat_template_kwargs": {"enable_thinking": false}}'
-            "concurrency": 64,  # requests under way at a time, all replicas together
+            "concurrency": 64,  # requests at a time, to all replicas together
             "requests_per_minute": 0,  # 0: no limit
             "tokens_per_minute": 0,  # of prompts and answers
             "connect_timeout": 5.0,  # seconds, as all times here
@@ -236,20 +239,20 @@ def _endpoint(model: str, temperature: float, url: str = "embedded", max_tokens:
             "retries": 3,
             "backoff": 1.0,  # before the first retry; doubled before each further one
             "max_wait": 60.0,  # before a retry, whatever the server asks for
-            "breaker_failures": 10,  # in a row, and nobody asks until a probe is answered,
-            "breaker_rest": 5.0,  # after so long,
-            "breaker_wait": 120.0,  # and after so long without one, requests fail
+            "breaker_failures": 10,  # after so many failures in a row, only probes are sent until one is answered:
+            "breaker_rest": 5.0,  # the first after this time;
+            "breaker_wait": 120.0,  # after this time without an answer, requests fail
             "max_answer_bytes": 4_000_000,
             "prompt_price": 0.0,  # per million tokens, in any currency
             "answer_price": 0.0,
-            "budget_calls": 0,  # requests in a run; where a budget is reached, it saves and stops. 0: no limit
+            "budget_calls": 0,  # requests in a run; when a budget is reached, the run is saved and stops. 0: no limit
             "budget_tokens": 0,
             "budget_cost": 0.0,
         }
     )
 
 
-def _apply(config: ConfigDict, kind: str, value: str) -> None:
+def _apply_variant(config: ConfigDict, kind: str, value: str) -> None:
     if kind == "smoke":
         config.update_from_flattened_dict(
             {
@@ -275,6 +278,6 @@ def _apply(config: ConfigDict, kind: str, value: str) -> None:
         size = value.removeprefix("qwen2.5-").upper()
         config.model.path = f"Qwen/Qwen2.5-{size}-Instruct" if value in QWEN else value
         if value in QWEN and config.model.hidden_size >= 5120:
-            config.mesh.tensor, config.engine.slots = 2, 48  # each device holds all it samples with, but for tensor
+            config.mesh.tensor, config.engine.slots = 2, 48  # for sampling, only the tensor axis splits a model
     else:
         config.data.difficulty = value

@@ -205,6 +205,26 @@ class Domain(abc.ABC):
         """Shows a turn of the agent, from its notes in a transcript."""
         return Shown(str(notes.get("text", "")))
 
+    def show_help(self, role: str) -> str:
+        """What a person who plays the "user" or the "agent" is told beside what that side is always told."""
+        return ""
+
+    def read_typed(self, role: str, line: str, before: Sequence[str] = ()) -> str:
+        """What a person in `role` says with a typed line, after an agent's outputs `before`; "" if that is nothing.
+
+        Raises ValueError, which tells the person what is wrong with the line.
+        """
+        return line.strip()
+
+    def show_verdict(self, answer: str) -> str:
+        """The judge's answer about a turn, for a person."""
+        return answer
+
+    def show_worth(self, record: Mapping[str, Any]) -> str:
+        """What a dialogue was worth and cost, from the record of a batch of one."""
+        names = (self.objective, *(cost.measure for cost in self.costs))
+        return ", ".join(f"{name} {record[name]:g}" for name in names)
+
     def prompts(self) -> Mapping[str, str]:
         """Returns a hash of each text that others are told, by name: what a result was measured with."""
         return {}

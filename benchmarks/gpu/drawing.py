@@ -96,7 +96,7 @@ def gap(size: str, sizes: Sizes) -> Iterator[Record]:
         logprobs = np.concatenate([np.zeros(len(ids)), turn.logprobs])
         streams.append(packing.Stream(np.concatenate([ids, turn.ids]), mask, logprobs, np.zeros(len(mask))))
     host = packing.pack(streams, row_length=prompt + new)
-    packed = sharding.rows(mesh, host, 1)
+    packed = sharding.place_rows(mesh, host, 1)
 
     def score(dtype: str, precision: str | None = None) -> np.ndarray:
         scorer = update_step.make_score(

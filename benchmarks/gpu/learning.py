@@ -40,7 +40,7 @@ def update(size: str, sizes: Sizes, **changes) -> Iterator[Record]:
 
     for length in sizes.lengths:
         host = rows(model, length, sizes)
-        packed, extras = sharding.rows(mesh, (host, signals(model, host)), config.train.micro_rows)
+        packed, extras = sharding.place_rows(mesh, (host, signals(model, host)), config.train.micro_rows)
         jitted = update_step.make_update(model, mesh, optimizer, algorithm.loss, temperature=config.engine.temperature)
         lowered = jitted.lower(*state, frozen, packed, extras)
         program, compiling = device.compiled(lowered)

@@ -9,7 +9,7 @@ import numpy as np
 from rollouts.domain import Cost, Domain
 
 
-def by_cost(section: Mapping[str, Any], name: str, costs: Sequence[Cost]) -> float | np.ndarray:
+def read_per_cost(section: Mapping[str, Any], name: str, costs: Sequence[Cost]) -> float | np.ndarray:
     """The number config.pid.{name} of the only cost, or [C]: the same of all, or in a mapping one by each cost's name.
 
     Raises ValueError, naming the field, for a cost without a number and a number without a cost, and for a budget of
@@ -30,11 +30,11 @@ def by_cost(section: Mapping[str, Any], name: str, costs: Sequence[Cost]) -> flo
 
 def budgets_of(domain: Domain, config: Mapping[str, Any]) -> list[float]:
     """[C], what each cost's mean over dialogues may be."""
-    return np.broadcast_to(by_cost(config["pid"], "target", domain.costs), len(domain.costs)).tolist()
+    return np.broadcast_to(read_per_cost(config["pid"], "target", domain.costs), len(domain.costs)).tolist()
 
 
 @contextlib.contextmanager
-def naming(section: str) -> Iterator[None]:
+def name_section_in_errors(section: str) -> Iterator[None]:
     """Lets a component's ValueError, which names its own argument, name the section of the config as well."""
     try:
         yield

@@ -24,9 +24,9 @@ class CMPO(Clipped):
         super().__init__(config, domain)
         self.controls = config["pid"]
         names = ("kp", "ki", "kd", "target", "smoothing", "lambda_max", "initial_lambda")
-        numbers = {name: budgets.by_cost(self.controls, name, domain.costs) for name in names}
+        numbers = {name: budgets.read_per_cost(self.controls, name, domain.costs) for name in names}
         first = numbers.pop("initial_lambda")
-        with budgets.naming("pid"):
+        with budgets.name_section_in_errors("pid"):
             self.gains = pid.PIDGains(**numbers, form=self.controls["form"])
             pid.init(self.gains, first)  # refuses what cannot work
         self.first = first

@@ -1,1 +1,1 @@
-"""What commands have in common: flags, errors in one line, and who serves the customers."""
+"""What commands share: flags, errors in one line, and the choice of the agent."""

@@ -1,9 +1,9 @@
-"""Who serves the customers, by name: what every command with an ``--agent`` flag has in common.
+"""Loads the agent that the flag ``--agent`` names, for every command that has this flag.
 
 ``policy`` is the newest checkpoint in --workdir, ``best`` the one with the best score in training, ``start`` what phase
-2 began with. ``endpoint`` is whoever answers at --agent_url. The others are the domain's scripted agents and need no
---workdir; of FDS, ``never``, ``always`` and ``generous`` see what any agent sees, and ``oracle`` is the best there is
-in the embedded gym with its first cost at --budget (docs/gym.md).
+2 began with. ``endpoint`` is the model that answers at --agent_url. The others are the domain's scripted agents and
+need no --workdir; of FDS, ``never``, ``always`` and ``generous`` see what any agent sees, and ``oracle`` is the best
+there is in the embedded gym with its first cost at --budget (docs/gym.md).
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ from cmpo.distributed import sharding
 from cmpo.run.checkpoint import Checkpoints
 from cmpo.run.recorder import scores
 from cmpo.run.train_state import checksums
-from cmpo.run.workdir import as_trained, check
+from cmpo.run.workdir import check_same_config, with_trained_layout
 from cmpo.training import build, collecting, model_source
 from cmpo.training.collecting import Agents
 from models import tokenizer as tokenizers
@@ -31,13 +31,13 @@ _TRAINED = ("policy", "best", "start")
 _AGENT = flags.DEFINE_string(
     "agent",
     None,
-    "Who serves the customers: policy, best, start, endpoint, or a scripted agent of the domain (of FDS: never, "
-    "always, generous, oracle), see cmpo/cli/agents.py; default: the endpoint where one is named, else policy.",
+    "The agent: policy, best, start, endpoint, or a scripted agent of the domain (of FDS: never, always, generous, "
+    "oracle), see cmpo/cli/agents.py; default: the endpoint if one is named, else policy.",
 )
 _BUDGET = flags.DEFINE_float(
     "budget", None, "What the oracle may spend of the domain's first cost; default: config.pid.target.", lower_bound=0.0
 )
-_URL = flags.DEFINE_string("agent_url", None, "Base URL of an agent's endpoint; short for --config.agent.url.")
+_URL = flags.DEFINE_string("agent_url", None, "Base URL of the agent's endpoint; short for --config.agent.url.")
 _MODEL = flags.DEFINE_string("agent_model", None, "Its model; short for --config.agent.model.")
 _KEY = flags.DEFINE_string(
     "agent_api_key_env", None, "Environment variable that holds its key; short for --config.agent.api_key_env."
@@ -49,12 +49,12 @@ class Named(NamedTuple):
 
     name: str
     opened: Agents
-    step: int | None = None  # of training
+    step: int | None = None  # of its training; None: no run here trained it
     remote: bool = False  # is it the endpoint config.agent?
 
 
 def load(config: ConfigDict, workdir: str | None) -> Named:
-    """The agent that the flags name; --agent_url and its like are put into config.agent.
+    """Loads the agent that the flags name, and puts --agent_url and the like into config.agent.
 
     Raises FileNotFoundError or ValueError if it needs a run and there is none in `workdir`, or cannot be an endpoint.
     """
@@ -69,11 +69,11 @@ def load(config: ConfigDict, workdir: str | None) -> Named:
         if workdir is None:
             raise ValueError(f"--workdir: expected the directory of a run for --agent={name}")
         return Named(name, *load_policy(config, pathlib.Path(workdir), start=name == "start", best=name == "best"))
-    return Named(name, scripted(config, name, _BUDGET.value))
+    return Named(name, load_scripted(config, name, _BUDGET.value))
 
 
-def scripted(config: ConfigDict, name: str, budget: float | None = None) -> Agents:
-    """A scripted agent of the domain; `budget` is what one that keeps to a budget may spend, None for the config's.
+def load_scripted(config: ConfigDict, name: str, budget: float | None = None) -> Agents:
+    """Loads a scripted agent of the domain. `budget` is what it may spend if it keeps to one; None: the config's.
 
     Raises ValueError if there is none of that name.
     """
@@ -89,15 +89,15 @@ def scripted(config: ConfigDict, name: str, budget: float | None = None) -> Agen
 def load_policy(
     config: ConfigDict, workdir: pathlib.Path, *, start: bool = False, best: bool = False
 ) -> tuple[Agents, int]:
-    """The policy in `workdir`'s newest or best checkpoint, or the reference it started from, and the step it is at.
+    """Loads the policy in the newest or best checkpoint of `workdir`, or the reference it started from, and its step.
 
     Raises FileNotFoundError or ValueError if there is no such checkpoint.
     """
-    check(workdir, config, settled=lambda name: name.startswith("model."))
+    check_same_config(workdir, config, settled=lambda name: name.startswith("model."))
     tokenizer = tokenizers.load(workdir / "tokenizer")
     model = model_source.settled(config, workdir)
     mesh = build.mesh(config, model)
-    trained = as_trained(workdir, config)
+    trained = with_trained_layout(workdir, config)
     algorithm = build.algorithm(trained, domains.load(trained))
     layout = functools.partial(build.abstract_state, trained, model, mesh, algorithm)
     with Checkpoints(workdir, score=scores(config, workdir)) as checkpoints:

@@ -1,4 +1,4 @@
-"""What every command has in common: the flags that name a run, and foreseeable errors told in one line."""
+"""What every command shares: the flags that name a run, and foreseeable errors reported in one line."""
 
 import os
 import pathlib
@@ -15,16 +15,16 @@ from cmpo.training.collecting import STOPS
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, e.g. configs/fds.py:smoke.", lock_config=True)
 WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run.")
-OUT = flags.DEFINE_string("out", None, "Where to write; what, the command's documentation says.")
+OUT = flags.DEFINE_string("out", None, "Path to write to; the documentation of the command says what is written.")
 
 _PATIENCE = "xla_cpu_collective_call_terminate_timeout_seconds"
 
 FORESEEN = (ValueError, OSError, FloatingPointError, *STOPS)
-"""Errors that come of input, endpoints or numbers, and whose message says it all."""
+"""Errors that input, endpoints or numbers cause, and whose message is enough for the user."""
 
 
 def run(work: Callable[[], None], *, required: Sequence[str]) -> None:
-    """Parses the flags, `required` among them, and does `work`; a foreseeable error is one line and exit status 1."""
+    """Parses the flags, of which some are `required`, and does `work`. A foreseeable error is one line and status 1."""
     flags.mark_flags_as_required(required)
 
     def main(_) -> None:
@@ -32,22 +32,22 @@ def run(work: Callable[[], None], *, required: Sequence[str]) -> None:
             logging.set_verbosity(logging.WARNING)
         try:
             if CONFIG.value is not None:
-                ranges.check(CONFIG.value)
+                ranges.check_config(CONFIG.value)
             be_patient()
-            processes.start()
+            processes.join_processes()
             keep_programs()
             work()
         except FORESEEN as error:
             notes = getattr(error, "__notes__", [])
             sys.exit("error: " + " ".join(" ".join([str(error), *notes]).split()))
 
-    app.run(main, flags_parser=_parse)
+    app.run(main, flags_parser=_parse_flags)
 
 
 def be_patient(environment: MutableMapping[str, str] = os.environ) -> None:
-    """Lets CPU devices that compute together wait a quarter of an hour for each other; before the first use of one.
+    """Lets CPU devices that compute together wait 15 minutes for each other. Call it before the first use of a device.
 
-    XLA aborts the process after a minute, which a suspended laptop or a machine with other work may well take.
+    By default XLA aborts the process after a minute, which is too short on a suspended laptop or a busy machine.
     """
     given = environment.get("XLA_FLAGS", "")
     if _PATIENCE not in given:
@@ -55,33 +55,33 @@ def be_patient(environment: MutableMapping[str, str] = os.environ) -> None:
 
 
 def keep_programs() -> None:
-    """Has JAX keep what it compiles in ~/.cache, or where its own settings say: a second start compiles nothing."""
+    """Makes JAX keep what it compiles in ~/.cache, or where its settings say: a second start compiles nothing."""
     if not jax.config.jax_compilation_cache_dir:
         home = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
         jax.config.update("jax_compilation_cache_dir", str(pathlib.Path(home, "cmpo")))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
-def _parse(arguments: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> list[str]:
+def _parse_flags(arguments: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> list[str]:
     try:
-        program, *others = values([files.at_home(argument) for argument in arguments])
+        program, *others = values([files.expand_home(argument) for argument in arguments])
         given = values["config"]
         overrides = config_flags.get_override_values(given) if given.present else {}
-        if given.present:  # paths in its file
+        if given.present:  # paths in the config file
             texts = {name: x for name, x in ranges.flatten(given.value.to_dict()).items() if isinstance(x, str)}
-            given.value.update_from_flattened_dict({name: files.at_home(text) for name, text in texts.items()})
+            given.value.update_from_flattened_dict({name: files.expand_home(text) for name, text in texts.items()})
     except flags.Error as error:
         text = str(error).strip()
-        if "Traceback" in text:  # the config file raised: its message comes last
+        if "Traceback" in text:  # the config file raised an error: its message is the last line
             text = text.splitlines()[-1]
         sys.exit("error: " + " ".join(text.split()))
     except (AttributeError, LookupError, TypeError) as error:  # how ml_collections reports a field that does not exist
         while error.args and isinstance(error.args[0], Exception):
             error = error.args[0]
         sys.exit("error: --config: no such field: " + " ".join(str(error.args[0]).split()))
-    except RecursionError:  # of absl, which looks for flags with a name like it
+    except RecursionError:  # absl looks for flags with a similar name
         sys.exit("error: unknown flag, with a name of some thousand letters")
-    except (ValueError, OSError, SyntaxError) as error:  # a name that is none, a file that is none
+    except (ValueError, OSError, SyntaxError) as error:  # the name or the file is not valid
         sys.exit("error: --config: " + " ".join(str(error).split()))
     if others:
         sys.exit(f"error: unexpected argument {others[0]!r}; a setting is written --config.FIELD=VALUE")

@@ -1,1 +1,1 @@
-"""Many devices and many processes: the mesh, how arrays lie on it, and work that is shared."""
+"""Many devices and many processes: the mesh, how arrays are placed on it, and shared work."""

@@ -1,7 +1,7 @@
-"""Where arrays live: a mesh `data x fsdp x tensor`, and one rule for each kind of parameter.
+"""Places arrays on a mesh `data x fsdp x tensor`, by one rule for each kind of parameter.
 
 Rows of a batch are split over data and fsdp; parameters, their gradients and the optimizer's moments over fsdp and
-tensor. What the rules do not say, the compiler (GSPMD) works out.
+tensor. The compiler (GSPMD) chooses what the rules leave open.
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ DATA, FSDP, TENSOR = AXES = ("data", "fsdp", "tensor")
 ROWS = (DATA, FSDP)
 """The axes that rows are split over."""
 
-RULES = (  # path of a parameter, layers stacked along the first axis -> how its axes are split
+RULES = (  # path of a parameter (layers are stacked along the first axis) -> how its axes are split
     (r"embed/embedding", P(TENSOR, FSDP)),
     (r"head/kernel", P(FSDP, TENSOR)),
     (r"layers/(attention/[qkv]|mlp/(gate|up))/kernel", P(None, FSDP, TENSOR)),
@@ -39,7 +39,7 @@ RULES = (  # path of a parameter, layers stacked along the first axis -> how its
 
 
 def axis_sizes(data: int, fsdp: int, tensor: int, *, devices: int) -> dict[str, int]:
-    """The sizes of the axes on so many devices, with -1, for one axis, replaced by all that are left.
+    """Returns the sizes of the axes on that many devices. One size may be -1: it becomes all devices that are left.
 
     Raises ValueError, naming the axis, where sizes and devices do not fit.
     """
@@ -58,7 +58,7 @@ def axis_sizes(data: int, fsdp: int, tensor: int, *, devices: int) -> dict[str, 
 
 
 def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1, *, devices: list[jax.Device] | None = None) -> Mesh:
-    """A mesh over all of `devices` (default: every device of every process); see `axis_sizes`.
+    """Makes a mesh over all of `devices` (default: every device of every process); see `axis_sizes`.
 
     Raises ValueError, naming the axis, if the tensor axis would leave a process.
     """
@@ -69,7 +69,7 @@ def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1, *, devices: list[j
     return jax.make_mesh(tuple(sizes.values()), AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
 
 
-def check(mesh: Mesh, config: Qwen2Config) -> None:
+def check_mesh(mesh: Mesh, config: Qwen2Config) -> None:
     """Raises ValueError, naming axis and size, unless the mesh divides the model evenly."""
     divided = {FSDP: ("hidden_size",), TENSOR: ("num_heads", "num_kv_heads", "intermediate_size", "vocab_size")}
     for axis, names in divided.items():
@@ -80,56 +80,56 @@ def check(mesh: Mesh, config: Qwen2Config) -> None:
                 )
 
 
-def tree(mesh: Mesh, arrays: Any) -> Any:
-    """The sharding of every array of a tree that holds parameters, moments, scalars; found by the end of its path.
+def find_shardings(mesh: Mesh, arrays: Any) -> Any:
+    """Finds the sharding of every array in a tree of parameters, moments and scalars, by the names in its path.
 
     Arrays outside any dict (steps, counts, an algorithm's memory) are replicated. Raises ValueError for an unknown
     parameter.
     """
 
-    def one(path, _):
+    def find_sharding(path, _):
         name = "/".join(str(key.key) for key in path if isinstance(key, jax.tree_util.DictKey))
         specs = [spec for pattern, spec in RULES if re.fullmatch(pattern, name)] if name else [P()]
         if not specs:
             raise ValueError(f"no partition rule for the parameter {name}")
         return NamedSharding(mesh, specs[0])
 
-    return jax.tree_util.tree_map_with_path(one, arrays)
+    return jax.tree_util.tree_map_with_path(find_sharding, arrays)
 
 
-def rows(mesh: Mesh, arrays: Any, micro_rows: int) -> Any:
+def place_rows(mesh: Mesh, arrays: Any, micro_rows: int) -> Any:
     """Cuts arrays [R, ...] into micro-batches [M, U, ...] and puts them on the mesh, U split over data and fsdp.
 
-    U is `micro_rows` for each device that rows are split over; zeros, which are padding, fill the last micro-batch.
+    U is `micro_rows` for each device that rows are split over; zeros pad the last micro-batch.
     """
     unit = micro_rows * rows_axis_size(mesh)
     sharding = NamedSharding(mesh, P(None, ROWS))
 
-    def one(x):
+    def place_array(x):
         x = np.pad(x, [(0, -len(x) % unit)] + [(0, 0)] * (x.ndim - 1)).reshape(-1, unit, *x.shape[1:])
         return jax.make_array_from_callback(x.shape, sharding, lambda index: x[index])
 
-    return jax.tree.map(one, arrays)
+    return jax.tree.map(place_array, arrays)
 
 
 def compiler_options(mesh: Mesh) -> dict[str, str] | None:
-    """What XLA is told about computing gradients on these devices.
+    """Returns XLA's options for computing gradients on these devices.
 
-    Its calls of YNNPACK on a CPU, for products and sums, take a gradient of the default model 1.15 times as long.
+    On a CPU, XLA's calls of YNNPACK for products and sums make a gradient of the default model 1.15 times as slow.
     """
     on_cpu = mesh.devices.flat[0].platform == "cpu"
     return {"xla_cpu_experimental_ynn_fusion_type": ""} if on_cpu else None
 
 
 def rows_axis_size(mesh: Mesh) -> int:
-    """How many devices rows are split over."""
+    """Returns how many devices rows are split over."""
     return mesh.shape[DATA] * mesh.shape[FSDP]
 
 
-def cache(mesh: Mesh, slots: int) -> NamedSharding:
-    """The sharding of the sampler's keys [L, S, K, D, C] and values [L, S, K, C, D] on this process's devices.
+def shard_cache(mesh: Mesh, slots: int) -> NamedSharding:
+    """Returns the sharding of the sampler's keys [L, S, K, D, C] and values [L, S, K, C, D] on this process's devices.
 
-    Raises ValueError if S = `slots` cannot be shared out evenly.
+    Raises ValueError if S = `slots` cannot be divided evenly.
     """
     if slots % (parts := rows_axis_size(mesh.local_mesh)):
         raise ValueError(f"config.engine.slots: expected a multiple of the {parts} parts of a process, got {slots}")
@@ -139,21 +139,22 @@ def cache(mesh: Mesh, slots: int) -> NamedSharding:
 def make_publish(config: Qwen2Config, mesh: Mesh) -> Callable[[Any, Any], Any]:
     """Returns ``publish(frozen, params) -> weights``, for sampling on each process's own devices.
 
-    Adapters are merged, matrices cast to the precision that the model computes in, and nothing but the tensor axis
-    splits them any more.
+    Adapters are merged, matrices are cast to the precision that the model computes in, and only the tensor axis still
+    splits them.
     """
 
-    def weights(frozen, params):
+    def merge_weights(frozen, params):
         return qwen2.cast(config, lora.merge(config, lora.combine(frozen, params)))
 
-    def whole(sharding):
+    def keep_tensor_axis(sharding):
         return NamedSharding(mesh, P(*(axis if axis == TENSOR else None for axis in sharding.spec)))
 
-    def local(x):
+    def take_local_shards(x):
         shards = [shard.data for shard in x.addressable_shards]
         sharding = NamedSharding(mesh.local_mesh, x.sharding.spec)
         return jax.make_array_from_single_device_arrays(x.shape, sharding, shards)
 
-    layout = jax.tree.map(whole, tree(mesh, qwen2.shapes(dataclasses.replace(config, lora_rank=0))))
-    gather = jax.jit(weights, out_shardings=layout)
-    return lambda frozen, params: jax.tree.map(local, gather(frozen, params))
+    merged = qwen2.shapes(dataclasses.replace(config, lora_rank=0))
+    layout = jax.tree.map(keep_tensor_axis, find_shardings(mesh, merged))
+    gather = jax.jit(merge_weights, out_shardings=layout)
+    return lambda frozen, params: jax.tree.map(take_local_shards, gather(frozen, params))

@@ -22,40 +22,40 @@ class Estimate(NamedTuple):
     count: int  # values it is the mean of
 
 
-def mean(values: np.ndarray) -> np.ndarray:
-    """The means [M] of values [N, M], NaNs left out; NaN where nothing is left."""
-    return _ratio(np.nansum(values, 0), np.isfinite(values).sum(0))
+def average_columns(values: np.ndarray) -> np.ndarray:
+    """Returns the means [M] of values [N, M] without NaNs; NaN where nothing is left."""
+    return _divide_or_nan(np.nansum(values, 0), np.isfinite(values).sum(0))
 
 
-def estimates(
+def estimate_means(
     values: np.ndarray, seeds: np.ndarray, clusters: np.ndarray, *, resamples: int = RESAMPLES, seed: int = 0
 ) -> list[Estimate]:
-    """M estimates.
+    """Estimates the mean of each of M measures.
 
     Args:
-      values: [N, M] float; NaN where a measure does not apply to a dialogue, which then leaves it out.
+      values: [N, M] float; NaN where a measure does not apply to a dialogue, which is then left out.
       seeds: [N], the seed that each dialogue was played with.
-      clusters: [N], the scenario of each dialogue; dialogues of one scenario are not independent of each other, also
-        where they were played with several seeds.
+      clusters: [N], the scenario of each dialogue. Dialogues of one scenario are not independent of each other, even
+        if they were played with different seeds.
       resamples: R.
       seed: of the bootstrap. The same values and seed give the same interval.
     """
     values, seeds = np.asarray(values, float), np.asarray(seeds)
-    by_seed = np.array([mean(values[seeds == one]) for one in np.unique(seeds)])
-    low, high = interval(bootstrap(values, clusters, resamples=resamples, seed=seed))
-    found = zip(mean(values), by_seed.T, low, high, np.isfinite(values).sum(0), strict=True)
+    by_seed = np.array([average_columns(values[seeds == one]) for one in np.unique(seeds)])
+    low, high = find_interval(resample_means(values, clusters, resamples=resamples, seed=seed))
+    found = zip(average_columns(values), by_seed.T, low, high, np.isfinite(values).sum(0), strict=True)
     return [
-        Estimate(float(overall), _std(means[np.isfinite(means)]), float(a), float(b), int(count))
+        Estimate(float(overall), _sample_deviation(means[np.isfinite(means)]), float(a), float(b), int(count))
         for overall, means, a, b, count in found
     ]
 
 
-def bootstrap(values: np.ndarray, clusters: np.ndarray, *, resamples: int, seed: int) -> np.ndarray:
-    """[R, M]: the means of resampled data, for values [N, M] in clusters [N].
+def resample_means(values: np.ndarray, clusters: np.ndarray, *, resamples: int, seed: int) -> np.ndarray:
+    """Returns the means [R, M] of resampled data, for values [N, M] in clusters [N].
 
-    A resample draws K of the K clusters with replacement, each with all its values; its mean is over the values that
-    come along (NaN if none does). The mix of cooperation levels, which is fixed by design, is drawn anew too, which
-    makes intervals a little wider than they need be.
+    A resample draws K of the K clusters with replacement, each with all its values. Its mean is over all values of the
+    drawn clusters (NaN if they have none). The mix of cooperation levels is fixed by design, but is drawn anew too:
+    this makes intervals a little wider than they need be.
     """
     values = np.asarray(values, float)
     labels, place = np.unique(np.asarray(clusters), return_inverse=True)
@@ -66,12 +66,12 @@ def bootstrap(values: np.ndarray, clusters: np.ndarray, *, resamples: int, seed:
     rng, means = np.random.default_rng(seed), []
     for start in range(0, resamples, _AT_A_TIME):
         drawn = rng.multinomial(count, np.full(count, 1 / count), size=min(_AT_A_TIME, resamples - start))
-        means.append(_ratio(drawn @ totals, drawn @ sizes))
+        means.append(_divide_or_nan(drawn @ totals, drawn @ sizes))
     return np.concatenate(means)
 
 
-def interval(means: np.ndarray, confidence: float = CONFIDENCE) -> tuple[np.ndarray, np.ndarray]:
-    """The percentile interval, ([M], [M]), of resampled means [R, M]; resamples without a value are left out."""
+def find_interval(means: np.ndarray, confidence: float = CONFIDENCE) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the percentile interval, ([M], [M]), of resampled means [R, M], without those that are NaN."""
     ends = np.full((2, means.shape[1]), np.nan)
     there = np.isfinite(means).any(0)
     tails = [50 * (1 - confidence), 50 * (1 + confidence)]
@@ -79,9 +79,9 @@ def interval(means: np.ndarray, confidence: float = CONFIDENCE) -> tuple[np.ndar
     return ends[0], ends[1]
 
 
-def _ratio(totals: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+def _divide_or_nan(totals: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     return np.divide(totals, sizes, out=np.full(np.shape(totals), np.nan), where=sizes > 0)
 
 
-def _std(means: np.ndarray) -> float:
+def _sample_deviation(means: np.ndarray) -> float:
     return float(np.std(means, ddof=1)) if len(means) > 1 else 0.0

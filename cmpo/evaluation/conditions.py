@@ -1,7 +1,8 @@
-"""What an evaluation was measured with, and what of it another's numbers do not share: said field by field.
+"""Says, field by field, in what the conditions of two evaluations differ.
 
-Two numbers can be compared where the customers, their mood to end a dialogue, the rules and the judge were the same,
-`MEASURED`; and two dialogues where the customer was, `DEALT`. All else is the agent's own, and is said.
+Two numbers can be compared if the fields in `MEASURED` were the same: customers, when they end a dialogue, the rules
+and the judge. Two dialogues can be compared only if the fields in `DEALT`, which choose the customers, were the same
+too. All other fields belong to the agent; their differences are reported and refuse nothing.
 """
 
 import dataclasses
@@ -21,10 +22,10 @@ MEASURED = (
     "judge.weights.*",
     "prompts.*",
 )
-"""Fields, as patterns, whose difference makes any two numbers incomparable."""
+"""Patterns of the fields whose difference makes any two numbers incomparable."""
 
 DEALT = ("data.*", "eval.scenarios", "eval.seed", "seeds", "scenarios.*")
-"""Fields that say whom the agent met: dialogues can be paired only where the scenarios were the very same."""
+"""Patterns of the fields that say whom the agent met: dialogues are paired only if the scenarios were the same."""
 
 REACHED = {"data.dir", "endpoints.record", "endpoints.replay"} | {
     f"{name}.{field.name}"
@@ -32,11 +33,11 @@ REACHED = {"data.dir", "endpoints.record", "endpoints.replay"} | {
     for field in dataclasses.fields(Endpoint)
     if field.name not in (*ASKED, "url")
 }
-"""Fields that change no number: how an endpoint is reached, what that may cost, where files lie."""
+"""Fields that change no number: how an endpoint is reached, what it may cost, where files are."""
 
-_WHERE = ("user.url", "judge.url")  # one server may be as good as another, but rules are no model
+_WHERE = ("user.url", "judge.url")  # two servers may be equally good, but embedded rules are not a model
 NOT_RECORDED = "not recorded"
-_OF_BOTH = ("scenarios.*", "step")  # said where both have it: of seeds, `seeds` says so; scripted agents have no step
+_OF_BOTH = ("scenarios.*", "step")  # reported only where both have it; `seeds` tells the rest, scripts have no step
 
 
 class Difference(NamedTuple):
@@ -47,44 +48,45 @@ class Difference(NamedTuple):
     theirs: Any
 
     def __str__(self):
-        return f"{self.field} {_shown(self.ours)} and {_shown(self.theirs)}"
+        return f"{self.field} {_format_value(self.ours)} and {_format_value(self.theirs)}"
 
     def is_of(self, patterns: Sequence[str]) -> bool:
         """Whether the field is one of `patterns`."""
         return any(fnmatch.fnmatchcase(self.field, pattern) for pattern in patterns)
 
 
-def differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[Difference]:
-    """What two results, as `results.read` has them, differ in, but for what `REACHED` says and what was measured."""
-    found = _differences(_facts(ours), _facts(theirs))
+def find_differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[Difference]:
+    """Lists the fields in which two results of `results.read_result` differ, except `REACHED` and what was measured."""
+    found = _compare_fields(_collect_fields(ours), _collect_fields(theirs))
     return [each for each in found if NOT_RECORDED not in (each.ours, each.theirs) or not each.is_of(_OF_BOTH)]
 
 
-def incomparable(found: Sequence[Difference], *, paired: bool) -> list[Difference]:
-    """Those that make numbers incomparable; `paired`, dialogues too.
+def select_incomparable(found: Sequence[Difference], *, paired: bool) -> list[Difference]:
+    """Selects the differences that make numbers incomparable; with `paired`, those that make dialogues so, too.
 
-    The scenarios decide whether the same customers were met, however they came to be dealt.
+    The scenarios alone decide whether the agents met the same customers, however these were chosen.
     """
     dealt = paired and any(difference.is_of(("seeds", "scenarios.*")) for difference in found)
     apart = (*MEASURED, *(DEALT if dealt else ()))
     return [one for one in found if one.is_of(apart) or (one.is_of(_WHERE) and EMBEDDED in (one.ours, one.theirs))]
 
 
-def since_training(run: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """What differs between the config of a run and that of its evaluation: field -> {"run": …, "here": …}."""
-    found = _differences(ranges.flatten(run), ranges.flatten(config))
+def compare_with_training(run: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Compares the config of a run with that of its evaluation: field that differs -> {"run": …, "here": …}."""
+    found = _compare_fields(ranges.flatten(run), ranges.flatten(config))
     return {field: {"run": ours, "here": theirs} for field, ours, theirs in found}
 
 
-def as_trained(result: Mapping[str, Any]) -> str:
-    """A line on what the agent of a result was trained with and not evaluated with; "" if there is nothing to say."""
+def describe_training(result: Mapping[str, Any]) -> str:
+    """Says in one line which fields differ between an agent's training and its evaluation; "" if none does."""
     if (differ := result.get("since_training")) is None:
         return "" if result["step"] is None else f"how it was trained is {NOT_RECORDED}"
-    told = (f"{field} {_shown(x['run'])} in the run, {_shown(x['here'])} here" for field, x in differ.items())
+    shown = ((field, _format_value(x["run"]), _format_value(x["here"])) for field, x in differ.items())
+    told = (f"{field} {run} in the run, {here} here" for field, run, here in shown)
     return f"not as trained: {'; '.join(told)}" if differ else ""
 
 
-def _facts(result: Mapping[str, Any]) -> dict[str, Any]:
+def _collect_fields(result: Mapping[str, Any]) -> dict[str, Any]:
     seeds = result["seeds"]
     return {
         **ranges.flatten(result["config"]),
@@ -97,13 +99,13 @@ def _facts(result: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[Difference]:
+def _compare_fields(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[Difference]:
     names = sorted((ours.keys() | theirs.keys()) - REACHED)
     pairs = (Difference(name, ours.get(name, NOT_RECORDED), theirs.get(name, NOT_RECORDED)) for name in names)
     return [pair for pair in pairs if pair.ours != pair.theirs]
 
 
-def _shown(value: Any) -> str:
+def _format_value(value: Any) -> str:
     if isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value):
         return value[:8]
     return value if value == NOT_RECORDED else f"{value!r:.60}"

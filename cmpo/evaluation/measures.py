@@ -16,11 +16,11 @@ Summary = Mapping[str, Mapping[str, float]]
 """Measure -> the fields of a `bootstrap.Estimate`."""
 
 
-def row(domain: Domain, seed: int, dialogue: Dialogue, evaluations: Mapping[str, Any]) -> dict[str, Any]:
-    """All that is counted of a dialogue, as JSON has it; `values` has every measure, None where it does not apply.
+def describe_dialogue(domain: Domain, seed: int, dialogue: Dialogue, evaluations: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what is counted of a dialogue, ready for JSON. `values` has every measure, None where it does not apply.
 
-    An endpoint's failure is no behaviour of the agent: the dialogue counts as failed and not finished, and has no other
-    value. The process reward is the mean over the dialogue's turns, 0 for a malformed one.
+    The failure of an endpoint is not the agent's behaviour: the dialogue counts as failed and not finished, and has no
+    other value. The process reward is the mean over the dialogue's turns, 0 for a malformed one.
     """
     values: dict[str, float | None] = dict.fromkeys(domain.measures)
     values |= {"finish_rate": float(dialogue.success), "failure_rate": float(not dialogue.ok)}
@@ -48,27 +48,27 @@ def row(domain: Domain, seed: int, dialogue: Dialogue, evaluations: Mapping[str,
     }
 
 
-def means(domain: Domain, rows: Sequence[Row]) -> dict[str, float]:
-    """The mean of every measure over the dialogues that have it; NaN where none has."""
-    return dict(zip(domain.measures, bootstrap.mean(_values(domain, rows)).tolist(), strict=True))
+def average_rows(domain: Domain, rows: Sequence[Row]) -> dict[str, float]:
+    """Returns the mean of every measure over the dialogues that have it; NaN where none has."""
+    return dict(zip(domain.measures, bootstrap.average_columns(_collect_values(domain, rows)).tolist(), strict=True))
 
 
-def summarize(domain: Domain, rows: Sequence[Row]) -> Summary:
-    """An estimate of every measure; see `bootstrap.estimates`."""
-    return _estimates(domain, _values(domain, rows), rows)
+def summarize_rows(domain: Domain, rows: Sequence[Row]) -> Summary:
+    """Estimates every measure; see `bootstrap.estimate_means`."""
+    return _estimate_measures(domain, _collect_values(domain, rows), rows)
 
 
-def by(domain: Domain, rows: Sequence[Row], key: str) -> dict[str, Summary]:
-    """The summary of each group of rows with the same label `key`, one of the domain's."""
+def summarize_groups(domain: Domain, rows: Sequence[Row], key: str) -> dict[str, Summary]:
+    """Summarizes each group of rows that have the same label `key`, one of the domain's."""
     groups = {value: [row for row in rows if row[key] == value] for value in domain.groups[key]}
-    return {str(value): summarize(domain, group) for value, group in groups.items() if group}
+    return {str(value): summarize_rows(domain, group) for value, group in groups.items() if group}
 
 
-def differences(domain: Domain, rows: Sequence[Row], others: Sequence[Row], *, common: bool = False) -> Summary:
-    """Estimates of rows minus others, dialogue by dialogue: the same scenario played with the same seed.
+def compare_rows(domain: Domain, rows: Sequence[Row], others: Sequence[Row], *, common: bool = False) -> Summary:
+    """Estimates rows minus others, dialogue by dialogue: the same scenario played with the same seed.
 
-    A pair counts for a measure that both have. Raises ValueError if they are not of the same scenarios and seeds; with
-    `common`, only if they have none in common. And if a side has one of them twice: it would be unknown which counts.
+    A pair counts for a measure that both have. Raises ValueError if the two sides are not of the same scenarios and
+    seeds; with `common`, only if they have none in common. Raises it also if a side has a scenario twice with a seed.
     """
     names = ["seed", "scenario"]
     names += ["digest"] if all("digest" in row for row in (*rows, *others)) else []  # ids of two files may be the same
@@ -85,12 +85,12 @@ def differences(domain: Domain, rows: Sequence[Row], others: Sequence[Row], *, c
             f"{len(here)} and {len(there)} with {len(shared)} in common; only one has {next(iter(apart))}"
         )
     pairs = [(row, there[key]) for key, row in here.items() if key in shared]
-    ours, theirs = (_values(domain, side) for side in zip(*pairs, strict=True))
-    return _estimates(domain, ours - theirs, [row for row, _ in pairs])
+    ours, theirs = (_collect_values(domain, side) for side in zip(*pairs, strict=True))
+    return _estimate_measures(domain, ours - theirs, [row for row, _ in pairs])
 
 
-def failures(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
-    """What failed, by cause, the commonest first: how often, and the message of the last one. Evaluators' too."""
+def count_failures(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
+    """Counts failures by cause, the commonest first, with the message of the last one; those of evaluators too."""
     failed = [row for row in rows if row["failure"]]
     failed += [found for row in rows for found in row["evaluators"].values() if "failure" in found]
     counts = collections.Counter(one["failure"] for one in failed)
@@ -98,39 +98,41 @@ def failures(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
     return {cause: {"count": count, "message": last[cause]} for cause, count in counts.most_common()}
 
 
-def table(domain: Domain, title: str, summary: Summary) -> str:
-    """Estimates as Markdown, a measure a line; those without a value are left out."""
+def format_table(domain: Domain, title: str, summary: Summary) -> str:
+    """Writes estimates as Markdown, one measure on each line; those without a value are left out."""
     lines = [f"| {title} | mean | std over seeds | 95 % interval | dialogues |", "|---|---:|---:|---:|---:|"]
     for name, estimate in summary.items():
         if estimate["count"]:
-            mean, std, low, high = (shown(domain, name, estimate[field]) for field in ("mean", "std", "low", "high"))
+            mean, std, low, high = (
+                format_value(domain, name, estimate[field]) for field in ("mean", "std", "low", "high")
+            )
             heading = domain.measures[name].heading
             lines.append(f"| {heading} | {mean} | {std} | {low} to {high} | {estimate['count']} |")
     return "\n".join(lines)
 
 
-def breakdown(domain: Domain, title: str, groups: Mapping[str, Summary]) -> str:
-    """Means of groups as Markdown, a group a line, a measure a column."""
+def format_breakdown(domain: Domain, title: str, groups: Mapping[str, Summary]) -> str:
+    """Writes means of groups as Markdown, one group on each line, one measure in each column."""
     names = [name for name in domain.measures if any(group[name]["count"] for group in groups.values())]
     lines = [f"| {' | '.join([title, *(domain.measures[name].heading for name in names)])} |"]
     lines.append(f"|---|{'---:|' * len(names)}")
     for label, group in groups.items():
-        lines.append(f"| {' | '.join([label, *(shown(domain, name, group[name]['mean']) for name in names)])} |")
+        lines.append(f"| {' | '.join([label, *(format_value(domain, name, group[name]['mean']) for name in names)])} |")
     return "\n".join(lines)
 
 
-def shown(domain: Domain, name: str, value: float | None) -> str:
-    """A value of a measure as tables have it; NaN, and None as JSON has it, is a dash."""
+def format_value(domain: Domain, name: str, value: float | None) -> str:
+    """Writes a value of a measure as tables have it; NaN and None become a dash."""
     measure = domain.measures[name]
     return "–" if value is None or math.isnan(value) else f"{value * measure.scale:.{measure.digits}f}"
 
 
-def _values(domain: Domain, rows: Sequence[Row]) -> np.ndarray:
-    """[N, M] float, NaN for None."""
+def _collect_values(domain: Domain, rows: Sequence[Row]) -> np.ndarray:
+    """Returns the values, [N, M] float, with NaN for None."""
     return np.array([[row["values"][name] for name in domain.measures] for row in rows], float)
 
 
-def _estimates(domain: Domain, values: np.ndarray, rows: Sequence[Row]) -> Summary:
+def _estimate_measures(domain: Domain, values: np.ndarray, rows: Sequence[Row]) -> Summary:
     seeds, tasks = ([row[key] for row in rows] for key in ("seed", "scenario"))
-    found = bootstrap.estimates(values, seeds, tasks)
+    found = bootstrap.estimate_means(values, seeds, tasks)
     return {name: estimate._asdict() for name, estimate in zip(domain.measures, found, strict=True)}

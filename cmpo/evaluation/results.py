@@ -1,4 +1,4 @@
-"""The files that `cmpo.evaluate` writes, read again by whoever compares or draws them."""
+"""Reads the files that `cmpo.evaluate` writes, for commands that compare or draw them."""
 
 import pathlib
 from collections.abc import Iterator, Mapping
@@ -10,7 +10,7 @@ from rollouts.domain import Domain
 
 _NUMBER = (int, float, type(None))
 _NOTHING = object()
-_NEEDED = {  # where in the file, and what has to be there
+_NEEDED = {  # place in the file -> types that its value may have
     ("agent",): (str,),
     ("step",): (int, type(None)),
     ("user", "url"): (str,),
@@ -30,22 +30,27 @@ _NEEDED_OF_SEED = {("seed",): (int,), ("scenarios",): (str,)}
 Needed = Mapping[tuple[str, ...], tuple[type, ...]]
 
 
-def needed(domain: Domain) -> tuple[Needed, Needed]:
-    """What a file of this domain must have, besides what every file has, and what each of its dialogues must."""
+def list_needed_fields(domain: Domain) -> tuple[Needed, Needed]:
+    """Returns what a file of this domain must have beyond the fields of every file, and what each dialogue must."""
     summary = {("summary", name, field): _NUMBER for name in domain.measures for field in ("mean", "std")}
     values = {("values", name): _NUMBER for name in domain.measures}
     return {**_NEEDED, **summary}, {("seed",): (int,), ("scenario",): (str,), **values}
 
 
-def read(path: str | pathlib.Path) -> dict[str, Any]:
-    """A result. Raises OSError, or ValueError, naming the file, if it is none."""
+def read_result(path: str | pathlib.Path) -> dict[str, Any]:
+    """Reads a result. Raises OSError; ValueError, naming the file, if it is not a result."""
     found = files.read_object(pathlib.Path(path))
-    wrong = next(_wrong(found, _NEEDED), "")
+    wrong = next(_find_wrong(found, _NEEDED), "")
     if not wrong:
-        summary, row = needed(domain_of(found))
+        summary, row = list_needed_fields(load_domain(found))
         lists = {"seeds": _NEEDED_OF_SEED, "dialogues": row}
-        wrong = next(_wrong(found, summary), "") or next(
-            (f"{name}' {one}" for name, fields in lists.items() for row in found[name] for one in _wrong(row, fields)),
+        wrong = next(_find_wrong(found, summary), "") or next(
+            (
+                f"{name}' {at}"
+                for name, needed in lists.items()
+                for row in found[name]
+                for at in _find_wrong(row, needed)
+            ),
             next((name for name in lists if not found[name]), ""),
         )
     since = found.get("since_training") or {}
@@ -58,12 +63,12 @@ def read(path: str | pathlib.Path) -> dict[str, Any]:
     return found
 
 
-def domain_of(found: Mapping[str, Any]) -> Domain:
-    """The domain that a result was measured in."""
+def load_domain(found: Mapping[str, Any]) -> Domain:
+    """Loads the domain that a result was measured in."""
     return domains.load(found["config"])
 
 
-def _wrong(tree: Any, fields: Needed) -> Iterator[str]:
+def _find_wrong(tree: Any, fields: Needed) -> Iterator[str]:
     for names, types in fields.items():
         found = tree
         for name in names:

@@ -1,4 +1,4 @@
-"""What dialogues amount to, in numbers."""
+"""Summarizes dialogues in numbers."""
 
 import collections
 import math
@@ -12,19 +12,19 @@ from rollouts.types import Dialogue
 
 
 def summarize_batch(domain: Domain, dialogues: Sequence[Dialogue]) -> dict[str, Any]:
-    """What a batch of dialogues amounts to. Failed dialogues are counted by cause and enter nothing else.
+    """Summarizes a batch of dialogues. Failed dialogues are counted by cause and enter no other number but the tokens.
 
-    `dialogues_replaced` counts, by cause too, the failed attempts that were played again; they are not dialogues. Rates
-    are fractions of the dialogues that did not fail; NaN where there are none. `new_tokens` counts whatever was
-    sampled, in failed dialogues too (not in attempts that were replaced): it measures work, not behaviour.
+    `dialogues_replaced` counts, by cause, the failed attempts that were played again; they are not dialogues. Rates are
+    fractions of the dialogues that did not fail, NaN where there are none. `new_tokens` measures work, not behaviour:
+    it counts all sampled tokens, in failed dialogues too, but not in attempts that were replaced.
     """
     ok = [dialogue for dialogue in dialogues if dialogue.ok]
     return {
-        **{name: _mean([score(dialogue) for dialogue in ok]) for name, score in domain.scores.items()},
-        "process_reward": _mean([turn.process_reward for dialogue in ok for turn in dialogue.turns]),
-        "finish_rate": _mean([dialogue.success for dialogue in ok]),
-        **{cost.measure: _mean([dialogue.cost[c] for dialogue in ok]) for c, cost in enumerate(domain.costs)},
-        "turns_mean": _mean([len(dialogue.turns) for dialogue in ok]),
+        **{name: _mean_or_nan([score(dialogue) for dialogue in ok]) for name, score in domain.scores.items()},
+        "process_reward": _mean_or_nan([turn.process_reward for dialogue in ok for turn in dialogue.turns]),
+        "finish_rate": _mean_or_nan([dialogue.success for dialogue in ok]),
+        **{cost.measure: _mean_or_nan([dialogue.cost[c] for dialogue in ok]) for c, cost in enumerate(domain.costs)},
+        "turns_mean": _mean_or_nan([len(dialogue.turns) for dialogue in ok]),
         "ends": dict(collections.Counter(dialogue.end for dialogue in ok)),
         "dialogues_ok": len(ok),
         "dialogues_failed": dict(collections.Counter(dialogue.failure for dialogue in dialogues if not dialogue.ok)),
@@ -33,5 +33,5 @@ def summarize_batch(domain: Domain, dialogues: Sequence[Dialogue]) -> dict[str, 
     }
 
 
-def _mean(values: Sequence[float]) -> float:
+def _mean_or_nan(values: Sequence[float]) -> float:
     return float(np.mean(values, dtype=float)) if values else math.nan

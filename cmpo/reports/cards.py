@@ -1,4 +1,4 @@
-"""Dialogues as a page shows them."""
+"""Draws dialogues for the page of a run, as HTML."""
 
 import html
 import itertools
@@ -13,21 +13,21 @@ _SHOWN = 6
 
 
 def draw_cards(domain: Domain, folder: pathlib.Path, step: int) -> str:
-    """Some dialogues of the newest transcripts in `folder`, as HTML; "" where there are none.
+    """Draws some dialogues of the newest transcripts in `folder`, as HTML; "" where there are none.
 
-    None that a restart left behind from beyond the run's present `step`.
+    Transcripts beyond the run's present `step`, which a restart may leave behind, are not used.
     """
     there = sorted(path for path in folder.glob("step_*.jsonl") if int(path.stem.removeprefix("step_")) <= step)
     if not there:
         return ""
-    dialogues = [dialogue for dialogue in read_lines(there[-1]) if "task" in dialogue]  # an older run's have none
-    cards = "\n".join(_card(domain, dialogue) for dialogue in _choose(domain, dialogues))
+    dialogues = [dialogue for dialogue in read_lines(there[-1]) if "task" in dialogue]  # an older run's have no task
+    cards = "\n".join(_draw_card(domain, dialogue) for dialogue in _choose_dialogues(domain, dialogues))
     heading = f"Dialogues of step {int(there[-1].stem.removeprefix('step_'))}"
     return f"<h2>{heading}</h2>\n<div class=cards>{cards}</div>"
 
 
-def _choose(domain: Domain, dialogues: Sequence[Mapping]) -> list[Mapping]:
-    """A mix: what cost something, what did not, and what went wrong, in turn."""
+def _choose_dialogues(domain: Domain, dialogues: Sequence[Mapping]) -> list[Mapping]:
+    """Chooses in turn a dialogue that cost something, one that did not, and one that went wrong."""
     kinds = {"cost": [], "none": [], "wrong": []}
     for dialogue in dialogues:
         wrong = dialogue["failure"] or dialogue["end"] in domain.breaches
@@ -36,44 +36,44 @@ def _choose(domain: Domain, dialogues: Sequence[Mapping]) -> list[Mapping]:
     return mixed[:_SHOWN]
 
 
-def _card(domain: Domain, dialogue: Mapping) -> str:
+def _draw_card(domain: Domain, dialogue: Mapping) -> str:
     if dialogue["failure"]:
         outcome, tone = f"failed: {dialogue['failure']}", "bad"
     else:
         outcome, tone = domain.show_end(dialogue["end"], dialogue["outcome"])
     name, lines = dialogue["task"]["id"], domain.show_task(dialogue["task"])
     parts = [
-        f"<header><b>{text(name)} #{dialogue['index']}</b> {_badge(outcome, tone)}<p class=muted>"
-        f"{'<br>'.join(map(text, lines))}</p></header>"
+        f"<header><b>{escape_text(name)} #{dialogue['index']}</b> {_draw_badge(outcome, tone)}<p class=muted>"
+        f"{'<br>'.join(map(escape_text, lines))}</p></header>"
     ]
-    parts += [_turn(domain, turn) for turn in dialogue["turns"]]
+    parts += [_draw_turn(domain, turn) for turn in dialogue["turns"]]
     if dialogue["last_words"]:
-        parts.append(f"<p class='bubble user'>{text(dialogue['last_words'])}</p>")
+        parts.append(f"<p class='bubble user'>{escape_text(dialogue['last_words'])}</p>")
     if dialogue["failure_message"]:
-        parts.append(f"<p class=error>{text(dialogue['failure_message'])}</p>")
+        parts.append(f"<p class=error>{escape_text(dialogue['failure_message'])}</p>")
     return f"<article>{''.join(parts)}</article>"
 
 
-def _turn(domain: Domain, turn: Mapping) -> str:
+def _draw_turn(domain: Domain, turn: Mapping) -> str:
     shown = domain.show_turn(turn)
-    heard = "".join(f"<p class='bubble user'>{text(message['content'])}</p>" for message in turn["messages"])
-    thought = f"<p class=think>{text(shown.thought)}</p>" if shown.thought else ""
-    said = text(shown.said) if shown.said else f"<code>{text(turn.get('text', ''))}</code>"
-    badges = " ".join(_badge(*badge) for badge in shown.badges)
+    heard = "".join(f"<p class='bubble user'>{escape_text(message['content'])}</p>" for message in turn["messages"])
+    thought = f"<p class=think>{escape_text(shown.thought)}</p>" if shown.thought else ""
+    said = escape_text(shown.said) if shown.said else f"<code>{escape_text(turn.get('text', ''))}</code>"
+    badges = " ".join(_draw_badge(*badge) for badge in shown.badges)
     numbers = [f"reward {turn['process_reward']:.2f}"] if turn["process_reward"] or shown.remark else []
     if turn["mean_logprob"] is not None:
         numbers.append(f"{turn['tokens']} tokens, mean logprob {turn['mean_logprob']:.2f}")
-    remark = f"<br>{text(shown.remark)}" if shown.remark else ""
+    remark = f"<br>{escape_text(shown.remark)}" if shown.remark else ""
     return (
         f"{heard}<div class='bubble agent'>{thought}<p>{said}</p></div>"
         f"<p class=notes>{badges}<br>{' · '.join(numbers)}{remark}</p>"
     )
 
 
-def _badge(said: str, tone: str) -> str:
-    return f"<span class='badge {tone}'>{text(said)}</span>"
+def _draw_badge(said: str, tone: str) -> str:
+    return f"<span class='badge {tone}'>{escape_text(said)}</span>"
 
 
-def text(value: Any) -> str:
-    """What somebody wrote, as HTML shows it."""
+def escape_text(value: Any) -> str:
+    """Escapes what somebody wrote, for HTML."""
     return html.escape(str(value))

@@ -1,4 +1,4 @@
-"""The curves of a run, and what all our pictures have in common: colours, and how they go into a page."""
+"""Draws the curves of a run, and has what all pictures share: colours, styles, and how they go into a page."""
 
 import io
 import itertools
@@ -18,12 +18,12 @@ BLUE, ORANGE, GREEN, RED, PURPLE, GREY = "#3d7de0", "#e07b2e", "#2f9e68", "#d948
 _STACK = (BLUE, ORANGE, GREEN, PURPLE, GREY, RED)
 
 
-def draw(records: Sequence[Mapping[str, Any]], domain: Domain, budgets: Sequence[float] = ()) -> Figure:
-    """Draws a run against its steps, with the `budgets` of the domain's costs, [C]; [] where there are none.
+def draw_curves(records: Sequence[Mapping[str, Any]], domain: Domain, budgets: Sequence[float] = ()) -> Figure:
+    """Draws the numbers of a run over its steps, with the `budgets` [C] of the domain's costs; [] if there are none.
 
     Save with `figure.savefig(path, dpi=150)`.
     """
-    rl, sft = (of_phase(records, name) for name in ("rl", "sft"))
+    rl, sft = (select_phase(records, name) for name in ("rl", "sft"))
     figure = Figure(figsize=(13, 8.6), layout="constrained")
     figure.get_layout_engine().set(w_pad=0.12, h_pad=0.09)
     count = len(domain.costs) + 2
@@ -31,61 +31,59 @@ def draw(records: Sequence[Mapping[str, Any]], domain: Domain, budgets: Sequence
     large = [figure.add_subplot(grid[0, 4 * i : 4 * i + 4]) for i in range(count)]
     small = [figure.add_subplot(grid[row, count * i : count * i + count]) for row in (1, 2) for i in range(4)]
 
-    _line(large[0], domain.panel or domain.objective, rl, domain.objective, BLUE)
+    _draw_line(large[0], domain.panel or domain.objective, rl, domain.objective, BLUE)
     for axes, cost, color in zip(large[1:], domain.costs, itertools.cycle((ORANGE, PURPLE, GREEN))):
-        _line(axes, cost.panel, rl, cost.measure, color, alpha=0.4, width=1, label="each step")
-        _line(axes, cost.panel, rl, f"{cost.measure}_smoothed", color, label="smoothed")
+        _draw_line(axes, cost.panel, rl, cost.measure, color, alpha=0.4, width=1, label="each step")
+        _draw_line(axes, cost.panel, rl, f"{cost.measure}_smoothed", color, label="smoothed")
         if cost.total == "any":
-            _percent(axes)
+            _show_as_percent(axes)
     for axes, cost, budget in zip(large[1:], domain.costs, budgets, strict=False):
         label = f"budget {cost.form.format(budget)}"
         axes.axhline(budget, color=INK, linestyle=(0, (4, 3)), linewidth=1.1, label=label)
     for axes in large[1:-1]:
-        legend(axes)
-    _multipliers(large[-1], domain, rl)
+        add_legend(axes)
+    _draw_multipliers(large[-1], domain, rl)
 
-    _line(small[0], "Process reward (0 to 1)", rl, "process_reward", BLUE)
-    _line(small[1], "Dialogues finished", rl, "finish_rate", GREEN)
-    _line(small[2], "Turns per dialogue", rl, "turns_mean", GREY)
+    _draw_line(small[0], "Process reward (0 to 1)", rl, "process_reward", BLUE)
+    _draw_line(small[1], "Dialogues finished", rl, "finish_rate", GREEN)
+    _draw_line(small[2], "Turns per dialogue", rl, "turns_mean", GREY)
     _stack_seconds(small[3], rl)
-    _line(small[4], "Warm-up (SFT) loss", sft, "loss", PURPLE)
-    _line(small[5], "Policy loss", rl, "loss", PURPLE)
-    _line(small[6], "KL to the reference", rl, "kl", PURPLE)
-    _line(small[7], "Entropy (nats per token)", rl, "entropy", PURPLE)
-    _percent(small[1])
+    _draw_line(small[4], "Warm-up (SFT) loss", sft, "loss", PURPLE)
+    _draw_line(small[5], "Policy loss", rl, "loss", PURPLE)
+    _draw_line(small[6], "KL to the reference", rl, "kl", PURPLE)
+    _draw_line(small[7], "Entropy (nats per token)", rl, "entropy", PURPLE)
+    _show_as_percent(small[1])
     for axes in (*large, *small):
-        style(axes)
+        style_axes(axes)
         axes.xaxis.set_major_locator(ticker.MaxNLocator(6, integer=True))
     for axes in small[4:]:
         axes.set_xlabel("step", fontsize=8, color=INK)
     return figure
 
 
-def _multipliers(axes: Axes, domain: Domain, rl: Sequence[Mapping]) -> None:
-    """A line for each cost's multiplier, of which a record has one number or one by each name."""
+def _draw_multipliers(axes: Axes, domain: Domain, rl: Sequence[Mapping]) -> None:
+    """Draws a line for each cost's multiplier; a record has one number, or one for each cost by its name."""
     if len(domain.costs) == 1:
-        _line(axes, "Multiplier lambda", rl, "lambda", RED)
+        _draw_line(axes, "Multiplier lambda", rl, "lambda", RED)
         return
     for cost, color in zip(domain.costs, itertools.cycle((RED, PURPLE, GREEN))):
         own = [record | {"lambda": (record.get("lambda") or {}).get(cost.name)} for record in rl]
-        _line(axes, "Multipliers lambda", own, "lambda", color, label=cost.heading)
-    legend(axes)
+        _draw_line(axes, "Multipliers lambda", own, "lambda", color, label=cost.heading)
+    add_legend(axes)
 
 
-def _percent(axes: Axes) -> None:
+def _show_as_percent(axes: Axes) -> None:
     axes.yaxis.set_major_formatter(ticker.PercentFormatter(1, decimals=0))
     axes.set_ylim(-0.03, 1.03)
 
 
-def _line(
+def _draw_line(
     axes: Axes, title: str, records: Sequence[Mapping], key: str, color: str, *, alpha=1.0, width=1.4, label=None
 ):
     axes.set_title(title, loc="left", fontsize=10, fontweight="bold", color=INK)
     marker = "o" if len(records) == 1 else None
-    values = _series(records, key)
-    axes.plot(
-        _series(records, "step"), values, color=color, alpha=alpha, linewidth=width, label=label, marker=marker, ms=4
-    )
+    steps, values = _list_values(records, "step"), _list_values(records, key)
+    axes.plot(steps, values, color=color, alpha=alpha, linewidth=width, label=label, marker=marker, ms=4)
     if all(math.isnan(value) for value in values) and not axes.texts:
         axes.text(0.5, 0.5, "no data", transform=axes.transAxes, ha="center", va="center", color=GREY)
 
@@ -96,18 +94,18 @@ def _stack_seconds(axes: Axes, records: Sequence[Mapping]) -> None:
     if parts:
         values = [[record.get("seconds", {}).get(part) or 0.0 for record in records] for part in parts]
         colors = list(itertools.islice(itertools.cycle(_STACK), len(parts)))
-        axes.stackplot(_series(records, "step"), values, labels=parts, colors=colors, alpha=0.85, linewidth=0)
+        axes.stackplot(_list_values(records, "step"), values, labels=parts, colors=colors, alpha=0.85, linewidth=0)
         axes.set_ylim(0, 1.3 * max(map(sum, zip(*values, strict=True))))  # room for the legend
-        legend(axes, ncols=3, columnspacing=1)
+        add_legend(axes, ncols=3, columnspacing=1)
 
 
-def legend(axes: Axes, **options) -> None:
-    """The legend, in our own style."""
+def add_legend(axes: Axes, **options) -> None:
+    """Adds the legend, in our own style."""
     axes.legend(fontsize=8, frameon=False, labelcolor=INK, handlelength=1.4, borderaxespad=0.2, **options)
 
 
-def style(axes: Axes) -> None:
-    """Our own style for all but the legend; on a page, text and ticks take the page's colour."""
+def style_axes(axes: Axes) -> None:
+    """Sets our own style for all but the legend; on a page, text and ticks take the page's colour."""
     axes.patch.set_visible(False)
     axes.grid(axis="y", color=GREY, alpha=0.25, linewidth=0.7)
     axes.spines[["top", "right", "left"]].set_visible(False)
@@ -115,8 +113,8 @@ def style(axes: Axes) -> None:
     axes.tick_params(colors=INK, labelsize=8, length=0)
 
 
-def svg(figure: Figure) -> str:
-    """The figure as an SVG element that takes its text colour from the page."""
+def render_svg(figure: Figure) -> str:
+    """Renders the figure as an SVG element that takes its text colour from the page."""
     buffer = io.StringIO()
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "cmpo", "font.family": "sans-serif"}):
         nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
@@ -125,10 +123,10 @@ def svg(figure: Figure) -> str:
     return text[text.index("<svg") :].replace(INK, "currentColor")
 
 
-def of_phase(records: Sequence[Mapping], name: str) -> list[Mapping]:
-    """The records of one phase, sft or rl."""
+def select_phase(records: Sequence[Mapping], name: str) -> list[Mapping]:
+    """Selects the records of one phase, sft or rl."""
     return [record for record in records if record["phase"] == name]
 
 
-def _series(records: Sequence[Mapping], key: str) -> list[float]:
+def _list_values(records: Sequence[Mapping], key: str) -> list[float]:
     return [math.nan if record.get(key) is None else record[key] for record in records]

@@ -1,7 +1,7 @@
-"""Checkpoints of the whole train state, by orbax: written beside the training, appearing whole or not at all.
+"""Checkpoints of the whole train state, by orbax. They are written in the background and appear whole or not at all.
 
-Each carries a checksum of every array as it was on the devices. One that cannot be read, or whose arrays are not what
-was saved, makes room for the one before.
+Each has a checksum of every array as it was on the devices. Where a checkpoint cannot be read, or an array does not
+match its checksum, the checkpoint before it is used.
 """
 
 import contextlib
@@ -20,10 +20,10 @@ from cmpo.run.train_state import TrainState, checksums
 
 
 class Checkpoints:
-    """The checkpoints in DIR/checkpoints; a context manager, which on leaving waits for what is being written.
+    """The checkpoints in DIR/checkpoints. A context manager: on leaving, it waits until all is written.
 
-    The last `keep` stay, and of all that there were the one whose step has the highest `score`, if any is above -inf.
-    With `keep` None, nothing there is ever changed.
+    The last `keep` checkpoints are kept, and the one with the highest `score` so far, if any score is above -inf. With
+    `keep` None, nothing in the directory is ever changed.
     """
 
     def __init__(
@@ -40,16 +40,16 @@ class Checkpoints:
             cleanup_tmp_directories=self._writes,
         )
         self._directory = pathlib.Path(workdir).absolute() / "checkpoints"
-        with self._told():
+        with self._raise_as_os_error():
             self._manager = ocp.CheckpointManager(self._directory, options=options)
 
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
-        """Which of `checkpoints`, oldest first, orbax is to keep."""
+        """Says which of `checkpoints`, oldest first, orbax keeps."""
         steps = [checkpoint.step for checkpoint in checkpoints]
-        kept = {*steps[-self._keep :], processes.once(lambda: self._best(steps))}
+        kept = {*steps[-self._keep :], processes.run_once(lambda: self._find_best_step(steps))}
         return [step in kept for step in steps]
 
-    def _best(self, steps: Sequence[int]) -> int | None:
+    def _find_best_step(self, steps: Sequence[int]) -> int | None:
         score, step = max(((self._score(step), step) for step in steps), default=(-math.inf, None))
         return step if score > -math.inf else None
 
@@ -57,25 +57,25 @@ class Checkpoints:
         return self
 
     def __exit__(self, *_):
-        with self._told():
+        with self._raise_as_os_error():
             self._manager.close()
 
     def save(self, state: TrainState) -> int:
-        """Begins to save `state` under its step, unless that step is saved already; the state may then be donated.
+        """Begins to save `state` under its step, unless that step is saved already. Then the state may be donated.
 
-        Returns the newest step that is on disk by now. Raises OSError if this or the checkpoint before could not be
-        written; older ones are as they were.
+        Returns the newest step that is on disk by now. Raises OSError if this checkpoint or the one before could not be
+        written; older ones are unchanged.
         """
         newest, step = self.wait(), int(state.step)
         if step not in self._manager.all_steps():
             arrays = state._asdict() | {"checksums": checksums(state)}
-            with self._told():
+            with self._raise_as_os_error():
                 self._manager.save(step, args=ocp.args.StandardSave(arrays))
         return newest
 
     def wait(self) -> int:
-        """Waits until all is on disk, and returns the newest step there; -1: none. Raises OSError like `save`."""
-        with self._told():
+        """Waits until all is on disk. Returns the newest step there, or -1. Raises OSError like `save`."""
+        with self._raise_as_os_error():
             self._manager.wait_until_finished()
             self._manager.check_for_errors()
         return max(self._manager.all_steps(), default=-1)
@@ -83,15 +83,15 @@ class Checkpoints:
     def restore(self, layout: Callable[[int], TrainState], *, best: bool = False) -> TrainState | None:
         """The newest sound state, or the one with the best score, with the shapes and shardings that its step has.
 
-        None if nothing was ever saved. A checkpoint that cannot be read, or is not what was saved, is reported, removed
-        and passed over. Raises ValueError if none is sound.
+        Returns None if nothing was ever saved. A checkpoint that cannot be read, or does not match its checksums, is
+        reported, removed and skipped. Raises ValueError if none is sound.
         """
         steps = sorted(self._manager.all_steps(), reverse=True)
-        if best and (step := self._best(steps)) is not None:
+        if best and (step := self._find_best_step(steps)) is not None:
             steps = [step]
         for step in steps:
             try:
-                state = self._read(step, layout(step))
+                state = self._read_checked(step, layout(step))
             except Exception as error:  # orbax and tensorstore raise many kinds for damaged files
                 reason = (str(error).splitlines() or [type(error).__name__])[0]
                 logging.warning(
@@ -99,7 +99,7 @@ class Checkpoints:
                 )
                 continue
             for newer in (other for other in steps if other > step and self._writes):
-                self._manager.delete(newer)  # or saving that step again would be refused
+                self._manager.delete(newer)  # else orbax refuses to save that step again
             return state
         if steps:
             raise ValueError(
@@ -107,7 +107,7 @@ class Checkpoints:
             )
         return None
 
-    def _read(self, step: int, like: TrainState) -> TrainState:
+    def _read_checked(self, step: int, like: TrainState) -> TrainState:
         placed = jax.ShapeDtypeStruct((len(jax.tree.leaves(like)),), np.uint32, sharding=like.step.sharding)
         arrays = self._manager.restore(step, args=ocp.args.StandardRestore(like._asdict() | {"checksums": placed}))
         saved, state = np.asarray(arrays.pop("checksums")), TrainState(**arrays)
@@ -118,10 +118,10 @@ class Checkpoints:
         return state
 
     @contextlib.contextmanager
-    def _told(self) -> Iterator[None]:
+    def _raise_as_os_error(self) -> Iterator[None]:
         try:
             yield
-        except Exception as error:  # as above; tensorstore puts a page of its own settings behind the reason
+        except Exception as error:  # many kinds, see `restore`; tensorstore adds a page of settings to the reason
             reason = " ".join(str(error).partition("[tensorstore_spec")[0].split())
             raise OSError(
                 f"cannot write a checkpoint in {self._directory}: {reason}; what was there before is as it was"

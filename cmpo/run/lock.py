@@ -1,4 +1,4 @@
-"""One run, one workdir: a second trainer in it is refused."""
+"""Refuses a second trainer in the same workdir."""
 
 import contextlib
 import fcntl
@@ -18,19 +18,19 @@ class WorkdirInUse(OSError):
 
 
 @contextlib.contextmanager
-def sole_use(workdir: pathlib.Path) -> Iterator[None]:
-    """Holds DIR/lock, on process 0 of several; makes the directory. However that ends, the kernel lets go of it.
+def hold_lock(workdir: pathlib.Path) -> Iterator[None]:
+    """Holds DIR/lock, on process 0 only, and makes the directory. However the process ends, the kernel frees the lock.
 
     Raises WorkdirInUse, naming who holds it, or OSError if nothing can be written there.
     """
     with contextlib.ExitStack() as stack:
-        processes.once(lambda: _take(workdir, stack))
+        processes.run_once(lambda: _take_lock(workdir, stack))
         yield
 
 
-def _take(workdir: pathlib.Path, stack: contextlib.ExitStack) -> None:
+def _take_lock(workdir: pathlib.Path, stack: contextlib.ExitStack) -> None:
     path = workdir / NAME
-    with files.naming(path):
+    with files.name_file_in_errors(path):
         workdir.mkdir(parents=True, exist_ok=True)
         file = stack.enter_context(path.open("a+", encoding="utf-8"))
     try:

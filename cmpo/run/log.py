@@ -1,4 +1,4 @@
-"""What a run writes step by step: a line of numbers, TensorBoard events, transcripts."""
+"""Writes what a run leaves at each step: a line of numbers, TensorBoard events, transcripts."""
 
 import json
 import os
@@ -8,17 +8,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cmpo.run import files
-from cmpo.run.json_lines import plain, read_lines, write_lines
+from cmpo.run.json_lines import read_lines, to_json_value, write_lines
 from cmpo.run.transcripts import to_transcript
 from rollouts.domain import Cost
 from rollouts.types import Dialogue
 
 
 class RunLog:
-    """Writes metrics.jsonl, tensorboard/ and transcripts/ below `workdir`. A context manager; one per run. `costs` are
-    the domain's.
+    """Writes metrics.jsonl, tensorboard/ and transcripts/ below `workdir`. A context manager; one per run.
 
-    `step` counts on from phase to phase. After a restart call `resume` before the first `write`.
+    `costs` are the domain's. `step` goes on counting in the next phase. After a restart, call `resume` before the
+    first `write`.
     """
 
     def __init__(self, workdir: str | os.PathLike, costs: Sequence[Cost]):
@@ -38,12 +38,12 @@ class RunLog:
         """Appends one record, which has a `step` and a `phase`, to metrics.jsonl and mirrors it to TensorBoard.
 
         Arrays and numpy scalars become plain numbers, non-finite numbers null. TensorBoard gets every number under
-        `phase/key`, and what is nested one level deeper under `phase/key/inner`.
+        `phase/key`, and every number nested one level deeper under `phase/key/inner`.
         """
-        record = plain(record)
+        record = to_json_value(record)
         step, phase = record["step"], record["phase"]
-        files.append(self._dir / "metrics.jsonl", json.dumps(record, allow_nan=False) + "\n")
-        writer = self._tensorboard()
+        files.append_text(self._dir / "metrics.jsonl", json.dumps(record, allow_nan=False) + "\n")
+        writer = self._open_tensorboard()
         for key, value in record.items():
             inner = {f"{key}/{name}": number for name, number in value.items()} if isinstance(value, dict) else {}
             for tag, number in (inner or {key: value}).items():
@@ -62,14 +62,14 @@ class RunLog:
             if int(path.stem.removeprefix("step_")) > step:
                 path.unlink()
 
-    def transcripts(self, step: int, dialogues: Sequence[Dialogue]) -> pathlib.Path:
+    def write_transcripts(self, step: int, dialogues: Sequence[Dialogue]) -> pathlib.Path:
         """Writes transcripts/step_NNNNNN.jsonl, one object per dialogue; returns its path."""
         path = self._dir / "transcripts" / f"step_{step:06d}.jsonl"
         path.parent.mkdir(exist_ok=True)
         write_lines(path, [to_transcript(dialogue, self._costs) for dialogue in dialogues])
         return path
 
-    def _tensorboard(self):
+    def _open_tensorboard(self):
         if self._writer is None:
             from tensorboardX import SummaryWriter
 
@@ -81,5 +81,5 @@ class RunLog:
 
 
 def read_metrics(workdir: str | os.PathLike) -> list[dict[str, Any]]:
-    """The records of a run's metrics.jsonl, without a last line that is still being written; see `read_lines`."""
+    """Reads the records of a run's metrics.jsonl, without a last line that is still being written; see `read_lines`."""
     return read_lines(pathlib.Path(workdir, "metrics.jsonl"), torn=True)

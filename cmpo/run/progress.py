@@ -1,4 +1,4 @@
-"""How far a phase is, when it will end, and the numbers that matter."""
+"""Shows how far a phase is, when it will end, and the numbers that matter."""
 
 import sys
 import time
@@ -25,7 +25,7 @@ class Progress:
         self._bar.close()
 
     def update(self, record: Mapping[str, Any]) -> None:
-        """One step is done; `record` is what it logged."""
+        """Counts one step as done; `record` is what it logged."""
         self._step += 1
         shown = ", ".join(
             f"{name} {form.format(value)}".strip()
@@ -53,7 +53,7 @@ def show_progress(
 ) -> Progress:
     """Shows how far a phase of `total` steps is, when it will end, and the numbers that matter.
 
-    A context manager; call `update(record)` after each step, of whose numbers those `shown` are formatted so, by key.
-    `initial` steps were done before a restart.
+    A context manager: call `update(record)` after each step. `shown` maps the keys of numbers to the formats
+    that they are shown in. `initial` steps were done before a restart.
     """
     return Progress(total, initial, description, every, shown)

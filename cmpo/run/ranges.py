@@ -1,6 +1,6 @@
-"""What the numbers and names in a config may be, beyond their types; endpoints, engine and mesh check their own.
+"""Says which numbers and names a config may hold, beyond their types. Endpoints, engine and mesh check their own.
 
-A command looks at these before it does anything: the first minutes of a run would be lost otherwise.
+A command checks these before it does anything else, so that a mistake does not cost the first minutes of a run.
 """
 
 import math
@@ -22,7 +22,7 @@ _CHOICES = {
 
 
 class Range(NamedTuple):
-    """What a number may be, both ends included."""
+    """The values that a number may have, both ends included."""
 
     least: float = 0
     most: float = math.inf
@@ -85,10 +85,10 @@ _RANGES = {
     "eval.": {"scenarios": _COUNT, "seed": Range(0, 2**31 - 1), "temperature": _FROM_0},
 }
 RANGES = {section + name: found for section, names in _RANGES.items() for name, found in names.items()}
-"""What each number of a config may be, by the field's name. An endpoint's own are in `rollouts.endpoints.settings`."""
+"""The values that each number of a config may have, by field; for endpoints see `rollouts.endpoints.settings`."""
 
 
-def check(config: ConfigDict) -> None:
+def check_config(config: ConfigDict) -> None:
     """Raises ValueError, naming the field, for a value that no run can begin with."""
     for name, value in flatten(config.to_dict()).items():
         if isinstance(value, float) and not math.isfinite(value) and not name.endswith(("_timeout", "_wait")):
@@ -111,7 +111,7 @@ def check(config: ConfigDict) -> None:
 
 
 def flatten(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """The leaves of nested dicts by their dotted names."""
+    """Returns the leaves of nested dicts by their dotted names."""
     flat, branches = {}, [("", tree)]
     while branches:
         prefix, branch = branches.pop(0)

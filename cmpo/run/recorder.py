@@ -53,7 +53,7 @@ class Recorder:
         """The newest sound checkpoint, by the `layout` of its step, or the first state; forgets what came after it."""
         state = self._checkpoints.restore(layout) or first_state()
         step, train = int(state.step), self._config.train
-        processes.once(lambda: self._log.resume(step))
+        processes.run_once(lambda: self._log.resume(step))
         bar = show_progress(train.sft_steps + train.rl_steps, step, self._name, shown=self._shown)
         self._bar = self._open.enter_context(bar)
         return state
@@ -64,15 +64,15 @@ class Recorder:
             self._log.write({"step": step, **record})
             self._bar.update(record)
             if dialogues:
-                self._log.transcripts(step, dialogues)
+                self._log.write_transcripts(step, dialogues)
 
     def save(self, state: TrainState) -> None:
         """Begins to save `state`; see `Checkpoints.save`."""
-        self.journal.forget(self._checkpoints.save(state))
+        self.journal.remove_pages(self._checkpoints.save(state))
 
     def wait(self) -> None:
         """Waits until all is on disk. Raises OSError if it cannot be."""
-        self.journal.forget(self._checkpoints.wait())
+        self.journal.remove_pages(self._checkpoints.wait())
 
 
 def scores(config: ConfigDict, workdir: pathlib.Path) -> Callable[[int], float]:

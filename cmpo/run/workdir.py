@@ -1,6 +1,6 @@
-"""Whose a workdir is: the config that a run began with, and what of it may still change.
+"""Ties a workdir to the config that its run began with, and says which fields may still change.
 
-The further a run has come, the less: what was played, taught or learnt must be what config.json says.
+The further a run has come, the fewer may: what was played, taught or learnt must agree with config.json.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ from rollouts import domains
 from rollouts.endpoints.settings import ASKED, EMBEDDED
 
 _ENDPOINTS = ("user.", "judge.")
-_JUDGED = ("judge.weights.", "judge.votes")  # no way of asking, though they stand beside an endpoint's fields
+_JUDGED = ("judge.weights.", "judge.votes")  # these change rewards, though they stand beside the fields of an endpoint
 
 
 class ConfigConflict(ValueError):
@@ -27,10 +27,10 @@ class ConfigConflict(ValueError):
 
 
 def may_change(name: str) -> bool:
-    """Whether a field says nothing of what is learnt, and may differ from start to start of a run.
+    """Whether a field has no effect on what is learnt, so that it may change when a run is started again.
 
-    How endpoints are reached, what they may cost and what a failure may cost; what is evaluated; how far the run goes;
-    and how the work is laid out on devices and in batches of computation, which changes results by rounding only.
+    Such fields say how endpoints are reached, what they may cost and what a failure may cost; what is evaluated; how
+    far the run goes; and how the work is laid out on devices and in batches, which changes results by rounding only.
     """
     section, _, field = name.rpartition(".")
     if field == "embedded":
@@ -69,34 +69,35 @@ _FIXED: dict[str, Callable[[str], bool]] = {
     "sft": _made_sft,
     "rl": lambda name: True,
 }
-"""How far a run has come -> the fields that are settled by then, of those that may not change anyway."""
+"""How far a run has come -> is a field settled by then? Only fields that may not change anyway are asked about."""
 
 
-def progress(workdir: pathlib.Path) -> tuple[str, int]:
-    """How far the run in `workdir` has come, a key of `_FIXED`, and how many steps are booked."""
+def read_progress(workdir: pathlib.Path) -> tuple[str, int]:
+    """Returns how far the run in `workdir` has come, a key of `_FIXED`, and how many steps are done."""
     records = read_metrics(workdir) if (workdir / "metrics.jsonl").exists() else []
     saved = [int(path.name) for path in (workdir / "checkpoints").glob("*") if path.name.isdigit()]
     if records or saved:
         return (records[-1]["phase"], records[-1]["step"]) if records else ("rl", max(saved))
-    # A page of the journal binds nobody: it says itself what it was played with. Nor does a copy of config.sft.path.
+    # Pages of the journal settle nothing: each says what it was played with. Nor does a copy of config.sft.path.
     if not all((workdir / name).exists() for name in ("demonstrations.jsonl", "config.json")):
         return "nothing", 0
     brought = ranges.flatten(files.read_object(workdir / "config.json")).get("sft.path")
     return "nothing" if brought else "demonstrations", 0
 
 
-def claim(workdir: pathlib.Path, config: ConfigDict) -> None:
-    """Makes `workdir`, which exists, this run's, or checks that it already is; the newest values are kept.
+def claim_workdir(workdir: pathlib.Path, config: ConfigDict) -> None:
+    """Makes an existing `workdir` this run's, or checks that it already is. Then config.json gets the newest values.
 
-    Before the first step, what was made of the config, a tokenizer and a new model's sizes, is made anew.
+    Before the first step, it removes what was made from the config, the tokenizer and a new model's sizes, which are
+    then made again.
 
     Raises ConfigConflict naming the fields that differ, ValueError for fewer steps than are done, or OSError if nothing
     can be written there.
     """
     path = workdir / "config.json"
-    done, steps = progress(workdir)
+    done, steps = read_progress(workdir)
     if path.exists() and done != "nothing":
-        check(workdir, config, settled=_FIXED[done])
+        check_same_config(workdir, config, settled=_FIXED[done])
     wanted = {"sft": config.train.sft_steps, "rl": config.train.sft_steps + config.train.rl_steps}.get(done, 0)
     if steps > wanted:
         raise ValueError(
@@ -106,11 +107,13 @@ def claim(workdir: pathlib.Path, config: ConfigDict) -> None:
         shutil.rmtree(workdir / "tokenizer", ignore_errors=True)
         if not hf.holds_weights(workdir / "model"):
             shutil.rmtree(workdir / "model", ignore_errors=True)
-    files.replace(path, json.dumps(config.to_dict(), indent=2) + "\n")
+    files.replace_file(path, json.dumps(config.to_dict(), indent=2) + "\n")
 
 
-def check(workdir: pathlib.Path, config: ConfigDict, *, settled: Callable[[str], bool] = lambda name: True) -> None:
-    """Compares `config` with the one that `workdir` was made with, as far as fields are `settled` and may not change.
+def check_same_config(
+    workdir: pathlib.Path, config: ConfigDict, *, settled: Callable[[str], bool] = lambda name: True
+) -> None:
+    """Compares `config` with the one that `workdir` was made with, in the fields that are `settled` and may not change.
 
     Raises FileNotFoundError if there is no run, ConfigConflict naming the fields that differ, ValueError naming the
     file if it is damaged.
@@ -118,7 +121,7 @@ def check(workdir: pathlib.Path, config: ConfigDict, *, settled: Callable[[str],
     path = workdir / "config.json"
     if not path.exists():
         raise FileNotFoundError(f"--workdir: expected a run with a config.json, found none in {str(workdir)!r}")
-    here, there = _fields(config.to_dict()), _fields(files.read_object(path))
+    here, there = _flatten_config(config.to_dict()), _flatten_config(files.read_object(path))
     names = (name for name in sorted(here.keys() | there.keys()) if settled(name) and not may_change(name))
     differ = [
         f"{name} is {there.get(name)!r} there, {here.get(name)!r} here"
@@ -131,19 +134,19 @@ def check(workdir: pathlib.Path, config: ConfigDict, *, settled: Callable[[str],
         )
 
 
-def fingerprint(config: ConfigDict, counts: Callable[[str], bool] = lambda name: not may_change(name)) -> str:
-    """A hash of the fields that count for dialogues: those that were played under one are none of another's."""
-    kept = {name: value for name, value in sorted(_fields(config.to_dict()).items()) if counts(name)}
+def hash_config(config: ConfigDict, counts: Callable[[str], bool] = lambda name: not may_change(name)) -> str:
+    """Hashes the fields that dialogues depend on. Dialogues of one hash are not used under another."""
+    kept = {name: value for name, value in sorted(_flatten_config(config.to_dict()).items()) if counts(name)}
     return hashlib.sha256(json.dumps(kept).encode()).hexdigest()
 
 
-def _fields(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a config; whether rules or a model answer is one of their own, wherever the model is."""
+def _flatten_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the fields of a config, and three derived ones: domain, costs, and whether rules or a model answers."""
     flat = ranges.flatten(config) | {"domain": domains.name_of(config)}
     return flat | {f"{name}.embedded": flat.get(f"{name}.url") == EMBEDDED for name in ("user", "judge")}
 
 
-def as_trained(workdir: pathlib.Path, config: ConfigDict) -> ConfigDict:
+def with_trained_layout(workdir: pathlib.Path, config: ConfigDict) -> ConfigDict:
     """`config` with what the layout of the checkpoints in `workdir` depends on: domain, costs, algorithm and steps."""
     there = files.read_object(workdir / "config.json")
     config = config.copy_and_resolve_references()

@@ -19,7 +19,7 @@ from cmpo.run import ranges, train_state
 from cmpo.run.journal import Journal
 from cmpo.run.progress import show_progress
 from cmpo.run.train_state import TrainState
-from cmpo.run.workdir import fingerprint, made_demonstrations, progress
+from cmpo.run.workdir import hash_config, made_demonstrations, read_progress
 from cmpo.training import collecting, demonstrations, model_source, packing
 from cmpo.training.demonstrations import Conversation
 from models import hf, lora, qwen2
@@ -51,7 +51,7 @@ def check_settings(config: ConfigDict, weights: pathlib.Path | None) -> None:
 
     Raises ValueError, naming the field or the file.
     """
-    ranges.check(config)
+    ranges.check_config(config)
     model = model_source.architecture(config, weights)
     if weights:
         hf.verify_checkpoint(weights)
@@ -63,7 +63,7 @@ def check_settings(config: ConfigDict, weights: pathlib.Path | None) -> None:
             f"config.model.vocab_size: expected {tokenizers.SMALLEST} or more of a new model, got {model.vocab_size}"
         )
     devices = mesh(config, model)
-    sharding.cache(devices, config.engine.slots)
+    sharding.shard_cache(devices, config.engine.slots)
     sampling(config, devices)
     algorithm(config, domains.load(config))
     optimizers(config)
@@ -90,13 +90,13 @@ def prepare(
     conversations, turn_format = [], domains.load(config).turn_format
     if config.train.sft_steps or not weights:
         path = workdir / "demonstrations.jsonl"
-        begun = processes.once(lambda: bool(progress(workdir)[1]))
+        begun = processes.run_once(lambda: bool(read_progress(workdir)[1]))
         if config.sft.path and not begun:
-            processes.once(lambda: demonstrations.write(path, demonstrations.read(turn_format, config.sft.path)))
-        elif not processes.once(path.exists):
+            processes.run_once(lambda: demonstrations.write(path, demonstrations.read(turn_format, config.sft.path)))
+        elif not processes.run_once(path.exists):
             _play_demonstrations(config, workdir, path, tasks, clients, stopping)
         conversations = demonstrations.read(turn_format, path)
-    processes.once(lambda: _settle(config, workdir, conversations, weights))
+    processes.run_once(lambda: _settle(config, workdir, conversations, weights))
     tokenizer = tokenizers.load(workdir / "tokenizer")
     dealt = min(_CHECKED, config.train.rl_steps * config.train.scenarios_per_step)
     check_prompts(tokenizer, tasks.train(0, dealt), config.model.context_length)
@@ -123,7 +123,7 @@ def _play_demonstrations(
     """Has the domain's scripted agent play config.sft.dialogues training tasks, and writes `path`."""
     count, journal = config.sft.dialogues, Journal(workdir)
     with (
-        journal.page(0, {"settings": fingerprint(config, made_demonstrations)}) as page,
+        journal.open_page(0, {"settings": hash_config(config, made_demonstrations)}) as page,
         show_progress(count, len(page.numbers), "demonstrations", every=max(1, count // 10)) as bar,
         collecting.telling(lambda: f"{len(page.numbers)} of {count} demonstrations are kept"),
     ):
@@ -140,8 +140,8 @@ def _play_demonstrations(
             stopping=stopping,
         )
     played = (demonstrations.from_dialogue(dialogue) for dialogue in dialogues if dialogue.ok and dialogue.turns)
-    processes.once(lambda: demonstrations.write(path, played))
-    processes.once(lambda: journal.forget(0))
+    processes.run_once(lambda: demonstrations.write(path, played))
+    processes.run_once(lambda: journal.remove_pages(0))
 
 
 def _settle(
@@ -174,7 +174,7 @@ def sampling(config: ConfigDict, mesh: Mesh, **changes) -> Sampling:
     """
     options = {"capacity": config.model.context_length, **config.engine, **changes}
     del options["grammar"]
-    with budgets.naming("engine"):
+    with budgets.name_section_in_errors("engine"):
         chosen = Sampling(**options)
     # On several devices: rows of one device each, where its slots are.
     return dataclasses.replace(chosen, rows=0) if sharding.rows_axis_size(mesh.local_mesh) > 1 else chosen
@@ -197,7 +197,7 @@ def engine(
         dataclasses.replace(model, lora_rank=0),
         tokenizer.im_end,
         sampling(config, mesh, **changes),
-        kv_sharding=sharding.cache(mesh, config.engine.slots),
+        kv_sharding=sharding.shard_cache(mesh, config.engine.slots),
         grammar=rules,
         turn_taking=turn_taking,
     )
@@ -234,7 +234,7 @@ def optimizers(config: ConfigDict) -> dict[str, optax.GradientTransformation]:
 def mesh(config: ConfigDict, model: qwen2.Qwen2Config) -> Mesh:
     """The mesh that config.mesh names. Raises ValueError, naming the axis, if it fits not the devices or the model."""
     made = sharding.make_mesh(**config.mesh)
-    sharding.check(made, model)
+    sharding.check_mesh(made, model)
     return made
 
 
@@ -279,4 +279,4 @@ def abstract_state(
         return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
     shapes = jax.eval_shape(state)
-    return jax.tree.map(placed, shapes, sharding.tree(mesh, shapes))
+    return jax.tree.map(placed, shapes, sharding.find_shardings(mesh, shapes))

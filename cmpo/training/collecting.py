@@ -150,14 +150,14 @@ def collect(
                     seed=seed,
                     first=first,
                     replacements=config.train.replacements,
-                    kept=page.dialogues(tasks, repeats) if page else {},
+                    kept=page.read_dialogues(tasks, repeats) if page else {},
                     failed=page.failures if page else {},
                     done=ended,
                 )
             )
             return await _unless(stopping, playing, "stopped while dialogues were being played")
 
-    dialogues = list(itertools.chain(*processes.everywhere(lambda: asyncio.run(run()))))
+    dialogues = list(itertools.chain(*processes.run_everywhere(lambda: asyncio.run(run()))))
     failed = [dialogue for dialogue in dialogues if not dialogue.ok]
     if len(failed) > config.train.max_failed_fraction * len(dialogues):
         causes = ", ".join(f"{count} {cause}" for cause, count in Counter(d.failure for d in failed).most_common())
@@ -208,7 +208,7 @@ def evaluate(
             everybody = asyncio.gather(*(one(client, int(number)) for number in _share(len(dialogues))))
             return await _unless(stopping, everybody, "stopped while dialogues were being evaluated")
 
-    return list(itertools.chain(*processes.everywhere(lambda: asyncio.run(run()))))
+    return list(itertools.chain(*processes.run_everywhere(lambda: asyncio.run(run()))))
 
 
 def chat_clients(config: ConfigDict, workdir: pathlib.Path | None = None) -> dict[str, ChatClient]:

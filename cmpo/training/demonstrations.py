@@ -36,7 +36,7 @@ def from_dialogue(dialogue: Dialogue) -> Conversation:
 def write(path: pathlib.Path, conversations: Iterable[Conversation]) -> None:
     """Writes one ``{"messages": [{"role": …, "content": …}, …]}`` a line; the file appears whole or not at all."""
     lines = ({"messages": [vars(message) for message in conversation]} for conversation in conversations)
-    files.replace(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+    files.replace_file(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
 
 
 def read(turn_format: TurnFormat, path: str | pathlib.Path) -> list[Conversation]:

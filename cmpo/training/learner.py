@@ -96,7 +96,7 @@ class Learner:
 
     def spread(self, rows: Any) -> Any:
         """Rows [R, ...] as micro-batches on the mesh."""
-        return sharding.rows(self.mesh, rows, self.config.train.micro_rows)
+        return sharding.place_rows(self.mesh, rows, self.config.train.micro_rows)
 
     def imitate(self, state: TrainState, rows: Rows) -> tuple[Trained, Metrics]:
         """One update of phase 1 on rows [R, T]: the policy after it."""

@@ -87,7 +87,7 @@ def dry_run(config: ConfigDict, model: Qwen2Config, on: Devices) -> str:
 def needs(config: ConfigDict, model: Qwen2Config, sizes: Mapping[str, int]) -> dict[str, dict[str, int]]:
     """Bytes on each device, by when and by what for. Raises ValueError if the mesh does not divide the model."""
     mesh = AbstractMesh(tuple(sizes[axis] for axis in AXES), AXES, axis_types=(AxisType.Auto,) * len(AXES))
-    sharding.check(mesh, model)
+    sharding.check_mesh(mesh, model)
     algorithm = build.algorithm(config, domains.load(config))
     state = build.abstract_state(config, model, mesh, algorithm, config.train.sft_steps + 1)
     frozen, trained = lora.split(model, jax.eval_shape(functools.partial(qwen2.cast, model), qwen2.shapes(model)))
@@ -155,7 +155,7 @@ def _bytes(mesh: AbstractMesh, arrays: Any, gathered: str | None = None) -> int:
         spec = P(*(None if axis == gathered else axis for axis in sharding.spec))
         return math.prod(NamedSharding(mesh, spec).shard_shape(leaf.shape)) * leaf.dtype.itemsize
 
-    return sum(jax.tree.leaves(jax.tree.map(part, arrays, sharding.tree(mesh, arrays))))
+    return sum(jax.tree.leaves(jax.tree.map(part, arrays, sharding.find_shardings(mesh, arrays))))
 
 
 def _shown(sizes: Mapping[str, int]) -> str:

@@ -46,7 +46,7 @@ def architecture(config: ConfigDict, source: pathlib.Path | None, vocab_size: in
     if source is None:
         sizes = {name: model[name] for name in (*SIZES, "tie_embeddings", "initializer_range")}
         sizes["vocab_size"] = vocab_size or model.vocab_size
-        with budgets.naming("model"):
+        with budgets.name_section_in_errors("model"):
             return qwen2.Qwen2Config(max_positions=model.context_length, **sizes, **_choices(config))
     found = dataclasses.replace(hf.read_config(source), **_choices(config))
     for name in SIZES:
@@ -81,13 +81,13 @@ def trained(model: qwen2.Qwen2Config, mesh: Mesh, source: pathlib.Path | None, s
     def init():
         return lora.split(model, qwen2.init(model, jax.random.key(seed)))[1]
 
-    return jax.jit(init, out_shardings=sharding.tree(mesh, jax.eval_shape(init)))()
+    return jax.jit(init, out_shardings=sharding.find_shardings(mesh, jax.eval_shape(init)))()
 
 
 def _whole(model: qwen2.Qwen2Config, mesh: Mesh, source: pathlib.Path | None, seed: int) -> qwen2.Params:
     """The parameters without adapters, on the devices that hold them."""
     plain = dataclasses.replace(model, lora_rank=0)
-    layout = sharding.tree(mesh, qwen2.shapes(plain))
+    layout = sharding.find_shardings(mesh, qwen2.shapes(plain))
     if source:
         return hf.load(source, config=plain, shardings=layout)[1]
     return jax.jit(lambda: qwen2.init(plain, jax.random.key(seed)), out_shardings=layout)()

@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 from cmpo.run.interrupt import Interrupts
 from cmpo.run.journal import Journal
 from cmpo.run.train_state import TrainState
-from cmpo.run.workdir import fingerprint
+from cmpo.run.workdir import hash_config
 from cmpo.training import build, collecting
 from cmpo.training.learner import Learner
 from cmpo.training.prefetch import Ahead
@@ -43,7 +43,7 @@ class Player:
     ):
         self.config, self.source, self.tokenizer, self.learner = config, source, tokenizer, learner
         self.clients, self.journal, self.interrupts, self.ahead = clients, journal, interrupts, ahead
-        self.settings = fingerprint(config)
+        self.settings = hash_config(config)
         self.engine = build.engine(config, learner.model, learner.mesh, tokenizer, turn_taking=learner.turn_taking)
 
     def start(self, state: TrainState, weights: qwen2.Params, *, later: int = 0) -> None:
@@ -57,7 +57,7 @@ class Player:
 
         def play() -> PlayedBatch:
             started = time.perf_counter()
-            with self.journal.page(number, {"weights": checksums, "settings": self.settings}) as page:
+            with self.journal.open_page(number, {"weights": checksums, "settings": self.settings}) as page:
                 dialogues = collecting.collect(
                     config,
                     agents,

@@ -13,10 +13,10 @@ def open_source(config: ConfigDict) -> TaskSource:
     Raises FileNotFoundError or ValueError, naming the field, for a file that is missing, damaged or something else.
     """
     domain, opened = domains.load(config), []
-    prepared = processes.once(lambda: domain.prepare_tasks(config.data))
+    prepared = processes.run_once(lambda: domain.prepare_tasks(config.data))
 
     def open_tasks() -> None:
         opened.append(domain.open_tasks(config.data, config.train.seed, prepared))
 
-    processes.everywhere(open_tasks)  # where one cannot, none goes on
+    processes.run_everywhere(open_tasks)  # where one cannot, none goes on
     return opened[0]

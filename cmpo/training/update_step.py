@@ -72,7 +72,13 @@ def make_update(
     scores_of = _scorer(config, mesh, temperature, head)
     optimizers = optimizer, head.optimizer
     shapes = lora.split(config, qwen2.shapes(config))[1], jax.eval_shape(head.init, jax.random.key(0))
-    layouts = sharding.tree(mesh, shapes)
+    layouts = sharding.find_shardings(mesh, shapes)
+
+    def begin(shapes):
+        return tuple(map(begin_training, optimizers, shapes))
+
+    def begin(shapes):
+        return tuple(map(begin_training, optimizers, shapes))
 
     def on_device(scores: Scores, rows: Rows, signals: Any, total: jax.Array) -> tuple[jax.Array, Metrics]:
         value, metrics = loss(scores, rows, signals, total, sharding.ROWS)
@@ -86,7 +92,7 @@ def make_update(
         jax.jit,
         donate_argnames=("policy", "own"),
         out_shardings=(
-            *sharding.tree(mesh, jax.eval_shape(lambda shapes: tuple(map(begin_training, optimizers, shapes)), shapes)),
+            *sharding.find_shardings(mesh, jax.eval_shape(begin, shapes)),
             NamedSharding(mesh, P()),
         ),
         compiler_options=sharding.compiler_options(mesh),

@@ -25,17 +25,17 @@ TEST = [scenario("5", 1, "refund_insistence", items="Rice*1")]
 
 
 def test_counts():
-    found = card.card(TRAIN)
+    found = card.count_scenarios(TRAIN)
     assert (found.records, len(found.scenarios), len(found.orders), len(found.personas)) == (4, 3, 2, 2)
-    assert [found.level(level) for level in range(1, 6)] == [3, 1, 0, 0, 0]
-    assert found.share("refund_insistence", 1) == 2 / 3 and found.share("refund_priority", 1) == 0
-    assert math.isnan(found.share("refund_priority", 5))
+    assert [found.count_level(level) for level in range(1, 6)] == [3, 1, 0, 0, 0]
+    assert found.find_share("refund_insistence", 1) == 2 / 3 and found.find_share("refund_priority", 1) == 0
+    assert math.isnan(found.find_share("refund_priority", 5))
     assert found.complaints == {"food temperature": 3, "late delivery": 1}
     assert found.support == {True: 2, None: 1, False: 1}
 
 
 def test_lengths():
-    lengths = card.lengths(TRAIN)
+    lengths = card.measure_lengths(TRAIN)
     assert lengths["agent's prompt"] == [1, 1, 1, 2]
     assert set(map(len, lengths.values())) == {4} and all(map(all, lengths.values()))
 
@@ -56,15 +56,15 @@ def test_lengths():
     ],
 )
 def test_the_page_says_so(line):
-    assert line in card.markdown("t", {"train": TRAIN, "test": TEST}, "hard").splitlines()
+    assert line in card.format_card("t", {"train": TRAIN, "test": TEST}, "hard").splitlines()
 
 
 def test_an_order_in_both_splits_shows():
-    assert "Orders that both splits have: 1." in card.markdown("t", {"train": TRAIN, "test": TRAIN[:1]}, "hard")
+    assert "Orders that both splits have: 1." in card.format_card("t", {"train": TRAIN, "test": TRAIN[:1]}, "hard")
 
 
 def test_the_picture_shows_the_shares():
-    levels, demands, complaints, texts = card.draw("t", {"train": TRAIN, "test": TEST}, "normal").axes
+    levels, demands, complaints, texts = card.draw_card("t", {"train": TRAIN, "test": TEST}, "normal").axes
     assert [bar.get_height() for bar in levels.patches] == [0.75, 0.25, 0, 0, 0, 1, 0, 0, 0, 0]
     assert list(levels.lines[0].get_ydata()) == [count / 128 for count in (12, 12, 41, 38, 25)]
     assert demands.patches[0].get_height() == 0.75 and demands.lines[0].get_ydata()[0] == 0.7

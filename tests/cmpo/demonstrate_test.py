@@ -17,14 +17,14 @@ def dialogue(name, outcome, voucher=False, end="rated", process=(1.0,), **change
 
 
 def kept(dialogues, budget):
-    found = demonstrate.select(dialogues, lambda dialogue: dialogue.outcome, budget)
+    found = demonstrate.select_dialogues(dialogues, lambda dialogue: dialogue.outcome, budget)
     return [(one.task.id, one.outcome, bool(one.cost[0])) for one in found]
 
 
 def test_the_reward_by_hand():
     config = configs.get_config()
     config.algo.outcome_weight, config.algo.process_weight = 2.0, 0.5
-    assert demonstrate.reward(config, dialogue("a", 4.0, process=(1.0, 0.5))) == 2 * 4 + 0.5 * 0.75
+    assert demonstrate.compute_reward(config, dialogue("a", 4.0, process=(1.0, 0.5))) == 2 * 4 + 0.5 * 0.75
 
 
 def test_vouchers_go_where_they_add_most():

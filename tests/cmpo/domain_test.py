@@ -14,7 +14,7 @@ from models import tokenizer as tokenizers
 from rollouts import domains
 from rollouts.domain import Closing, Effect
 from rollouts.engine import grammar
-from tests.builders import shop
+from tests.builders import commands, shop
 from tests.builders.runs import tiny, transcripts
 
 
@@ -76,12 +76,12 @@ def test_what_a_dialogue_cost_is_the_sum_over_its_turns(run):
 def test_it_is_evaluated_by_its_own_measures_and_labels(run, tmp_path):
     workdir, state = run
     served_by, step = agents.load_policy(settings(), workdir)
-    played = evaluate.evaluate(settings(), served_by, seeds=1)
-    found = evaluate.result(settings(), "policy", played, step=step)
-    evaluate.write(tmp_path / "evaluation_policy.json", found, played)
+    played = evaluate.play_evaluation(settings(), served_by, seeds=1)
+    found = evaluate.compose_result(settings(), "policy", played, step=step)
+    evaluate.write_result(tmp_path / "evaluation_policy.json", found, played)
     assert list(found["summary"]) == list(shop.Shop.measures) and set(found["by_worth"]) == {"2", "4"}
-    assert "| refunds, euros |" in evaluate.report(found)
-    assert results.read(tmp_path / "evaluation_policy.json")["summary"]["refund_mean"]["count"] == 8
+    assert "| refunds, euros |" in evaluate.format_report(found)
+    assert results.read_result(tmp_path / "evaluation_policy.json")["summary"]["refund_mean"]["count"] == 8
 
 
 def test_its_page_is_written_with_an_evaluation_beside_it(run):
@@ -89,8 +89,9 @@ def test_its_page_is_written_with_an_evaluation_beside_it(run):
     served_by, step = agents.load_policy(settings(), workdir)
     config = settings()
     config.eval.evaluators = True  # nobody judges in the shop: nobody is asked
-    played = evaluate.evaluate(config, served_by, seeds=1)
-    evaluate.write(workdir / "evaluation_policy.json", evaluate.result(config, "policy", played, step=step), played)
+    played = evaluate.play_evaluation(config, served_by, seeds=1)
+    found = evaluate.compose_result(config, "policy", played, step=step)
+    evaluate.write_result(workdir / "evaluation_policy.json", found, played)
     assert "<h2>Evaluations</h2>" in report.write_report(workdir).read_text()
 
 
@@ -164,3 +165,17 @@ def test_text_that_free_text_may_hold_cannot_end_it():
 def test_a_domain_that_is_none_is_refused(name, message):
     with pytest.raises(ValueError, match=f"config.domain: {message}"):
         domains.load({"domain": name})
+
+
+def test_a_person_types_plain_text_where_a_domain_says_nothing_else():
+    domain = shop.make(())
+    assert domain.read_typed("agent", " Here.#1 ", ["No.#0"]) == "Here.#1" and domain.read_typed("user", " ") == ""
+    assert (domain.show_help("agent"), domain.show_verdict("fine")) == ("", "fine")
+    record = {"content": 0.5, "refund_mean": 1.0, "turns_mean": 2.0}
+    assert domain.show_worth(record) == "content 0.5, refund_mean 1, turns_mean 2"
+
+
+def test_a_person_plays_where_there_are_a_user_and_a_judge():
+    done = commands.run("cmpo.play", "--config=configs/fds.py", "--config.domain=tests.builders.shop")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "error: config.domain: expected one with a user and a judge to play with, found no judge\n"

@@ -12,7 +12,7 @@ import pytest
 from cmpo import evaluate
 from cmpo.evaluation import measures
 from cmpo.run import files
-from cmpo.run.json_lines import plain
+from cmpo.run.json_lines import to_json_value
 from cmpo.run.log import RunLog
 from cmpo.training import collecting
 from rollouts.domains.fds import generator, turn_format
@@ -61,7 +61,7 @@ class Server:
 def remote(answer, **changes):
     with Server(answer) as server:
         config = tiny(**{"agent.url": server.url, "agent.model": "some/model", "agent.retries": 0, **changes})
-        return evaluate.evaluate(config, collecting.remote_agents(config), seeds=1), server.requests, config
+        return evaluate.play_evaluation(config, collecting.remote_agents(config), seeds=1), server.requests, config
 
 
 def test_a_remote_agent_gets_the_policys_prompt_and_plays_by_its_rules():
@@ -84,7 +84,7 @@ def test_a_remote_agent_gets_the_policys_prompt_and_plays_by_its_rules():
 def test_a_remote_agents_bad_format_is_its_own_and_no_failure(text):
     played, _, config = remote(lambda messages: text)
     assert {one.dialogue.end for one in played} == {"malformed"} and all(one.dialogue.ok for one in played)
-    summary = evaluate.result(config, "x", played, remote=True)["summary"]
+    summary = evaluate.compose_result(config, "x", played, remote=True)["summary"]
     for name in ("satisfaction", "finish_rate", "process_reward", "communication", "logic"):
         assert (summary[name]["mean"], summary[name]["count"]) == (0.0, 8)
 
@@ -96,13 +96,13 @@ def test_an_endpoint_that_fails_is_in_the_denominator_and_listed():
     played, _, config = remote(answer, **{"train.max_failed_fraction": 0.99})
     failed = sum(not one.dialogue.ok for one in played)
     assert 0 < failed < 8
-    found = evaluate.result(config, "x", played, remote=True)
+    found = evaluate.compose_result(config, "x", played, remote=True)
     assert found["failures"]["agent_http_503"]["count"] == failed
     assert "config.agent.url" in found["failures"]["agent_http_503"]["message"]
     assert found["summary"]["failure_rate"]["mean"] == failed / 8 and found["summary"]["finish_rate"]["count"] == 8
     assert found["summary"]["finish_rate"]["mean"] == sum(one.dialogue.success for one in played) / 8
     assert found["summary"]["satisfaction"]["count"] == 8 - failed
-    assert f"failed: {failed} agent_http_503; the last: config.agent.url" in evaluate.report(found)
+    assert f"failed: {failed} agent_http_503; the last: config.agent.url" in evaluate.format_report(found)
 
 
 def test_an_evaluation_that_was_stopped_asks_nobody_twice_where_it_recorded(tmp_path):
@@ -112,27 +112,27 @@ def test_an_evaluation_that_was_stopped_asks_nobody_twice_where_it_recorded(tmp_
     kept = [json.loads(path.read_text())["request"]["endpoint"] for path in tmp_path.glob("*/*.json")].count("agent")
     expected, requests, config = remote(lambda messages: TURN)
     played, rest, _ = remote(lambda messages: TURN, **changes)
-    assert evaluate.result(config, "x", played) == evaluate.result(config, "x", expected)
+    assert evaluate.compose_result(config, "x", played) == evaluate.compose_result(config, "x", expected)
     assert 0 < kept <= 10 and len(rest) == len(requests) - kept
 
 
 def test_attempts_that_were_played_again_and_how_dialogues_ended_are_said():
     answers = itertools.chain([503], itertools.repeat("Hello."))
     played, _, config = remote(lambda messages: next(answers))
-    found = evaluate.result(config, "x", played, remote=True)
+    found = evaluate.compose_result(config, "x", played, remote=True)
     assert (found["failures"], found["ends"], found["replaced"]) == ({}, {"malformed": 8}, {"agent_http_503": 1})
     assert sorted(row["replaced"] for row in found["dialogues"]) == [[]] * 7 + [["agent_http_503"]]
-    lines = evaluate.report(found).split("\n")
+    lines = evaluate.format_report(found).split("\n")
     assert "ended: 8 malformed" in lines and "played again after a failure: 1 agent_http_503" in lines
-    assert "again" not in evaluate.report(found | {"replaced": {}})
+    assert "again" not in evaluate.format_report(found | {"replaced": {}})
 
 
 def test_scripted_agents_and_the_evaluators():
     found = {}
     for name in ("never", "always"):
         config = tiny(**{"eval.scenarios": 24})
-        played = evaluate.evaluate(config, collecting.serving(ScriptedAgent(name)), seeds=1)
-        found[name] = measures.summarize(FDS, [measures.row(FDS, *one) for one in played])
+        played = evaluate.play_evaluation(config, collecting.serving(ScriptedAgent(name)), seeds=1)
+        found[name] = measures.summarize_rows(FDS, [measures.describe_dialogue(FDS, *one) for one in played])
     never, always = found["never"], found["always"]
     assert never["voucher_rate"]["mean"] == 0 and always["voucher_rate"]["mean"] > 0.9
     assert always["satisfaction"]["mean"] > never["satisfaction"]["mean"]
@@ -144,15 +144,16 @@ def test_scripted_agents_and_the_evaluators():
 
 def test_evaluators_are_asked_in_evaluation_only_where_the_config_says_so():
     agent = collecting.serving(ScriptedAgent("never"))
-    played = evaluate.evaluate(tiny(**{"eval.evaluators": False}), agent, seeds=1)
+    played = evaluate.play_evaluation(tiny(**{"eval.evaluators": False}), agent, seeds=1)
     assert all(one.evaluations == {} for one in played)
-    assert all(set(one.evaluations) == {"communication", "logic"} for one in evaluate.evaluate(tiny(), agent, seeds=1))
+    played = evaluate.play_evaluation(tiny(), agent, seeds=1)
+    assert all(set(one.evaluations) == {"communication", "logic"} for one in played)
 
 
 def test_the_judge_votes_as_often_as_the_config_says():
     with Server(embedded.judge_conversation) as server:
         config = tiny(**{"judge.url": server.url, "judge.votes": 3, "eval.scenarios": 2})
-        played = evaluate.evaluate(config, collecting.serving(ScriptedAgent("never")), seeds=1)
+        played = evaluate.play_evaluation(config, collecting.serving(ScriptedAgent("never")), seeds=1)
     turns = sum(len(one.dialogue.turns) for one in played)
     assert turns and len(server.requests) == 3 * (turns + 2 * 2)
     assert {body["response_format"]["type"] for _, body in server.requests} == {"json_schema"}
@@ -166,15 +167,15 @@ def test_no_votes_are_refused():
 
 def test_the_result_says_with_what_it_was_measured_and_recomputes():
     config = tiny(**{"user.model": "embedded-user"})
-    played = evaluate.evaluate(config, collecting.serving(ScriptedAgent("generous")), seeds=2)
-    found = json.loads(json.dumps(evaluate.result(config, "generous", played, step=3), allow_nan=False))
+    played = evaluate.play_evaluation(config, collecting.serving(ScriptedAgent("generous")), seeds=2)
+    found = json.loads(json.dumps(evaluate.compose_result(config, "generous", played, step=3), allow_nan=False))
     assert found["user"] == {"url": "embedded", "model": "embedded-user"}
     assert found["judge"] == {"url": "embedded", "model": "embedded-judge"} and "agent_endpoint" not in found
     assert found["prompts"] == generator.prompt_hashes() and found["step"] == 3
     assert [one["seed"] for one in found["seeds"]] == [1000, 1001]
     assert len({one["scenarios"] for one in found["seeds"]}) == 2
-    assert plain(measures.summarize(FDS, found["dialogues"])) == found["summary"]
-    assert plain(measures.by(FDS, found["dialogues"], "level")) == found["by_level"]
+    assert to_json_value(measures.summarize_rows(FDS, found["dialogues"])) == found["summary"]
+    assert to_json_value(measures.summarize_groups(FDS, found["dialogues"], "level")) == found["by_level"]
     assert set(found["by_demand"]) <= set(generator.DEMANDS)
     assert len(found["dialogues"]) == sum(found["ends"].values()) == 16
     assert all(row["evaluators"]["logic"]["reason"] for row in found["dialogues"])
@@ -182,21 +183,21 @@ def test_the_result_says_with_what_it_was_measured_and_recomputes():
 
 def test_a_result_that_finds_no_room_leaves_the_old_one(tmp_path):
     played, _, config = remote(lambda messages: TURN)
-    found, out = evaluate.result(config, "x", played), tmp_path / "evaluation_x.json"
-    evaluate.write(out, found, played)
+    found, out = evaluate.compose_result(config, "x", played), tmp_path / "evaluation_x.json"
+    evaluate.write_result(out, found, played)
     before = out.read_bytes()
     with full_disk(), pytest.raises(OSError, match="evaluation_x.json"):
-        evaluate.write(out, found | {"agent": "y"}, played)
+        evaluate.write_result(out, found | {"agent": "y"}, played)
     assert out.read_bytes() == before and json.loads(before)["agent"] == "x"
 
 
 def test_room_is_made_before_anybody_is_asked(tmp_path):
-    files.make_room(tmp_path / "a" / "b" / "e.json")
+    files.make_parent_directory(tmp_path / "a" / "b" / "e.json")
     assert (tmp_path / "a" / "b").is_dir()
     (tmp_path / "file").touch()
     for path in (tmp_path, tmp_path / "file" / "e.json"):
         with pytest.raises(OSError, match=f"cannot write {path}: "):
-            files.make_room(path)
+            files.make_parent_directory(path)
 
 
 def command(*arguments):
@@ -220,7 +221,7 @@ def test_the_command_with_a_remote_agent(tmp_path, monkeypatch):
     assert found["agent"] == "some/model"
     assert found["agent_endpoint"] == {"url": server.url, "model": "some/model"}
     assert SECRET not in done.stdout + json.dumps(found)
-    assert evaluate.report(found) in done.stdout
+    assert evaluate.format_report(found) in done.stdout
     lines = (tmp_path / "new" / "evaluation_some-model.transcripts.jsonl").read_text().splitlines()
     assert "<td>some-model</td>" in (tmp_path / "new" / "report.html").read_text()
     assert [json.loads(line)["task"]["id"] for line in lines] == [row["scenario"] for row in found["dialogues"]]

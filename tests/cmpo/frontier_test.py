@@ -15,28 +15,28 @@ LINE = Frontier(rates=np.array([0.0, 0.2, 0.6]), satisfaction=np.array([2.0, 3.0
 
 
 def test_distance_and_share_of_the_gain_by_hand():
-    assert frontier.distance(LINE, (0.1, 2.25)) == pytest.approx(0.25)  # 2.5 is to be had there
+    assert frontier.measure_distance(LINE, (0.1, 2.25)) == pytest.approx(0.25)  # 2.5 is to be had there
     assert frontier.gain_share(LINE, (0.1, 2.25)) == pytest.approx(0.5)
-    assert frontier.distance(LINE, (0.9, 3.0)) == pytest.approx(0.4)  # level behind the last point
+    assert frontier.measure_distance(LINE, (0.9, 3.0)) == pytest.approx(0.4)  # level behind the last point
     assert frontier.gain_share(LINE, (0.4, 1.4)) == pytest.approx(-0.5)  # (1.4 - 2) / (3.2 - 2)
     assert math.isnan(frontier.gain_share(LINE, (0.0, 2.0)))
 
 
 def test_hypervolume_by_hand():
-    assert frontier.hypervolume([(0.25, 3.0)]) == pytest.approx(0.75 * 2.0)
+    assert frontier.measure_hypervolume([(0.25, 3.0)]) == pytest.approx(0.75 * 2.0)
     two = [(0.5, 4.0), (0.25, 3.0)]
-    assert frontier.hypervolume(two) == pytest.approx(0.25 * 2.0 + 0.5 * 3.0)
+    assert frontier.measure_hypervolume(two) == pytest.approx(0.25 * 2.0 + 0.5 * 3.0)
     dominated = [(0.75, 3.5), (0.5, 2.0), (0.3, 3.0)]
-    assert frontier.hypervolume(two + dominated) == frontier.hypervolume(two)
-    assert frontier.hypervolume([(1.0, 5.0), (0.2, 0.9)]) == 0.0
-    assert frontier.hypervolume([]) == 0.0
+    assert frontier.measure_hypervolume(two + dominated) == frontier.measure_hypervolume(two)
+    assert frontier.measure_hypervolume([(1.0, 5.0), (0.2, 0.9)]) == 0.0
+    assert frontier.measure_hypervolume([]) == 0.0
     # trapezoids of heights 1..2 over 0.2 and 2..2.4 over 0.4, and 2.4 over the rest
     assert frontier.frontier_hypervolume(LINE) == pytest.approx(0.2 * 1.5 + 0.4 * 2.2 + 0.4 * 2.4)
 
 
 def test_many_agents_on_the_frontier_fill_its_hypervolume():
     points = [(rate, LINE.satisfaction_at(rate)) for rate in np.linspace(0, 1, 2001)]
-    filled = frontier.hypervolume(points)
+    filled = frontier.measure_hypervolume(points)
     assert filled < frontier.frontier_hypervolume(LINE)
     assert filled == pytest.approx(frontier.frontier_hypervolume(LINE), abs=1e-3)
 
@@ -63,7 +63,7 @@ def test_the_command_draws_every_agent(tmp_path, capsys, ending):
         ("{}", "found no sound agent"),
         (json.dumps(evaluation("x", 0.1, 2.0, **{"user.url": "http://127.0.0.1:1/v1"})), "the embedded user"),
         (json.dumps(evaluation("x", 0.1, 2.0, **{"data.path": "train.parquet"})), "scenarios of the generator"),
-        (json.dumps(evaluation("x", None, None)), "one served at least"),
+        (json.dumps(evaluation("x", None, None)), "a dialogue that did not fail"),
         (json.dumps(evaluation("x", 0.1, 2.0, **{"episode.max_turns": 6})), "config.episode.max_turns of 7 or more"),
         (json.dumps(evaluation("x", 0.1, 2.0, **{"data.difficulty": "normal"})), "--difficulty=hard"),
     ],

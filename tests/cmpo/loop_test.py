@@ -378,7 +378,7 @@ def test_the_trained_policy_or_what_it_started_from_is_served_at_the_temperature
     params = whole.taught if start else host(whole.state.policy.params)
     served_by, step = agents.load_policy(whole.config, whole.workdir, start=start)
     assert step == SFT_STEPS + RL_STEPS
-    dialogues = [one.dialogue for one in evaluate.evaluate(whole.config, served_by, seeds=1)]
+    dialogues = [one.dialogue for one in evaluate.play_evaluation(whole.config, served_by, seeds=1)]
     assert len(dialogues) == 4
     tempered, own = (scored(whole, params, dialogues, temperature) for temperature in (0.5, 1.0))
     for dialogue, drawn, models in zip(dialogues, tempered, own, strict=True):

@@ -169,7 +169,7 @@ def test_budgets_that_cannot_be_are_refused(tmp_path, target, message):
 @pytest.mark.parametrize("name", ["epochs", "minibatches", "importance_cap"])
 def test_no_updates_on_a_batch_are_refused(name):
     with pytest.raises(ValueError, match=rf"config.train.{name}: expected 1 or more, got 0(\.0)?$"):
-        ranges.check(tiny(**{f"train.{name}": 0}))
+        ranges.check_config(tiny(**{f"train.{name}": 0}))
 
 
 def test_the_reference_is_the_end_of_phase_1_and_stays(whole):
@@ -359,7 +359,7 @@ def test_a_budget_that_is_reached_stops_the_run_saves_and_may_be_raised(whole, t
     assert json.loads((workdir / "spent" / "user-0.json").read_text())["calls"] == calls + 3
     assert sorted(path.name for path in (workdir / "checkpoints").iterdir()) == ["1", "2", "3"]
     raised = tiny(**{"user.budget_calls": calls + 100})
-    workdirs.claim(workdir, raised)
+    workdirs.claim_workdir(workdir, raised)
     assert json.loads((workdir / "config.json").read_text()) == raised.to_dict()
 
 
@@ -414,13 +414,13 @@ def test_evaluate_policy_and_start(whole):
     for start, params in ((False, state.policy.params), (True, state.reference)):
         served_by, step = agents.load_policy(tiny(), workdir, start=start)
         assert step == 4
-        played = evaluate.evaluate(tiny(), served_by, seeds=2)
+        played = evaluate.play_evaluation(tiny(), served_by, seeds=2)
         assert [one.seed for one in played] == [1000] * 8 + [1001] * 8
         assert all(one.dialogue.ok for one in played)
         again, _ = agents.load_policy(tiny(), workdir, start=start)
         texts = [
             [turn.text for one in some for turn in one.dialogue.turns]
-            for some in (played[:8], evaluate.evaluate(tiny(), again, seeds=1))
+            for some in (played[:8], evaluate.play_evaluation(tiny(), again, seeds=1))
         ]
         assert texts[0] == texts[1]
         assert tokenizers.load(workdir / "tokenizer").vocab_size == params["embed"]["embedding"].shape[0]

@@ -51,7 +51,7 @@ def demonstrate(config, directory):
     source = tasks.open_source(config)
     clients = collecting.chat_clients(config, directory)
     with Interrupts() as interrupts:
-        workdir.claim(directory, config)
+        workdir.claim_workdir(directory, config)
         build.prepare(config, directory, source, None, clients, lambda: interrupts.received)
     return (directory / "demonstrations.jsonl").read_text()
 
@@ -103,7 +103,7 @@ def test_an_evaluation_goes_on_after_a_signal_and_nothing_that_was_answered_is_a
     def play(directory, stop_after=None):
         with monkeypatch.context() as patch, Interrupts() as interrupts:
             seen.append(Asked(patch, stop_after))
-            return evaluate.evaluate(
+            return evaluate.play_evaluation(
                 tiny(),
                 served_by,
                 seeds=2,
@@ -319,7 +319,7 @@ def test_other_settings_play_anew_but_pay_for_nothing_twice(tmp_path, monkeypatc
 
 def test_pages_of_agents_that_only_share_a_name_are_not_each_others():
     config = tiny(**{"agent.model": "m"})
-    rates = [agents.scripted(config, "oracle", rate).identity for rate in (0.0, 1.0)]
+    rates = [agents.load_scripted(config, "oracle", rate).identity for rate in (0.0, 1.0)]
     urls = []
     for port in (1, 2):
         config.agent.url = f"http://127.0.0.1:{port}/v1"

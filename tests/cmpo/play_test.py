@@ -30,8 +30,10 @@ def sit(role, *lines, agent="never", config=None):
         return line
 
     config = config or configs.get_config()
-    made = agents.scripted(config, agent) if role == "customer" else None
-    return command.sit(config, collecting.chat_clients(config), role, made, SCENARIO, 5, read, shown.append), shown
+    made = agents.load_scripted(config, agent) if role == "customer" else None
+    return command.play_with_person(
+        config, collecting.chat_clients(config), role, made, SCENARIO, 5, read, shown.append
+    ), shown
 
 
 def test_a_person_is_the_customer():

@@ -36,7 +36,7 @@ def run(tmp_path):
                     "seconds": {"sample": 2.0, "update": 0.5 * step},
                 }
             )
-        log.transcripts(5, [dialogue(turn(0.75, response="<script>alert(1)</script>"), outcome=4.0)])
+        log.write_transcripts(5, [dialogue(turn(0.75, response="<script>alert(1)</script>"), outcome=4.0)])
     return tmp_path
 
 
@@ -74,7 +74,7 @@ def test_everything_others_wrote_is_escaped(run):
         dialogue(failure=hostile, failure_message=hostile),
     ]
     log = RunLog(run, COSTS)
-    path = log.transcripts(5, batch)
+    path = log.write_transcripts(5, batch)
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     rows[0]["turns"][0] |= {"reason": hostile, "scores": {hostile: 1.0}}
     rows[0]["end"] = hostile
@@ -108,7 +108,7 @@ def test_tables(run):
 
 
 def test_curves_draw_the_records(run):
-    figure = plots.draw(read_metrics(run), FDS, [0.3])
+    figure = plots.draw_curves(read_metrics(run), FDS, [0.3])
     axes = {axes.get_title(loc="left"): axes for axes in figure.axes}
     (line,) = axes["User satisfaction (1 to 5)"].lines
     np.testing.assert_array_equal(line.get_xydata(), [[3, 2.0], [4, math.nan], [5, 4.0]])
@@ -166,9 +166,9 @@ def test_dialogues_are_a_mix_of_the_present_past(run):
     log = RunLog(run, COSTS)
     plain, voucher = dialogue(turn(), outcome=4.0), dialogue(turn(action="voucher"), outcome=2.0)
     broken = dialogue(turn(action=""), end="malformed")
-    log.transcripts(4, [plain])
-    log.transcripts(5, [plain] * 8 + [voucher, broken])
-    log.transcripts(6, [broken])  # left by a run that was restarted from step 5
+    log.write_transcripts(4, [plain])
+    log.write_transcripts(5, [plain] * 8 + [voucher, broken])
+    log.write_transcripts(6, [broken])  # left by a run that was restarted from step 5
     page = report.write_report(run).read_text()
     assert "Dialogues of step 5" in page
     assert page.count("<article>") == 6

@@ -115,8 +115,8 @@ def test_an_update_of_adapters_is_their_gradient(mesh):
 
     gradient = jax.jit(jax.grad(loss), compiler_options=sharding.compiler_options(mesh))(adapters)
     want = jax.tree.map(lambda x, g: x - g, adapters, gradient)
-    placed = jax.device_put((adapters, frozen), sharding.tree(mesh, (adapters, frozen)))
-    policy, rows = begin_training(optax.sgd(1.0), placed[0]), sharding.rows(mesh, rows, 1)
+    placed = jax.device_put((adapters, frozen), sharding.find_shardings(mesh, (adapters, frozen)))
+    policy, rows = begin_training(optax.sgd(1.0), placed[0]), sharding.place_rows(mesh, rows, 1)
     policy, _, _ = update(policy, update_step.WITHOUT_HEAD, placed[1], rows, ())
     chex.assert_trees_all_close(jax.device_get(policy.params), jax.device_get(want), atol=1e-5)
 

@@ -12,11 +12,13 @@ from rollouts.domains.fds import judge as judging
 from rollouts.domains.fds.embedded import oracle
 from rollouts.domains.fds.episode import Table
 from rollouts.domains.fds.judge import Evaluation
-from rollouts.domains.fds.rubrics import PRINCIPLES
+from rollouts.domains.fds.rubrics import PRINCIPLES, PROCESS
 from rollouts.domains.fds.scenario import DEMANDS, LEVELS, Scenario
 from rollouts.domains.fds.scripted import HABITS, OracleAgent, ScriptedAgent
 from rollouts.play import Agent
 from rollouts.types import Dialogue
+
+_VOUCHER = "/voucher"  # begins a line of a person who plays the agent
 
 
 class FdsDomain(Domain):
@@ -117,6 +119,38 @@ class FdsDomain(Domain):
         scores = [(f"{name} {score:g}", tones.get(score, "plain")) for name, score in notes["scores"].items()]
         badges = [actions.get(notes["action"], ("format error", "bad")), *scores]
         return Shown(notes["response"], notes["think"], badges, notes["reason"])
+
+    def show_help(self, role: str) -> str:
+        """See Domain."""
+        if role == "agent":
+            return f"You answer the customer. Begin a line with {_VOUCHER} to give the voucher with it."
+        return "You write to the support. End your last message with [end:1] (displeased) to [end:5], or with [quit]."
+
+    def read_typed(self, role: str, line: str, before: Sequence[str] = ()) -> str:
+        """See Domain. The agent's line becomes a turn in the turn format."""
+        text = turn_format.clean_text(line)
+        if role == "user" or not text:
+            return text
+        gives, words = text.startswith(_VOUCHER), text.removeprefix(_VOUCHER).strip()
+        if gives and any(turn_format.parse(turn).action == "voucher" for turn in before):
+            raise ValueError("There is one voucher in a conversation, and it was given.")
+        if not words:
+            raise ValueError(f"Say something with it: {_VOUCHER} A voucher was sent to you.")
+        return turn_format.render_reply(turn_format.Reply("", words, "voucher" if gives else "chat"))
+
+    def show_verdict(self, answer: str) -> str:
+        """See Domain. An answer that cannot be read is shown as it is."""
+        try:
+            verdict = PROCESS.read_answer(answer)
+        except ValueError:
+            return answer
+        scores = ", ".join(f"{name} {score:g}" for name, score in verdict.scores.items())
+        return f"{scores}: {verdict.reason}"
+
+    def show_worth(self, record: Mapping[str, Any]) -> str:
+        """See Domain."""
+        voucher = "one voucher" if record["voucher_rate"] else "no voucher"
+        return f"satisfaction {record['satisfaction']:g} of 5, {voucher}"
 
     def prompts(self) -> dict[str, str]:
         """See Domain."""

@@ -127,7 +127,7 @@ def test_a_run_of_it_resumes_to_the_bit(toy, tmp_path):
 def test_what_it_has_trained_is_served_whatever_the_config_learns_by(toy):
     workdir, _ = toy
     served_by, step = agents.load_policy(tiny(), workdir)
-    played = evaluate.evaluate(tiny(), served_by, seeds=1)
+    played = evaluate.play_evaluation(tiny(), served_by, seeds=1)
     assert step == 5 and all(one.dialogue.ok for one in played)
 
 

@@ -18,7 +18,7 @@ from ml_collections import config_flags
 from cmpo import report
 from cmpo.cli import command
 from cmpo.run import files, ranges
-from cmpo.run.workdir import ConfigConflict, check, may_change
+from cmpo.run.workdir import ConfigConflict, check_same_config, may_change
 from cmpo.training import build, collecting
 from configs import fds
 from rollouts.endpoints import settings
@@ -55,7 +55,7 @@ def test_whatever_follows_the_colon_is_a_whole_config_or_an_unknown_variant(text
         assert twice or f"unknown variant {unknown[0]!r}; expected one of" in str(error)
     else:
         assert not unknown and whole(config)
-        ranges.check(config)
+        ranges.check_config(config)
 
 
 def parse(*arguments):
@@ -63,7 +63,7 @@ def parse(*arguments):
     arguments = ["program", *arguments]
     values = flags.FlagValues()
     given = config_flags.DEFINE_config_file("config", None, "", values, lock_config=True, sys_argv=arguments)
-    assert command._parse(arguments, values) == ["program"]
+    assert command._parse_flags(arguments, values) == ["program"]
     return given.value
 
 
@@ -92,7 +92,7 @@ def test_a_tilde_is_the_home_directory_wherever_a_path_begins(tmp_path, monkeypa
 )
 def test_no_other_tilde_is(argument, expected, monkeypatch):
     monkeypatch.setenv("HOME", "HOME")
-    assert files.at_home(argument) == expected
+    assert files.expand_home(argument) == expected
 
 
 def begin(config):
@@ -234,7 +234,7 @@ def test_a_value_out_of_its_range_is_refused_by_its_name(name, value, message):
     config = fds.get_config()
     config.update_from_flattened_dict({name: value})
     with pytest.raises(ValueError, match=re.escape(f"config.{name}: expected {message}")):
-        ranges.check(config)
+        ranges.check_config(config)
 
 
 NUMBERS = [name for name, value in DEFAULT.items() if isinstance(value, int | float) and not isinstance(value, bool)]
@@ -246,7 +246,7 @@ def test_every_number_has_a_range(name):
     config, wrong = fds.get_config(), 1e6 if name == "episode.format_outcome" else -1e6
     config.update_from_flattened_dict({name: type(DEFAULT[name])(wrong)})
     with pytest.raises(ValueError, match=re.escape(f"config.{name}: expected ")):
-        ranges.check(config)
+        ranges.check_config(config)
         for section in ("user", "judge", "agent"):
             settings.check_endpoint(section, dataclasses.replace(collecting.endpoint(config[section]), url="embedded"))
 
@@ -255,7 +255,7 @@ def test_weights_that_are_all_0_are_refused():
     config = fds.get_config()
     config.judge.weights = dict.fromkeys(config.judge.weights, 0.0)
     with pytest.raises(ValueError, match="config.judge.weights: expected one above 0"):
-        ranges.check(config)
+        ranges.check_config(config)
 
 
 URLS = ("http://a:8000/v1", "https://b.c/v1,http://d/v1", "http://[::1]:9/v1", "embedded")
@@ -319,7 +319,7 @@ def test_whatever_config_json_holds_a_run_goes_on_with_its_own_config_or_not_at_
     path = workdir / "config.json"
     path.write_bytes(text.encode(errors="surrogatepass"))
     try:
-        check(workdir, fds.get_config())
+        check_same_config(workdir, fds.get_config())
     except ConfigConflict as error:
         assert re.search(r"holds a run with another config \(.* is .* there, .* here", str(error), re.DOTALL)
     except ValueError as error:
@@ -336,6 +336,6 @@ def test_a_damaged_config_json_is_named(tmp_path, text):
     path = tmp_path / "config.json"
     path.write_bytes(text.encode(errors="surrogatepass"))
     (tmp_path / "metrics.jsonl").write_text("")
-    for read in (lambda: check(tmp_path, fds.get_config()), lambda: report.write_report(tmp_path)):
+    for read in (lambda: check_same_config(tmp_path, fds.get_config()), lambda: report.write_report(tmp_path)):
         with pytest.raises(ValueError, match=re.escape(f"{path}: expected a JSON object, got ")):
             read()

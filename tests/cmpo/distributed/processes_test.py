@@ -27,7 +27,7 @@ from cmpo import main
 from cmpo.distributed import processes
 from tests.builders import runs
 from tests.cmpo.distributed import processes_test
-processes.start()
+processes.join_processes()
 assert jax.process_count() == 2 and jax.device_count() == 4
 step, stop_in = main.Trainer.rl_step, sys.argv[2]
 def rl_step(self, state):
@@ -44,7 +44,7 @@ FAILING = """
 def work():
     if jax.process_index() == 1:
         raise ValueError("only here")
-main.Trainer.rl_step = lambda self, state: processes.everywhere(work)
+main.Trainer.rl_step = lambda self, state: processes.run_everywhere(work)
 processes_test.CHANGES["train.sft_steps"] = 0
 """
 
@@ -138,7 +138,7 @@ def test_an_error_in_one_process_ends_both(tmp_path):
 )
 def test_half_an_environment_is_refused(environment, message):
     with pytest.raises(ValueError, match=message):
-        processes.start(environment)
+        processes.join_processes(environment)
 
 
 SLURM = {"SLURM_JOB_ID": "7", "SLURM_STEP_NODELIST": "node[1-2]", "SLURM_NTASKS": "2", "SLURM_STEP_NUM_TASKS": "2"}
@@ -156,7 +156,7 @@ SLURM = {"SLURM_JOB_ID": "7", "SLURM_STEP_NODELIST": "node[1-2]", "SLURM_NTASKS"
 def test_the_only_process_of_a_host_takes_all_its_devices(environment, devices, monkeypatch):
     calls = []
     monkeypatch.setattr(jax.distributed, "initialize", lambda **options: calls.append(options))
-    processes.start(environment)
+    processes.join_processes(environment)
     assert calls == [{"local_device_ids": devices}]
 
 
@@ -165,8 +165,8 @@ def test_slurms_variables_join_two_processes():
     program = """
 import jax
 from cmpo.distributed import processes
-processes.start()
-print(jax.process_index(), jax.process_count(), processes.everywhere(jax.process_index))
+processes.join_processes()
+print(jax.process_index(), jax.process_count(), processes.run_everywhere(jax.process_index))
 """
     host, port = (address := free_address()).split(":")
     slurm = SLURM | {"SLURM_STEP_NODELIST": host, "SLURM_STEP_TASKS_PER_NODE": "2"}
@@ -176,6 +176,6 @@ print(jax.process_index(), jax.process_count(), processes.everywhere(jax.process
 
 
 def test_alone_nothing_is_started():
-    processes.start({"SLURM_STEP_NUM_TASKS": "1"})
+    processes.join_processes({"SLURM_STEP_NUM_TASKS": "1"})
     assert jax.process_count() == 1 and processes.is_first()
-    assert processes.everywhere(lambda: 7) == [7] and processes.once(lambda: 8) == 8
+    assert processes.run_everywhere(lambda: 7) == [7] and processes.run_once(lambda: 8) == 8

@@ -11,7 +11,7 @@ from cmpo import compare, evaluate, frontier
 from cmpo.cli import agents, command
 from cmpo.evaluation import conditions, results
 from cmpo.run import ranges
-from cmpo.run.json_lines import plain
+from cmpo.run.json_lines import to_json_value
 from cmpo.training import collecting
 from configs import fds
 from rollouts.domains.fds.scripted import ScriptedAgent
@@ -59,10 +59,10 @@ def fields(found):
 @pytest.mark.parametrize("name", [*INCOMPARABLE, *SAID, *OF_NO_WEIGHT])
 def test_every_field_is_of_its_class(name):
     ours, theirs = evaluation("me"), evaluation("me", **{name: (INCOMPARABLE | SAID | OF_NO_WEIGHT)[name]})
-    found = conditions.differences(theirs, ours)
+    found = conditions.find_differences(theirs, ours)
     assert fields(found) == ([] if name in OF_NO_WEIGHT else [name])
     for paired in (True, False):
-        assert fields(conditions.incomparable(found, paired=paired)) == ([name] if name in INCOMPARABLE else [])
+        assert fields(conditions.select_incomparable(found, paired=paired)) == ([name] if name in INCOMPARABLE else [])
 
 
 def test_the_table_names_fields_that_there_are():
@@ -83,9 +83,9 @@ def test_the_table_names_fields_that_there_are():
 )
 def test_other_scenarios_keep_dialogues_from_being_paired_but_not_means_from_a_picture(changes, field):
     ours = evaluation("me")
-    found = conditions.differences(evaluation("me", **{"data.difficulty": "normal"}) | changes, ours)
-    assert fields(found) == fields(conditions.incomparable(found, paired=True)) == ["data.difficulty", field]
-    assert conditions.incomparable(found, paired=False) == []
+    found = conditions.find_differences(evaluation("me", **{"data.difficulty": "normal"}) | changes, ours)
+    assert fields(found) == fields(conditions.select_incomparable(found, paired=True)) == ["data.difficulty", field]
+    assert conditions.select_incomparable(found, paired=False) == []
 
 
 def test_prompts_code_steps_and_failures_count_too():
@@ -93,38 +93,38 @@ def test_prompts_code_steps_and_failures_count_too():
     (row,) = ours["dialogues"]
     ok = ours | {"dialogues": [row | {"values": row["values"] | {"failure_rate": 0.0}}]}
     changed = ok | {"prompts": {"user": "1f"}, "code": "c1", "step": 6}
-    found = conditions.differences(changed, ours)
+    found = conditions.find_differences(changed, ours)
     told = ["code 'c1' and 'c0'", "failed 0 and 1", "prompts.user '1f' and '0f'", "step 6 and 5"]
     assert list(map(str, found)) == told
-    assert fields(conditions.incomparable(found, paired=False)) == ["prompts.user"]
-    assert fields(conditions.differences(changed | {"step": None}, ours)) == ["code", "failed", "prompts.user"]
+    assert fields(conditions.select_incomparable(found, paired=False)) == ["prompts.user"]
+    assert fields(conditions.find_differences(changed | {"step": None}, ours)) == ["code", "failed", "prompts.user"]
 
 
 def test_a_field_that_an_older_file_lacks_is_named():
     old = evaluation("me")
     del old["config"]["judge"]["votes"], old["code"]
-    found = conditions.differences(old, evaluation("me"))
+    found = conditions.find_differences(old, evaluation("me"))
     assert list(map(str, found)) == ["code not recorded and 'c0'", "judge.votes not recorded and 1"]
-    assert fields(conditions.incomparable(found, paired=True)) == ["judge.votes"]
+    assert fields(conditions.select_incomparable(found, paired=True)) == ["judge.votes"]
 
 
 def test_what_an_agent_was_trained_with_is_said():
     config = fds.get_config().to_dict()
     run = fds.get_config("algo=grpo").to_dict()
     run["user"]["retries"] = 9
-    differ = conditions.since_training(run, config)
+    differ = conditions.compare_with_training(run, config)
     assert differ.keys() == {"algo.name", "algo.normalize"}
     assert differ["algo.name"] == {"run": "grpo", "here": "cmpo"}
-    told = conditions.as_trained(evaluation("me") | {"since_training": {"algo.name": differ["algo.name"]}})
+    told = conditions.describe_training(evaluation("me") | {"since_training": {"algo.name": differ["algo.name"]}})
     assert told == "not as trained: algo.name 'grpo' in the run, 'cmpo' here"
     old = evaluation("me")
     del old["since_training"]
-    assert conditions.as_trained(old) == "how it was trained is not recorded"
-    assert conditions.as_trained(evaluation("me")) == conditions.as_trained(old | {"step": None}) == ""
+    assert conditions.describe_training(old) == "how it was trained is not recorded"
+    assert conditions.describe_training(evaluation("me")) == conditions.describe_training(old | {"step": None}) == ""
 
 
 def written(path, name, played=(2.0, 3.0, 5.0, 4.0), **changes):
-    found = evaluation(name, **changes) | {"dialogues": plain(measures_test.rows(*played))}
+    found = evaluation(name, **changes) | {"dialogues": to_json_value(measures_test.rows(*played))}
     (path / f"{name}.json").write_text(json.dumps(found))
 
 
@@ -176,7 +176,7 @@ def test_an_evaluation_says_what_was_changed_since_its_training(tmp_path, monkey
     trained = agents.Named("policy", collecting.serving(ScriptedAgent("never")), step=4)
     monkeypatch.setattr(agents, "load", lambda *_: trained)
     evaluate.run()
-    found = results.read(tmp_path / "evaluation_policy.json")
+    found = results.read_result(tmp_path / "evaluation_policy.json")
     assert found["since_training"] == {
         "data.difficulty": {"run": "hard", "here": "normal"},
         "engine.grammar": {"run": False, "here": True},
@@ -188,11 +188,11 @@ def test_an_evaluation_says_what_was_changed_since_its_training(tmp_path, monkey
     assert told in capsys.readouterr().out
     page = (tmp_path / "report.html").read_text().replace("&#x27;", "'")
     assert f"policy, {told}" in page
-    assert len(found["code"]) == 64 and conditions.differences(found, found) == []
+    assert len(found["code"]) == 64 and conditions.find_differences(found, found) == []
     scripted = agents.Named("never", collecting.serving(ScriptedAgent("never")))  # nobody trained it
     monkeypatch.setattr(agents, "load", lambda *_: scripted)
     evaluate.run()
-    assert results.read(tmp_path / "evaluation_never.json")["since_training"] is None
+    assert results.read_result(tmp_path / "evaluation_never.json")["since_training"] is None
     assert "not as trained" not in capsys.readouterr().out
 
 

@@ -26,7 +26,7 @@ LATE = Evaluation(None, "judge_timeout", "config.judge.url timed out")
 
 def test_a_row_by_hand():
     played = dialogue(turn(0.5, ids=range(3)), turn(1.0, action="voucher", ids=range(4)), outcome=4.0)
-    row = measures.row(FDS, 7, played, {"logic": GOOD, "communication": LATE})
+    row = measures.describe_dialogue(FDS, 7, played, {"logic": GOOD, "communication": LATE})
     assert row["values"] == {
         "satisfaction": 4.0,
         "finish_rate": 1.0,
@@ -48,12 +48,16 @@ def test_a_row_by_hand():
 
 
 def test_a_breach_of_the_format_counts_as_unfinished_and_worth_nothing():
-    row = measures.row(FDS, 7, dialogue(turn(1.0), turn(0.0, action=""), outcome=-10.0, end="malformed"), {})
+    row = measures.describe_dialogue(
+        FDS, 7, dialogue(turn(1.0), turn(0.0, action=""), outcome=-10.0, end="malformed"), {}
+    )
     assert row["values"] | {"satisfaction": 0.0, "finish_rate": 0.0, "process_reward": 0.5} == row["values"]
 
 
 def test_a_failed_dialogue_counts_as_failed_and_unfinished_and_as_nothing_else():
-    row = measures.row(FDS, 7, dialogue(turn(1.0), end="", failure="user_timeout", failure_message="late"), {})
+    row = measures.describe_dialogue(
+        FDS, 7, dialogue(turn(1.0), end="", failure="user_timeout", failure_message="late"), {}
+    )
     assert {name: value for name, value in row["values"].items() if value is not None} == {
         "finish_rate": 0.0,
         "failure_rate": 1.0,
@@ -67,28 +71,28 @@ def rows(*outcomes, seeds=(0, 0, 1, 1), shift=0.0):
     for number, (outcome, seed) in enumerate(zip(outcomes, seeds, strict=True)):
         options = {"failure": "user_timeout", "failure_message": f"late {number}"} if outcome is None else {}
         played = dialogue(turn(), name=f"{seed}-{number}", level=1 + number % 2, outcome=outcome or 0.0, **options)
-        made.append(measures.row(FDS, seed, played, {"logic": GOOD if number else LATE}))
+        made.append(measures.describe_dialogue(FDS, seed, played, {"logic": GOOD if number else LATE}))
     return made
 
 
 def test_a_summary_by_hand():
-    summary = measures.summarize(FDS, rows(2.0, None, 5.0, 4.0))
+    summary = measures.summarize_rows(FDS, rows(2.0, None, 5.0, 4.0))
     satisfaction, finished = summary["satisfaction"], summary["finish_rate"]
     assert (satisfaction["mean"], satisfaction["count"]) == (pytest.approx(11 / 3), 3)
     assert satisfaction["std"] == pytest.approx(2.5 / 2**0.5)  # of 2 and 4.5
     assert (finished["mean"], finished["count"]) == (0.75, 4)  # of all that were played
     assert summary["failure_rate"]["mean"] == 0.25
     assert summary["compensation"]["count"] == 0
-    assert measures.means(FDS, rows(2.0, None, 5.0, 4.0))["finish_rate"] == 0.75
+    assert measures.average_rows(FDS, rows(2.0, None, 5.0, 4.0))["finish_rate"] == 0.75
 
 
 def test_groups_and_failures_by_hand():
     played = rows(2.0, None, 5.0, None)
-    levels = measures.by(FDS, played, "level")
+    levels = measures.summarize_groups(FDS, played, "level")
     assert list(levels) == ["1", "2"]  # in order, those that there are
     assert levels["1"]["satisfaction"]["mean"] == 3.5 and levels["2"]["satisfaction"]["count"] == 0
-    assert list(measures.by(FDS, played, "demand")) == ["feedback_focus"]
-    assert measures.failures(played) == {
+    assert list(measures.summarize_groups(FDS, played, "demand")) == ["feedback_focus"]
+    assert measures.count_failures(played) == {
         "user_timeout": {"count": 2, "message": "late 3"},
         "judge_timeout": {"count": 1, "message": "config.judge.url timed out"},
     }
@@ -96,12 +100,12 @@ def test_groups_and_failures_by_hand():
 
 def test_differences_are_taken_scenario_by_scenario():
     ours, theirs = rows(2.0, None, 5.0, 4.0), rows(1.0, 5.0, 4.5, 4.0)
-    difference = measures.differences(FDS, ours, theirs[::-1])
+    difference = measures.compare_rows(FDS, ours, theirs[::-1])
     satisfaction = difference["satisfaction"]
     assert (satisfaction["mean"], satisfaction["count"]) == (0.5, 3)  # 1, 0.5 and 0; the failed one has no pair
     assert satisfaction["std"] == pytest.approx(0.75 / 2**0.5)  # of 1 and 0.25
     assert difference["finish_rate"]["mean"] == -0.25
-    same = measures.differences(FDS, theirs, theirs)["satisfaction"]
+    same = measures.compare_rows(FDS, theirs, theirs)["satisfaction"]
     assert (same["mean"], same["low"], same["high"]) == (0.0, 0.0, 0.0)
 
 
@@ -109,17 +113,19 @@ def test_pairs_need_the_same_scenarios_and_seeds():
     ours = rows(2.0, 3.0, 5.0, 4.0)
     for others in (ours[1:], [*ours[1:], ours[0] | {"seed": 9}], [*ours[1:], ours[0] | {"scenario": "z"}]):
         with pytest.raises(ValueError, match="same scenarios with the same seeds"):
-            measures.differences(FDS, ours, others)
+            measures.compare_rows(FDS, ours, others)
 
 
 def test_tables_by_hand():
-    summary = measures.summarize(FDS, rows(2.0, 2.0, 2.0, 2.0))
-    lines = measures.table(FDS, "me", summary).splitlines()
+    summary = measures.summarize_rows(FDS, rows(2.0, 2.0, 2.0, 2.0))
+    lines = measures.format_table(FDS, "me", summary).splitlines()
     assert lines[0] == "| me | mean | std over seeds | 95 % interval | dialogues |"
     assert "| satisfaction, 1 to 5 | 2.00 | 0.00 | 2.00 to 2.00 | 4 |" in lines
     assert "| finished, % | 100.0 | 0.0 | 100.0 to 100.0 | 4 |" in lines
     assert not any("compensation" in line for line in lines)
-    wide = measures.breakdown(FDS, "level", measures.by(FDS, rows(2.0, None, 2.0, None), "level")).splitlines()
+    wide = measures.format_breakdown(
+        FDS, "level", measures.summarize_groups(FDS, rows(2.0, None, 2.0, None), "level")
+    ).splitlines()
     assert wide[0].startswith("| level | satisfaction, 1 to 5 | finished, % |")
     assert wide[2].startswith("| 1 | 2.00 | 100.0 |") and wide[3].startswith("| 2 | – | 0.0 |")
 
@@ -129,11 +135,11 @@ def test_pairs_are_of_one_scenario_whatever_its_name():
     ours = rows(2.0, 3.0, 5.0, 4.0)
     others = [row | {"digest": "other"} for row in ours]
     with pytest.raises(ValueError, match="4 and 4 with 0 in common"):
-        measures.differences(FDS, ours, others, common=True)
+        measures.compare_rows(FDS, ours, others, common=True)
     mixed = [*others[:2], *ours[2:]]
-    assert measures.differences(FDS, ours, mixed, common=True)["satisfaction"]["count"] == 2
+    assert measures.compare_rows(FDS, ours, mixed, common=True)["satisfaction"]["count"] == 2
     older = [{name: value for name, value in row.items() if name != "digest"} for row in ours]
-    assert measures.differences(FDS, older, others)["satisfaction"]["count"] == 4
+    assert measures.compare_rows(FDS, older, others)["satisfaction"]["count"] == 4
 
 
 def test_a_scenario_that_a_result_has_twice_is_refused():
@@ -141,11 +147,11 @@ def test_a_scenario_that_a_result_has_twice_is_refused():
     with pytest.raises(
         ValueError, match="expected each scenario once with each seed, got 4 and 5 dialogues of 4 and 4"
     ):
-        measures.differences(FDS, ours, [*ours, ours[0]], common=True)
+        measures.compare_rows(FDS, ours, [*ours, ours[0]], common=True)
 
 
 def test_every_measure_is_shown_in_its_unit():
-    shown = {name: measures.shown(FDS, name, 0.5) for name in FDS.measures}
+    shown = {name: measures.format_value(FDS, name, 0.5) for name in FDS.measures}
     rates = dict.fromkeys(("finish_rate", "voucher_rate", "failure_rate"), "50.0")
     scores = dict.fromkeys(("satisfaction", "communication", "logic", "compensation", "turns"), "0.50")
     assert shown == {**rates, **scores, "process_reward": "0.500", "tokens": "0.5"}
@@ -160,6 +166,6 @@ def test_vouchers_are_measured_where_only_turns_are_held():
     assert [cost.name for cost in turns_only.costs] == ["turns"]
     played = dialogue(turn(0.5), turn(1.0, action="voucher"), outcome=4.0)
     played = dataclasses.replace(played, cost=np.array([2.0], np.float32))
-    values = measures.row(turns_only, 7, played, {})["values"]
+    values = measures.describe_dialogue(turns_only, 7, played, {})["values"]
     assert values["voucher_rate"] == 1.0 and values["turns"] == 2.0
     assert summarize_batch(turns_only, [played])["voucher_rate"] == 1.0

@@ -10,19 +10,19 @@ from cmpo.evaluation import results
 from tests.builders.dialogues import FDS
 from tests.builders.evaluations import evaluation
 
-SUMMARY, ROW = results.needed(FDS)
+SUMMARY, ROW = results.list_needed_fields(FDS)
 
 
 def test_a_result_comes_back_as_it_was_written(tmp_path):
     (tmp_path / "a.json").write_text(json.dumps(evaluation("me")))
-    assert results.read(tmp_path / "a.json") == evaluation("me")
+    assert results.read_result(tmp_path / "a.json") == evaluation("me")
 
 
 @pytest.mark.parametrize("text", ["", "[]", "[" * 9, "{}", '{"dialogues": [{}]}'])
 def test_what_is_no_result_is_refused(tmp_path, text):
     (tmp_path / "a.json").write_text(text)
     with pytest.raises(ValueError, match=r"a.json: expected a (JSON object|file that cmpo.evaluate wrote)"):
-        results.read(tmp_path / "a.json")
+        results.read_result(tmp_path / "a.json")
 
 
 @pytest.mark.parametrize(
@@ -41,7 +41,7 @@ def test_what_a_result_lacks_or_has_in_another_type_is_named(tmp_path, names, la
         holder[last] = [1] if isinstance(holder[last], dict) else {"a": 1}
     (tmp_path / "a.json").write_text(json.dumps(found))
     with pytest.raises(ValueError, match=r"a\.json: .*, found no sound ") as error:
-        results.read(tmp_path / "a.json")
+        results.read_result(tmp_path / "a.json")
     assert ("dialogues" if names[0] == "dialogues" else ".".join(names)) in str(error.value)
 
 
@@ -50,4 +50,4 @@ def test_a_damaged_account_of_training_is_named(tmp_path, damaged):
     path = tmp_path / "evaluation_me.json"
     path.write_text(json.dumps(evaluation("me") | {"since_training": damaged}))
     with pytest.raises(ValueError, match="found no sound since_training"):
-        results.read(path)
+        results.read_result(path)

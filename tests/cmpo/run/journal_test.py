@@ -26,14 +26,14 @@ def played(number):
 
 
 def write(journal, *numbers):
-    with journal.page(3, HEAD) as page:
+    with journal.open_page(3, HEAD) as page:
         for number in numbers:
             page.add(number, played(number))
 
 
 def kept(journal, step=3, head=HEAD):
-    with journal.page(step, head) as page:
-        return page.dialogues([TASK, OTHER], repeats=2)
+    with journal.open_page(step, head) as page:
+        return page.read_dialogues([TASK, OTHER], repeats=2)
 
 
 def same(one, other):
@@ -55,7 +55,7 @@ def test_what_was_played_comes_back_to_the_bit(tmp_path):
 
 
 def test_failed_dialogues_are_not_kept(tmp_path):
-    with Journal(tmp_path).page(3, HEAD) as page:
+    with Journal(tmp_path).open_page(3, HEAD) as page:
         page.add(0, dataclasses.replace(played(0), failure="user_timeout"))
     assert kept(Journal(tmp_path)) == {}
 
@@ -64,8 +64,8 @@ def test_other_weights_steps_and_scenarios_know_nothing_of_it(tmp_path):
     journal = Journal(tmp_path)
     write(journal, 0, 2)
     assert kept(journal, step=4) == {}
-    with journal.page(3, HEAD) as page:
-        assert list(page.dialogues([TASK, TASK], repeats=2)) == [0]
+    with journal.open_page(3, HEAD) as page:
+        assert list(page.read_dialogues([TASK, TASK], repeats=2)) == [0]
     for other in ({"weights": [7, 2**32 - 2]}, {"settings": "f1"}):
         assert kept(journal, head=HEAD | other) == {}
         assert kept(journal) == {}  # those of the other head have taken the page
@@ -93,30 +93,30 @@ def test_what_follows_a_torn_or_flipped_frame_is_gone_and_can_be_played_again(tm
 def test_answers_come_back_to_the_request_that_was_asked_and_to_no_other(tmp_path):
     asked = {"endpoint": "user", "model": "m", "messages": [{"role": "user", "content": "Já\u2028?"}], "seed": 3}
     others = [asked | {"seed": 4}, asked | {"endpoint": "judge"}, asked | {"messages": []}]
-    with Journal(tmp_path).page(3, HEAD) as page:
+    with Journal(tmp_path).open_page(3, HEAD) as page:
         assert (
             page.kept(asked) == {} and page.record(asked, "\u2028 cold [end:2]", finish="stop") == "\u2028 cold [end:2]"
         )
         page.add(0, played(0))
-    with Journal(tmp_path).page(3, HEAD) as page:
+    with Journal(tmp_path).open_page(3, HEAD) as page:
         assert (
             page.kept(asked) == {"answer": "\u2028 cold [end:2]", "finish": "stop"}
             and [page.kept(other) for other in others] == [{}] * 3
         )
-        assert page.numbers == {0} and list(page.dialogues([TASK], repeats=2)) == [0]
-    with Journal(tmp_path).page(3, HEAD | {"settings": "f1"}) as page:
+        assert page.numbers == {0} and list(page.read_dialogues([TASK], repeats=2)) == [0]
+    with Journal(tmp_path).open_page(3, HEAD | {"settings": "f1"}) as page:
         assert page.kept(asked)["answer"] == "\u2028 cold [end:2]" and page.numbers == set()  # whoever asks that
-    with Journal(tmp_path).page(3, HEAD) as page:
+    with Journal(tmp_path).open_page(3, HEAD) as page:
         assert page.kept(asked)["answer"] == "\u2028 cold [end:2]" and page.numbers == set()
 
 
 def test_how_dialogues_failed_is_kept_and_a_number_beyond_the_scenarios_is_nobodys(tmp_path):
-    with Journal(tmp_path).page(3, HEAD) as page:
+    with Journal(tmp_path).open_page(3, HEAD) as page:
         page.add(1, dataclasses.replace(played(1), failure="judge_malformed"))
         page.add(3, played(3))
-    with Journal(tmp_path).page(3, HEAD) as page:
+    with Journal(tmp_path).open_page(3, HEAD) as page:
         assert page.failures == {1: ["judge_timeout", "judge_malformed"], 3: ["judge_timeout"]}
-        assert page.dialogues([TASK], repeats=2) == {} and list(page.dialogues([TASK, OTHER], 2)) == [3]
+        assert page.read_dialogues([TASK], repeats=2) == {} and list(page.read_dialogues([TASK, OTHER], 2)) == [3]
 
 
 def test_a_page_that_is_removed_takes_no_other_with_it(tmp_path):
@@ -134,15 +134,15 @@ def test_pages_of_all_processes_are_read_and_forgotten_by_step(tmp_path, monkeyp
     monkeypatch.setattr("jax.process_index", lambda: 1)
     write(journal, 2)
     assert sorted(kept(journal)) == [0, 2]
-    journal.forget(2)
+    journal.remove_pages(2)
     assert sorted(kept(journal)) == [0, 2]
-    journal.forget(3)
+    journal.remove_pages(3)
     assert list((tmp_path / "dialogues").iterdir()) == []
 
 
 def test_a_page_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "dialogues").write_text("in the way")
-    with pytest.raises(OSError, match="cannot write .*/dialogues"), Journal(tmp_path).page(3, HEAD):
+    with pytest.raises(OSError, match="cannot write .*/dialogues"), Journal(tmp_path).open_page(3, HEAD):
         pass
 
 
@@ -150,7 +150,7 @@ def test_a_full_disk_is_named_and_what_was_kept_stays(tmp_path):
     journal = Journal(tmp_path)
     write(journal, 0)
     told = pytest.raises(OSError, match="cannot write .*/dialogues/step_000003_0.frames: File too large")
-    with told, full_disk(1024), journal.page(3, HEAD) as page:
+    with told, full_disk(1024), journal.open_page(3, HEAD) as page:
         for number in range(1, 4):
             page.add(number, played(number))
     assert 0 in kept(journal) and 3 not in kept(journal)

@@ -7,23 +7,23 @@ import sys
 
 import pytest
 
-from cmpo.run.lock import WorkdirInUse, sole_use
+from cmpo.run.lock import WorkdirInUse, hold_lock
 from tests.builders.runs import ROOT
 
 
 def test_a_second_one_is_refused_and_told_who_is_first(tmp_path):
-    with sole_use(tmp_path):
+    with hold_lock(tmp_path):
         told = pytest.raises(WorkdirInUse, match=f"is in use by process {os.getpid()} on .*another --workdir")
-        with told, sole_use(tmp_path):
+        with told, hold_lock(tmp_path):
             pass
-    with sole_use(tmp_path):  # free again
+    with hold_lock(tmp_path):  # free again
         pass
 
 
 def test_a_workdir_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     told = pytest.raises(OSError, match="cannot write .*/file/run/lock: Not a directory")
-    with told, sole_use(tmp_path / "file" / "run"):
+    with told, hold_lock(tmp_path / "file" / "run"):
         pass
 
 

@@ -92,7 +92,7 @@ def test_resume_forgets_what_came_after_the_checkpoint(tmp_path, monkeypatch):
 def test_resume_forgets_the_transcripts_of_later_steps(tmp_path):
     log = RunLog(tmp_path, COSTS)
     for step in (9, 10, 11):
-        log.transcripts(step, [dialogue(turn())])
+        log.write_transcripts(step, [dialogue(turn())])
     log.resume(10)
     assert sorted(path.name for path in (tmp_path / "transcripts").iterdir()) == [
         "step_000009.jsonl",
@@ -114,10 +114,10 @@ def test_score_by_hand():
 
 def test_a_full_disk_is_named_and_leaves_the_old_transcripts(tmp_path):
     log = RunLog(tmp_path, COSTS)
-    path = log.transcripts(7, [dialogue(turn())])
+    path = log.write_transcripts(7, [dialogue(turn())])
     before = path.read_bytes()
     with full_disk(), pytest.raises(OSError, match="cannot write .*/step_000007.jsonl: File too large"):
-        log.transcripts(7, [dialogue(turn(said="x" * 9000))])
+        log.write_transcripts(7, [dialogue(turn(said="x" * 9000))])
     with full_disk(), pytest.raises(OSError, match="cannot write .*/metrics.jsonl: File too large"):
         log.write({"step": 1, "phase": "rl", "long": "x" * 9000})
     assert path.read_bytes() == before and read_metrics(tmp_path) == []
@@ -153,7 +153,7 @@ def test_a_broken_line_in_the_middle_is_reported(tmp_path):
 
 def test_an_interrupted_rewrite_leaves_the_old_file(tmp_path, monkeypatch):
     log = RunLog(tmp_path, COSTS)
-    path = log.transcripts(7, [dialogue(turn())])
+    path = log.write_transcripts(7, [dialogue(turn())])
     before = path.read_bytes()
 
     def crash(*_):
@@ -161,7 +161,7 @@ def test_an_interrupted_rewrite_leaves_the_old_file(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "replace", crash)
     with pytest.raises(KeyboardInterrupt):
-        log.transcripts(7, [])
+        log.write_transcripts(7, [])
     assert path.read_bytes() == before
 
 
@@ -169,7 +169,7 @@ def test_transcripts_hold_everything_but_ids_and_prompt(tmp_path):
     malformed = turn(action="", think="", response="", text="<oops", ids=range(3))
     played = dialogue(turn(0.75, action="voucher", ids=range(2)), malformed, end="malformed", last_words="Bye.")
     failed = dialogue(outcome=0.0, end="", failure="user_timeout", failure_message="too slow")
-    path = RunLog(tmp_path, COSTS).transcripts(12, [played, failed])
+    path = RunLog(tmp_path, COSTS).write_transcripts(12, [played, failed])
     assert path == tmp_path / "transcripts" / "step_000012.jsonl"
     first, second = lines(path)
     assert "SECRET PROMPT" not in path.read_text() and "ids" not in path.read_text()
@@ -220,7 +220,7 @@ def test_transcripts_hold_everything_but_ids_and_prompt(tmp_path):
 
 
 def test_a_turn_nobody_sampled_has_no_logprob(tmp_path):
-    (row,) = lines(RunLog(tmp_path, COSTS).transcripts(0, [dialogue(turn())]))
+    (row,) = lines(RunLog(tmp_path, COSTS).write_transcripts(0, [dialogue(turn())]))
     assert row["turns"][0]["mean_logprob"] is None
 
 

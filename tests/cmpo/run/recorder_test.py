@@ -82,7 +82,7 @@ def test_the_journal_forgets_what_a_checkpoint_holds_and_nothing_else(tmp_path, 
     config, forgotten = tiny(), []
     with Recorder(config, tmp_path) as kept:
         kept.resume(lambda step: state(0), lambda: state(0))
-        monkeypatch.setattr(kept.journal, "forget", forgotten.append)
+        monkeypatch.setattr(kept.journal, "remove_pages", forgotten.append)
         for step in (1, 2):
             kept.write(step, {"phase": "sft"}, [])
             kept.save(state(step))

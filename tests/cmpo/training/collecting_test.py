@@ -93,7 +93,7 @@ class Page:
     def __init__(self, dialogue):
         self.dialogue, self.added, self.asking, self.failures = dialogue, [], 0, {}
 
-    def dialogues(self, scenarios, repeats):
+    def read_dialogues(self, scenarios, repeats):
         assert (scenarios, repeats) == (SCENARIOS, 1)
         return {1: self.dialogue}
 
@@ -163,7 +163,7 @@ def test_the_dialogues_of_a_share_have_the_numbers_they_have_in_the_whole(monkey
     alone = collect(tiny(), repeats=2)
     monkeypatch.setattr(collecting, "_share", lambda count: range(count)[2:])
     page = Page(None)
-    page.dialogues = lambda scenarios, repeats: {}
+    page.read_dialogues = lambda scenarios, repeats: {}
     share = collect(tiny(), repeats=2, page=page)
     texts = [[[turn.text for turn in one.turns] for one in dialogues] for dialogues in (share, alone[4:])]
     assert texts[0] == texts[1]

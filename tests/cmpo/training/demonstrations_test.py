@@ -100,7 +100,7 @@ def parts(*texts):
         (json.dumps({"messages": "hello"}), "messages: expected a list of messages, got 'hello'"),
         (json.dumps({"messages": ["hello"]}), r"messages\.0: expected an object with role and content, got 'hello'"),
         (line()[:-1] + ', "messages": []}', "a key comes twice"),
-        (line()[:-1] + ', "score": NaN}', "NaN is no number"),
+        (line()[:-1] + ', "score": NaN}', "NaN is not a number"),
         (line()[:-1] + ', "score": ' + "9" * 5000 + "}", "ValueError"),
         ("[" * 100_000, "RecursionError"),
         ("[]", r"expected a JSON object, got \[\]"),

@@ -80,7 +80,7 @@ def test_the_update_needs_what_is_planned(mesh, remat):
     state = build.abstract_state(config, model, devices, algorithms.load(config, domains.load(config)), 0)
     unit = config.train.micro_rows * sharding.rows_axis_size(devices)
     empty = packing.pack([], row_length=512, rows=2 * unit)
-    rows = sharding.rows(devices, empty, config.train.micro_rows)
+    rows = sharding.place_rows(devices, empty, config.train.micro_rows)
     update = update_step.make_update(model, devices, build.optimizers(config)["sft"], imitation_loss)
     memory = update.lower(state.policy, update_step.WITHOUT_HEAD, {}, rows, ()).compile().memory_analysis()
     assert 0.7 < memory.temp_size_in_bytes / planned < 1.4

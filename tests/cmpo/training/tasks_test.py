@@ -75,7 +75,7 @@ def test_processes_play_everything_once_and_read_only_what_they_play(recorded, p
     read, from_example = [], tfds_dataset.from_example
     monkeypatch.setattr(tfds_dataset, "from_example", lambda example: read.append(1) or from_example(example))
     monkeypatch.setattr(jax, "process_count", lambda: processes)
-    monkeypatch.setattr(collecting.processes, "everywhere", lambda work: [work()])  # without the others' part
+    monkeypatch.setattr(collecting.processes, "run_everywhere", lambda work: [work()])  # without the others' part
     config = tiny(**{"episode.max_turns": 1})
     for number in range(processes):
         read.clear()

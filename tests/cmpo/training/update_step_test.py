@@ -69,9 +69,9 @@ def updated(parts, loss, per_stream, *, mesh, micro_rows, row_length, share_pref
     rows = packing.pack(parts, row_length=row_length, rows=16, share=share_prefix)
     signals = () if per_stream is None else Signals(per_stream[rows.turns], rows.sampled_logprobs - 0.1)
     update = update_step.make_update(CONFIG, mesh, SGD, loss, temperature=TEMPERATURE)
-    layout = sharding.tree(mesh, qwen2.shapes(CONFIG))
+    layout = sharding.find_shardings(mesh, qwen2.shapes(CONFIG))
     policy = fresh_state().policy._replace(params=jax.device_put(fresh_state().policy.params, layout))
-    rows, signals = sharding.rows(mesh, (rows, signals), micro_rows)
+    rows, signals = sharding.place_rows(mesh, (rows, signals), micro_rows)
     policy, _, metrics = update(policy, update_step.WITHOUT_HEAD, {}, rows, signals)
     jax.tree.map(lambda x, wanted: chex.assert_equal(x.sharding, wanted), policy.params, layout)
     return jax.device_get(policy.params), jax.device_get(metrics)
@@ -151,7 +151,7 @@ def test_an_update_that_is_not_finite_changes_nothing_and_the_next_is_as_if_it_h
     advantages, reference = np.ones(packed.tokens.shape, np.float32), packed.sampled_logprobs
 
     def updated(policy, *signals):
-        policy, inputs = jax.tree.map(jnp.copy, policy), sharding.rows(mesh, (packed, Signals(*signals)), 16)
+        policy, inputs = jax.tree.map(jnp.copy, policy), sharding.place_rows(mesh, (packed, Signals(*signals)), 16)
         policy, _, metrics = update(policy, update_step.WITHOUT_HEAD, {}, *inputs)
         return policy, int(metrics["updates_skipped"])
 
@@ -175,8 +175,10 @@ def test_an_update_that_is_not_finite_changes_nothing_and_the_next_is_as_if_it_h
 def test_score_gives_the_models_log_probabilities_in_place():
     parts, mesh = list(streams(4)), mesh_of(2, 2, 2)
     rows = packing.pack(parts, row_length=32, rows=8)
-    params = jax.device_put(fresh_state().policy.params, sharding.tree(mesh, qwen2.shapes(CONFIG)))
-    scores = update_step.make_score(CONFIG, mesh, temperature=TEMPERATURE)({}, params, sharding.rows(mesh, rows, 1))
+    params = jax.device_put(fresh_state().policy.params, sharding.find_shardings(mesh, qwen2.shapes(CONFIG)))
+    scores = update_step.make_score(CONFIG, mesh, temperature=TEMPERATURE)(
+        {}, params, sharding.place_rows(mesh, rows, 1)
+    )
     scores = scores.reshape(rows.tokens.shape)
     want, _ = jax.jit(functools.partial(qwen2.token_logprobs, CONFIG, temperature=TEMPERATURE))(
         params, rows.tokens, positions=rows.positions, segment_ids=rows.segment_ids
@@ -202,7 +204,7 @@ def test_an_update_is_skipped_if_but_one_of_loss_and_gradient_is_not_finite(part
         return nothing + jnp.nan if part == "loss" else jnp.sqrt(nothing), {}
 
     mesh, before = mesh_of(1), fresh_state().policy
-    rows = sharding.rows(mesh, packing.pack(list(streams(0)), row_length=32, rows=8), 8)
+    rows = sharding.place_rows(mesh, packing.pack(list(streams(0)), row_length=32, rows=8), 8)
     update = update_step.make_update(CONFIG, mesh, SGD, loss, temperature=TEMPERATURE)
     after, _, metrics = update(jax.tree.map(jnp.copy, before), update_step.WITHOUT_HEAD, {}, rows, ())
     assert np.isfinite(metrics["loss"]) == (part == "gradient")
@@ -299,12 +301,12 @@ def test_a_head_and_the_policy_below_it_learn_from_the_states_before_each_token(
         jax.tree.map(lambda x, g: x - 3 * g, own.params, gradients[1]),
     )
     devices = mesh_of(*mesh)
-    rows = sharding.rows(devices, packing.pack(parts, row_length=32, rows=8), 1)
+    rows = sharding.place_rows(devices, packing.pack(parts, row_length=32, rows=8), 1)
     values = update_step.make_values(CONFIG, devices, head)({}, (policy.params, own.params), rows)
     assert np.all(np.asarray(values)[~np.asarray(rows.mask)] == 0)
     off = np.square(np.asarray(values)[np.asarray(rows.mask)] - wanted)
     update = update_step.make_update(CONFIG, devices, SGD, loss, temperature=TEMPERATURE, head=head)
-    placed = jax.device_put((policy, own), sharding.tree(devices, (policy, own)))
+    placed = jax.device_put((policy, own), sharding.find_shardings(devices, (policy, own)))
     after, changed, metrics = update(*placed, {}, rows, ())
     np.testing.assert_allclose(metrics["loss"], np.mean(off), rtol=1e-5)
     chex.assert_trees_all_close((after.params, changed.params), expected, atol=2e-6)

@@ -111,7 +111,7 @@ def test_a_run_starts_from_a_checkpoint_and_what_it_learns_is_exported(checkpoin
     assert generation == sampled | {"eos_token_id": ends, "pad_token_id": tokenizer.endoftext}
     assert hf.read_commit(tmp_path / "model") == ("1" * 40 if way == "lora" else None)
     served_by, step = agents.load_policy(config, tmp_path)
-    assert step == int(state.step) and len(evaluate.evaluate(config, served_by, seeds=1)) == 8
+    assert step == int(state.step) and len(evaluate.play_evaluation(config, served_by, seeds=1)) == 8
 
 
 def run_of(source, directory, params, **changes):

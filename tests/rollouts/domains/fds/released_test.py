@@ -245,15 +245,15 @@ TABLE = {  # the method's: records by level; and different orders, as it is abou
 @needs_data
 def test_all_released_records_load_with_the_methods_counts(records):
     difficulty, scenarios = records
-    found = card.card(scenarios)
+    found = card.count_scenarios(scenarios)
     levels, orders = TABLE[difficulty]
-    assert tuple(found.level(level) for level in range(1, 6)) == levels and found.records == sum(levels)
+    assert tuple(found.count_level(level) for level in range(1, 6)) == levels and found.records == sum(levels)
     assert len({scenario.id for scenario in scenarios}) == found.records
     assert (len(found.personas), len(found.orders)) == (43, orders)
     assert set(found.complaints) == {"food temperature", "taste below expectations", "not fresh or undercooked"}
     for demand, weights in generator.DEMAND_WEIGHTS.items():
         for level, weight in enumerate(weights, start=1):
-            assert found.share(demand, level) == pytest.approx(weight, abs=0.025)
+            assert found.find_share(demand, level) == pytest.approx(weight, abs=0.025)
     lengths = [len(scenario.agent_prompt) for scenario in scenarios]
     assert statistics.mean(lengths) == pytest.approx(3480, abs=5) and max(lengths) <= 4549
 
@@ -264,10 +264,10 @@ def test_a_tenth_of_the_released_orders_is_held_out_with_about_the_same_mix(reco
     parts = {"train": [], "test": []}
     for scenario in scenarios:
         parts[generator.split_of(scenario.order)].append(scenario)
-    train, test, both = map(card.card, (*parts.values(), scenarios))
+    train, test, both = map(card.count_scenarios, (*parts.values(), scenarios))
     assert test.records / both.records == pytest.approx(0.1, abs=0.01) and not train.orders & test.orders
     for level in range(1, 6):
-        assert test.level(level) / test.records == pytest.approx(both.level(level) / both.records, abs=0.04)
+        assert test.count_level(level) / test.records == pytest.approx(both.count_level(level) / both.records, abs=0.04)
 
 
 @needs_data
