@@ -77,9 +77,6 @@ def make_update(
     def begin(shapes):
         return tuple(map(begin_training, optimizers, shapes))
 
-    def begin(shapes):
-        return tuple(map(begin_training, optimizers, shapes))
-
     def on_device(scores: Scores, rows: Rows, signals: Any, total: jax.Array) -> tuple[jax.Array, Metrics]:
         value, metrics = loss(scores, rows, signals, total, sharding.ROWS)
         entropy = jax.lax.psum(jnp.sum(scores.entropy, where=rows.mask), sharding.ROWS) / jnp.maximum(total, 1)
