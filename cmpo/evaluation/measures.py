@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from cmpo.evaluation import bootstrap
+from cmpo.evaluation.summary import measure_dialogue
 from rollouts.domain import Domain
 from rollouts.types import Dialogue
 
@@ -20,20 +21,12 @@ def describe_dialogue(domain: Domain, seed: int, dialogue: Dialogue, evaluations
     """Returns what is counted of a dialogue, ready for JSON. `values` has every measure, None where it does not apply.
 
     The failure of an endpoint is not the agent's behaviour: the dialogue counts as failed and not finished, and has no
-    other value. The process reward is the mean over the dialogue's turns, 0 for a malformed one.
+    other value.
     """
     values: dict[str, float | None] = dict.fromkeys(domain.measures)
-    values |= {"finish_rate": float(dialogue.success), "failure_rate": float(not dialogue.ok)}
+    values |= {"finish_rate": 0.0, "failure_rate": float(not dialogue.ok)}
     if dialogue.ok:
-        rewards = [turn.process_reward for turn in dialogue.turns]
-        values |= {
-            **{name: score(dialogue) for name, score in domain.scores.items()},
-            **{cost.measure: float(dialogue.cost[c]) for c, cost in enumerate(domain.costs)},
-            "process_reward": float(np.mean(rewards)) if rewards else None,
-            "turns": float(len(dialogue.turns)),
-            "tokens": float(sum(len(turn.ids) for turn in dialogue.turns)) or None,
-            **{name: found.total for name, found in evaluations.items()},
-        }
+        values |= measure_dialogue(domain, dialogue) | {name: found.total for name, found in evaluations.items()}
     return {
         "seed": seed,
         "scenario": dialogue.task.id,

@@ -304,7 +304,7 @@ def test_the_record_says_what_the_transcripts_say(whole):
         turns = [turn for dialogue in said for turn in dialogue["turns"]]
         wanted = {
             "satisfaction": np.mean([max(outcome(dialogue), 0.0) for dialogue in said]),
-            "process_reward": np.mean([process_reward(turn) for turn in turns]),
+            "process_reward": np.mean([np.mean([*map(process_reward, one["turns"])]) for one in said]),
             "finish_rate": np.mean([dialogue["end"] == "rated" for dialogue in said]),
             "voucher_rate": np.mean([any(t["action"] == "voucher" for t in dialogue["turns"]) for dialogue in said]),
             "turns_mean": len(turns) / len(said),

@@ -237,7 +237,7 @@ def test_rollout_record_by_hand():
     ]
     assert summarize_batch(FDS, batch) == {
         "satisfaction": 2.0,  # (5 + 2 + 0 + 1) / 4
-        "process_reward": pytest.approx(2.5 / 7),  # of the 7 turns, whichever dialogue they are in
+        "process_reward": 0.4375,  # (0.75 + 0.75 + 0.25 + 0) / 4, of each dialogue the mean over its turns
         "finish_rate": 0.5,
         "voucher_rate": 0.25,
         "turns_mean": 1.75,
