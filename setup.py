@@ -33,6 +33,7 @@ setup(
         "optax>=0.2.5",
         "orbax-checkpoint>=0.11",
         "pyarrow>=15",
+        "pydantic>=2.7",
         "safetensors>=0.5",
         "sniffio",  # httpx looks for it at every in-process request, slowly where it is absent
         "starlette>=0.40",

@@ -17,6 +17,7 @@ from matplotlib import ticker
 from matplotlib.figure import Figure
 
 from cmpo.cli import command
+from cmpo.evaluation.tables import format_table
 from cmpo.reports.plots import BLUE, GREEN, INK, ORANGE, PURPLE
 from rollouts.domains.fds import generator, rubrics, tfds_dataset
 from rollouts.domains.fds.embedded import app
@@ -89,7 +90,7 @@ def format_card(title: str, splits: Mapping[str, Sequence[Scenario]], difficulty
             [name, *(f"{count(each, at):,} ({count(each, at) / each.records:.1%})" for each in shown.values())]
             for at, name in enumerate(names)
         ]
-        return _format_table([heading, *shown], rows)
+        return format_table([heading, *shown], rows)
 
     mixes = {split: generator.LEVEL_COUNTS[difficulty, split] for split in splits}
     levels = [f"{level} {name}" for level, name in enumerate(LEVELS, start=1)]
@@ -113,20 +114,15 @@ def format_card(title: str, splits: Mapping[str, Sequence[Scenario]], difficulty
     ]
     parts = [
         f"# {title}",
-        _format_table(["", *shown], sizes) + f"\n\nOrders that both splits have: {overlap}.",
+        format_table(["", *shown], sizes) + f"\n\nOrders that both splits have: {overlap}.",
         format_counts("level of cooperation", levels, lambda each, at: each.count_level(at + 1)),
-        _format_table([f"the method's levels, {difficulty}", *mixes], wanted),
-        _format_table(["demand, by level (the method's)", *map(str, range(1, 6))], demands),
+        format_table([f"the method's levels, {difficulty}", *mixes], wanted),
+        format_table(["demand, by level (the method's)", *map(str, range(1, 6))], demands),
         format_counts("complaint", complaints, lambda each, at: each.complaints[complaints[at]]),
         format_counts("the platform's record", _SUPPORT.values(), lambda each, at: each.support[tuple(_SUPPORT)[at]]),
-        _format_table(["characters", "mean", "median", "longest"], texts),
+        format_table(["characters", "mean", "median", "longest"], texts),
     ]
     return "\n\n".join(parts)
-
-
-def _format_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    rule = ["---", *["---:"] * (len(head) - 1)]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, rule, *rows))
 
 
 def draw_card(title: str, splits: Mapping[str, Sequence[Scenario]], difficulty: str) -> Figure:

@@ -17,10 +17,11 @@ from cmpo.algorithms.budgets import budgets_of
 from cmpo.evaluation import conditions, measures, results
 from cmpo.reports import plots
 from cmpo.reports.cards import draw_cards, escape_text
-from cmpo.run import files, ranges
+from cmpo.run import files
 from cmpo.run.log import read_metrics
 from rollouts import domains
 from rollouts.domain import Domain
+from rollouts.sections import flatten_config
 
 
 def _list_columns(domain: Domain) -> list[tuple[str, str, str]]:
@@ -93,7 +94,7 @@ def _format_header(name: str, config: Mapping, records: Sequence[Mapping]) -> st
 def _format_latest(domain: Domain, rl: Sequence[Mapping], budgets: Sequence[float]) -> str:
     if not rl:
         return "<p>No reinforcement learning step yet.</p>"
-    rl = [ranges.flatten(record) for record in rl]
+    rl = [flatten_config(record) for record in rl]
     columns = [column for column in _list_columns(domain) if any(record.get(column[0]) is not None for record in rl)]
     head = ["step", *(title for _, title, _ in columns)]
     shown = [rl[0], rl[-1]] if len(rl) > 1 else rl

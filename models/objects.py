@@ -1,7 +1,8 @@
-"""Text files, and JSON files that hold one object, read strictly: an error names the file."""
+"""Text files, and JSON files that hold one object: read strictly, with errors that name the file, and written whole."""
 
 import collections
 import json
+import os
 import pathlib
 import re
 from collections.abc import Sequence
@@ -34,6 +35,16 @@ def read_text(file: pathlib.Path) -> str:
         return file.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise ValueError(f"{file}: expected UTF-8, got {error}") from None
+
+
+def replace_file(file: pathlib.Path, content: str | bytes) -> None:
+    """Writes a file: at any moment it is the old one or the new one, never half of either. Raises OSError."""
+    partial = file.with_name(file.name + ".partial")
+    with partial.open("wb") as stream:
+        stream.write(content.encode() if isinstance(content, str) else content)
+        stream.flush()
+        os.fsync(stream.fileno())
+    partial.replace(file)
 
 
 def _refuse_duplicates(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:

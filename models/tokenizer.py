@@ -13,6 +13,7 @@ from typing import Any
 import tokenizers
 from tokenizers import pre_tokenizers, processors, trainers
 
+from models.objects import replace_file
 from models.tokenizer_files import SETTINGS, read_settings, set_qwen2_parts
 
 CONTROL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
@@ -68,9 +69,8 @@ class Tokenizer:
         path = pathlib.Path(path)
         path.mkdir(parents=True, exist_ok=True)
         self._backend.save(str(path / "tokenizer.json"))
-        partial = path / "tokenizer_config.json.partial"  # comes last and whole: if it is there, all files are
-        partial.write_text(json.dumps(self._settings, indent=2) + "\n", encoding="utf-8")
-        partial.replace(path / "tokenizer_config.json")
+        # It comes last and whole: if it is there, all files are.
+        replace_file(path / "tokenizer_config.json", json.dumps(self._settings, indent=2) + "\n")
 
 
 def load(path: str | pathlib.Path) -> Tokenizer:

@@ -16,6 +16,7 @@ import numpy as np
 
 from models.tokenizer import Tokenizer
 from rollouts.engine.grammar import Grammar
+from rollouts.sections import Section
 from rollouts.types import Dialogue, Message, Sample, Task, Turn
 
 
@@ -152,6 +153,7 @@ class Domain(abc.ABC):
 
     costs: tuple[Cost, ...] = ()
     turn_format: TurnFormat
+    settings: type[Section] | None = None  # the sections of the config that are the domain's own
     endpoints: tuple[str, ...] = ()  # the config's sections of endpoints that its episodes ask, the judge's among them
     scripted: tuple[str, ...] = ()  # names of agents that need no model
     breaches: tuple[str, ...] = ()  # ends of a dialogue that the agent caused by breaching its turn format

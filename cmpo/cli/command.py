@@ -10,8 +10,9 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from cmpo.distributed import processes
-from cmpo.run import files, ranges
+from cmpo.run import files, schema
 from cmpo.training.collecting import STOPS
+from rollouts.sections import flatten_config
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, e.g. configs/fds.py:smoke.", lock_config=True)
 WORKDIR = flags.DEFINE_string("workdir", None, "Directory of the run.")
@@ -32,7 +33,7 @@ def run(work: Callable[[], None], *, required: Sequence[str]) -> None:
             logging.set_verbosity(logging.WARNING)
         try:
             if CONFIG.value is not None:
-                ranges.check_config(CONFIG.value)
+                schema.check_config(CONFIG.value)
             be_patient()
             processes.join_processes()
             keep_programs()
@@ -68,7 +69,7 @@ def _parse_flags(arguments: Sequence[str], values: flags.FlagValues = flags.FLAG
         given = values["config"]
         overrides = config_flags.get_override_values(given) if given.present else {}
         if given.present:  # paths in the config file
-            texts = {name: x for name, x in ranges.flatten(given.value.to_dict()).items() if isinstance(x, str)}
+            texts = {name: x for name, x in flatten_config(given.value.to_dict()).items() if isinstance(x, str)}
             given.value.update_from_flattened_dict({name: files.expand_home(text) for name, text in texts.items()})
     except flags.Error as error:
         text = str(error).strip()

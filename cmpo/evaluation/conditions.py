@@ -11,8 +11,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from cmpo.run import ranges
 from rollouts.endpoints.settings import ASKED, EMBEDDED, Endpoint
+from rollouts.sections import flatten_config
 
 MEASURED = (
     "episode.max_turns",
@@ -73,7 +73,7 @@ def select_incomparable(found: Sequence[Difference], *, paired: bool) -> list[Di
 
 def compare_with_training(run: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Compares the config of a run with that of its evaluation: field that differs -> {"run": …, "here": …}."""
-    found = _compare_fields(ranges.flatten(run), ranges.flatten(config))
+    found = _compare_fields(flatten_config(run), flatten_config(config))
     return {field: {"run": ours, "here": theirs} for field, ours, theirs in found}
 
 
@@ -89,7 +89,7 @@ def describe_training(result: Mapping[str, Any]) -> str:
 def _collect_fields(result: Mapping[str, Any]) -> dict[str, Any]:
     seeds = result["seeds"]
     return {
-        **ranges.flatten(result["config"]),
+        **flatten_config(result["config"]),
         **{f"prompts.{name}": digest for name, digest in result["prompts"].items()},
         "seeds": [one["seed"] for one in seeds],
         **{f"scenarios.{one['seed']}": one["scenarios"] for one in seeds},

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from cmpo.evaluation import bootstrap
+from cmpo.evaluation import bootstrap, tables
 from cmpo.evaluation.summary import measure_dialogue
 from rollouts.domain import Domain
 from rollouts.types import Dialogue
@@ -93,25 +93,23 @@ def count_failures(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
 
 def format_table(domain: Domain, title: str, summary: Summary) -> str:
     """Writes estimates as Markdown, one measure on each line; those without a value are left out."""
-    lines = [f"| {title} | mean | std over seeds | 95 % interval | dialogues |", "|---|---:|---:|---:|---:|"]
+    rows = []
     for name, estimate in summary.items():
         if estimate["count"]:
             mean, std, low, high = (
                 format_value(domain, name, estimate[field]) for field in ("mean", "std", "low", "high")
             )
-            heading = domain.measures[name].heading
-            lines.append(f"| {heading} | {mean} | {std} | {low} to {high} | {estimate['count']} |")
-    return "\n".join(lines)
+            rows.append([domain.measures[name].heading, mean, std, f"{low} to {high}", str(estimate["count"])])
+    return tables.format_table([title, "mean", "std over seeds", "95 % interval", "dialogues"], rows)
 
 
 def format_breakdown(domain: Domain, title: str, groups: Mapping[str, Summary]) -> str:
     """Writes means of groups as Markdown, one group on each line, one measure in each column."""
     names = [name for name in domain.measures if any(group[name]["count"] for group in groups.values())]
-    lines = [f"| {' | '.join([title, *(domain.measures[name].heading for name in names)])} |"]
-    lines.append(f"|---|{'---:|' * len(names)}")
-    for label, group in groups.items():
-        lines.append(f"| {' | '.join([label, *(format_value(domain, name, group[name]['mean']) for name in names)])} |")
-    return "\n".join(lines)
+    rows = (
+        [label, *(format_value(domain, name, group[name]["mean"]) for name in names)] for label, group in groups.items()
+    )
+    return tables.format_table([title, *(domain.measures[name].heading for name in names)], rows)
 
 
 def format_value(domain: Domain, name: str, value: float | None) -> str:

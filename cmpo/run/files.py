@@ -12,6 +12,8 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from models import objects
+
 _KINDS = {  # the first bytes of files that people take for text
     b"\xff\xfe": "UTF-16",
     b"\xfe\xff": "UTF-16",
@@ -23,15 +25,10 @@ _KINDS = {  # the first bytes of files that people take for text
 _BOM = b"\xef\xbb\xbf"
 
 
-def replace_file(path: pathlib.Path, text: str) -> None:
+def replace_file(path: pathlib.Path, content: str | bytes) -> None:
     """Writes a file: at any moment it is the old one or the new one, never half of either. Raises OSError."""
-    partial = path.with_name(path.name + ".partial")
     with name_file_in_errors(path):
-        with partial.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
+        objects.replace_file(path, content)
 
 
 def make_parent_directory(path: pathlib.Path) -> None:

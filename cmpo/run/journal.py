@@ -19,6 +19,7 @@ import jax
 from flax import serialization
 
 from cmpo.run import files
+from models.objects import replace_file
 from rollouts.endpoints import recording
 from rollouts.types import Dialogue, Message, Task, Turn
 
@@ -76,9 +77,7 @@ class Page:
         self.numbers = {frame["number"] for frame in self._found}
         with files.name_file_in_errors(own):
             own.parent.mkdir(exist_ok=True)
-            partial = own.with_suffix(".partial")
-            partial.write_bytes(b"".join(map(_pack_frame, kept)))
-            partial.replace(own)
+            replace_file(own, b"".join(map(_pack_frame, kept)))
             self._file = own.open("ab")
         return self
 

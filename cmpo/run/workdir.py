@@ -12,11 +12,12 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from cmpo.run import files, ranges
+from cmpo.run import files
 from cmpo.run.log import read_metrics
 from models import hf
 from rollouts import domains
 from rollouts.endpoints.settings import ASKED, EMBEDDED
+from rollouts.sections import flatten_config
 
 _ENDPOINTS = ("user.", "judge.")
 _JUDGED = ("judge.weights.", "judge.votes")  # these change rewards, though they stand beside the fields of an endpoint
@@ -81,7 +82,7 @@ def read_progress(workdir: pathlib.Path) -> tuple[str, int]:
     # Pages of the journal settle nothing: each says what it was played with. Nor does a copy of config.sft.path.
     if not all((workdir / name).exists() for name in ("demonstrations.jsonl", "config.json")):
         return "nothing", 0
-    brought = ranges.flatten(files.read_object(workdir / "config.json")).get("sft.path")
+    brought = flatten_config(files.read_object(workdir / "config.json")).get("sft.path")
     return "nothing" if brought else "demonstrations", 0
 
 
@@ -142,7 +143,7 @@ def hash_config(config: ConfigDict, counts: Callable[[str], bool] = lambda name:
 
 def _flatten_config(config: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the fields of a config, and three derived ones: domain, costs, and whether rules or a model answers."""
-    flat = ranges.flatten(config) | {"domain": domains.name_of(config)}
+    flat = flatten_config(config) | {"domain": domains.name_of(config)}
     return flat | {f"{name}.embedded": flat.get(f"{name}.url") == EMBEDDED for name in ("user", "judge")}
 
 

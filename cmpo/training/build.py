@@ -15,7 +15,7 @@ from cmpo import algorithms
 from cmpo.algorithms import budgets
 from cmpo.algorithms.algorithm import Algorithm, Rows
 from cmpo.distributed import processes, sharding
-from cmpo.run import ranges, train_state
+from cmpo.run import schema, train_state
 from cmpo.run.journal import Journal
 from cmpo.run.progress import show_progress
 from cmpo.run.train_state import TrainState
@@ -51,7 +51,7 @@ def check_settings(config: ConfigDict, weights: pathlib.Path | None) -> None:
 
     Raises ValueError, naming the field or the file.
     """
-    ranges.check_config(config)
+    schema.check_config(config)
     model = model_source.architecture(config, weights)
     if weights:
         hf.verify_checkpoint(weights)

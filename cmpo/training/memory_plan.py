@@ -23,6 +23,7 @@ from ml_collections import ConfigDict
 
 from cmpo.distributed import sharding
 from cmpo.distributed.sharding import AXES, DATA, FSDP, TENSOR
+from cmpo.evaluation.tables import format_table
 from cmpo.training import build
 from models import lora, qwen2, scoring
 from models.config import Qwen2Config
@@ -64,12 +65,14 @@ def dry_run(config: ConfigDict, model: Qwen2Config, on: Devices) -> str:
         f"{sum(leaf.size for leaf in jax.tree.leaves(qwen2.shapes(model))):,} parameters, matrices in {model.dtype}",
         f"mesh {_shown(sizes)}: {on.count} devices of {on.gigabytes:g} GB",
         "",
-        "| on each device | GB |",
-        "|---|---:|",
     ]
-    for phase, items in phases.items():
-        lines += [f"| {phase}: {name} | {size / 1e9:.2f} |" for name, size in items.items() if size]
-    lines += [f"| most at a time | {total:.2f} |", ""]
+    rows = [
+        [f"{phase}: {name}", f"{size / 1e9:.2f}"]
+        for phase, items in phases.items()
+        for name, size in items.items()
+        if size
+    ]
+    lines += [format_table(["on each device", "GB"], [*rows, ["most at a time", f"{total:.2f}"]]), ""]
     if total <= room:
         return "\n".join([*lines, f"fits: {total:.1f} of {room:.1f} GB ({USABLE:.0%} of a device)"])
     print("\n".join(lines))

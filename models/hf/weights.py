@@ -24,7 +24,7 @@ from models import qwen2
 from models.config import Qwen2Config
 from models.hf import config as hf_config
 from models.hf.files import INDEX, SINGLE, name_some, open_tensors, refuse_adapters
-from models.objects import read_object
+from models.objects import read_object, replace_file
 from models.qwen2 import Params
 
 _EMBEDDING, _HEAD = "model.embed_tokens.weight", "lm_head.weight"
@@ -299,6 +299,4 @@ def _array_shape(place: Place) -> tuple[int, ...]:
 
 
 def _write_json(path: pathlib.Path, content: Any) -> None:
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    partial.replace(path)
+    replace_file(path, json.dumps(content, indent=2) + "\n")

@@ -22,7 +22,7 @@ from pyarrow import parquet
 
 from cmpo import evaluate, main
 from cmpo.cli import agents, command
-from cmpo.run import journal, lock, ranges
+from cmpo.run import journal, lock, schema
 from cmpo.run import workdir as workdirs
 from cmpo.run.checkpoint import Checkpoints
 from cmpo.run.log import read_metrics
@@ -169,7 +169,7 @@ def test_budgets_that_cannot_be_are_refused(tmp_path, target, message):
 @pytest.mark.parametrize("name", ["epochs", "minibatches", "importance_cap"])
 def test_no_updates_on_a_batch_are_refused(name):
     with pytest.raises(ValueError, match=rf"config.train.{name}: expected 1 or more, got 0(\.0)?$"):
-        ranges.check_config(tiny(**{f"train.{name}": 0}))
+        schema.check_config(tiny(**{f"train.{name}": 0}))
 
 
 def test_the_reference_is_the_end_of_phase_1_and_stays(whole):

@@ -14,6 +14,7 @@ from rollouts.domains.fds.episode import Table
 from rollouts.domains.fds.judge import Evaluation
 from rollouts.domains.fds.rubrics import PRINCIPLES, PROCESS
 from rollouts.domains.fds.scenario import DEMANDS, LEVELS, Scenario
+from rollouts.domains.fds.schema import FdsSettings
 from rollouts.domains.fds.scripted import HABITS, OracleAgent, ScriptedAgent
 from rollouts.play import Agent
 from rollouts.types import Dialogue
@@ -24,7 +25,7 @@ _VOUCHER = "/voucher"  # begins a line of a person who plays the agent
 class FdsDomain(Domain):
     """Disputes about food deliveries: customers to satisfy, vouchers to be sparing with."""
 
-    turn_format = turn_format
+    turn_format, settings = turn_format, FdsSettings
     endpoints = ("user", "judge")
     panel = "User satisfaction (1 to 5)"
     scripted = ("oracle", *HABITS)

@@ -17,14 +17,15 @@ from ml_collections import config_flags
 
 from cmpo import report
 from cmpo.cli import command
-from cmpo.run import files, ranges
+from cmpo.run import files, schema
 from cmpo.run.workdir import ConfigConflict, check_same_config, may_change
 from cmpo.training import build, collecting
 from configs import fds
 from rollouts.endpoints import settings
+from rollouts.sections import flatten_config
 from tests.builders import almost
 
-DEFAULT = ranges.flatten(fds.get_config().to_dict())
+DEFAULT = flatten_config(fds.get_config().to_dict())
 FILE = "--config=configs/fds.py"
 
 VARIANTS = ("smoke", "algo=cmpo", "smoke,algo=grpo", "difficulty=normal,algo=capo", "model=qwen2.5-7b,smoke", "")
@@ -33,14 +34,14 @@ PIECES = (",", "=", ":", "smoke", "algo=", "model=", "difficulty=", "hard", "qwe
 
 def whole(config):
     """Whether a config has the fields of the default one, and values of their types."""
-    found = ranges.flatten(config.to_dict())
+    found = flatten_config(config.to_dict())
     return {name: type(value) for name, value in found.items()} == {name: type(x) for name, x in DEFAULT.items()}
 
 
 def fits(name):
     """Whether a variant is one of those in the documentation."""
     kind, _, value = name.partition("=")
-    allowed = {"algo": ("cmpo", "grpo", "capo"), "difficulty": ("hard", "normal")}
+    allowed = {"algo": ("cmpo", "grpo", "capo", "sft"), "difficulty": ("hard", "normal")}
     return name in ("", "smoke") or value in allowed.get(kind, ()) or (kind == "model" and value != "")
 
 
@@ -55,7 +56,7 @@ def test_whatever_follows_the_colon_is_a_whole_config_or_an_unknown_variant(text
         assert twice or f"unknown variant {unknown[0]!r}; expected one of" in str(error)
     else:
         assert not unknown and whole(config)
-        ranges.check_config(config)
+        schema.check_config(config)
 
 
 def parse(*arguments):
@@ -234,7 +235,7 @@ def test_a_value_out_of_its_range_is_refused_by_its_name(name, value, message):
     config = fds.get_config()
     config.update_from_flattened_dict({name: value})
     with pytest.raises(ValueError, match=re.escape(f"config.{name}: expected {message}")):
-        ranges.check_config(config)
+        schema.check_config(config)
 
 
 NUMBERS = [name for name, value in DEFAULT.items() if isinstance(value, int | float) and not isinstance(value, bool)]
@@ -246,7 +247,7 @@ def test_every_number_has_a_range(name):
     config, wrong = fds.get_config(), 1e6 if name == "episode.format_outcome" else -1e6
     config.update_from_flattened_dict({name: type(DEFAULT[name])(wrong)})
     with pytest.raises(ValueError, match=re.escape(f"config.{name}: expected ")):
-        ranges.check_config(config)
+        schema.check_config(config)
         for section in ("user", "judge", "agent"):
             settings.check_endpoint(section, dataclasses.replace(collecting.endpoint(config[section]), url="embedded"))
 
@@ -255,7 +256,7 @@ def test_weights_that_are_all_0_are_refused():
     config = fds.get_config()
     config.judge.weights = dict.fromkeys(config.judge.weights, 0.0)
     with pytest.raises(ValueError, match="config.judge.weights: expected one above 0"):
-        ranges.check_config(config)
+        schema.check_config(config)
 
 
 URLS = ("http://a:8000/v1", "https://b.c/v1,http://d/v1", "http://[::1]:9/v1", "embedded")
@@ -325,7 +326,7 @@ def test_whatever_config_json_holds_a_run_goes_on_with_its_own_config_or_not_at_
     except ValueError as error:
         assert str(error).startswith(f"{path}: expected a JSON object, got ")
     else:
-        found = ranges.flatten(json.loads(text))
+        found = flatten_config(json.loads(text))
         assert all(found[name] == value for name, value in DEFAULT.items() if not may_change(name))
 
 

@@ -10,11 +10,11 @@ from absl.testing import flagsaver
 from cmpo import compare, evaluate, frontier
 from cmpo.cli import agents, command
 from cmpo.evaluation import conditions, results
-from cmpo.run import ranges
 from cmpo.run.json_lines import to_json_value
 from cmpo.training import collecting
 from configs import fds
 from rollouts.domains.fds.scripted import ScriptedAgent
+from rollouts.sections import flatten_config
 from tests.builders.evaluations import evaluation
 from tests.builders.runs import tiny
 from tests.cmpo.evaluation import measures_test
@@ -66,7 +66,7 @@ def test_every_field_is_of_its_class(name):
 
 
 def test_the_table_names_fields_that_there_are():
-    known = [*ranges.flatten(fds.get_config().to_dict()), "prompts.user", "seeds", "scenarios.1000"]
+    known = [*flatten_config(fds.get_config().to_dict()), "prompts.user", "seeds", "scenarios.1000"]
     every = [conditions.Difference(name, 0, 1) for name in known]
     for pattern in (*conditions.MEASURED, *conditions.DEALT):
         assert any(each.is_of([pattern]) for each in every), pattern

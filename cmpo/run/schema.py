@@ -1,0 +1,205 @@
+"""Every setting that all runs have: its type, range, default and meaning. A domain adds sections of its own.
+
+`configs/common.py` makes a config of the defaults, `configs/fds.py` says what FDS needs. A command checks a config
+before it does anything else, so that a mistake does not cost the first minutes of a run. Endpoints are described in
+`rollouts.endpoints.settings`; the engine, the mesh and the model check their own shapes when they are built.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+import pydantic
+from ml_collections import ConfigDict
+
+from cmpo import advantage, pid
+from rollouts import domains
+from rollouts.sections import (
+    Axis,
+    Count,
+    Dtype,
+    Natural,
+    NotNegative,
+    Positive,
+    PositiveShare,
+    Section,
+    Seed,
+    Share,
+    check_section,
+    flatten_config,
+    per_cost,
+)
+
+
+class ModelSettings(Section):
+    """Qwen2.5's architecture."""
+
+    path: str = ""  # a directory in Hugging Face's format, or a name on the hub; "": a new model
+    vocab_size: Natural = 2048  # of the tokenizer that the first run trains; with a path, the sizes must be those in
+    # its config.json, or 0
+    hidden_size: Natural = 128
+    intermediate_size: Natural = 384
+    num_layers: Natural = 4
+    num_heads: Natural = 2
+    num_kv_heads: Natural = 1
+    tie_embeddings: bool = True  # of a new model
+    context_length: Count = 2048  # tokens that a dialogue may have, with the prompt
+    initializer_range: NotNegative = 0.08  # of a new model, about 1 / sqrt(hidden_size)
+    dtype: Dtype = "float32"
+    remat: bool = False  # compute layers again in the backward pass: less memory, more time
+    lora_rank: Natural = 0  # train adapters of this rank beside a frozen model; 0: train the model
+    lora_alpha: NotNegative = 16.0
+
+
+class MeshSettings(Section):
+    """Devices on each axis; -1: all that are left."""
+
+    data: Axis = -1  # rows are split over data and fsdp,
+    fsdp: Axis = 1  # parameters over fsdp
+    tensor: Axis = 1  # and tensor
+
+
+class EngineSettings(Section):
+    """The sampler."""
+
+    slots: Count = 48  # dialogues sampled at a time; if there are more, those that wait for their user give up their
+    # slot
+    chunk: Count = 32  # tokens of a prompt computed at a time,
+    rows: Natural = 8  # for this many dialogues; 0: for all slots, as on several devices
+    steps: Count = 8  # tokens drawn before newcomers join
+    max_new_tokens: Count = 96  # a turn that is longer is cut: a format error
+    temperature: Positive = 0.8  # of the policy, in sampling and training; unlikely tokens of small models are noise
+    top_k: Natural = 0  # 0: off. With top_k or top_p, the loss compares with the distribution drawn from
+    top_p: PositiveShare = 1.0
+    grammar: bool = False  # keep the policy from writing malformed turns; log-probabilities stay the policy's
+
+
+class RecordingSettings(Section):
+    """What endpoints have answered."""
+
+    record: str = ""  # a directory that keeps every exchange; what is in it is not asked again
+    replay: str = ""  # answer from such a directory, without any endpoint
+
+
+class EpisodeSettings(Section):
+    """How long a dialogue may be."""
+
+    max_turns: Count = 15
+    farewell: bool = False  # may the agent answer once more after the end?
+
+
+class AlgoSettings(Section):
+    """What is learnt from a batch, see docs/algorithms.md."""
+
+    name: str = "cmpo"  # a method of cmpo/algorithms, or the package.module of your own
+    group_size: Count = 4  # dialogues of a task
+    outcome_weight: float = 1.0
+    process_weight: float = 1.0  # the authors' code: 2
+    normalize: Literal[advantage.NORMALIZE] = "center"  # the paper: trajectory
+    credit: Literal[advantage.CREDIT] = "instant"
+    discount: Share = 1.0
+    clip_low: Share = 0.2
+    clip_high: NotNegative = 0.2
+    kl_weight: NotNegative = 0.02  # the paper: 0.005, for a model that does not lose its language so easily
+
+
+class PidSettings(Section):
+    """The controller of the multipliers. Every number may be given for each cost by its name."""
+
+    enabled: bool = True  # False: lambda stays at its initial value
+    form: Literal[pid.FORMS] = "incremental"
+    kp: per_cost(NotNegative) = 0.5
+    ki: per_cost(NotNegative) = 0.15
+    kd: per_cost(NotNegative) = 0.0
+    target: per_cost(Share, NotNegative) = 0.30  # the budget: what a cost may be in the mean over dialogues
+    smoothing: per_cost(PositiveShare) = 0.7
+    lambda_max: per_cost(Positive) = 5.0
+    initial_lambda: per_cost(NotNegative) = 0.0
+
+
+class SftSettings(Section):
+    """Phase 1: demonstrations."""
+
+    path: str = ""  # `messages` JSONL; "": written by the domain's scripted agent
+    dialogues: Count = 3072
+    batch_rows: Count = 1
+    learning_rate: NotNegative = 3e-3
+
+
+class TrainSettings(Section):
+    """How long and in what portions a run learns, and what it survives."""
+
+    seed: Seed = 0
+    sft_steps: Natural = 1200  # with half as many, CMPO has too little to choose from
+    rl_steps: Natural = 160
+    scenarios_per_step: Count = 12
+    minibatches: Count = 1  # parts of a batch, in the order of its groups, each with its own update,
+    epochs: Count = 1  # and how often all parts are used
+    one_step_off: bool = False  # play a batch while the model is updated on the batch before, see docs/runs.md;
+    importance_cap: Annotated[float, pydantic.Field(ge=1)] = 2.0  # its tokens, from before that update, get importance
+    # weights of at most this
+    row_length: Count = 1280  # tokens of a packed row; grows by doubling where a dialogue is longer
+    share_prefix: bool = True  # compute the common beginning of a group's dialogues once in a row: the same loss from
+    # fewer tokens; not for a model with a sliding window
+    micro_rows: Count = 1  # rows a device computes at a time
+    learning_rate: NotNegative = 3e-4
+    warmup_fraction: Share = 0.03  # if it is longer, lambda moves before the policy can follow
+    final_fraction: Share = 0.2  # the cosine ends at this share of the learning rate
+    weight_decay: NotNegative = 0.01
+    max_grad_norm: Positive = 1.0
+    momentum_dtype: Dtype = "float32"  # of AdamW's first moment; bfloat16 saves 2 of 16 bytes for each parameter
+    checkpoint_every: Count = 20
+    keep_checkpoints: Count = 2  # the newest; and the best, see docs/runs.md
+    replacements: Natural = 1  # how often a dialogue whose endpoint failed is played again
+    max_failed_fraction: Share = 0.5  # if more dialogues of a step failed in the end, the run is saved and stops
+    max_skipped: Count = 5  # skipped updates in a row, as loss or gradient was not finite, that stop the run
+
+
+class EvalSettings(Section):
+    """How an agent is evaluated."""
+
+    scenarios: Count = 256
+    seed: Seed = 1000  # of the held-out tasks
+    temperature: NotNegative = 0.3  # a served agent need not explore; 0: always the most likely token
+    evaluators: bool = True  # the domain's evaluators look at whole dialogues, too
+
+
+class RunSettings(Section):
+    """The sections that every run has."""
+
+    domain: str = "fds"  # what dialogues are about, see docs/domains.md
+    model: ModelSettings = ModelSettings()
+    mesh: MeshSettings = MeshSettings()
+    engine: EngineSettings = EngineSettings()
+    endpoints: RecordingSettings = RecordingSettings()
+    episode: EpisodeSettings = EpisodeSettings()
+    algo: AlgoSettings = AlgoSettings()
+    pid: PidSettings = PidSettings()
+    sft: SftSettings = SftSettings()
+    train: TrainSettings = TrainSettings()
+    eval: EvalSettings = EvalSettings()
+
+
+def check_config(config: ConfigDict) -> None:
+    """Raises ValueError, naming the field, for a value that no run can begin with."""
+    tree = config.to_dict()
+    for name, value in flatten_config(tree).items():
+        if isinstance(value, float) and not math.isfinite(value) and not name.endswith(("_timeout", "_wait")):
+            raise ValueError(f"config.{name}: expected a finite number, got {value}")
+        bits = 63 if ".budget_" in name else 31  # integers have 32 on devices
+        if isinstance(value, int) and value >= 2**bits:
+            raise ValueError(f"config.{name}: expected less than 2^{bits}, got {value!s:.30}")
+    check_section(RunSettings, tree)
+    if (own := domains.load(tree).settings) is not None:
+        check_section(own, tree)
+    batch = config.train.scenarios_per_step * config.algo.group_size
+    if config.train.minibatches > batch:
+        raise ValueError(
+            f"config.train.minibatches: expected at most the {batch} dialogues of a step, got "
+            f"{config.train.minibatches}"
+        )
+
+
+def default_config() -> Mapping[str, Any]:
+    """The sections that every run has, with their defaults."""
+    return RunSettings().model_dump()
