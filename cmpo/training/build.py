@@ -271,12 +271,12 @@ def abstract_state(
 ) -> TrainState:
     """Shapes and shardings of the run's state after `step` steps, and of its checkpoint, as `jax.ShapeDtypeStruct`s."""
 
-    def state() -> TrainState:
-        first = initial_state(config, lora.split(model, qwen2.init(model, jax.random.key(0)))[1])
+    def state(params: qwen2.Params) -> TrainState:
+        first = initial_state(config, params)
         return begin_rl(config, model, algorithm, first) if step > config.train.sft_steps else first
 
     def placed(leaf, sharding):
         return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
-    shapes = jax.eval_shape(state)
+    shapes = jax.eval_shape(state, lora.split(model, qwen2.shapes(model))[1])
     return jax.tree.map(placed, shapes, sharding.find_shardings(mesh, shapes))
