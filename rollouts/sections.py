@@ -45,9 +45,8 @@ def check_section(section: type[Section], tree: Mapping[str, Any]) -> None:
     except pydantic.ValidationError as error:
         found = error.errors(include_url=False)[0]
         place = ".".join(map(str, found["loc"]))
-        if isinstance(found.get("ctx", {}).get("error"), _Refused):  # of `per_cost`
-            inner = found["ctx"]["error"]
-            raise ValueError(f"config.{place}{inner.place}: {inner}") from None
+        if own := found.get("ctx", {}).get("error"):  # of a section's own validator
+            raise ValueError(f"config.{place}{getattr(own, 'place', '')}: {own}") from None
         raise ValueError(f"config.{place}: {_describe(found, _find_bounds(section, found['loc']))}") from None
 
 

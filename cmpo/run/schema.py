@@ -183,15 +183,17 @@ class RunSettings(Section):
 def check_config(config: ConfigDict) -> None:
     """Raises ValueError, naming the field, for a value that no run can begin with."""
     tree = config.to_dict()
-    for name, value in flatten_config(tree).items():
+    flat = flatten_config(tree)
+    for name, value in flat.items():
         if isinstance(value, float) and not math.isfinite(value) and not name.endswith(("_timeout", "_wait")):
             raise ValueError(f"config.{name}: expected a finite number, got {value}")
-        bits = 63 if ".budget_" in name else 31  # integers have 32 on devices
-        if isinstance(value, int) and value >= 2**bits:
-            raise ValueError(f"config.{name}: expected less than 2^{bits}, got {value!s:.30}")
     check_section(RunSettings, tree)
     if (own := domains.load(tree).settings) is not None:
         check_section(own, tree)
+    for name, value in flat.items():
+        bits = 63 if ".budget_" in name else 31  # integers have 32 on devices
+        if isinstance(value, int) and value >= 2**bits:
+            raise ValueError(f"config.{name}: expected less than 2^{bits}, got {value!s:.30}")
     batch = config.train.scenarios_per_step * config.algo.group_size
     if config.train.minibatches > batch:
         raise ValueError(
