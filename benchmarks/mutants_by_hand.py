@@ -7,7 +7,7 @@ test need notice them.
 from benchmarks.mutations import Mutant
 
 LOOP, RUBRICS = "tests/cmpo/loop_test.py", "tests/rollouts/domains/fds/rubrics_test.py"
-ENGINE = "tests/rollouts/engine/engine_test.py::test_a_newcomer_takes_the_place_of_the_one_it_begins_like"
+ENGINE = "tests/rollouts/engine/slots_test.py::test_a_newcomer_takes_the_place_of_the_one_it_begins_like"
 STEP = "tests/cmpo/training/update_step_test.py::test_cmpo_update_is_the_gradient_of_the_whole_batch"
 RECORDS, COLLECTING = "tests/cmpo/run/recorder_test.py", "tests/cmpo/training/collecting_test.py"
 

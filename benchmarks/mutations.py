@@ -10,7 +10,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 
 LOOP = ("tests/cmpo/loop_test.py",)
 ALGORITHMS = "tests/cmpo/algorithms/algorithm_test.py"
-TRAINING = (*LOOP, "tests/cmpo/training/prefetch_test.py", "tests/cmpo/main_test.py")
+TRAINING = (*LOOP, "tests/cmpo/training/prefetch_test.py", "tests/cmpo/main_test.py", "tests/cmpo/resuming_test.py")
 TESTS = {  # file -> the tests that should kill its mutants, the quick ones first
     "cmpo/advantage.py": ("tests/cmpo/advantage_test.py",),
     "cmpo/loss.py": ("tests/cmpo/loss_test.py",),
@@ -23,6 +23,7 @@ TESTS = {  # file -> the tests that should kill its mutants, the quick ones firs
     "cmpo/evaluation/measures.py": ("tests/cmpo/evaluation/measures_test.py", "tests/cmpo/evaluate_test.py"),
     **{f"cmpo/training/{name}.py": TRAINING for name in ("trainer", "learner", "player")},
     "cmpo/training/collecting.py": ("tests/cmpo/training/collecting_test.py", "tests/cmpo/evaluate_test.py", *LOOP),
+    "cmpo/training/clients.py": ("tests/cmpo/training/clients_test.py", "tests/cmpo/training/collecting_test.py"),
     "rollouts/domains/fds/rules.py": ("tests/rollouts/domains/fds/rules_test.py",),
     "rollouts/domains/fds/rubrics.py": ("tests/rollouts/domains/fds/rubrics_test.py",),
 }

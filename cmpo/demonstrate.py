@@ -23,6 +23,7 @@ from cmpo.run.interrupt import Interrupts
 from cmpo.run.journal import Page
 from cmpo.run.workdir import hash_config, shapes_evaluation
 from cmpo.training import collecting, demonstrations, tasks
+from cmpo.training.clients import make_clients
 from rollouts import domains
 from rollouts.seeds import fold
 from rollouts.types import Dialogue
@@ -76,7 +77,7 @@ def run() -> None:
             "config.pid.target: expected the first cost to be a share of dialogues, which a choice can keep to"
         )
     (cost, *_), (budget, *_) = domain.costs, budgets_of(domain, config)
-    clients = collecting.chat_clients(config)
+    clients = make_clients(config)
     agent = agents.load(config, command.WORKDIR.value)
     source = tasks.open_source(config)
     scenarios = source.train(0, _SCENARIOS.value or config.sft.dialogues)

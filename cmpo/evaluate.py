@@ -31,6 +31,7 @@ from cmpo.run.progress import show_progress
 from cmpo.run.transcripts import to_transcript
 from cmpo.run.workdir import hash_config, shapes_evaluation
 from cmpo.training import collecting, tasks
+from cmpo.training.clients import Clients, make_clients
 from rollouts import domains
 from rollouts.seeds import fold
 from rollouts.types import Dialogue
@@ -52,7 +53,7 @@ def play_evaluation(
     config: ConfigDict,
     served_by: collecting.Agents,
     seeds: int,
-    clients: collecting.Clients | None = None,
+    clients: Clients | None = None,
     *,
     pages: Callable[[int], contextlib.AbstractContextManager[Page | None]] = lambda seed: contextlib.nullcontext(),
     stopping: Callable[[], bool] = lambda: False,
@@ -62,7 +63,7 @@ def play_evaluation(
     Paid answers are kept in the page of their seed. For `stopping`, and errors, see `collecting.collect`.
     """
     source = tasks.open_source(config)
-    clients = clients or collecting.chat_clients(config)
+    clients = clients or make_clients(config)
     numbers = range(config.eval.seed, config.eval.seed + seeds)
     sets = {seed: source.held_out(config.eval.scenarios, seed) for seed in numbers}
     for scenarios in sets.values():
@@ -151,7 +152,7 @@ def run() -> None:
     If it is stopped, paid answers are kept beside --out, and the same command goes on from there.
     """
     config, workdir = command.CONFIG.value, command.WORKDIR.value
-    clients = collecting.chat_clients(config)  # checks them before a model is loaded
+    clients = make_clients(config)  # checks them before a model is loaded
     agent = agents.load(config, workdir)
     slug = re.sub(r"[^\w.-]+", "-", agent.name)
     out = pathlib.Path(command.OUT.value or pathlib.Path(workdir or ".") / f"evaluation_{slug}.json")

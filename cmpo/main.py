@@ -14,7 +14,8 @@ from cmpo.run.lock import hold_lock
 from cmpo.run.recorder import Recorder
 from cmpo.run.train_state import TrainState
 from cmpo.run.workdir import claim_workdir, read_progress
-from cmpo.training import build, collecting, demonstrations, memory_plan, model_source, tasks
+from cmpo.training import collecting, demonstrations, memory_plan, model_source, preparing, tasks
+from cmpo.training.clients import make_clients
 from cmpo.training.learner import Learner
 from cmpo.training.player import Player
 from cmpo.training.prefetch import Ahead
@@ -38,16 +39,16 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> TrainState | None:
     Returns the final state, or None if the run was asked to stop before its first step.
     """
     weights = model_source.source(config, workdir)
-    build.check_settings(config, weights)
+    preparing.check_settings(config, weights)
     if config.sft.path and not read_progress(workdir)[1]:
         demonstrations.read(domains.load(config).turn_format, config.sft.path)
     source = tasks.open_source(config)
-    clients = collecting.chat_clients(config, workdir)
+    clients = make_clients(config, workdir)
     sft_steps, last = config.train.sft_steps, config.train.sft_steps + config.train.rl_steps
     with hold_lock(workdir), Interrupts() as interrupts:
         processes.run_once(lambda: claim_workdir(workdir, config))
         try:
-            prepared = build.prepare(config, workdir, source, weights, clients, lambda: interrupts.received)
+            prepared = preparing.prepare_run(config, workdir, source, weights, clients, lambda: interrupts.received)
         except Interrupted as reason:
             print(" ".join([f"{workdir}: {reason}", *reason.__notes__]))
             return None
@@ -58,7 +59,7 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> TrainState | None:
                 *(config, source, prepared.tokenizer, learner),
                 *(clients, records.journal, interrupts, ahead),
             )
-            trainer = Trainer(config, learner, player, build.pack_demonstrations(config, domain, prepared))
+            trainer = Trainer(config, learner, player, preparing.pack_demonstrations(config, domain, prepared))
             state = records.resume(learner.layout, learner.first_state)
 
             def save_state() -> None:

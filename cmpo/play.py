@@ -19,6 +19,7 @@ from cmpo.cli import agents, command
 from cmpo.evaluation.summary import summarize_batch
 from cmpo.run.log import RunLog
 from cmpo.training import collecting, tasks
+from cmpo.training.clients import Clients, make_clients
 from rollouts import domains, play
 from rollouts.domain import Domain
 from rollouts.seeds import fold
@@ -121,7 +122,7 @@ class Verdicts:
 
 def play_with_person(
     config: ConfigDict,
-    clients: collecting.Clients,
+    clients: Clients,
     role: str,
     served_by: collecting.Agents | None,
     task: Task,
@@ -150,7 +151,7 @@ def play_with_person(
 def run() -> None:
     """Plays the next task with whom the flags name, and keeps the transcript."""
     config, role, out = command.CONFIG.value, _ROLE.value, pathlib.Path(command.OUT.value or "runs/play")
-    domain, clients = domains.load(config), collecting.chat_clients(config)
+    domain, clients = domains.load(config), make_clients(config)
     if missing := {"user", "judge"} - clients.keys():
         raise ValueError(f"config.domain: expected one with a user and a judge to play with, found no {min(missing)}")
     served_by = agents.load(config, command.WORKDIR.value).opened if role == "customer" else None

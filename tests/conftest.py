@@ -35,12 +35,14 @@ hypothesis.settings.load_profile("same")
 
 LONG = (
     "main_test",
+    "resuming_test",
     "update_step_test",
     "processes_test",
     "transfer_test",
     "prefetch_test",
     "evaluate_test",
     "engine_test",
+    "slots_test",
 )
 
 

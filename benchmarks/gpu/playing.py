@@ -13,6 +13,7 @@ from benchmarks.gpu.device import Record, Sizes
 from cmpo.run.interrupt import Interrupts
 from cmpo.run.journal import Journal
 from cmpo.training import collecting, demonstrations, learner, packing, player, tasks, trainer
+from cmpo.training.clients import make_clients
 from cmpo.training.prefetch import Ahead
 from configs import fds
 from models import tokenizer as tokenizers
@@ -27,7 +28,7 @@ WORDS = 12  # free tokens that random weights may choose from: their turns end a
 def rl_step(size: str, sizes: Sizes) -> Iterator[Record]:
     """The second of two steps of the trainer, against the embedded gym: seconds by phase."""
     config, model = device.settings(size, sizes, **sizes.played)
-    source, clients = tasks.open_source(config), collecting.chat_clients(config)
+    source, clients = tasks.open_source(config), make_clients(config)
     scenarios = source.train(0, config.train.scenarios_per_step)
     played = collecting.collect(
         config, collecting.serving(ScriptedAgent("generous")), scenarios, repeats=1, seed=0, clients=clients

@@ -5,7 +5,6 @@ import contextlib
 import dataclasses
 import functools
 import itertools
-import pathlib
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
@@ -17,13 +16,13 @@ from ml_collections import ConfigDict
 from cmpo.distributed import processes
 from cmpo.run.interrupt import Interrupted
 from cmpo.run.journal import Page
+from cmpo.training.clients import Clients, make_clients, read_endpoint
 from models.tokenizer import Tokenizer
 from rollouts import domains, play
 from rollouts.agents.policy import PolicyAgent, check_prompts
 from rollouts.agents.remote import RemoteAgent
 from rollouts.domain import Episodes
-from rollouts.endpoints.client import EMBEDDED, BudgetReached, ChatClient, Endpoint, ReplayMiss
-from rollouts.endpoints.meter import Meter
+from rollouts.endpoints.client import BudgetReached, ChatClient, ReplayMiss
 from rollouts.engine.engine import Engine
 from rollouts.seeds import fold
 from rollouts.types import Dialogue, Task
@@ -41,10 +40,6 @@ class Agents:
     check: Callable[[Sequence[Task]], None] = lambda tasks: None  # raises ValueError, before anybody is asked
     identity: str = ""  # what tells it from others of its name
     clients: Sequence[ChatClient] = ()  # that it asks itself
-
-
-Clients = Mapping[str, ChatClient]
-"""Those who ask the config's endpoints, by name."""
 
 
 class RolloutsFailed(RuntimeError):
@@ -88,7 +83,9 @@ def serving(agent: play.Agent) -> Agents:
 
 def remote_agents(config: ConfigDict) -> Agents:
     """The agent behind the endpoint config.agent. Raises ValueError, naming the field, if it cannot be asked."""
-    client = ChatClient("agent", endpoint(config.agent), embedded=domains.load(config).embedded, **config.endpoints)
+    client = ChatClient(
+        "agent", read_endpoint(config.agent), embedded=domains.load(config).embedded, **config.endpoints
+    )
 
     @contextlib.asynccontextmanager
     async def agents() -> AsyncIterator[play.Agent]:
@@ -124,7 +121,7 @@ def collect(
       BudgetReached, ReplayMiss: if an endpoint may not be asked; the dialogues under way are given up.
       Interrupted: on every process, if `stopping` came true before all dialogues of this one had ended.
     """
-    asked = clients or chat_clients(config)
+    asked = clients or make_clients(config)
     agents.check(tasks)
     numbers = _share(len(tasks))
     first = int(numbers[0]) * repeats if len(numbers) else 0
@@ -194,7 +191,7 @@ def evaluate(
     Each process asks about its share of the dialogues, and every process gets all evaluations. `page` and `stopping`
     as for `collect`.
     """
-    asked, domain = clients or chat_clients(config), domains.load(config)
+    asked, domain = clients or make_clients(config), domains.load(config)
 
     async def one(client: ChatClient, number: int) -> Mapping[str, Any]:
         dialogue, found = dialogues[number], {}
@@ -209,44 +206,6 @@ def evaluate(
             return await _unless(stopping, everybody, "stopped while dialogues were being evaluated")
 
     return list(itertools.chain(*processes.run_everywhere(lambda: asyncio.run(run()))))
-
-
-def chat_clients(config: ConfigDict, workdir: pathlib.Path | None = None) -> dict[str, ChatClient]:
-    """A client for each endpoint of the config, by name; the counts of their budgets are kept in `workdir`.
-
-    Raises ValueError, naming the field, if one cannot be asked. Asks nobody.
-    """
-    if config.judge.votes < 1:
-        raise ValueError(f"config.judge.votes: expected 1 or more, got {config.judge.votes}")
-    here = {"process": jax.process_index(), "processes": jax.process_count()}
-    clients, domain = {}, domains.load(config)
-    for name in domain.endpoints:
-        if name not in config:
-            raise ValueError(f"config.{name}: expected an endpoint, which the domain {config.domain!r} asks, got none")
-        asked = endpoint(config[name])
-        if asked.url == EMBEDDED and domain.embedded() is None:
-            raise ValueError(f"config.{name}.url: the domain {config.domain!r} has no embedded endpoint")
-        meter = Meter(name, asked, workdir and workdir / "spent", **here)
-        clients[name] = ChatClient(name, asked, meter=meter, embedded=domain.embedded, **config.endpoints)
-    return clients
-
-
-def spent(clients: Clients) -> dict[str, float]:
-    """What the run has spent so far, by endpoint and measure, for the metrics."""
-    found = {}
-    for name, client in clients.items():
-        total = client.meter.read_total()
-        found |= {
-            f"{name}_calls": total.calls,
-            f"{name}_tokens": total.tokens,
-            f"{name}_cost": client.meter.price_of(total),
-        }
-    return found
-
-
-def endpoint(config: ConfigDict) -> Endpoint:
-    """The endpoint that config.user, config.judge or config.agent describes."""
-    return Endpoint(**{field.name: config[field.name] for field in dataclasses.fields(Endpoint)})
 
 
 @contextlib.asynccontextmanager

@@ -64,7 +64,7 @@ def architecture(config: ConfigDict, source: pathlib.Path | None, vocab_size: in
 
 
 def settled(config: ConfigDict, workdir: pathlib.Path) -> qwen2.Qwen2Config:
-    """The architecture of the run in `workdir`, which `build.prepare` wrote down there."""
+    """The architecture of the run in `workdir`, which `preparing.prepare_run` wrote down there."""
     return dataclasses.replace(hf.read_config(workdir / "model"), **_choices(config))
 
 

@@ -10,6 +10,7 @@ from cmpo.run.journal import Journal
 from cmpo.run.train_state import TrainState
 from cmpo.run.workdir import hash_config
 from cmpo.training import build, collecting
+from cmpo.training.clients import Clients, sum_spending
 from cmpo.training.learner import Learner
 from cmpo.training.prefetch import Ahead
 from models import qwen2
@@ -36,7 +37,7 @@ class Player:
         source: TaskSource,
         tokenizer: Tokenizer,
         learner: Learner,
-        clients: collecting.Clients,
+        clients: Clients,
         journal: Journal,
         interrupts: Interrupts,
         ahead: Ahead[PlayedBatch],
@@ -68,7 +69,7 @@ class Player:
                     page=page,
                     stopping=lambda: self.interrupts.received or self.ahead.stopping,
                 )
-            return PlayedBatch(dialogues, collecting.spent(self.clients), time.perf_counter() - started)
+            return PlayedBatch(dialogues, sum_spending(self.clients), time.perf_counter() - started)
 
         self.ahead.start(play)
 

@@ -15,7 +15,8 @@ from cmpo.run import journal, workdir
 from cmpo.run.interrupt import Interrupted, Interrupts
 from cmpo.run.journal import Page
 from cmpo.run.log import read_metrics
-from cmpo.training import build, collecting, tasks
+from cmpo.training import collecting, preparing, tasks
+from cmpo.training.clients import make_clients
 from models import hf, qwen2
 from models import tokenizer as tokenizers
 from rollouts.domains.fds.scripted import ScriptedAgent
@@ -49,10 +50,10 @@ def demonstrate(config, directory):
     """The first part of a run; its demonstrations as text."""
     directory.mkdir(exist_ok=True)
     source = tasks.open_source(config)
-    clients = collecting.chat_clients(config, directory)
+    clients = make_clients(config, directory)
     with Interrupts() as interrupts:
         workdir.claim_workdir(directory, config)
-        build.prepare(config, directory, source, None, clients, lambda: interrupts.received)
+        preparing.prepare_run(config, directory, source, None, clients, lambda: interrupts.received)
     return (directory / "demonstrations.jsonl").read_text()
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from cmpo import play as command
 from cmpo.cli import agents
-from cmpo.training import collecting
+from cmpo.training.clients import make_clients
 from configs import fds as configs
 from rollouts.domains.fds import generator
 from tests.builders.runs import ROOT
@@ -31,9 +31,7 @@ def sit(role, *lines, agent="never", config=None):
 
     config = config or configs.get_config()
     made = agents.load_scripted(config, agent) if role == "customer" else None
-    return command.play_with_person(
-        config, collecting.chat_clients(config), role, made, SCENARIO, 5, read, shown.append
-    ), shown
+    return command.play_with_person(config, make_clients(config), role, made, SCENARIO, 5, read, shown.append), shown
 
 
 def test_a_person_is_the_customer():

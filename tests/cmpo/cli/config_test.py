@@ -19,7 +19,8 @@ from cmpo import report
 from cmpo.cli import command
 from cmpo.run import files, schema
 from cmpo.run.workdir import ConfigConflict, check_same_config, may_change
-from cmpo.training import build, collecting
+from cmpo.training import preparing
+from cmpo.training.clients import read_endpoint
 from configs import fds
 from rollouts.endpoints import settings
 from rollouts.sections import flatten_config
@@ -98,9 +99,9 @@ def test_no_other_tilde_is(argument, expected, monkeypatch):
 
 def begin(config):
     """What looks at a config before a run begins, but for files and devices."""
-    build.check_settings(config, None)
+    preparing.check_settings(config, None)
     for name in ("user", "judge"):
-        settings.check_endpoint(name, collecting.endpoint(config[name]))
+        settings.check_endpoint(name, read_endpoint(config[name]))
 
 
 VALUES = (
@@ -249,7 +250,7 @@ def test_every_number_has_a_range(name):
     with pytest.raises(ValueError, match=re.escape(f"config.{name}: expected ")):
         schema.check_config(config)
         for section in ("user", "judge", "agent"):
-            settings.check_endpoint(section, dataclasses.replace(collecting.endpoint(config[section]), url="embedded"))
+            settings.check_endpoint(section, dataclasses.replace(read_endpoint(config[section]), url="embedded"))
 
 
 def test_weights_that_are_all_0_are_refused():

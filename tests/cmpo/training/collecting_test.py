@@ -9,10 +9,10 @@ import pytest
 
 from cmpo.run.interrupt import Interrupted
 from cmpo.training import collecting
-from rollouts.domains.fds import generator, rubrics, rules
+from rollouts.domains.fds import generator, rubrics
 from rollouts.domains.fds.rubrics import PRINCIPLES
 from rollouts.seeds import fold
-from rollouts.types import DialogueError, Message
+from rollouts.types import DialogueError
 from tests.builders.runs import Terse, tiny
 
 SCENARIOS = [scenario for scenario, _ in zip(generator.deal_scenarios(3), range(4), strict=False)]
@@ -168,29 +168,3 @@ def test_the_dialogues_of_a_share_have_the_numbers_they_have_in_the_whole(monkey
     texts = [[[turn.text for turn in one.turns] for one in dialogues] for dialogues in (share, alone[4:])]
     assert texts[0] == texts[1]
     assert sorted(number for number, _ in page.added) == [4, 5, 6, 7]
-
-
-def test_what_was_spent_is_told_by_endpoint(tmp_path):
-    config = tiny(**{"user.prompt_price": 1e6, "user.answer_price": 1e6})
-    clients = collecting.chat_clients(config, tmp_path)
-    collecting.collect(config, collecting.serving(Terse()), SCENARIOS, repeats=1, seed=7, clients=clients)
-    found = collecting.spent(clients)
-    assert set(found) == {f"{name}_{what}" for name in ("user", "judge") for what in ("calls", "tokens", "cost")}
-    assert found["user_calls"] > 4 and found["judge_calls"] >= 4 and found["judge_cost"] == 0
-    assert found["user_cost"] == pytest.approx(found["user_tokens"])
-    assert (tmp_path / "spent" / "user-0.json").exists()
-
-
-def test_clients_have_the_configs_record_and_counts_of_their_own_process(tmp_path, monkeypatch):
-    monkeypatch.setattr(jax, "process_index", lambda: 1)
-    monkeypatch.setattr(jax, "process_count", lambda: 2)
-    config = tiny(**{"endpoints.record": str(tmp_path / "record")})
-
-    async def ask():
-        clients = collecting.chat_clients(config, tmp_path)
-        async with clients["user"] as user:
-            prompt = generator.user_prompt(SCENARIOS[0])
-            return await user.chat([Message("system", prompt), Message("user", rules.BEGIN)], seed=0)
-
-    assert asyncio.run(ask())
-    assert list((tmp_path / "record").rglob("*.json")) and (tmp_path / "spent" / "user-1.json").exists()
