@@ -70,8 +70,8 @@ class Watch:
 
 @contextlib.contextmanager
 def watching():
-    """Notes what passes through `play.play_dialogue` and `packing.rewards`."""
-    watch, play_one, rewards_of = Watch(), play.play_dialogue, packing.rewards
+    """Notes what passes through `play.play_dialogue` and `packing.collect_rewards`."""
+    watch, play_one, rewards_of = Watch(), play.play_dialogue, packing.collect_rewards
 
     async def noted(agent, episodes, task, *, index, seed, **options):
         dialogue = await play_one(agent, episodes, task, index=index, seed=seed, **options)
@@ -88,7 +88,7 @@ def watching():
 
     with (
         unittest.mock.patch.object(play, "play_dialogue", noted),
-        unittest.mock.patch.object(packing, "rewards", scored),
+        unittest.mock.patch.object(packing, "collect_rewards", scored),
     ):
         yield watch
 

@@ -32,7 +32,8 @@ def rows(size: str) -> list[str]:
 def _cell(config, mesh) -> str:
     sizes = dict(zip(sharding.AXES, mesh, strict=True))
     try:
-        needed = memory_plan.peak(memory_plan.needs(config, model_source.architecture(config, None), sizes)) / 1e9
+        needs = memory_plan.estimate_needs(config, model_source.find_architecture(config, None), sizes)
+        needed = memory_plan.find_peak(needs) / 1e9
     except ValueError:  # the mesh does not divide the model
         return "-"
     return f"{needed:.0f}" if needed <= memory_plan.USABLE * GIGABYTES else f"({needed:.0f})"

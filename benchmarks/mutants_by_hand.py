@@ -100,7 +100,7 @@ HAND = (
     ),
 )
 
-_MAPPED = "mapped = jax.shard_map(on_device, mesh=mesh, in_specs=(*(by_rows,) * 3, P()), out_specs=P(),"
+_MAPPED = "mapped = jax.shard_map(run_on_device, mesh=mesh, in_specs=(*(by_rows,) * 3, P()), out_specs=P(),"
 _FILL = "what stands outside the mask is left out again further down"
 
 HARMLESS = {
@@ -114,8 +114,8 @@ HARMLESS = {
     ): "saves memory, see tests/cmpo/training/memory_plan_test.py, and changes no number",
     (
         "cmpo/training/update_step.py",
-        "- metrics = jax.eval_shape(lambda: share(params, *_cut((rows, signals), 0))[1])\n"
-        "+ metrics = jax.eval_shape(lambda: share(params, *_cut((rows, signals), 1))[1])",
+        "- metrics = jax.eval_shape(lambda: compute_share(params, *_take_micro_batch((rows, signals), 0))[1])\n"
+        "+ metrics = jax.eval_shape(lambda: compute_share(params, *_take_micro_batch((rows, signals), 1))[1])",
     ): "only shapes are asked for, and all micro-batches have the same",
     (
         "cmpo/training/update_step.py",

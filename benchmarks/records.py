@@ -34,8 +34,8 @@ def check(path: pathlib.Path, difficulty: str) -> bool:
 
     config = configs.get_config()
     config.episode.max_turns = 1
-    agents = collecting.serving(ScriptedAgent("generous"))
-    dialogues = collecting.collect(config, agents, scenarios, repeats=1, seed=0)
+    agents = collecting.serve_agent(ScriptedAgent("generous"))
+    dialogues = collecting.collect_dialogues(config, agents, scenarios, repeats=1, seed=0)
     good = sum(each.ok and len(each.turns) == 1 and bool(each.turns[0].notes["scores"]) for each in dialogues)
     causes = collections.Counter(each.failure for each in dialogues if each.failure)
     played = time.perf_counter() - started - loaded
@@ -48,7 +48,7 @@ def check(path: pathlib.Path, difficulty: str) -> bool:
         ids = chat.encode_opening(tokenizer, [system, Message("user", dialogue.turns[0].messages[-1].content)])
         prompts.append(len(ids))
         faithful += dialogue.task.agent_prompt.strip() in tokenizer.decode(ids)
-        demonstrations.encode(tokenizer, turn_format, demonstrations.from_dialogue(dialogue))
+        demonstrations.encode_conversation(tokenizer, turn_format, demonstrations.from_dialogue(dialogue))
     rendered = time.perf_counter() - started - loaded - played
 
     found = card.count_scenarios(scenarios)

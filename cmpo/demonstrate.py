@@ -87,10 +87,12 @@ def run() -> None:
     with (
         Page(out.with_name(f"{out.stem}.played"), head) as page,
         Interrupts() as interrupts,
-        collecting.telling(lambda: "what was answered is kept"),
+        collecting.tell_what_is_kept(lambda: "what was answered is kept"),
     ):
         options = {"clients": clients, "page": page, "stopping": lambda: interrupts.received}
-        dialogues = collecting.collect(config, agent.opened, scenarios, repeats=_REPEATS.value, seed=seed, **options)
+        dialogues = collecting.collect_dialogues(
+            config, agent.opened, scenarios, repeats=_REPEATS.value, seed=seed, **options
+        )
     kept = select_dialogues(dialogues, lambda dialogue: compute_reward(config, dialogue), budget)
     if not kept:
         raise ValueError(
@@ -98,7 +100,7 @@ def run() -> None:
         )
     if not processes.is_first():
         return
-    demonstrations.write(out, map(demonstrations.from_dialogue, kept))
+    demonstrations.write_conversations(out, map(demonstrations.from_dialogue, kept))
     page.remove()
     for name, some in (("played", dialogues), ("kept", kept)):
         found = summarize_batch(domain, some)

@@ -60,7 +60,7 @@ def play_evaluation(
 ) -> list[EvaluatedDialogue]:
     """Plays `seeds` sets of held-out scenarios, one dialogue each; has them evaluated under config.eval.evaluators.
 
-    Paid answers are kept in the page of their seed. For `stopping`, and errors, see `collecting.collect`.
+    Paid answers are kept in the page of their seed. For `stopping`, and errors, see `collecting.collect_dialogues`.
     """
     source = tasks.open_source(config)
     clients = clients or make_clients(config)
@@ -80,10 +80,14 @@ def play_evaluation(
             with pages(seed) as page:
                 shared = {"clients": clients, "done": advance_bar, "page": page, "stopping": stopping}
                 randomness = fold(seed, "evaluate")
-                dialogues = collecting.collect(config, served_by, scenarios, repeats=1, seed=randomness, **shared)
+                dialogues = collecting.collect_dialogues(
+                    config, served_by, scenarios, repeats=1, seed=randomness, **shared
+                )
                 evaluations: Sequence[Mapping[str, Any]] = [{}] * len(dialogues)
                 if evaluated:
-                    evaluations = collecting.evaluate(config, dialogues, seed=fold(seed, "evaluators"), **shared)
+                    evaluations = collecting.evaluate_dialogues(
+                        config, dialogues, seed=fold(seed, "evaluators"), **shared
+                    )
             played += [EvaluatedDialogue(seed, *pair) for pair in zip(dialogues, evaluations, strict=True)]
     return played
 
@@ -166,7 +170,7 @@ def run() -> None:
     def find_page(seed: int) -> Page:
         return pages.setdefault(seed, Page(out.with_name(f"{out.stem}.seed_{seed}"), head))
 
-    with Interrupts() as interrupts, collecting.telling(lambda: "what was answered is kept"):
+    with Interrupts() as interrupts, collecting.tell_what_is_kept(lambda: "what was answered is kept"):
         options = {"pages": find_page, "stopping": lambda: interrupts.received}
         played = play_evaluation(config, agent.opened, _SEEDS.value, clients, **options)
     if not processes.is_first():

@@ -38,10 +38,10 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> TrainState | None:
 
     Returns the final state, or None if the run was asked to stop before its first step.
     """
-    weights = model_source.source(config, workdir)
+    weights = model_source.find_source(config, workdir)
     preparing.check_settings(config, weights)
     if config.sft.path and not read_progress(workdir)[1]:
-        demonstrations.read(domains.load(config).turn_format, config.sft.path)
+        demonstrations.read_conversations(domains.load(config).turn_format, config.sft.path)
     source = tasks.open_source(config)
     clients = make_clients(config, workdir)
     sft_steps, last = config.train.sft_steps, config.train.sft_steps + config.train.rl_steps
@@ -60,7 +60,7 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> TrainState | None:
                 *(clients, records.journal, interrupts, ahead),
             )
             trainer = Trainer(config, learner, player, preparing.pack_demonstrations(config, domain, prepared))
-            state = records.resume(learner.layout, learner.first_state)
+            state = records.resume(learner.lay_out_state, learner.make_first_state)
 
             def save_state() -> None:
                 with learner.turn_taking:
@@ -79,7 +79,7 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> TrainState | None:
                         break
                     reason.add_note(f"({number} of {last} steps are saved; the same command goes on from there)")
                     raise
-                records.write(number + 1, record, dialogues)
+                records.write_step(number + 1, record, dialogues)
                 stop = any(processes.run_everywhere(lambda: interrupts.received))
                 lost = int(state.skipped) >= config.train.max_skipped
                 if stop or lost or number + 1 in (sft_steps, last) or (number + 1) % config.train.checkpoint_every == 0:
@@ -105,9 +105,11 @@ def run() -> None:
     """Trains what the flags name, or prints what that would take."""
     config, workdir = command.CONFIG.value, command.WORKDIR.value
     if _DRY_RUN.value:
-        source = model_source.source(config, pathlib.Path(workdir) if workdir else None, download=False)
+        source = model_source.find_source(config, pathlib.Path(workdir) if workdir else None, download=False)
         print(
-            memory_plan.dry_run(config, model_source.architecture(config, source), memory_plan.devices(_DEVICES.value))
+            memory_plan.plan_memory(
+                config, model_source.find_architecture(config, source), memory_plan.read_devices(_DEVICES.value)
+            )
         )
     elif workdir:
         state = train(config, pathlib.Path(workdir))

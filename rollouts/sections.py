@@ -1,4 +1,4 @@
-"""Typed sections of a config, and errors that name the field, what was expected and what came."""
+"""Typed sections of a config, and errors that name the field, the expected value and the given one."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, get_args, get_origin
@@ -19,27 +19,31 @@ _TYPES = {"int_type": "an integer", "float_type": "a number", "bool_type": "True
 
 
 class Section(pydantic.BaseModel):
-    """A section of a config. Fields that it does not know are somebody else's: a misspelt key is refused where the
-    config is made.
+    """A section of a config. It ignores fields that it does not know, as other sections own them.
+
+    A misspelt key is refused where the config is made.
     """
 
     model_config = pydantic.ConfigDict(extra="ignore", frozen=True, strict=True)
 
 
 def per_cost(number: Any, named: Any = None) -> Any:
-    """The type of a `number`, or of one for each cost by its name, of the type `named`; default: the same."""
+    """Makes the type of a field that is one `number`, or a mapping from each cost's name to a number.
+
+    `named` is the type of the mapping's numbers; default: `number`.
+    """
     one, each = (pydantic.TypeAdapter(kind) for kind in (number, named or number))
 
-    def check(value: Any) -> Any:
+    def check_numbers(value: Any) -> Any:
         if isinstance(value, Mapping):
             return {name: _check_value(each, x, name) for name, x in value.items()}
         return _check_value(one, value)
 
-    return Annotated[Any, pydantic.PlainValidator(check)]
+    return Annotated[Any, pydantic.PlainValidator(check_numbers)]
 
 
 def check_section(section: type[Section], tree: Mapping[str, Any]) -> None:
-    """Raises ValueError, naming the first field of `tree`, a config as a dict, that is not as `section` says."""
+    """Raises ValueError, naming the first field of `tree`, a config as a dict, that `section` does not allow."""
     try:
         section.model_validate(tree)
     except pydantic.ValidationError as error:
@@ -47,11 +51,11 @@ def check_section(section: type[Section], tree: Mapping[str, Any]) -> None:
         place = ".".join(map(str, found["loc"]))
         if own := found.get("ctx", {}).get("error"):  # of a section's own validator
             raise ValueError(f"config.{place}{getattr(own, 'place', '')}: {own}") from None
-        raise ValueError(f"config.{place}: {_describe(found, _find_bounds(section, found['loc']))}") from None
+        raise ValueError(f"config.{place}: {_describe_error(found, _find_bounds(section, found['loc']))}") from None
 
 
 def flatten_config(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the leaves of nested dicts by their dotted names."""
+    """Returns the leaves of nested dicts, by their dotted names."""
     flat, branches = {}, [("", tree)]
     while branches:
         prefix, branch = branches.pop(0)
@@ -64,7 +68,7 @@ def flatten_config(tree: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class _Refused(ValueError):
-    """A value of `per_cost`."""
+    """A value that a field of `per_cost` does not allow."""
 
     def __init__(self, message: str, name: str):
         super().__init__(message)
@@ -76,7 +80,7 @@ def _check_value(adapter: pydantic.TypeAdapter, value: Any, name: str = "") -> A
         return adapter.validate_python(value)
     except pydantic.ValidationError as error:
         found = error.errors(include_url=False)[0]
-        raise _Refused(_describe(found, adapter.core_schema), name) from None
+        raise _Refused(_describe_error(found, adapter.core_schema), name) from None
 
 
 def _find_bounds(section: type[Section], place: tuple) -> Mapping[str, Any]:
@@ -91,8 +95,8 @@ def _find_bounds(section: type[Section], place: tuple) -> Mapping[str, Any]:
     return {key: x for part in parts for key in ("ge", "gt", "le") if (x := getattr(part, key, None)) is not None}
 
 
-def _describe(found: Mapping[str, Any], bounds: Mapping[str, Any]) -> str:
-    """One of pydantic's errors in our words: what was expected, and what came."""
+def _describe_error(found: Mapping[str, Any], bounds: Mapping[str, Any]) -> str:
+    """Describes one of pydantic's errors: the expected value, and the given one."""
     if found["type"] == "literal_error":
         return f"expected one of {bounds['choices']}, got {found['input']!r:.100}"
     if found["type"] in ("greater_than", "greater_than_equal", "less_than_equal"):

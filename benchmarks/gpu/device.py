@@ -63,7 +63,7 @@ def settings(size: str, sizes: Sizes, **changes) -> tuple[ConfigDict, qwen2.Qwen
     config = fds.get_config(f"model=qwen2.5-{size}")
     config.model.initializer_range = 0.02
     config.update_from_flattened_dict({**sizes.changes, **changes})
-    return config, model_source.architecture(config, None)
+    return config, model_source.find_architecture(config, None)
 
 
 def record(what: str, ours: float, peer: float, peer_name: str, unit: str, note: str, *, less: bool = False) -> Record:

@@ -80,7 +80,7 @@ def gap(size: str, sizes: Sizes) -> Iterator[Record]:
     options = {"chunk": config.engine.chunk, "steps": config.engine.steps, "temperature": config.engine.temperature}
     engine = Engine(model, 0, Sampling(slots=count, capacity=prompt + new + 1, max_new_tokens=new, **options))
     mesh = sharding.make_mesh(devices=[device.accelerator()])
-    params = model_source.trained(model, mesh, None, 0)
+    params = model_source.make_trained_params(model, mesh, None, 0)
     engine.load(jax.jit(lambda params: qwen2.cast(model, params))(params))
     prompts = np.random.default_rng(0).integers(1, model.vocab_size, (count, prompt)).astype(np.int32)
 
@@ -95,7 +95,7 @@ def gap(size: str, sizes: Sizes) -> Iterator[Record]:
         mask = np.arange(len(ids) + len(turn.ids)) >= len(ids)
         logprobs = np.concatenate([np.zeros(len(ids)), turn.logprobs])
         streams.append(packing.Stream(np.concatenate([ids, turn.ids]), mask, logprobs, np.zeros(len(mask))))
-    host = packing.pack(streams, row_length=prompt + new)
+    host = packing.pack_rows(streams, row_length=prompt + new)
     packed = sharding.place_rows(mesh, host, 1)
 
     def score(dtype: str, precision: str | None = None) -> np.ndarray:

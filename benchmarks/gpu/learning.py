@@ -29,10 +29,10 @@ def update(size: str, sizes: Sizes, **changes) -> Iterator[Record]:
     config, model = device.settings(size, sizes, **changes)
     mesh = sharding.make_mesh(devices=[device.accelerator()])
     ceiling = max(device.products(sizes).values())
-    optimizer = build.optimizers(config)["rl"]
+    optimizer = build.make_optimizers(config)["rl"]
     algorithm = algorithms.load(config, domains.load(config))
     frozen = device.random_weights(model) if model.lora_rank else {}
-    params = model_source.trained(model, mesh, None, 0)
+    params = model_source.make_trained_params(model, mesh, None, 0)
     policy = jax.jit(functools.partial(train_state.begin_training, optimizer))(params)
     state, values = (policy, update_step.WITHOUT_HEAD), {}
     del params  # the update takes it over
@@ -89,7 +89,7 @@ def rows(model: qwen2.Qwen2Config, length: int, sizes: Sizes) -> Rows:
             tokens = np.concatenate([prompt, rng.integers(0, model.vocab_size, tail)])
             sampled = np.where(mask, -math.log(model.vocab_size), 0)  # about what the model thinks of them
             streams.append(packing.Stream(tokens, mask, sampled, np.zeros(len(tokens)), group))
-    return packing.pack(streams, row_length=length, share=True)
+    return packing.pack_rows(streams, row_length=length, share=True)
 
 
 def signals(model: qwen2.Qwen2Config, host: Rows) -> Signals:
@@ -118,7 +118,7 @@ def operations(model: qwen2.Qwen2Config, host: Rows) -> int:
 def planned(config: ConfigDict, model: qwen2.Qwen2Config, length: int) -> int:
     """Bytes that `--dry_run` says an update takes, without what a run holds beside it."""
     config.train.row_length = length
-    needs = memory_plan.needs(config, model, dict.fromkeys(sharding.AXES, 1))
+    needs = memory_plan.estimate_needs(config, model, dict.fromkeys(sharding.AXES, 1))
     return sum(needs["always"][item] for item in HELD) + sum(needs["updating"].values())
 
 

@@ -30,8 +30,8 @@ def rl_step(size: str, sizes: Sizes) -> Iterator[Record]:
     config, model = device.settings(size, sizes, **sizes.played)
     source, clients = tasks.open_source(config), make_clients(config)
     scenarios = source.train(0, config.train.scenarios_per_step)
-    played = collecting.collect(
-        config, collecting.serving(ScriptedAgent("generous")), scenarios, repeats=1, seed=0, clients=clients
+    played = collecting.collect_dialogues(
+        config, collecting.serve_agent(ScriptedAgent("generous")), scenarios, repeats=1, seed=0, clients=clients
     )
     conversations = [demonstrations.from_dialogue(dialogue) for dialogue in played if dialogue.ok]
     texts = (message.content for conversation in conversations for message in conversation)
@@ -41,8 +41,8 @@ def rl_step(size: str, sizes: Sizes) -> Iterator[Record]:
             learning = learner.Learner(config, model, None, domains.load(config))
             journal = Journal(pathlib.Path(directory))
             playing = player.Player(config, source, tokenizer, learning, clients, journal, interrupts, ahead)
-            made = trainer.Trainer(config, learning, playing, packing.pack([], row_length=config.train.row_length))
-        state = learning.begin_rl(learning.first_state())
+            made = trainer.Trainer(config, learning, playing, packing.pack_rows([], row_length=config.train.row_length))
+        state = learning.begin_rl(learning.make_first_state())
         state, first, _ = made.rl_step(state)
         state, found, _ = made.rl_step(state)
     whole = sum(found["seconds"].values())

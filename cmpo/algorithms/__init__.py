@@ -1,4 +1,4 @@
-"""What may be learnt from a batch, a file each; `load` gives one by its name."""
+"""The algorithms: what is learnt from a batch. Each has a file here; `load` gives one by its name."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -17,9 +17,9 @@ ALGORITHMS = {
 
 
 def load(config: Mapping[str, Any], domain: Domain, name: str = "") -> Algorithm:
-    """The algorithm that config.algo.name names, or the one of this `name`, set up by the config for a domain.
+    """Loads the algorithm that config.algo.name names, or the one of this `name`, set up by the config for a domain.
 
-    A name with a dot is that of a module: yours, for one.
+    A name with a dot is that of a module, which may be your own.
 
     Raises ValueError, naming the field.
     """

@@ -1,4 +1,4 @@
-"""Numbers of a config that each cost has for itself: budgets, gains, bounds."""
+"""Numbers of a config that may differ from cost to cost: budgets, gains, bounds."""
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,10 +10,12 @@ from rollouts.domain import Cost, Domain
 
 
 def read_per_cost(section: Mapping[str, Any], name: str, costs: Sequence[Cost]) -> float | np.ndarray:
-    """The number config.pid.{name} of the only cost, or [C]: the same of all, or in a mapping one by each cost's name.
+    """Reads config.pid.{name}: the number of the only cost, or an array [C] if there are several.
 
-    Raises ValueError, naming the field, for a cost without a number and a number without a cost, and for a budget of
-    more than all dialogues.
+    The config has one number for all costs, or a mapping from each cost's name to its number.
+
+    Raises ValueError, naming the field, for a cost without a number, a number without a cost, and a budget of more
+    than 1 for a share of dialogues.
     """
     value, names = section[name], [cost.name for cost in costs]
     if not hasattr(value, "keys"):
@@ -29,13 +31,13 @@ def read_per_cost(section: Mapping[str, Any], name: str, costs: Sequence[Cost]) 
 
 
 def budgets_of(domain: Domain, config: Mapping[str, Any]) -> list[float]:
-    """[C], what each cost's mean over dialogues may be."""
+    """Returns what each cost may be in the mean over dialogues, [C]."""
     return np.broadcast_to(read_per_cost(config["pid"], "target", domain.costs), len(domain.costs)).tolist()
 
 
 @contextlib.contextmanager
 def name_section_in_errors(section: str) -> Iterator[None]:
-    """Lets a component's ValueError, which names its own argument, name the section of the config as well."""
+    """Puts the section of the config before the name of the argument in a component's ValueError."""
     try:
         yield
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""CAPO: the judge's verdict on each turn beside the outcome; no price."""
+"""CAPO: the outcome and the judge's score of each turn; costs have no price."""
 
 import jax.numpy as jnp
 
@@ -7,7 +7,7 @@ from cmpo.algorithms.clipped import Clipped
 
 
 def make(config, domain) -> Algorithm:
-    """CAPO by config.algo."""
+    """Makes CAPO from config.algo."""
     return CAPO(config, domain)
 
 

@@ -1,4 +1,4 @@
-"""What algorithms share that learn by a clipped policy gradient."""
+"""What the algorithms with a clipped policy gradient share."""
 
 import functools
 from collections.abc import Mapping
@@ -13,9 +13,9 @@ from rollouts.domain import Domain
 
 
 class Clipped(Algorithm):
-    """The loss of CMPO, GRPO and CAPO, set up by config.algo: they differ in the credit that goes into it.
+    """The loss of CMPO, GRPO and CAPO, set up by config.algo. They differ in the credit that enters it.
 
-    Raises ValueError, naming the field, for settings that would teach nothing.
+    Raises ValueError, naming the field, for settings from which nothing could be learnt.
     """
 
     def __init__(self, config: Mapping[str, Any], domain: Domain):
@@ -33,16 +33,16 @@ class Clipped(Algorithm):
         return clipped_loss(scores, rows, signals, total, axis_name, **options)
 
     def compare_turns(self, rewards: Rewards, lambdas: jax.Array, *, process_weight: float) -> jax.Array:
-        """The hybrid advantage of every turn, [B, G, N], at the multipliers `lambdas` [C]; see `hybrid_advantage`."""
+        """Computes `hybrid_advantage` of every turn, [B, G, N], at the multipliers `lambdas` [C]."""
         options = {name: self.settings[name] for name in ("outcome_weight", "normalize", "credit", "discount")}
-        one = functools.partial(hybrid_advantage, lambdas=lambdas, process_weight=process_weight, **options)
-        return jax.vmap(lambda group: one(group.outcome, group.process, group.cost, group.turn_mask))(rewards)
+        compare = functools.partial(hybrid_advantage, lambdas=lambdas, process_weight=process_weight, **options)
+        return jax.vmap(lambda group: compare(group.outcome, group.process, group.cost, group.turn_mask))(rewards)
 
 
 def clipped_loss(
     scores: Scores, rows: Rows, signals: Signals, total: jax.Array, axis_name: Any, **options: float
 ) -> tuple[jax.Array, Metrics]:
-    """`cmpo_loss`, with its `options`, as the share of some rows; arguments as for `Algorithm.loss`."""
+    """Computes the share of some rows in `cmpo_loss` with its `options`; arguments as for `Algorithm.loss`."""
     return cmpo_loss(
         scores.logprobs,
         rows.sampled_logprobs,

@@ -13,12 +13,12 @@ from cmpo.algorithms.clipped import Clipped
 
 
 def make(config, domain) -> Algorithm:
-    """CMPO by config.algo and config.pid; where the domain has no costs that is CAPO. Raises ValueError."""
+    """Makes CMPO from config.algo and config.pid, or CAPO if the domain has no costs. Raises ValueError."""
     return CMPO(config, domain) if domain.costs else CAPO(config, domain)
 
 
 class CMPO(Clipped):
-    """Its memory is the controller's state. With config.pid.enabled=False the prices stay where they begin."""
+    """Its memory is the controller's state. With config.pid.enabled=False the prices keep their initial values."""
 
     def __init__(self, config, domain):
         super().__init__(config, domain)
@@ -28,7 +28,7 @@ class CMPO(Clipped):
         first = numbers.pop("initial_lambda")
         with budgets.name_section_in_errors("pid"):
             self.gains = pid.PIDGains(**numbers, form=self.controls["form"])
-            pid.init(self.gains, first)  # refuses what cannot work
+            pid.init(self.gains, first)  # raises ValueError for numbers that cannot work
         self.first = first
 
     def memory(self):
@@ -40,7 +40,7 @@ class CMPO(Clipped):
         return self.compare_turns(rewards, memory.lambdas, process_weight=self.settings["process_weight"])
 
     def move(self, memory, summary, *, skipped):
-        """One step of the controller, which does not move where the policy did not."""
+        """Makes one step of the controller. If an update was skipped, the prices do not change."""
         if not self.controls["enabled"]:
             return memory
         costs = [math.nan if skipped else summary[cost.measure] for cost in self.domain.costs]
@@ -56,5 +56,5 @@ class CMPO(Clipped):
         return {f"{cost.measure}_smoothed": value for cost, value in smoothed}
 
     def prices(self):
-        """The most that the controller may charge; nothing where there is none."""
+        """The most that the controller may charge; 0 if it is not enabled."""
         return np.asarray(self.gains.lambda_max, float) * self.controls["enabled"] * np.ones(len(self.domain.costs))

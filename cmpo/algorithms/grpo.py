@@ -1,4 +1,4 @@
-"""GRPO: the outcome alone, compared within its group; no judge, no price (Shao et al. 2024)."""
+"""GRPO: the outcome alone, compared within its group; no judge and no price (Shao et al. 2024)."""
 
 import jax.numpy as jnp
 
@@ -7,7 +7,7 @@ from cmpo.algorithms.clipped import Clipped
 
 
 def make(config, domain) -> Algorithm:
-    """GRPO by config.algo; its advantage is the group's z-score where config.algo.normalize is "group"."""
+    """Makes GRPO from config.algo; its advantage is the group's z-score if config.algo.normalize is "group"."""
     return GRPO(config, domain)
 
 

@@ -10,7 +10,7 @@ from cmpo.algorithms.algorithm import Algorithm, Metrics, Rows, Scores
 
 
 def make(config, domain) -> Algorithm:
-    """Phase 1; as config.algo.name, a run without phase 2."""
+    """Makes the algorithm of phase 1. As config.algo.name, it gives a run without phase 2."""
     return SFT(domain)
 
 
@@ -27,20 +27,20 @@ class SFT(Algorithm):
 def imitation_loss(
     scores: Scores, rows: Rows, signals: Any, total: jax.Array, axis_name: Any
 ) -> tuple[jax.Array, Metrics]:
-    """`sft_loss` as the share of some rows; arguments as for `Algorithm.loss`, of which `signals` does not count."""
+    """Computes the share of some rows in `sft_loss`; arguments as for `Algorithm.loss`, `signals` is not used."""
     return jax.lax.psum(sft_loss(scores.logprobs, rows.mask, denominator=total), axis_name), {}
 
 
 def sft_loss(logprobs: chex.Array, mask: chex.Array, *, denominator: chex.Numeric | None = None) -> chex.Array:
-    """Mean negative log-probability of the agent's tokens.
+    """Computes the mean negative log-probability of the agent's tokens.
 
     Args:
       logprobs: [B, T] float, log-probability of each token.
-      mask: [B, T] bool, tokens the agent wrote. What lies outside may be anything, NaN included.
+      mask: [B, T] bool, tokens the agent wrote. Values outside the mask may be anything, NaN included.
       denominator: scalar to divide by instead of the number of masked tokens, so that parts of a batch add up.
 
     Returns:
-      The loss, a scalar; 0 where nothing is masked in.
+      The loss, a scalar; 0 if the mask selects nothing.
     """
     chex.assert_rank([logprobs, mask], 2)
     chex.assert_equal_shape([logprobs, mask])

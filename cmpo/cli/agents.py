@@ -19,8 +19,8 @@ from ml_collections import ConfigDict
 from cmpo.algorithms.budgets import budgets_of
 from cmpo.distributed import sharding
 from cmpo.run.checkpoint import Checkpoints
-from cmpo.run.recorder import scores
-from cmpo.run.train_state import checksums
+from cmpo.run.recorder import make_checkpoint_score
+from cmpo.run.train_state import compute_checksums
 from cmpo.run.workdir import check_same_config, with_trained_layout
 from cmpo.training import build, collecting, model_source
 from cmpo.training.collecting import Agents
@@ -64,7 +64,7 @@ def load(config: ConfigDict, workdir: str | None) -> Named:
     if name == "endpoint":
         if not config.agent.model:
             raise ValueError("--agent_model: expected the name of the model that the endpoint serves")
-        return Named(config.agent.model, collecting.remote_agents(config), remote=True)
+        return Named(config.agent.model, collecting.serve_endpoint(config), remote=True)
     if name in _TRAINED:
         if workdir is None:
             raise ValueError(f"--workdir: expected the directory of a run for --agent={name}")
@@ -83,7 +83,7 @@ def load_scripted(config: ConfigDict, name: str, budget: float | None = None) ->
         raise ValueError(f"--agent: expected one of {', '.join(names)}, got {name!r}")
     budget = budgets_of(domain, config)[0] if budget is None else budget
     agent = domain.scripted_agent(config, name, budget)
-    return dataclasses.replace(collecting.serving(agent), identity=f"{name}, {budget}")
+    return dataclasses.replace(collecting.serve_agent(agent), identity=f"{name}, {budget}")
 
 
 def load_policy(
@@ -95,20 +95,20 @@ def load_policy(
     """
     check_same_config(workdir, config, settled=lambda name: name.startswith("model."))
     tokenizer = tokenizers.load(workdir / "tokenizer")
-    model = model_source.settled(config, workdir)
-    mesh = build.mesh(config, model)
+    model = model_source.read_architecture(config, workdir)
+    mesh = build.make_mesh(config, model)
     trained = with_trained_layout(workdir, config)
-    algorithm = build.algorithm(trained, domains.load(trained))
-    layout = functools.partial(build.abstract_state, trained, model, mesh, algorithm)
-    with Checkpoints(workdir, score=scores(config, workdir)) as checkpoints:
+    algorithm = build.load_algorithm(trained, domains.load(trained))
+    layout = functools.partial(build.lay_out_state, trained, model, mesh, algorithm)
+    with Checkpoints(workdir, score=make_checkpoint_score(config, workdir)) as checkpoints:
         state = checkpoints.restore(layout, best=best)
     if state is None:
         raise FileNotFoundError(f"--workdir: no checkpoint in {str(workdir)!r} yet")
     if start and int(state.step) <= trained.train.sft_steps:
         raise ValueError(f"--agent=start: phase 2 has not begun in {str(workdir)!r}; --agent=policy is that model")
-    engine = build.engine(config, model, mesh, tokenizer, temperature=config.eval.temperature)
-    frozen = model_source.frozen(model, mesh, model_source.source(config, workdir), config.train.seed)
+    engine = build.make_engine(config, model, mesh, tokenizer, temperature=config.eval.temperature)
+    frozen = model_source.make_frozen_params(model, mesh, model_source.find_source(config, workdir), config.train.seed)
     weights = state.reference if start else state.policy.params
     engine.load(sharding.make_publish(model, mesh)(frozen, weights))
-    identity = hashlib.sha256(np.asarray(checksums((frozen, weights))).tobytes()).hexdigest()
-    return dataclasses.replace(collecting.policy_agents(engine, tokenizer), identity=identity), int(state.step)
+    identity = hashlib.sha256(np.asarray(compute_checksums((frozen, weights))).tobytes()).hexdigest()
+    return dataclasses.replace(collecting.serve_policy(engine, tokenizer), identity=identity), int(state.step)

@@ -16,7 +16,7 @@ import orbax.checkpoint as ocp
 from absl import logging
 
 from cmpo.distributed import processes
-from cmpo.run.train_state import TrainState, checksums
+from cmpo.run.train_state import TrainState, compute_checksums
 
 
 class Checkpoints:
@@ -68,7 +68,7 @@ class Checkpoints:
         """
         newest, step = self.wait(), int(state.step)
         if step not in self._manager.all_steps():
-            arrays = state._asdict() | {"checksums": checksums(state)}
+            arrays = state._asdict() | {"checksums": compute_checksums(state)}
             with self._raise_as_os_error():
                 self._manager.save(step, args=ocp.args.StandardSave(arrays))
         return newest
@@ -112,7 +112,7 @@ class Checkpoints:
         arrays = self._manager.restore(step, args=ocp.args.StandardRestore(like._asdict() | {"checksums": placed}))
         saved, state = np.asarray(arrays.pop("checksums")), TrainState(**arrays)
         names = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(state)]
-        same = saved == np.asarray(checksums(state))
+        same = saved == np.asarray(compute_checksums(state))
         if wrong := [name for name, fine in zip(names, same, strict=True) if not fine]:
             raise ValueError(f"{', '.join(wrong[:3])} in {self._directory / str(step)} fail their checksums")
         return state

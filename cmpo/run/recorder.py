@@ -1,4 +1,4 @@
-"""What a run leaves on disk step by step, and takes up again: checkpoints, journal, metrics, transcripts."""
+"""What a run writes to disk at each step, and resumes from: checkpoints, journal, metrics, transcripts."""
 
 import contextlib
 import math
@@ -23,11 +23,13 @@ from rollouts.types import Dialogue
 
 
 class Recorder:
-    """The records in `workdir`; use as a context manager, which on leaving waits for what is being written."""
+    """The records in `workdir`. A context manager: on leaving, it waits until all is written."""
 
     def __init__(self, config: ConfigDict, workdir: pathlib.Path):
         self._config, self._name = config, workdir.name
-        self._checkpoints = Checkpoints(workdir, keep=config.train.keep_checkpoints, score=scores(config, workdir))
+        self._checkpoints = Checkpoints(
+            workdir, keep=config.train.keep_checkpoints, score=make_checkpoint_score(config, workdir)
+        )
         domain = domains.load(config)
         self._log = RunLog(workdir, domain.costs)
         self._shown = {
@@ -50,7 +52,10 @@ class Recorder:
         return self._open.__exit__(*error)
 
     def resume(self, layout: Callable[[int], TrainState], first_state: Callable[[], TrainState]) -> TrainState:
-        """The newest sound checkpoint, by the `layout` of its step, or the first state; forgets what came after it."""
+        """Returns the newest sound checkpoint, or the first state, and removes records of later steps.
+
+        `layout` gives shapes and shardings of the state after a number of steps.
+        """
         state = self._checkpoints.restore(layout) or first_state()
         step, train = int(state.step), self._config.train
         processes.run_once(lambda: self._log.resume(step))
@@ -58,8 +63,8 @@ class Recorder:
         self._bar = self._open.enter_context(bar)
         return state
 
-    def write(self, step: int, record: Mapping[str, Any], dialogues: Sequence[Dialogue]) -> None:
-        """Books a step, on process 0. Its checkpoint comes after this, so none is ever ahead of the metrics."""
+    def write_step(self, step: int, record: Mapping[str, Any], dialogues: Sequence[Dialogue]) -> None:
+        """Writes a step's records, on process 0. Call before `save`: a checkpoint is never ahead of the metrics."""
         if processes.is_first():
             self._log.write({"step": step, **record})
             self._bar.update(record)
@@ -71,39 +76,41 @@ class Recorder:
         self.journal.remove_pages(self._checkpoints.save(state))
 
     def wait(self) -> None:
-        """Waits until all is on disk. Raises OSError if it cannot be."""
+        """Waits until all is on disk. Raises OSError if that fails."""
         self.journal.remove_pages(self._checkpoints.wait())
 
 
-def scores(config: ConfigDict, workdir: pathlib.Path) -> Callable[[int], float]:
-    """The score of a checkpoint by its step: see `score_records`, over the steps since the checkpoint before.
+def make_checkpoint_score(config: ConfigDict, workdir: pathlib.Path) -> Callable[[int], float]:
+    """Returns a function from a step to the score of its checkpoint: `score_records` since the previous checkpoint.
 
-    What is beyond a budget costs the most that the algorithm may charge; nothing where it charges nothing.
+    A unit beyond a budget costs the most that the algorithm may charge, which is 0 if it charges nothing.
     """
     every, domain = config.train.checkpoint_every, domains.load(config)
     budgets, prices = budgets_of(domain, config), algorithms.load(config, domain).prices()
 
-    def score(step: int) -> float:
+    def score_checkpoint(step: int) -> float:
         booked = read_metrics(workdir) if (workdir / "metrics.jsonl").exists() else []
         records = [record for record in booked if step - every < record["step"] <= step]
         return score_records(domain, records, budgets=budgets, prices=prices)
 
-    return score
+    return score_checkpoint
 
 
 def score_records(
     domain: Domain, records: Sequence[Mapping[str, Any]], *, budgets: Sequence[float], prices: Sequence[float]
 ) -> float:
-    """How good a policy was: the mean of the domain's objective, less what is beyond budgets times their prices [C].
+    """Scores a policy: the mean of the domain's objective, less the excess over each budget times its price [C].
 
-    Recorder without dialogues, as of phase 1, do not count; -inf where there are no others.
+    Records without dialogues, such as those of phase 1, do not count. Without any others, the score is -inf.
     """
     seen = [record for record in records if record.get(domain.objective) is not None]
     if not seen:
         return -math.inf
 
-    def mean(measure: str) -> float:
+    def average_over_steps(measure: str) -> float:
         return float(np.mean([record[measure] for record in seen]))
 
-    beyond = [max(0.0, mean(cost.measure) - budget) for cost, budget in zip(domain.costs, budgets, strict=True)]
-    return mean(domain.objective) - float(np.dot(prices, beyond))
+    beyond = [
+        max(0.0, average_over_steps(cost.measure) - budget) for cost, budget in zip(domain.costs, budgets, strict=True)
+    ]
+    return average_over_steps(domain.objective) - float(np.dot(prices, beyond))

@@ -1,8 +1,8 @@
-"""Every setting that all runs have: its type, range, default and meaning. A domain adds sections of its own.
+"""The settings that every run has: type, range, default and meaning of each. A domain adds its own sections.
 
-`configs/common.py` makes a config of the defaults, `configs/fds.py` says what FDS needs. A command checks a config
-before it does anything else, so that a mistake does not cost the first minutes of a run. Endpoints are described in
-`rollouts.endpoints.settings`; the engine, the mesh and the model check their own shapes when they are built.
+`configs/common.py` makes a config from the defaults, and `configs/fds.py` adds what FDS needs. A command checks a
+config before it does anything else, so that a mistake does not cost the first minutes of a run. Endpoints are described
+in `rollouts.endpoints.settings`. The engine, the mesh and the model check their own shapes when they are built.
 """
 
 import math
@@ -35,49 +35,49 @@ class ModelSettings(Section):
     """Qwen2.5's architecture."""
 
     path: str = ""  # a directory in Hugging Face's format, or a name on the hub; "": a new model
-    vocab_size: Natural = 2048  # of the tokenizer that the first run trains; with a path, the sizes must be those in
-    # its config.json, or 0
+    vocab_size: Natural = 2048  # of the tokenizer that the first start trains. With a path, each size must equal the
+    # one in its config.json, or be 0
     hidden_size: Natural = 128
     intermediate_size: Natural = 384
     num_layers: Natural = 4
     num_heads: Natural = 2
     num_kv_heads: Natural = 1
     tie_embeddings: bool = True  # of a new model
-    context_length: Count = 2048  # tokens that a dialogue may have, with the prompt
+    context_length: Count = 2048  # tokens that a dialogue may have, its prompt included
     initializer_range: NotNegative = 0.08  # of a new model, about 1 / sqrt(hidden_size)
     dtype: Dtype = "float32"
-    remat: bool = False  # compute layers again in the backward pass: less memory, more time
+    remat: bool = False  # compute layers again in the backward pass, which takes less memory and more time
     lora_rank: Natural = 0  # train adapters of this rank beside a frozen model; 0: train the model
     lora_alpha: NotNegative = 16.0
 
 
 class MeshSettings(Section):
-    """Devices on each axis; -1: all that are left."""
+    """Devices on each axis; -1: all the remaining ones."""
 
-    data: Axis = -1  # rows are split over data and fsdp,
-    fsdp: Axis = 1  # parameters over fsdp
-    tensor: Axis = 1  # and tensor
+    data: Axis = -1  # rows are split over data and fsdp
+    fsdp: Axis = 1  # parameters are split over fsdp and tensor
+    tensor: Axis = 1
 
 
 class EngineSettings(Section):
     """The sampler."""
 
-    slots: Count = 48  # dialogues sampled at a time; if there are more, those that wait for their user give up their
-    # slot
-    chunk: Count = 32  # tokens of a prompt computed at a time,
-    rows: Natural = 8  # for this many dialogues; 0: for all slots, as on several devices
-    steps: Count = 8  # tokens drawn before newcomers join
+    slots: Count = 48  # dialogues sampled at a time. If there are more, a dialogue that waits for its user gives up
+    # its slot
+    chunk: Count = 32  # tokens of a prompt computed at a time
+    rows: Natural = 8  # dialogues whose prompts are computed at a time; 0: all slots, as always on several devices
+    steps: Count = 8  # tokens drawn before new requests join
     max_new_tokens: Count = 96  # a turn that is longer is cut: a format error
-    temperature: Positive = 0.8  # of the policy, in sampling and training; unlikely tokens of small models are noise
+    temperature: Positive = 0.8  # of the policy, in sampling and training. Unlikely tokens of small models are noise
     top_k: Natural = 0  # 0: off. With top_k or top_p, the loss compares with the distribution drawn from
     top_p: PositiveShare = 1.0
-    grammar: bool = False  # keep the policy from writing malformed turns; log-probabilities stay the policy's
+    grammar: bool = False  # prevents malformed turns; log-probabilities stay those of the policy without the grammar
 
 
 class RecordingSettings(Section):
-    """What endpoints have answered."""
+    """Recordings of what endpoints answered."""
 
-    record: str = ""  # a directory that keeps every exchange; what is in it is not asked again
+    record: str = ""  # a directory that keeps every request with its answer; a request that it holds is not sent again
     replay: str = ""  # answer from such a directory, without any endpoint
 
 
@@ -85,7 +85,7 @@ class EpisodeSettings(Section):
     """How long a dialogue may be."""
 
     max_turns: Count = 15
-    farewell: bool = False  # may the agent answer once more after the end?
+    farewell: bool = False  # whether the agent may answer once more after the end
 
 
 class AlgoSettings(Section):
@@ -100,18 +100,18 @@ class AlgoSettings(Section):
     discount: Share = 1.0
     clip_low: Share = 0.2
     clip_high: NotNegative = 0.2
-    kl_weight: NotNegative = 0.02  # the paper: 0.005, for a model that does not lose its language so easily
+    kl_weight: NotNegative = 0.02  # the paper: 0.005, but its model loses its language less easily
 
 
 class PidSettings(Section):
-    """The controller of the multipliers. Every number may be given for each cost by its name."""
+    """The controller of the multipliers. Each number may also be a mapping from every cost's name to a number."""
 
     enabled: bool = True  # False: lambda stays at its initial value
     form: Literal[pid.FORMS] = "incremental"
     kp: per_cost(NotNegative) = 0.5
     ki: per_cost(NotNegative) = 0.15
     kd: per_cost(NotNegative) = 0.0
-    target: per_cost(Share, NotNegative) = 0.30  # the budget: what a cost may be in the mean over dialogues
+    target: per_cost(Share, NotNegative) = 0.30  # the budget: the most that a cost may be, in the mean over dialogues
     smoothing: per_cost(PositiveShare) = 0.7
     lambda_max: per_cost(Positive) = 5.0
     initial_lambda: per_cost(NotNegative) = 0.0
@@ -120,39 +120,39 @@ class PidSettings(Section):
 class SftSettings(Section):
     """Phase 1: demonstrations."""
 
-    path: str = ""  # `messages` JSONL; "": written by the domain's scripted agent
+    path: str = ""  # `messages` JSONL; "": the domain's scripted agent plays the demonstrations
     dialogues: Count = 3072
     batch_rows: Count = 1
     learning_rate: NotNegative = 3e-3
 
 
 class TrainSettings(Section):
-    """How long and in what portions a run learns, and what it survives."""
+    """How long a run trains, in what portions, and which failures it tolerates."""
 
     seed: Seed = 0
     sft_steps: Natural = 1200  # with half as many, CMPO has too little to choose from
     rl_steps: Natural = 160
     scenarios_per_step: Count = 12
-    minibatches: Count = 1  # parts of a batch, in the order of its groups, each with its own update,
-    epochs: Count = 1  # and how often all parts are used
-    one_step_off: bool = False  # play a batch while the model is updated on the batch before, see docs/runs.md;
-    importance_cap: Annotated[float, pydantic.Field(ge=1)] = 2.0  # its tokens, from before that update, get importance
-    # weights of at most this
-    row_length: Count = 1280  # tokens of a packed row; grows by doubling where a dialogue is longer
-    share_prefix: bool = True  # compute the common beginning of a group's dialogues once in a row: the same loss from
-    # fewer tokens; not for a model with a sliding window
+    minibatches: Count = 1  # parts of a batch, in the order of its groups, each with its own update
+    epochs: Count = 1  # how often all parts are used
+    one_step_off: bool = False  # play a batch while the model is updated on the previous one, see docs/runs.md
+    importance_cap: Annotated[float, pydantic.Field(ge=1)] = 2.0  # with one_step_off, the most that a token's
+    # importance weight may be
+    row_length: Count = 1280  # tokens of a packed row; doubled until the longest dialogue fits
+    share_prefix: bool = True  # compute the common beginning of a group's dialogues once per row: the same loss from
+    # fewer tokens. Has no effect for a model with a sliding window
     micro_rows: Count = 1  # rows a device computes at a time
     learning_rate: NotNegative = 3e-4
-    warmup_fraction: Share = 0.03  # if it is longer, lambda moves before the policy can follow
+    warmup_fraction: Share = 0.03  # with a longer warm-up, lambda moves before the policy can follow
     final_fraction: Share = 0.2  # the cosine ends at this share of the learning rate
     weight_decay: NotNegative = 0.01
     max_grad_norm: Positive = 1.0
     momentum_dtype: Dtype = "float32"  # of AdamW's first moment; bfloat16 saves 2 of 16 bytes for each parameter
     checkpoint_every: Count = 20
-    keep_checkpoints: Count = 2  # the newest; and the best, see docs/runs.md
-    replacements: Natural = 1  # how often a dialogue whose endpoint failed is played again
-    max_failed_fraction: Share = 0.5  # if more dialogues of a step failed in the end, the run is saved and stops
-    max_skipped: Count = 5  # skipped updates in a row, as loss or gradient was not finite, that stop the run
+    keep_checkpoints: Count = 2  # so many of the newest, and the best one, see docs/runs.md
+    replacements: Natural = 1  # how often to play a dialogue again whose endpoint failed
+    max_failed_fraction: Share = 0.5  # if a larger share of a step's dialogues failed, the run is saved and stops
+    max_skipped: Count = 5  # the run stops after so many steps in a row whose update was skipped, as it was not finite
 
 
 class EvalSettings(Section):
@@ -161,7 +161,7 @@ class EvalSettings(Section):
     scenarios: Count = 256
     seed: Seed = 1000  # of the held-out tasks
     temperature: NotNegative = 0.3  # a served agent need not explore; 0: always the most likely token
-    evaluators: bool = True  # the domain's evaluators look at whole dialogues, too
+    evaluators: bool = True  # whether the domain's evaluators assess whole dialogues, too
 
 
 class RunSettings(Section):
@@ -181,7 +181,7 @@ class RunSettings(Section):
 
 
 def check_config(config: ConfigDict) -> None:
-    """Raises ValueError, naming the field, for a value that no run can begin with."""
+    """Raises ValueError, naming the field, for a value that no run can start with."""
     tree = config.to_dict()
     flat = flatten_config(tree)
     for name, value in flat.items():
@@ -203,5 +203,5 @@ def check_config(config: ConfigDict) -> None:
 
 
 def default_config() -> Mapping[str, Any]:
-    """The sections that every run has, with their defaults."""
+    """Returns the sections that every run has, with their defaults."""
     return RunSettings().model_dump()

@@ -21,7 +21,7 @@ class Trained(NamedTuple):
 
 
 def begin_training(optimizer: optax.GradientTransformation, params: Any) -> Trained:
-    """What `optimizer` begins with."""
+    """Gives `params` the state that `optimizer` begins with."""
     return Trained(params, optimizer.init(params))
 
 
@@ -29,17 +29,17 @@ class TrainState(NamedTuple):
     """A pytree; scalars are int32 arrays. The last four fields are () in phase 1."""
 
     step: jax.Array  # steps done, both phases together
-    cursor: jax.Array  # tasks dealt so far
+    cursor: jax.Array  # training tasks used so far
     seed: jax.Array  # all randomness of a step is folded from (seed, step)
-    skipped: jax.Array  # steps in a row, up to now, whose update was skipped
+    skipped: jax.Array  # steps in a row, up to this one, with a skipped update
     policy: Trained  # the model, or its adapters (`models.lora`)
-    reference: qwen2.Params  # the frozen start of phase 2, in the precision that the model computes in
-    behaviour: qwen2.Params | tuple[()]  # what samples the next batch, in that precision; () where it is `policy`
-    memory: Any  # what the algorithm remembers from batch to batch
-    head: Trained | tuple[()]  # what the algorithm trains beside the policy
+    reference: qwen2.Params  # the policy at the start of phase 2, frozen, in the precision that the model computes in
+    behaviour: qwen2.Params | tuple[()]  # the policy that samples the next batch, in that precision; (): it is `policy`
+    memory: Any  # of the algorithm, kept from batch to batch
+    head: Trained | tuple[()]  # the algorithm's own parameters, trained beside the policy
 
 
-def optimizer(
+def make_optimizer(
     *,
     learning_rate: float,
     steps: int,
@@ -49,9 +49,9 @@ def optimizer(
     max_grad_norm: float,
     momentum_dtype: str = "float32",
 ) -> optax.GradientTransformation:
-    """AdamW behind a clip of the global norm: linear warm-up, then a cosine to `final_fraction` of the peak.
+    """Makes AdamW behind a clip of the global norm: linear warm-up, then a cosine to `final_fraction` of the peak.
 
-    `momentum_dtype` is that of the first moment; the second is float32.
+    `momentum_dtype` is the type of the first moment; the second is float32.
     """
     warmup = max(1, round(warmup_fraction * steps))
     schedule = optax.warmup_cosine_decay_schedule(
@@ -61,8 +61,8 @@ def optimizer(
     return optax.chain(optax.clip_by_global_norm(max_grad_norm), adamw)
 
 
-def init(params: qwen2.Params, optimizer: optax.GradientTransformation, seed: int) -> TrainState:
-    """The state before the first step."""
+def begin_run(params: qwen2.Params, optimizer: optax.GradientTransformation, seed: int) -> TrainState:
+    """Makes the state before the first step."""
     return TrainState(
         step=jnp.int32(0),
         cursor=jnp.int32(0),
@@ -85,36 +85,36 @@ def begin_rl(
     head: Head,
     one_step_off: bool = False,
 ) -> TrainState:
-    """Freezes the parameters as the reference, and starts the optimizer and all that is the algorithm's.
+    """Freezes the parameters as the reference, and starts the optimizer and the algorithm's memory and head.
 
-    With `one_step_off`, the policy of the step before samples a batch.
+    With `one_step_off`, the policy of the previous step samples a batch.
     """
     params = state.policy.params
     own = head.init(jax.random.fold_in(jax.random.key(state.seed), _HEAD))
     return state._replace(
         policy=begin_training(optimizer, params),
-        reference=copy(config, params),
-        behaviour=copy(config, params) if one_step_off else (),
+        reference=copy_params(config, params),
+        behaviour=copy_params(config, params) if one_step_off else (),
         memory=memory,
         head=begin_training(head.optimizer, own),
     )
 
 
-def copy(config: qwen2.Qwen2Config, params: qwen2.Params) -> qwen2.Params:
-    """Arrays of its own, as the updates donate `params`, in the precision that the model computes in."""
+def copy_params(config: qwen2.Qwen2Config, params: qwen2.Params) -> qwen2.Params:
+    """Copies `params` in the precision that the model computes in; the updates donate the originals."""
     return jax.tree.map(jnp.copy, qwen2.cast(config, params))
 
 
 @jax.jit
-def checksums(tree: Any) -> jax.Array:
-    """One number for each array of a tree, [arrays] uint32, by its bits and their places; the same on any mesh.
+def compute_checksums(tree: Any) -> jax.Array:
+    """Computes a number for each array of a tree, [arrays] uint32, from its bits and places; the same on any mesh.
 
-    Any change to a single element changes it, any other with a probability of 1 - 2^-32.
+    A change to one element always changes the number; any other change does with a probability of 1 - 2^-32.
     """
-    return jnp.stack([_checksum(x) for x in jax.tree.leaves(tree)])
+    return jnp.stack([_compute_checksum(x) for x in jax.tree.leaves(tree)])
 
 
-def _checksum(x: jax.Array) -> jax.Array:
+def _compute_checksum(x: jax.Array) -> jax.Array:
     bits = jax.lax.bitcast_convert_type(x, f"uint{8 * x.dtype.itemsize}").astype(jnp.uint32)
     strides = np.cumprod([1, *x.shape[:0:-1]], dtype=np.uint32)[::-1] if x.ndim else ()
     places = sum(

@@ -22,8 +22,8 @@ from rollouts.engine.engine import Engine
 from rollouts.engine.sampling import Sampling
 
 
-def sampling(config: ConfigDict, mesh: Mesh, **changes) -> Sampling:
-    """How the sampler is laid out and draws, by config.engine; `changes` replace options.
+def make_sampling(config: ConfigDict, mesh: Mesh, **changes) -> Sampling:
+    """Makes the options of the sampler from config.engine; `changes` replace some of them.
 
     Raises ValueError, naming the field.
     """
@@ -31,11 +31,11 @@ def sampling(config: ConfigDict, mesh: Mesh, **changes) -> Sampling:
     del options["grammar"]
     with budgets.name_section_in_errors("engine"):
         chosen = Sampling(**options)
-    # On several devices: rows of one device each, where its slots are.
+    # On several devices, prompts are computed in a row for every slot, so that each device computes its own slots.
     return dataclasses.replace(chosen, rows=0) if sharding.rows_axis_size(mesh.local_mesh) > 1 else chosen
 
 
-def engine(
+def make_engine(
     config: ConfigDict,
     model: qwen2.Qwen2Config,
     mesh: Mesh,
@@ -44,24 +44,24 @@ def engine(
     turn_taking: contextlib.AbstractContextManager | None = None,
     **changes,
 ) -> Engine:
-    """The sampler, without weights yet; `changes` replace options of config.engine. `turn_taking`: see `Engine`."""
+    """Makes the sampler, without weights; `changes` replace options of config.engine. `turn_taking`: see `Engine`."""
     rules = domains.load(config).turn_format.grammar(tokenizer, model.vocab_size) if config.engine.grammar else None
     if config.engine.grammar and rules is None:
         raise ValueError(f"config.engine.grammar: the turn format of {config.domain!r} has none")
     return Engine(
         dataclasses.replace(model, lora_rank=0),
         tokenizer.im_end,
-        sampling(config, mesh, **changes),
+        make_sampling(config, mesh, **changes),
         kv_sharding=sharding.shard_cache(mesh, config.engine.slots),
         grammar=rules,
         turn_taking=turn_taking,
     )
 
 
-def optimizers(config: ConfigDict) -> dict[str, optax.GradientTransformation]:
-    """The optimizers of the phases "sft" and "rl"; their states have the same structure.
+def make_optimizers(config: ConfigDict) -> dict[str, optax.GradientTransformation]:
+    """Makes the optimizers of the phases "sft" and "rl"; their states have the same structure.
 
-    Raises ValueError, naming the field, for rollouts that cannot go on beside the updates.
+    Raises ValueError, naming the field, if rollouts cannot run beside the updates.
     """
     train = config.train
     if train.one_step_off and jax.process_count() > 1:
@@ -70,7 +70,7 @@ def optimizers(config: ConfigDict) -> dict[str, optax.GradientTransformation]:
             "two threads has no common order"
         )
     return {
-        phase: train_state.optimizer(
+        phase: train_state.make_optimizer(
             learning_rate=rate,
             steps=steps,
             warmup_fraction=train.warmup_fraction,
@@ -86,15 +86,15 @@ def optimizers(config: ConfigDict) -> dict[str, optax.GradientTransformation]:
     }
 
 
-def mesh(config: ConfigDict, model: qwen2.Qwen2Config) -> Mesh:
-    """The mesh that config.mesh names. Raises ValueError, naming the axis, if it fits not the devices or the model."""
+def make_mesh(config: ConfigDict, model: qwen2.Qwen2Config) -> Mesh:
+    """Makes the mesh of config.mesh. Raises ValueError, naming the axis, if the devices or the model do not fit it."""
     made = sharding.make_mesh(**config.mesh)
     sharding.check_mesh(made, model)
     return made
 
 
-def algorithm(config: ConfigDict, domain: Domain) -> Algorithm:
-    """What the run learns by. Raises ValueError, naming the field."""
+def load_algorithm(config: ConfigDict, domain: Domain) -> Algorithm:
+    """Loads the algorithm of config.algo.name. Raises ValueError, naming the field."""
     made = algorithms.load(config, domain)
     if config.train.rl_steps and not made.plays:
         raise ValueError(
@@ -104,34 +104,34 @@ def algorithm(config: ConfigDict, domain: Domain) -> Algorithm:
     return made
 
 
-def initial_state(config: ConfigDict, params: qwen2.Params) -> TrainState:
-    """The state before the first step."""
-    return train_state.init(params, optimizers(config)["sft"], config.train.seed)
+def make_first_state(config: ConfigDict, params: qwen2.Params) -> TrainState:
+    """Makes the state before the first step."""
+    return train_state.begin_run(params, make_optimizers(config)["sft"], config.train.seed)
 
 
 def begin_rl(config: ConfigDict, model: qwen2.Qwen2Config, algorithm: Algorithm, state: TrainState) -> TrainState:
-    """The state before the first step of phase 2, from the one after phase 1."""
+    """Makes the state before the first step of phase 2 from the state after phase 1."""
     return train_state.begin_rl(
         model,
         state,
-        optimizers(config)["rl"],
+        make_optimizers(config)["rl"],
         memory=algorithm.memory(),
         head=algorithm.head(model),
         one_step_off=config.train.one_step_off,
     )
 
 
-def abstract_state(
+def lay_out_state(
     config: ConfigDict, model: qwen2.Qwen2Config, mesh: Mesh, algorithm: Algorithm, step: int
 ) -> TrainState:
-    """Shapes and shardings of the run's state after `step` steps, and of its checkpoint, as `jax.ShapeDtypeStruct`s."""
+    """Returns shapes and shardings (`jax.ShapeDtypeStruct`) of the state after `step` steps, and of its checkpoint."""
 
-    def state(params: qwen2.Params) -> TrainState:
-        first = initial_state(config, params)
+    def make_state(params: qwen2.Params) -> TrainState:
+        first = make_first_state(config, params)
         return begin_rl(config, model, algorithm, first) if step > config.train.sft_steps else first
 
-    def placed(leaf, sharding):
+    def describe_leaf(leaf, sharding):
         return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
-    shapes = jax.eval_shape(state, lora.split(model, qwen2.shapes(model))[1])
-    return jax.tree.map(placed, shapes, sharding.find_shardings(mesh, shapes))
+    shapes = jax.eval_shape(make_state, lora.split(model, qwen2.shapes(model))[1])
+    return jax.tree.map(describe_leaf, shapes, sharding.find_shardings(mesh, shapes))

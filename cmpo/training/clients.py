@@ -1,4 +1,4 @@
-"""The clients that ask a config's endpoints, and what they have spent."""
+"""The clients of a config's endpoints, and what they have spent."""
 
 import dataclasses
 import pathlib
@@ -12,13 +12,13 @@ from rollouts.endpoints.client import EMBEDDED, ChatClient, Endpoint
 from rollouts.endpoints.meter import Meter
 
 Clients = Mapping[str, ChatClient]
-"""Those who ask the config's endpoints, by name."""
+"""The clients of the config's endpoints, by the endpoint's name."""
 
 
 def make_clients(config: ConfigDict, workdir: pathlib.Path | None = None) -> dict[str, ChatClient]:
-    """A client for each endpoint of the config, by name; the counts of their budgets are kept in `workdir`.
+    """Makes a client for each endpoint of the config, by name; the counts of their budgets are kept in `workdir`.
 
-    Raises ValueError, naming the field, if one cannot be asked. Asks nobody.
+    Sends no request. Raises ValueError, naming the field, if an endpoint's settings cannot work.
     """
     if config.judge.votes < 1:
         raise ValueError(f"config.judge.votes: expected 1 or more, got {config.judge.votes}")
@@ -36,7 +36,7 @@ def make_clients(config: ConfigDict, workdir: pathlib.Path | None = None) -> dic
 
 
 def sum_spending(clients: Clients) -> dict[str, float]:
-    """What the run has spent so far, by endpoint and measure, for the metrics."""
+    """Sums what the run has spent so far, by endpoint and measure, for the metrics."""
     found = {}
     for name, client in clients.items():
         total = client.meter.read_total()
@@ -49,5 +49,5 @@ def sum_spending(clients: Clients) -> dict[str, float]:
 
 
 def read_endpoint(config: ConfigDict) -> Endpoint:
-    """The endpoint that config.user, config.judge or config.agent describes."""
+    """Reads an endpoint from its section: config.user, config.judge or config.agent."""
     return Endpoint(**{field.name: config[field.name] for field in dataclasses.fields(Endpoint)})

@@ -1,4 +1,4 @@
-"""Collects dialogues: the clients, the agent and play, set up from a config and run to their end."""
+"""Collects dialogues: sets up the agent and its partners from a config, and plays tasks to their end."""
 
 import asyncio
 import contextlib
@@ -34,12 +34,12 @@ _POLL = 0.1  # seconds between looks at whether to stop
 
 @dataclasses.dataclass(frozen=True)
 class Agents:
-    """How an agent is opened for one collection of dialogues, and what it cannot serve."""
+    """How to open an agent for one collection of dialogues, and how to check that it can serve the tasks."""
 
     open: Callable[[], contextlib.AbstractAsyncContextManager[play.Agent]]
-    check: Callable[[Sequence[Task]], None] = lambda tasks: None  # raises ValueError, before anybody is asked
-    identity: str = ""  # what tells it from others of its name
-    clients: Sequence[ChatClient] = ()  # that it asks itself
+    check: Callable[[Sequence[Task]], None] = lambda tasks: None  # raises ValueError, before any request
+    identity: str = ""  # tells it from other agents of the same name
+    clients: Sequence[ChatClient] = ()  # of endpoints that the agent asks itself
 
 
 class RolloutsFailed(RuntimeError):
@@ -47,12 +47,12 @@ class RolloutsFailed(RuntimeError):
 
 
 STOPS = (Interrupted, RolloutsFailed, BudgetReached, ReplayMiss)
-"""Ends of `collect` that are no faults of ours: the run saves and stops."""
+"""Reasons to end `collect_dialogues` that are no errors in this program: the run saves and stops."""
 
 
 @contextlib.contextmanager
-def telling(kept: Callable[[], str]) -> Iterator[None]:
-    """Lets one of STOPS say what is `kept`, and that the same command goes on."""
+def tell_what_is_kept(kept: Callable[[], str]) -> Iterator[None]:
+    """Adds a note to one of STOPS: what is `kept`, and that the same command goes on from there."""
     try:
         yield
     except STOPS as reason:
@@ -60,42 +60,42 @@ def telling(kept: Callable[[], str]) -> Iterator[None]:
         raise
 
 
-def policy_agents(engine: Engine, tokenizer: Tokenizer, version: int | None = None) -> Agents:
-    """The policy with the weights that the engine holds; with a `version`, with no others (see `Engine.open`)."""
+def serve_policy(engine: Engine, tokenizer: Tokenizer, version: int | None = None) -> Agents:
+    """Serves the policy with the engine's weights. With a `version`, other weights are an error (see `Engine.open`)."""
 
     @contextlib.asynccontextmanager
-    async def agents() -> AsyncIterator[play.Agent]:
+    async def open_agent() -> AsyncIterator[play.Agent]:
         async with engine:
             yield PolicyAgent(engine, tokenizer, version)
 
-    return Agents(agents, functools.partial(check_prompts, tokenizer, context_length=engine.sampling.capacity))
+    return Agents(open_agent, functools.partial(check_prompts, tokenizer, context_length=engine.sampling.capacity))
 
 
-def serving(agent: play.Agent) -> Agents:
-    """An agent that needs nothing opened."""
+def serve_agent(agent: play.Agent) -> Agents:
+    """Serves an agent that is ready as it is, such as a scripted one."""
 
     @contextlib.asynccontextmanager
-    async def agents() -> AsyncIterator[play.Agent]:
+    async def open_agent() -> AsyncIterator[play.Agent]:
         yield agent
 
-    return Agents(agents)
+    return Agents(open_agent)
 
 
-def remote_agents(config: ConfigDict) -> Agents:
-    """The agent behind the endpoint config.agent. Raises ValueError, naming the field, if it cannot be asked."""
+def serve_endpoint(config: ConfigDict) -> Agents:
+    """Serves the agent behind the endpoint config.agent. Raises ValueError, naming the field, for bad settings."""
     client = ChatClient(
         "agent", read_endpoint(config.agent), embedded=domains.load(config).embedded, **config.endpoints
     )
 
     @contextlib.asynccontextmanager
-    async def agents() -> AsyncIterator[play.Agent]:
+    async def open_agent() -> AsyncIterator[play.Agent]:
         async with client:
             yield RemoteAgent(client)
 
-    return Agents(agents, identity=config.agent.url, clients=[client])
+    return Agents(open_agent, identity=config.agent.url, clients=[client])
 
 
-def collect(
+def collect_dialogues(
     config: ConfigDict,
     agents: Agents,
     tasks: Sequence[Task],
@@ -110,31 +110,31 @@ def collect(
 ) -> list[Dialogue]:
     """Plays every task `repeats` times against the config's endpoints; see `play.play_all`.
 
-    Each process plays its share of the tasks, and every process gets all dialogues. Those that `page` holds are
-    not played again, nor answers it holds asked for; what ends and what is answered is added to it. `clients` are those
-    of a run, whose limits and counts last; default: new ones.
+    Each process plays its share of the tasks, and every process gets all dialogues. `page` keeps dialogues that ended
+    and answers of endpoints; what it holds is not played or asked for again. Pass the `clients` of a run, so that their
+    limits and counts last over several calls; default: new ones.
 
     Raises:
-      ValueError: for a task that the agent cannot serve, before anybody is asked.
-      RolloutsFailed: if more than config.train.max_failed_fraction of the dialogues failed, in spite of
-        config.train.replacements.
-      BudgetReached, ReplayMiss: if an endpoint may not be asked; the dialogues under way are given up.
-      Interrupted: on every process, if `stopping` came true before all dialogues of this one had ended.
+      ValueError: for a task that the agent cannot serve, before any request.
+      RolloutsFailed: if more than config.train.max_failed_fraction of the dialogues failed, after each was replaced
+        up to config.train.replacements times.
+      BudgetReached, ReplayMiss: if an endpoint may not be asked; unfinished dialogues are dropped.
+      Interrupted: on every process, if `stopping` became true before all dialogues of this process had ended.
     """
     asked = clients or make_clients(config)
     agents.check(tasks)
-    numbers = _share(len(tasks))
+    numbers = _find_own_share(len(tasks))
     first = int(numbers[0]) * repeats if len(numbers) else 0
 
-    def ended(number: int, dialogue: Dialogue) -> None:
+    def keep_dialogue(number: int, dialogue: Dialogue) -> None:
         if page:
             page.add(number, dialogue)
         done()
 
-    async def run() -> list[Dialogue]:
+    async def play_share() -> list[Dialogue]:
         share = [tasks[number] for number in numbers]
         async with (
-            _remembering([*asked.values(), *agents.clients], page),
+            _remember_answers([*asked.values(), *agents.clients], page),
             open_episodes(config, asked, judged=judged) as episodes,
             agents.open() as agent,
         ):
@@ -149,12 +149,12 @@ def collect(
                     replacements=config.train.replacements,
                     kept=page.read_dialogues(tasks, repeats) if page else {},
                     failed=page.failures if page else {},
-                    done=ended,
+                    done=keep_dialogue,
                 )
             )
-            return await _unless(stopping, playing, "stopped while dialogues were being played")
+            return await _await_unless_stopped(stopping, playing, "stopped while dialogues were being played")
 
-    dialogues = list(itertools.chain(*processes.run_everywhere(lambda: asyncio.run(run()))))
+    dialogues = list(itertools.chain(*processes.run_everywhere(lambda: asyncio.run(play_share()))))
     failed = [dialogue for dialogue in dialogues if not dialogue.ok]
     if len(failed) > config.train.max_failed_fraction * len(dialogues):
         causes = ", ".join(f"{count} {cause}" for cause, count in Counter(d.failure for d in failed).most_common())
@@ -166,7 +166,7 @@ def collect(
 
 @contextlib.asynccontextmanager
 async def open_episodes(config: ConfigDict, clients: Clients, *, judged: bool = True) -> AsyncIterator[Episodes]:
-    """How dialogues begin by the config, with its endpoints' clients open."""
+    """Opens the clients of the domain's endpoints, and gives the domain's episodes, which ask them."""
     domain = domains.load(config)
     async with contextlib.AsyncExitStack() as stack:
         chats = dict.fromkeys(domain.endpoints)
@@ -176,7 +176,7 @@ async def open_episodes(config: ConfigDict, clients: Clients, *, judged: bool = 
         yield domain.episodes(config, chats)
 
 
-def evaluate(
+def evaluate_dialogues(
     config: ConfigDict,
     dialogues: Sequence[Dialogue],
     *,
@@ -186,47 +186,49 @@ def evaluate(
     page: Page | None = None,
     stopping: Callable[[], bool] = lambda: False,
 ) -> list[Mapping[str, Any]]:
-    """Asks config.judge to evaluate whole dialogues, see `Domain.evaluate`; nothing is asked of one that failed.
+    """Asks config.judge to evaluate whole dialogues, see `Domain.evaluate`; a failed dialogue is not asked about.
 
     Each process asks about its share of the dialogues, and every process gets all evaluations. `page` and `stopping`
-    as for `collect`.
+    are as for `collect_dialogues`.
     """
     asked, domain = clients or make_clients(config), domains.load(config)
 
-    async def one(client: ChatClient, number: int) -> Mapping[str, Any]:
+    async def evaluate_one(client: ChatClient, number: int) -> Mapping[str, Any]:
         dialogue, found = dialogues[number], {}
         if dialogue.ok:
             found = await domain.evaluate(config, client, dialogue, seed=fold(seed, number))
         done()
         return found
 
-    async def run() -> list[Mapping[str, Any]]:
-        async with _remembering(asked.values(), page), asked["judge"] as client:
-            everybody = asyncio.gather(*(one(client, int(number)) for number in _share(len(dialogues))))
-            return await _unless(stopping, everybody, "stopped while dialogues were being evaluated")
+    async def evaluate_share() -> list[Mapping[str, Any]]:
+        async with _remember_answers(asked.values(), page), asked["judge"] as client:
+            everybody = asyncio.gather(
+                *(evaluate_one(client, int(number)) for number in _find_own_share(len(dialogues)))
+            )
+            return await _await_unless_stopped(stopping, everybody, "stopped while dialogues were being evaluated")
 
-    return list(itertools.chain(*processes.run_everywhere(lambda: asyncio.run(run()))))
+    return list(itertools.chain(*processes.run_everywhere(lambda: asyncio.run(evaluate_share()))))
 
 
 @contextlib.asynccontextmanager
-async def _remembering(clients: Iterable[ChatClient], page: Page | None) -> AsyncIterator[None]:
-    """Has all `clients` keep their answers in `page`, where there is one."""
+async def _remember_answers(clients: Iterable[ChatClient], page: Page | None) -> AsyncIterator[None]:
+    """Makes all `clients` keep their answers in `page`, if there is one."""
     with contextlib.ExitStack() as stack:
         for client in clients if page else ():
             stack.enter_context(client.remember_in(page))
         yield
 
 
-async def _unless(stopping: Callable[[], bool], work: asyncio.Future[T], message: str) -> T:
-    """The result of `work`; where `stopping` comes true before there is one, `work` is given up. Raises Interrupted."""
+async def _await_unless_stopped(stopping: Callable[[], bool], work: asyncio.Future[T], message: str) -> T:
+    """Waits for the result of `work`. If `stopping` becomes true first, cancels `work` and raises Interrupted."""
     while not (work.done() or stopping()):
         await asyncio.wait([work], timeout=_POLL)
-    if work.cancel():  # unless it is done
+    if work.cancel():  # False if it is done
         await asyncio.gather(work, return_exceptions=True)
         raise Interrupted(message)
     return work.result()
 
 
-def _share(count: int) -> np.ndarray:
-    """Which of `count` pieces of work this process does."""
+def _find_own_share(count: int) -> np.ndarray:
+    """Returns the numbers of the pieces of work, out of `count`, that this process does."""
     return np.array_split(np.arange(count), jax.process_count())[jax.process_index()]

@@ -1,4 +1,4 @@
-"""Phase 1's data: dialogues as `messages` JSONL, written by an agent that plays, or brought by the user."""
+"""The data of phase 1: dialogues as `messages` JSONL. A scripted agent played them, or the user supplies them."""
 
 import json
 import math
@@ -18,32 +18,33 @@ from rollouts.types import Dialogue, Message
 
 Conversation = list[Message]
 
-_EMPTY = (None, "", [], {})
-_OF_A_LINE = ("tools", "functions", "system", "images", "audios", "videos", "weight")
-"""What a line may have beside its messages that changes what they say, or how they count."""
-_BESIDES = {"name", "id", "created_at", "timestamp", "metadata", "cache_control", "annotations"}
-"""What a message, or a part of one, may have besides: it changes nothing of what is said."""
+_EMPTY_VALUES = (None, "", [], {})
+_KEYS_OF_A_LINE = ("tools", "functions", "system", "images", "audios", "videos", "weight")
+"""Keys of a line that change what its messages say, or how much they count."""
+_HARMLESS_KEYS = {"name", "id", "created_at", "timestamp", "metadata", "cache_control", "annotations"}
+"""Other keys of a message, or of a part of one, that change nothing of its text."""
 
 
 def from_dialogue(dialogue: Dialogue) -> Conversation:
-    """The agent's side of a dialogue: system, user, assistant, user, …"""
+    """Returns the agent's view of a dialogue: system, user, assistant, user, …"""
     conversation = [*dialogue.task.opening]
     for turn in dialogue.turns:
         conversation += [*turn.messages, Message("assistant", turn.text)]
     return conversation
 
 
-def write(path: pathlib.Path, conversations: Iterable[Conversation]) -> None:
-    """Writes one ``{"messages": [{"role": …, "content": …}, …]}`` a line; the file appears whole or not at all."""
+def write_conversations(path: pathlib.Path, conversations: Iterable[Conversation]) -> None:
+    """Writes one ``{"messages": [{"role": …, "content": …}, …]}`` per line; the file appears whole or not at all."""
     lines = ({"messages": [vars(message) for message in conversation]} for conversation in conversations)
     files.replace_file(path, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
 
 
-def read(turn_format: TurnFormat, path: str | pathlib.Path) -> list[Conversation]:
-    """Reads what `write` writes, which is the authors' format, and what others write in it (docs/data.md).
+def read_conversations(turn_format: TurnFormat, path: str | pathlib.Path) -> list[Conversation]:
+    """Reads a file of `write_conversations`, or another one in the same format, which is the authors' (docs/data.md).
 
-    Raises FileNotFoundError, or ValueError naming the line that is no conversation: system, then user and assistant
-    in turn, every assistant message in the turn format.
+    A conversation is a system message, then user and assistant in turn; every assistant message is in the turn format.
+
+    Raises FileNotFoundError, or ValueError with the number of a line that is no such conversation.
     """
     path = pathlib.Path(path)
     if not path.is_file():
@@ -51,7 +52,7 @@ def read(turn_format: TurnFormat, path: str | pathlib.Path) -> list[Conversation
     conversations = []
     for number, line in files.read_lines(path):
         try:
-            conversations.append(_conversation(turn_format, files.parse_object(line)))
+            conversations.append(_parse_conversation(turn_format, files.parse_object(line)))
         except ValueError as error:
             reason = f"{error!s:.500}"
             raise ValueError(f"config.sft.path: line {number} of {str(path)!r} is no conversation: {reason}") from None
@@ -60,12 +61,12 @@ def read(turn_format: TurnFormat, path: str | pathlib.Path) -> list[Conversation
     return conversations
 
 
-def _conversation(turn_format: TurnFormat, line: Mapping[str, Any]) -> Conversation:
-    _refuse({name: line[name] for name in _OF_A_LINE if name in line}, "")
+def _parse_conversation(turn_format: TurnFormat, line: Mapping[str, Any]) -> Conversation:
+    _refuse_extras({name: line[name] for name in _KEYS_OF_A_LINE if name in line}, "")
     found = line.get("messages")
     if not isinstance(found, list):
-        raise ValueError(f"messages: expected a list of messages, got {_shown(line, 'messages')}")
-    conversation = [_message(message, f"messages.{number}") for number, message in enumerate(found)]
+        raise ValueError(f"messages: expected a list of messages, got {_describe_value(line, 'messages')}")
+    conversation = [_parse_message(message, f"messages.{number}") for number, message in enumerate(found)]
     roles = [message.role for message in conversation]
     if roles != ["system", *["user", "assistant"] * (len(roles) // 2)] or len(roles) < 3:
         raise ValueError(f"expected the roles system, user, assistant, user, …, got {roles!r:.300}")
@@ -77,22 +78,24 @@ def _conversation(turn_format: TurnFormat, line: Mapping[str, Any]) -> Conversat
     return conversation
 
 
-def _message(found: Any, place: str) -> Message:
+def _parse_message(found: Any, place: str) -> Message:
     if not isinstance(found, dict):
         raise ValueError(f"{place}: expected an object with role and content, got {found!r:.100}")
     if not isinstance(found.get("role"), str):
-        raise ValueError(f"{place}.role: expected text, got {_shown(found, 'role')}")
-    _refuse({name: value for name, value in found.items() if name not in {"role", "content"} | _BESIDES}, f"{place}.")
-    return Message(found["role"], _text(found, f"{place}.content"))
+        raise ValueError(f"{place}.role: expected text, got {_describe_value(found, 'role')}")
+    _refuse_extras(
+        {name: value for name, value in found.items() if name not in {"role", "content"} | _HARMLESS_KEYS}, f"{place}."
+    )
+    return Message(found["role"], _parse_content(found, f"{place}.content"))
 
 
-def _text(message: Mapping[str, Any], place: str) -> str:
-    """What a message says: a text, or parts of one, which follow each other with nothing between."""
+def _parse_content(message: Mapping[str, Any], place: str) -> str:
+    """Returns the text of a message. If it comes in parts, they are joined with nothing between them."""
     content = message.get("content")
     if isinstance(content, list) and content:
-        content = "".join(_part(part, f"{place}.{number}") for number, part in enumerate(content))
+        content = "".join(_parse_part(part, f"{place}.{number}") for number, part in enumerate(content))
     if not isinstance(content, str):
-        raise ValueError(f"{place}: expected text, got {_shown(message, 'content')}")
+        raise ValueError(f"{place}: expected text, got {_describe_value(message, 'content')}")
     try:
         content.encode()
     except UnicodeEncodeError as error:
@@ -100,40 +103,42 @@ def _text(message: Mapping[str, Any], place: str) -> str:
     return content
 
 
-def _part(found: Any, place: str) -> str:
+def _parse_part(found: Any, place: str) -> str:
     if not isinstance(found, dict) or found.get("type") != "text" or not isinstance(found.get("text"), str):
         raise ValueError(f'{place}: expected a part {{"type": "text", "text": …}}, got {found!r:.100}')
-    _refuse({name: value for name, value in found.items() if name not in {"type", "text"} | _BESIDES}, f"{place}.")
+    _refuse_extras(
+        {name: value for name, value in found.items() if name not in {"type", "text"} | _HARMLESS_KEYS}, f"{place}."
+    )
     return found["text"]
 
 
-def _refuse(besides: Mapping[str, Any], place: str) -> None:
-    """Raises ValueError for what would be lost: whatever is not empty; a weight of 1 is every message's."""
-    for name, value in besides.items():
-        if value not in _EMPTY and (name, value) != ("weight", 1):
+def _refuse_extras(extras: Mapping[str, Any], place: str) -> None:
+    """Raises ValueError for a value that would be lost. Empty values and a weight of 1, the default, say nothing."""
+    for name, value in extras.items():
+        if value not in _EMPTY_VALUES and (name, value) != ("weight", 1):
             raise ValueError(f"{place}{name}: a dialogue has no place for it; expected none, got {value!r:.100}")
 
 
-def _shown(found: Mapping[str, Any], name: str) -> str:
+def _describe_value(found: Mapping[str, Any], name: str) -> str:
     return f"{found[name]!r:.100}" if name in found else "none"
 
 
-def encode(
+def encode_conversation(
     tokenizer: Tokenizer, turn_format: TurnFormat, conversation: Sequence[Message], room: float = math.inf
 ) -> Stream:
-    """Renders a conversation as the stream that sampling it would have made; the mask is on what the agent wrote.
+    """Encodes a conversation as the stream that sampling it would have made; the mask selects what the agent wrote.
 
-    As there, it ends before a turn that would not fit in `room` tokens; the stream is empty if that is the first one.
+    The stream ends before the first turn that does not fit in `room` tokens, and may be empty.
     """
 
-    def heard(message: Message) -> Message:
+    def hear_message(message: Message) -> Message:
         return Message(message.role, turn_format.hear(message.content))
 
     tokens, mask = [], []
-    incoming = chat.encode_opening(tokenizer, [*conversation[:1], heard(conversation[1])])
+    incoming = chat.encode_opening(tokenizer, [*conversation[:1], hear_message(conversation[1])])
     for user, assistant in zip(conversation[1::2], conversation[2::2], strict=True):
         if tokens:
-            incoming = chat.encode_reply(tokenizer, [heard(user)])
+            incoming = chat.encode_reply(tokenizer, [hear_message(user)])
         written = [*tokenizer.encode(assistant.content), tokenizer.im_end]
         if len(tokens) + len(incoming) + len(written) > room:
             break
@@ -151,11 +156,11 @@ def encode(
 def encode_fitting(
     tokenizer: Tokenizer, turn_format: TurnFormat, conversations: Sequence[Conversation], room: int
 ) -> list[Stream]:
-    """Demonstrations as streams, as far as they fit in the context of `room` tokens.
+    """Encodes demonstrations as streams, each up to the last turn that fits in the context of `room` tokens.
 
-    Raises ValueError if there are some, and none has a turn that fits.
+    Raises ValueError if there are demonstrations, but no turn of any fits.
     """
-    streams = [encode(tokenizer, turn_format, conversation, room) for conversation in conversations]
+    streams = [encode_conversation(tokenizer, turn_format, conversation, room) for conversation in conversations]
     cut = sum(
         np.sum(stream.tokens == tokenizer.im_end) < len(conversation)
         for stream, conversation in zip(streams, conversations, strict=True)

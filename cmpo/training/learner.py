@@ -1,4 +1,4 @@
-"""What a run computes on the mesh: scores, updates, copies of the policy, each a jitted function.
+"""All that a run computes on the mesh: scores, updates and copies of the policy, each by a jitted function.
 
 Legend: M micro-batches, U rows of a micro-batch over all devices, T tokens, B groups, G dialogues of a group, N turns.
 """
@@ -31,25 +31,25 @@ class Part(NamedTuple):
 
     rows: Rows  # [M, U, T], as micro-batches on the mesh
     signals: Signals
-    seen: Metrics  # how far the policy is from the one that sampled, where it is another
+    seen: Metrics  # metrics of the distance to the policy that sampled, if that is another; else empty
 
 
 class Learner:
     """The jitted functions of a run, over its mesh and its frozen parameters.
 
-    Whoever puts a program on several devices holds `turn_taking`, so that all of them get the programs in one order.
-    Otherwise two programs that talk over all devices could each wait on half of them for the other. The functions here
-    hold it themselves.
+    Hold `turn_taking` while you start a program on several devices. Then all devices get the programs in the same
+    order. Otherwise two programs that communicate over all devices could each hold half of them and wait for the other
+    half. The functions of this class hold it themselves.
     """
 
     def __init__(self, config: ConfigDict, model: qwen2.Qwen2Config, weights: pathlib.Path | None, domain: Domain):
         self.config, self.model, self.domain = config, model, domain
-        self.mesh = build.mesh(config, model)
+        self.mesh = build.make_mesh(config, model)
         self.turn_taking = threading.Lock() if self.mesh.size > 1 else contextlib.nullcontext()
-        self.algorithm = build.algorithm(config, domain)
+        self.algorithm = build.load_algorithm(config, domain)
         self._origin = model, self.mesh, weights, config.train.seed
-        self.frozen = model_source.frozen(*self._origin)
-        optimizer, warmth = build.optimizers(config), {"temperature": config.engine.temperature}
+        self.frozen = model_source.make_frozen_params(*self._origin)
+        optimizer, warmth = build.make_optimizers(config), {"temperature": config.engine.temperature}
         on_mesh, head, sft = (model, self.mesh), self.algorithm.head(model), algorithms.load(config, domain, "sft")
         self._publish = self._in_turn(sharding.make_publish(*on_mesh))
         self._score = self._in_turn(update_step.make_score(*on_mesh, **warmth))
@@ -61,62 +61,64 @@ class Learner:
         )
         correct = functools.partial(update_step.correct_for_age, cap=config.train.importance_cap)
         self._correct = self._in_turn(jax.jit(correct))
-        self.copy = self._in_turn(jax.jit(functools.partial(train_state.copy, model)))
+        self.copy_params = self._in_turn(jax.jit(functools.partial(train_state.copy_params, model)))
 
     def _in_turn(self, function: Callable) -> Callable:
-        """The same function, which waits for its turn on the devices."""
+        """Wraps a function so that it waits for its turn on the devices."""
 
         @functools.wraps(function)
-        def run(*arguments):
+        def run_in_turn(*arguments):
             with self.turn_taking:
                 return function(*arguments)
 
-        return run
+        return run_in_turn
 
-    def layout(self, step: int) -> TrainState:
-        """Shapes and shardings of the state after `step` steps, see `build.abstract_state`."""
-        return build.abstract_state(self.config, self.model, self.mesh, self.algorithm, step)
+    def lay_out_state(self, step: int) -> TrainState:
+        """Returns shapes and shardings of the state after `step` steps, see `build.lay_out_state`."""
+        return build.lay_out_state(self.config, self.model, self.mesh, self.algorithm, step)
 
-    def first_state(self) -> TrainState:
-        """The state before the first step."""
-        start = functools.partial(build.initial_state, self.config)
-        shardings = jax.tree.map(lambda x: x.sharding, self.layout(0))
-        return jax.jit(start, out_shardings=shardings, donate_argnums=0)(model_source.trained(*self._origin))
+    def make_first_state(self) -> TrainState:
+        """Makes the state before the first step."""
+        start = functools.partial(build.make_first_state, self.config)
+        shardings = jax.tree.map(lambda x: x.sharding, self.lay_out_state(0))
+        return jax.jit(start, out_shardings=shardings, donate_argnums=0)(
+            model_source.make_trained_params(*self._origin)
+        )
 
     def begin_rl(self, state: TrainState) -> TrainState:
-        """The state before the first step of phase 2."""
+        """Makes the state before the first step of phase 2."""
         begin = functools.partial(build.begin_rl, self.config, self.model, self.algorithm)
-        shardings = jax.tree.map(lambda x: x.sharding, self.layout(self.config.train.sft_steps + 1))
+        shardings = jax.tree.map(lambda x: x.sharding, self.lay_out_state(self.config.train.sft_steps + 1))
         return jax.jit(begin, out_shardings=shardings)(state)
 
-    def publish(self, weights: qwen2.Params) -> tuple[qwen2.Params, list[int]]:
-        """Weights to sample with, of trained ones, and the checksums of the latter."""
+    def publish_weights(self, weights: qwen2.Params) -> tuple[qwen2.Params, list[int]]:
+        """Makes the weights to sample with from trained ones; returns them, and the checksums of the trained ones."""
         published = self._publish(self.frozen, weights)
-        return published, np.asarray(self._in_turn(train_state.checksums)(weights)).tolist()
+        return published, np.asarray(self._in_turn(train_state.compute_checksums)(weights)).tolist()
 
-    def spread(self, rows: Any) -> Any:
-        """Rows [R, ...] as micro-batches on the mesh."""
+    def spread_rows(self, rows: Any) -> Any:
+        """Places rows [R, ...] on the mesh, as micro-batches [M, U, ...]."""
         return sharding.place_rows(self.mesh, rows, self.config.train.micro_rows)
 
-    def imitate(self, state: TrainState, rows: Rows) -> tuple[Trained, Metrics]:
-        """One update of phase 1 on rows [R, T]: the policy after it."""
-        rows = self.spread(rows)
+    def imitate_rows(self, state: TrainState, rows: Rows) -> tuple[Trained, Metrics]:
+        """Makes one update of phase 1 on rows [R, T]; returns the policy after it, and metrics."""
+        rows = self.spread_rows(rows)
         policy, _, metrics = self._sft_update(state.policy, update_step.WITHOUT_HEAD, self.frozen, rows, ())
         return policy, jax.device_get(metrics)
 
     def prepare_parts(self, dialogues: Sequence[Dialogue], state: TrainState) -> list[Part]:
-        """What to learn from dialogues, an update for each part."""
+        """Turns dialogues into the parts of a batch, one for each update."""
         config, train, parts = self.config, self.config.train, []
         turns, group = config.episode.max_turns + config.episode.farewell, config.algo.group_size
-        rewards = packing.rewards(dialogues, group, turns, len(self.domain.costs))
+        rewards = packing.collect_rewards(dialogues, group, turns, len(self.domain.costs))
         credit = np.asarray(self.algorithm.credit(state.memory, rewards))
         chex.assert_shape(credit, rewards.turn_mask.shape)
-        streams = packing.streams(dialogues, group, turns)
+        streams = packing.make_streams(dialogues, group, turns)
         share = train.share_prefix and not self.model.sliding_window
-        size = -(-len(dialogues) // train.minibatches)  # parts are of the same shapes, whoever failed
-        for part in packing.divide(streams, train.minibatches):
-            rows = packing.pack(part, row_length=train.row_length, rows=size, share=share)
-            rows, advantages = self.spread((rows, packing.by_token(credit, rows)))
+        size = -(-len(dialogues) // train.minibatches)  # parts have the same shapes, however many dialogues failed
+        for part in packing.divide_streams(streams, train.minibatches):
+            rows = packing.pack_rows(part, row_length=train.row_length, rows=size, share=share)
+            rows, advantages = self.spread_rows((rows, packing.spread_over_tokens(credit, rows)))
             reference = self._score(self.frozen, state.reference, rows)
             values = self._values(self.frozen, (state.policy.params, state.head.params), rows) if self._values else ()
             signals, seen = self._signals(Signals(advantages, reference), rows, values), {}
@@ -125,10 +127,10 @@ class Learner:
             parts.append(Part(rows, signals, seen))
         return jax.block_until_ready(parts)
 
-    def learn(self, state: TrainState, parts: list[Part]) -> tuple[Trained, Trained, Metrics]:
-        """The updates of a batch: policy and head after them, and metrics."""
+    def learn_from_parts(self, state: TrainState, parts: list[Part]) -> tuple[Trained, Trained, Metrics]:
+        """Makes the updates of a batch; returns policy and head after them, and metrics."""
         policy, head, metrics = state.policy, state.head, []
         for part in parts * self.config.train.epochs:
             policy, head, values = self._rl_update(policy, head, self.frozen, part.rows, part.signals)
             metrics.append(values | part.seen)
-        return policy, head, update_step.summary(jax.device_get(metrics))
+        return policy, head, update_step.summarize_updates(jax.device_get(metrics))

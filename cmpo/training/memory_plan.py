@@ -1,7 +1,7 @@
-"""Does a run fit? ``python -m cmpo.main … --dry_run``: bytes per device, from shapes, before anything is allocated.
+"""Does a run fit? ``python -m cmpo.main … --dry_run`` counts bytes per device from shapes, and allocates nothing.
 
-What lives from step to step is counted exactly, by the very shardings that the run would use; what lives within a step
-is estimated. Attention's scores and XLA's own needs are not counted: leave them a tenth.
+Arrays that live from step to step are counted exactly, with the shardings that the run would use. Arrays that live
+within a step are estimated. Attention's scores and XLA's own needs are not counted: leave a tenth of a device for them.
 
 Legend: U rows of a micro-batch on one device, T tokens of a row, L layers, D hidden size, F MLP size, V vocabulary,
 S slots of a process.
@@ -30,20 +30,20 @@ from models.config import Qwen2Config
 from rollouts import domains
 
 HOST = 8
-"""Devices of one process, where there are more than that in all."""
+"""Devices of one process, if there are more than that in total."""
 USABLE = 0.9
 """Share of a device's memory that a plan may fill."""
 
 
 class Devices(NamedTuple):
-    """What a run would run on."""
+    """The devices that a run would have."""
 
     count: int
     gigabytes: float  # of each, 10^9 bytes
 
 
-def devices(text: str) -> Devices:
-    """Reads "8x80", eight devices of 80 GB; "": the accelerators that are here, or 8x80 if there are none."""
+def read_devices(text: str) -> Devices:
+    """Reads "8x80" as eight devices of 80 GB. "" means the accelerators of this machine, or 8x80 if it has none."""
     if not text:
         here = jax.local_devices()
         stats = here[0].memory_stats() if here[0].platform != "cpu" else None
@@ -53,17 +53,17 @@ def devices(text: str) -> Devices:
     return Devices(int(match[1]), float(match[2]))
 
 
-def dry_run(config: ConfigDict, model: Qwen2Config, on: Devices) -> str:
-    """Says what a run of `config` needs on each device.
+def plan_memory(config: ConfigDict, model: Qwen2Config, on: Devices) -> str:
+    """Returns a table of the memory that a run of `config` needs on each device.
 
-    Raises ValueError, with a mesh that would do, if it is too much.
+    If it is too much, prints the table and raises ValueError, which names a mesh that would do.
     """
     sizes = sharding.axis_sizes(**config.mesh, devices=on.count)
-    phases, room = needs(config, model, sizes), USABLE * on.gigabytes
-    total = peak(phases) / 1e9
+    phases, room = estimate_needs(config, model, sizes), USABLE * on.gigabytes
+    total = find_peak(phases) / 1e9
     lines = [
         f"{sum(leaf.size for leaf in jax.tree.leaves(qwen2.shapes(model))):,} parameters, matrices in {model.dtype}",
-        f"mesh {_shown(sizes)}: {on.count} devices of {on.gigabytes:g} GB",
+        f"mesh {_format_mesh(sizes)}: {on.count} devices of {on.gigabytes:g} GB",
         "",
     ]
     rows = [
@@ -77,22 +77,22 @@ def dry_run(config: ConfigDict, model: Qwen2Config, on: Devices) -> str:
         return "\n".join([*lines, f"fits: {total:.1f} of {room:.1f} GB ({USABLE:.0%} of a device)"])
     print("\n".join(lines))
     size, largest = max((size, name) for items in phases.values() for name, size in items.items())
-    other = next(_fitting(config, model, on), None)
+    other = next(_find_fitting_meshes(config, model, on), None)
     advice = "no mesh of up to 1,024 devices would do"
     if other:
-        advice = f"the mesh {_shown(other)} would do, {math.prod(other.values())} devices"
+        advice = f"the mesh {_format_mesh(other)} would do, {math.prod(other.values())} devices"
     raise ValueError(
         f"does not fit: {total:.1f} GB on each device ({largest}: {size / 1e9:.1f}), "
         f"expected at most {room:.1f} ({USABLE:.0%} of {on.gigabytes:g}); {advice}"
     )
 
 
-def needs(config: ConfigDict, model: Qwen2Config, sizes: Mapping[str, int]) -> dict[str, dict[str, int]]:
-    """Bytes on each device, by when and by what for. Raises ValueError if the mesh does not divide the model."""
+def estimate_needs(config: ConfigDict, model: Qwen2Config, sizes: Mapping[str, int]) -> dict[str, dict[str, int]]:
+    """Estimates bytes on each device, by phase and purpose. Raises ValueError if the mesh does not divide the model."""
     mesh = AbstractMesh(tuple(sizes[axis] for axis in AXES), AXES, axis_types=(AxisType.Auto,) * len(AXES))
     sharding.check_mesh(mesh, model)
-    algorithm = build.algorithm(config, domains.load(config))
-    state = build.abstract_state(config, model, mesh, algorithm, config.train.sft_steps + 1)
+    algorithm = build.load_algorithm(config, domains.load(config))
+    state = build.lay_out_state(config, model, mesh, algorithm, config.train.sft_steps + 1)
     frozen, trained = lora.split(model, jax.eval_shape(functools.partial(qwen2.cast, model), qwen2.shapes(model)))
     plain = frozen or trained
     train, item, tensor = config.train, jnp.dtype(model.dtype).itemsize, sizes[TENSOR]
@@ -100,24 +100,24 @@ def needs(config: ConfigDict, model: Qwen2Config, sizes: Mapping[str, int]) -> d
     slots = -(-config.engine.slots // sampling)
     rows = min(config.engine.rows or slots, slots)
     tokens = train.micro_rows * train.row_length  # U T
-    scored = train.micro_rows * min(scoring.Layout.block, train.row_length)  # at one time
-    # A token's values in one layer: q, k, v and what they are mixed to, the MLP's three, four of the residual stream.
+    scored = train.micro_rows * min(scoring.Layout.block, train.row_length)  # tokens scored at a time
+    # A token's values in one layer: q, k, v, the output of attention, three of the MLP, four of the residual stream.
     layer = (2 * model.num_heads + 2 * model.num_kv_heads) * model.head_dim + 3 * model.intermediate_size
     layer = (layer // tensor + 4 * model.hidden_size) * item
     kept = model.num_layers * (model.hidden_size * item if model.remat else layer)
     layers = 1 if model.remat else model.num_layers
-    gathered = _bytes(mesh, {"layers": {**frozen, **trained}["layers"]}, FSDP) * layers // model.num_layers
-    gathered *= sizes[FSDP] > 1  # else they are there
+    gathered = _count_bytes(mesh, {"layers": {**frozen, **trained}["layers"]}, FSDP) * layers // model.num_layers
+    gathered *= sizes[FSDP] > 1  # without fsdp they are whole already
     cache = 2 * model.num_layers * config.model.context_length * model.num_kv_heads * model.head_dim * item
     return {
         "always": {
-            "parameters that are trained, float32": _bytes(mesh, state.policy.params),
-            "parameters that are frozen": _bytes(mesh, frozen),
-            "moments of the optimizer": _bytes(mesh, state.policy.opt_state),
-            "what the algorithm trains and keeps beside them": _bytes(mesh, (state.head, state.memory)),
-            "the reference": _bytes(mesh, state.reference),
-            "the policy of the step before": _bytes(mesh, state.behaviour),
-            "weights to sample with": _bytes(mesh, plain, FSDP),
+            "parameters that are trained, float32": _count_bytes(mesh, state.policy.params),
+            "parameters that are frozen": _count_bytes(mesh, frozen),
+            "moments of the optimizer": _count_bytes(mesh, state.policy.opt_state),
+            "what the algorithm trains and keeps beside them": _count_bytes(mesh, (state.head, state.memory)),
+            "the reference": _count_bytes(mesh, state.reference),
+            "the policy of the step before": _count_bytes(mesh, state.behaviour),
+            "weights to sample with": _count_bytes(mesh, plain, FSDP),
             "keys and values of the sampler": slots * cache // tensor,
         },
         "sampling": {
@@ -125,8 +125,8 @@ def needs(config: ConfigDict, model: Qwen2Config, sizes: Mapping[str, int]) -> d
             "logits": 4 * slots * model.vocab_size * 4,
         },
         "updating": {
-            "gradients, float32": _bytes(mesh, state.policy.params),
-            f"matrices in {model.dtype} and their gradients": 2 * _bytes(mesh, trained),
+            "gradients, float32": _count_bytes(mesh, state.policy.params),
+            f"matrices in {model.dtype} and their gradients": 2 * _count_bytes(mesh, trained),
             "layers' matrices, gathered, and their gradients": 2 * gathered,
             "activations": tokens * (kept + 2 * layer),
             "logits of a part of the words": 2 * scored * (min(qwen2.CHUNK, model.vocab_size) // tensor) * 4,
@@ -134,32 +134,32 @@ def needs(config: ConfigDict, model: Qwen2Config, sizes: Mapping[str, int]) -> d
     }
 
 
-def peak(phases: Mapping[str, Mapping[str, int]]) -> int:
-    """The most bytes at a time: what is always there and the larger of the phases."""
+def find_peak(phases: Mapping[str, Mapping[str, int]]) -> int:
+    """Returns the most bytes at a time: those that always live, and those of the larger phase."""
     always, *others = (sum(items.values()) for items in phases.values())
     return always + max(others)
 
 
-def _fitting(config: ConfigDict, model: Qwen2Config, on: Devices) -> Iterator[dict[str, int]]:
-    """Meshes in which the run fits, the smallest first."""
+def _find_fitting_meshes(config: ConfigDict, model: Qwen2Config, on: Devices) -> Iterator[dict[str, int]]:
+    """Yields meshes in which the run fits, the smallest first."""
     for count, tensor in itertools.product((on.count * 2**power for power in range(11)), (1, 2, 4, 8)):
         if count > 1024 or count % tensor or tensor > min(count, HOST):
             continue
         sizes = {DATA: 1, FSDP: count // tensor, TENSOR: tensor}
         with contextlib.suppress(ValueError):
-            if peak(needs(config, model, sizes)) <= USABLE * on.gigabytes * 1e9:
+            if find_peak(estimate_needs(config, model, sizes)) <= USABLE * on.gigabytes * 1e9:
                 yield sizes
 
 
-def _bytes(mesh: AbstractMesh, arrays: Any, gathered: str | None = None) -> int:
-    """Bytes of one device's part of `arrays`, if it holds them whole along the axis `gathered`."""
+def _count_bytes(mesh: AbstractMesh, arrays: Any, gathered: str | None = None) -> int:
+    """Counts the bytes of `arrays` on one device, which holds them whole along the mesh axis `gathered`."""
 
-    def part(leaf, sharding):
+    def count_part(leaf, sharding):
         spec = P(*(None if axis == gathered else axis for axis in sharding.spec))
         return math.prod(NamedSharding(mesh, spec).shard_shape(leaf.shape)) * leaf.dtype.itemsize
 
-    return sum(jax.tree.leaves(jax.tree.map(part, arrays, sharding.find_shardings(mesh, arrays))))
+    return sum(jax.tree.leaves(jax.tree.map(count_part, arrays, sharding.find_shardings(mesh, arrays))))
 
 
-def _shown(sizes: Mapping[str, int]) -> str:
+def _format_mesh(sizes: Mapping[str, int]) -> str:
     return " x ".join(f"{axis} {sizes[axis]}" for axis in AXES)

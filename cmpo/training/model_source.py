@@ -1,4 +1,4 @@
-"""Where the policy comes from: a new one, one that was imported into the workdir, or config.model.path."""
+"""Where the policy comes from: new weights, a model imported into the workdir, or config.model.path."""
 
 import dataclasses
 import pathlib
@@ -14,12 +14,12 @@ from models import hf, lora, qwen2
 SIZES = ("vocab_size", "hidden_size", "intermediate_size", "num_layers", "num_heads", "num_kv_heads")
 
 
-def source(config: ConfigDict, workdir: pathlib.Path | None, *, download: bool = True) -> pathlib.Path | None:
-    """The directory in Hugging Face's format that the policy comes from; None: it is a new one.
+def find_source(config: ConfigDict, workdir: pathlib.Path | None, *, download: bool = True) -> pathlib.Path | None:
+    """Finds the directory in Hugging Face's format that the policy comes from; None: the policy is new.
 
-    What was imported into the workdir comes first, then config.model.path: a directory, or the name of a model on the
-    hub, which is fetched into Hugging Face's cache if `download` says so, and otherwise None if it is not there. A run
-    keeps to the commit that it began with.
+    A model imported into the workdir comes first, then config.model.path. The path is a directory, or the name of a
+    model on the hub. With `download`, such a model is fetched into Hugging Face's cache; without, the result is None if
+    it is not there. A run stays with the commit that it began with.
 
     Raises FileNotFoundError if there is neither such a directory nor such a model.
     """
@@ -31,13 +31,13 @@ def source(config: ConfigDict, workdir: pathlib.Path | None, *, download: bool =
     return hf.find_model(config.model.path, download=download, commit=commit)
 
 
-def architecture(config: ConfigDict, source: pathlib.Path | None, vocab_size: int = 0) -> qwen2.Qwen2Config:
-    """The policy's architecture: that of `source`, or a new one of config.model's sizes.
+def find_architecture(config: ConfigDict, source: pathlib.Path | None, vocab_size: int = 0) -> qwen2.Qwen2Config:
+    """Finds the policy's architecture: that of `source`, or a new one with the sizes of config.model.
 
     Args:
-      config: its model.* are sizes and choices.
-      source: of `source`. Sizes in config.model must be those of its config.json, or 0.
-      vocab_size: of a new model, if its tokenizer turned out smaller than asked for; 0: as asked for.
+      config: config.model has the sizes and choices.
+      source: of `find_source`. Each size in config.model must equal the one in its config.json, or be 0.
+      vocab_size: of a new model, if its tokenizer came out smaller than config.model.vocab_size; 0: it did not.
 
     Raises:
       ValueError: naming the field, if sizes differ or the context is longer than the model's.
@@ -47,8 +47,8 @@ def architecture(config: ConfigDict, source: pathlib.Path | None, vocab_size: in
         sizes = {name: model[name] for name in (*SIZES, "tie_embeddings", "initializer_range")}
         sizes["vocab_size"] = vocab_size or model.vocab_size
         with budgets.name_section_in_errors("model"):
-            return qwen2.Qwen2Config(max_positions=model.context_length, **sizes, **_choices(config))
-    found = dataclasses.replace(hf.read_config(source), **_choices(config))
+            return qwen2.Qwen2Config(max_positions=model.context_length, **sizes, **_read_choices(config))
+    found = dataclasses.replace(hf.read_config(source), **_read_choices(config))
     for name in SIZES:
         if model[name] not in (0, getattr(found, name)):
             raise ValueError(
@@ -63,29 +63,29 @@ def architecture(config: ConfigDict, source: pathlib.Path | None, vocab_size: in
     return found
 
 
-def settled(config: ConfigDict, workdir: pathlib.Path) -> qwen2.Qwen2Config:
-    """The architecture of the run in `workdir`, which `preparing.prepare_run` wrote down there."""
-    return dataclasses.replace(hf.read_config(workdir / "model"), **_choices(config))
+def read_architecture(config: ConfigDict, workdir: pathlib.Path) -> qwen2.Qwen2Config:
+    """Reads the architecture of the run in `workdir`, which `preparing.prepare_run` wrote there."""
+    return dataclasses.replace(hf.read_config(workdir / "model"), **_read_choices(config))
 
 
-def frozen(model: qwen2.Qwen2Config, mesh: Mesh, source: pathlib.Path | None, seed: int) -> qwen2.Params:
-    """What of the parameters is not trained (see `lora.split`), in the precision that the model computes in."""
-    return qwen2.cast(model, _whole(model, mesh, source, seed)) if model.lora_rank else {}
+def make_frozen_params(model: qwen2.Qwen2Config, mesh: Mesh, source: pathlib.Path | None, seed: int) -> qwen2.Params:
+    """Makes the parameters that are not trained (see `lora.split`), in the precision that the model computes in."""
+    return qwen2.cast(model, _make_plain_params(model, mesh, source, seed)) if model.lora_rank else {}
 
 
-def trained(model: qwen2.Qwen2Config, mesh: Mesh, source: pathlib.Path | None, seed: int) -> qwen2.Params:
-    """What of the parameters is trained, as it is at the start, float32."""
+def make_trained_params(model: qwen2.Qwen2Config, mesh: Mesh, source: pathlib.Path | None, seed: int) -> qwen2.Params:
+    """Makes the parameters that are trained, with their values at the start, float32."""
     if not model.lora_rank:
-        return _whole(model, mesh, source, seed)
+        return _make_plain_params(model, mesh, source, seed)
 
-    def init():
+    def make_adapters():
         return lora.split(model, qwen2.init(model, jax.random.key(seed)))[1]
 
-    return jax.jit(init, out_shardings=sharding.find_shardings(mesh, jax.eval_shape(init)))()
+    return jax.jit(make_adapters, out_shardings=sharding.find_shardings(mesh, jax.eval_shape(make_adapters)))()
 
 
-def _whole(model: qwen2.Qwen2Config, mesh: Mesh, source: pathlib.Path | None, seed: int) -> qwen2.Params:
-    """The parameters without adapters, on the devices that hold them."""
+def _make_plain_params(model: qwen2.Qwen2Config, mesh: Mesh, source: pathlib.Path | None, seed: int) -> qwen2.Params:
+    """Loads or makes the parameters without adapters, on the devices that hold them."""
     plain = dataclasses.replace(model, lora_rank=0)
     layout = sharding.find_shardings(mesh, qwen2.shapes(plain))
     if source:
@@ -93,5 +93,5 @@ def _whole(model: qwen2.Qwen2Config, mesh: Mesh, source: pathlib.Path | None, se
     return jax.jit(lambda: qwen2.init(plain, jax.random.key(seed)), out_shardings=layout)()
 
 
-def _choices(config: ConfigDict) -> dict:
+def _read_choices(config: ConfigDict) -> dict:
     return {name: config.model[name] for name in ("dtype", "remat", "lora_rank", "lora_alpha")}

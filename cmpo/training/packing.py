@@ -1,4 +1,4 @@
-"""Dialogues to arrays: the very streams that were sampled, packed into rows.
+"""Turns dialogues into arrays: the streams exactly as they were sampled, packed into rows.
 
 Legend: R rows, T tokens of a row, B groups (tasks), G dialogues of a group, N turns, C costs.
 """
@@ -20,11 +20,11 @@ class Stream(NamedTuple):
     mask: np.ndarray
     logprobs: np.ndarray
     turns: np.ndarray
-    group: int = 0  # of the streams that may share what they begin with
+    group: int = 0  # streams of one group may share their beginning
 
 
-def stream(dialogue: Dialogue, first_turn: int, group: int) -> Stream:
-    """Joins what came in and what was sampled, turn by turn; `first_turn` is the index of the dialogue's turn 0."""
+def make_stream(dialogue: Dialogue, first_turn: int, group: int) -> Stream:
+    """Joins incoming and sampled tokens, turn by turn; `first_turn` is the index of the dialogue's turn 0."""
     tokens, mask, logprobs, turns = [], [], [], []
     for number, turn in enumerate(dialogue.turns):
         before, after = len(turn.incoming_ids), len(turn.ids)
@@ -35,8 +35,8 @@ def stream(dialogue: Dialogue, first_turn: int, group: int) -> Stream:
     return Stream(*map(np.concatenate, (tokens, mask, logprobs, turns)), group)
 
 
-def rewards(dialogues: Sequence[Dialogue], group_size: int, max_turns: int, costs: int) -> Rewards:
-    """The rewards of len(dialogues) = B * G dialogues, group by group; N = max_turns, C = costs."""
+def collect_rewards(dialogues: Sequence[Dialogue], group_size: int, max_turns: int, costs: int) -> Rewards:
+    """Collects the rewards of len(dialogues) = B * G dialogues, group by group; N = max_turns, C = costs."""
     count = len(dialogues)
     outcome, process = np.zeros(count, np.float32), np.zeros((count, max_turns), np.float32)
     cost, valid = np.zeros((count, max_turns, costs), np.float32), np.zeros((count, max_turns), bool)
@@ -47,43 +47,49 @@ def rewards(dialogues: Sequence[Dialogue], group_size: int, max_turns: int, cost
                 process[row, column], cost[row, column] = turn.process_reward, turn.cost
                 valid[row, column] = True
 
-    def grouped(x):
+    def split_groups(x):
         return x.reshape(count // group_size, group_size, *x.shape[1:])
 
-    return Rewards(outcome=grouped(outcome), process=grouped(process), cost=grouped(cost), turn_mask=grouped(valid))
+    return Rewards(
+        outcome=split_groups(outcome),
+        process=split_groups(process),
+        cost=split_groups(cost),
+        turn_mask=split_groups(valid),
+    )
 
 
-def streams(dialogues: Sequence[Dialogue], group_size: int, max_turns: int) -> list[Stream]:
-    """The streams of all dialogues that may be learnt from, group by group, turns numbered as in `rewards`."""
+def make_streams(dialogues: Sequence[Dialogue], group_size: int, max_turns: int) -> list[Stream]:
+    """Makes the streams of all usable dialogues, group by group, with turns numbered as in `collect_rewards`."""
     return [
-        stream(dialogue, row * max_turns, row // group_size)
+        make_stream(dialogue, row * max_turns, row // group_size)
         for row, dialogue in enumerate(dialogues)
         if dialogue.ok and dialogue.turns
     ]
 
 
-def by_token(credit: np.ndarray, rows: Rows) -> np.ndarray:
-    """What each token's turn was worth, [R, T] float32, by the credit [B, G, N] of turns; 0 outside the mask."""
+def spread_over_tokens(credit: np.ndarray, rows: Rows) -> np.ndarray:
+    """Gives each token the credit [B, G, N] of its turn: [R, T] float32, 0 outside the mask."""
     return np.where(rows.mask, credit.reshape(-1)[rows.turns], 0).astype(np.float32)
 
 
-def divide(parts: Sequence[Stream], count: int) -> list[Sequence[Stream]]:
-    """Cuts them into `count` runs of equal length, give or take one: but at the cuts, groups stay together."""
+def divide_streams(parts: Sequence[Stream], count: int) -> list[Sequence[Stream]]:
+    """Cuts streams into `count` consecutive parts, whose lengths differ by at most one; a cut may divide a group."""
     cuts = [len(parts) * number // count for number in range(count + 1)]
     return [parts[begin:end] for begin, end in itertools.pairwise(cuts)]
 
 
-def pack(parts: Sequence[Stream], *, row_length: int, rows: int | None = None, share: bool = False) -> Rows:
+def pack_rows(parts: Sequence[Stream], *, row_length: int, rows: int | None = None, share: bool = False) -> Rows:
     """Packs streams into rows, longest first, each into the first row with room.
 
-    With `share`, what the streams of a group begin with is written once, as a segment that theirs name as their prefix.
-    They are packed as one, or as several, each with a prefix of its own, where a row does not hold them all.
+    With `share`, the common beginning of a group's streams is written once, as a segment of its own, and the streams'
+    segments name it as their prefix. If a row does not hold the whole group, the group is packed in several bundles,
+    each with a prefix of its own.
 
     Args:
-      parts: what to pack.
+      parts: the streams to pack.
       row_length: T, doubled until the longest stream fits.
-      rows: R of the result; default: as many as are needed. Unused rows are all padding, and come last.
-      share: whether to share prefixes; the same loss and gradients, but for rounding, from fewer tokens.
+      rows: R of the result; default: as many as are needed. Unused rows hold only padding, and come last.
+      share: whether to share prefixes. Loss and gradients are the same up to rounding, with fewer tokens.
 
     Raises:
       ValueError: if more than `rows` rows are needed.
@@ -93,9 +99,9 @@ def pack(parts: Sequence[Stream], *, row_length: int, rows: int | None = None, s
         row_length *= 2
     bins: list[list[list[Stream]]] = []
     room: list[int] = []
-    bundles = _bundles(parts, row_length) if share else [[part] for part in parts]
-    for bundle in sorted(bundles, key=lambda bundle: -_size(bundle)):
-        size = _size(bundle)
+    bundles = _bundle_streams(parts, row_length) if share else [[part] for part in parts]
+    for bundle in sorted(bundles, key=lambda bundle: -_count_tokens(bundle)):
+        size = _count_tokens(bundle)
         place = next((place for place, free in enumerate(room) if free >= size), len(bins))
         if place == len(bins):
             bins.append([])
@@ -117,7 +123,7 @@ def pack(parts: Sequence[Stream], *, row_length: int, rows: int | None = None, s
     for row, members in enumerate(bins):
         start = segment = 0
         for bundle in members:
-            common, prefix = _common(bundle), segment + 1
+            common, prefix = _count_common_tokens(bundle), segment + 1
             pieces = [(part, slice(common, len(part.tokens))) for part in bundle]
             for part, cut in [(bundle[0], slice(0, common)), *pieces] if common else pieces:
                 segment += 1
@@ -131,25 +137,25 @@ def pack(parts: Sequence[Stream], *, row_length: int, rows: int | None = None, s
     return packed
 
 
-def _bundles(parts: Sequence[Stream], row_length: int) -> list[list[Stream]]:
-    """The streams of each group, together as far as a row holds them."""
+def _bundle_streams(parts: Sequence[Stream], row_length: int) -> list[list[Stream]]:
+    """Bundles the streams of each group, as many in a bundle as a row holds."""
     groups: dict[int, list[list[Stream]]] = {}
     for part in sorted(parts, key=lambda part: -len(part.tokens)):
         bundles = groups.setdefault(part.group, [])
-        fitting = (bundle for bundle in bundles if _size([*bundle, part]) <= row_length)
+        fitting = (bundle for bundle in bundles if _count_tokens([*bundle, part]) <= row_length)
         if (bundle := next(fitting, None)) is None:
             bundles.append(bundle := [])
         bundle.append(part)
     return [bundle for bundles in groups.values() for bundle in bundles]
 
 
-def _size(bundle: Sequence[Stream]) -> int:
-    """The tokens of a row that it takes."""
-    return sum(len(part.tokens) for part in bundle) - (len(bundle) - 1) * _common(bundle)
+def _count_tokens(bundle: Sequence[Stream]) -> int:
+    """Counts the tokens of a row that a bundle takes."""
+    return sum(len(part.tokens) for part in bundle) - (len(bundle) - 1) * _count_common_tokens(bundle)
 
 
-def _common(bundle: Sequence[Stream]) -> int:
-    """How many tokens several streams begin with alike, without what predicts the first sampled token of any."""
+def _count_common_tokens(bundle: Sequence[Stream]) -> int:
+    """Counts the tokens that all streams begin with, before the token that predicts the first sampled one of any."""
     if len(bundle) == 1:
         return 0
     end = max(0, min(int(part.mask.argmax()) for part in bundle) - 1)

@@ -1,4 +1,4 @@
-"""Plays the dialogues that a run learns from, on a thread of its own."""
+"""Plays the dialogues that a run learns from, on a separate thread."""
 
 import time
 from typing import NamedTuple
@@ -24,7 +24,7 @@ class PlayedBatch(NamedTuple):
     """A batch of dialogues."""
 
     dialogues: list[Dialogue]
-    spent: dict[str, float]  # by the run, up to its end
+    spent: dict[str, float]  # by the run so far, when the batch ended
     seconds: float
 
 
@@ -45,21 +45,21 @@ class Player:
         self.config, self.source, self.tokenizer, self.learner = config, source, tokenizer, learner
         self.clients, self.journal, self.interrupts, self.ahead = clients, journal, interrupts, ahead
         self.settings = hash_config(config)
-        self.engine = build.engine(config, learner.model, learner.mesh, tokenizer, turn_taking=learner.turn_taking)
+        self.engine = build.make_engine(config, learner.model, learner.mesh, tokenizer, turn_taking=learner.turn_taking)
 
-    def start(self, state: TrainState, weights: qwen2.Params, *, later: int = 0) -> None:
-        """Begins to play the batch of the step after `state`, or of one `later` than that, with `weights`."""
+    def start_batch(self, state: TrainState, weights: qwen2.Params, *, later: int = 0) -> None:
+        """Begins to play the batch of the step after `state`, or `later` steps after that one, with `weights`."""
         config, number = self.config, int(state.step) + 1 + later
         count = config.train.scenarios_per_step
         tasks = self.source.train(int(state.cursor) + later * count, count)
-        published, checksums = self.learner.publish(weights)
+        published, checksums = self.learner.publish_weights(weights)
         self.engine.load(published, version=number)
-        agents = collecting.policy_agents(self.engine, self.tokenizer, version=number)
+        agents = collecting.serve_policy(self.engine, self.tokenizer, version=number)
 
-        def play() -> PlayedBatch:
+        def play_batch() -> PlayedBatch:
             started = time.perf_counter()
             with self.journal.open_page(number, {"weights": checksums, "settings": self.settings}) as page:
-                dialogues = collecting.collect(
+                dialogues = collecting.collect_dialogues(
                     config,
                     agents,
                     tasks,
@@ -71,13 +71,13 @@ class Player:
                 )
             return PlayedBatch(dialogues, sum_spending(self.clients), time.perf_counter() - started)
 
-        self.ahead.start(play)
+        self.ahead.start(play_batch)
 
     @property
     def busy(self) -> bool:
-        """Is there a batch that nobody took?"""
+        """Whether a batch was started and not yet taken."""
         return self.ahead.busy
 
-    def take(self) -> PlayedBatch:
-        """Waits for the batch that was begun, or raises what playing it raised."""
+    def take_batch(self) -> PlayedBatch:
+        """Waits for the batch that was started and returns it, or raises the error that ended it."""
         return self.ahead.result()

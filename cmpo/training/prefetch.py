@@ -1,4 +1,4 @@
-"""Work on a thread of its own, beside the caller's: dialogues that are played while the model is updated."""
+"""Work on a separate thread: dialogues are played there while the model is updated."""
 
 import concurrent.futures
 from collections.abc import Callable
@@ -8,10 +8,10 @@ T = TypeVar("T")
 
 
 class Ahead(Generic[T]):
-    """One piece of work at a time; a context manager, which on leaving asks what is under way to stop, and waits."""
+    """Runs one piece of work at a time. A context manager: on leaving, it asks running work to stop, and waits."""
 
     def __init__(self):
-        self.stopping = False  # what is under way looks at it from time to time
+        self.stopping = False  # running work looks at it from time to time
         self._thread = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="rollouts")
         self._work: concurrent.futures.Future[T] | None = None
 
@@ -24,16 +24,16 @@ class Ahead(Generic[T]):
 
     @property
     def busy(self) -> bool:
-        """Is there work whose result nobody took?"""
+        """Whether work was started whose result was not taken yet."""
         return self._work is not None
 
     def start(self, work: Callable[[], T]) -> None:
-        """Begins `work`. Raises RuntimeError if the result of what came before was not taken."""
+        """Begins `work`. Raises RuntimeError if the result of the previous work was not taken."""
         if self._work:
             raise RuntimeError("the result of the work before was not taken")
         self._work = self._thread.submit(work)
 
     def result(self) -> T:
-        """Waits for the work's result, or raises what it raised."""
+        """Waits for the result and returns it, or raises the work's error."""
         work, self._work = self._work, None
         return work.result()

@@ -23,7 +23,7 @@ from rollouts.agents.policy import check_prompts
 from rollouts.domain import Domain, TaskSource
 from rollouts.seeds import fold
 
-_CHECKED = 20_000  # tasks of a run whose prompts are looked at before it begins; it may have no end
+_TASKS_CHECKED = 20_000  # so many tasks of a run have their prompts checked before it begins; a run may have any number
 
 
 class Prepared(NamedTuple):
@@ -32,18 +32,18 @@ class Prepared(NamedTuple):
     conversations: list[Conversation]  # demonstrations
     tokenizer: Tokenizer
     model: qwen2.Qwen2Config
-    weights: pathlib.Path | None  # of a model in Hugging Face's format to start from; None: from new ones
+    weights: pathlib.Path | None  # a model in Hugging Face's format to start from; None: start from new weights
 
 
 def check_settings(config: ConfigDict, weights: pathlib.Path | None) -> None:
-    """Everything about a config that can be known before anybody is asked.
+    """Checks all of a config that can be checked before any endpoint is asked.
 
-    `weights` are those to start from, of `model_source.source`; only the beginnings of their files are read.
+    `weights` is the directory to start from, see `model_source.find_source`. Only the headers of its files are read.
 
     Raises ValueError, naming the field or the file.
     """
     schema.check_config(config)
-    model = model_source.architecture(config, weights)
+    model = model_source.find_architecture(config, weights)
     if weights:
         hf.verify_checkpoint(weights)
         tokenizer = tokenizers.load(weights)
@@ -53,11 +53,11 @@ def check_settings(config: ConfigDict, weights: pathlib.Path | None) -> None:
         raise ValueError(
             f"config.model.vocab_size: expected {tokenizers.SMALLEST} or more of a new model, got {model.vocab_size}"
         )
-    devices = build.mesh(config, model)
+    devices = build.make_mesh(config, model)
     sharding.shard_cache(devices, config.engine.slots)
-    build.sampling(config, devices)
-    build.algorithm(config, domains.load(config))
-    build.optimizers(config)
+    build.make_sampling(config, devices)
+    build.load_algorithm(config, domains.load(config))
+    build.make_optimizers(config)
 
 
 def prepare_run(
@@ -68,39 +68,45 @@ def prepare_run(
     clients: Clients | None = None,
     stopping: Callable[[], bool] = lambda: False,
 ) -> Prepared:
-    """Demonstrations, tokenizer and architecture, made on the first start.
+    """Makes demonstrations, tokenizer and architecture on the first start, and reads them on later ones.
 
-    Where demonstrations are needed, for phase 1 or to train a tokenizer on, and config.sft.path names none, the
-    domain's scripted agent plays config.sft.dialogues training tasks. What has been played is in the journal, and
-    is not played again. What config.sft.path holds before the first step is copied: a run keeps to it.
+    Demonstrations are needed for phase 1, and to train a tokenizer on. If config.sft.path names no file, the domain's
+    scripted agent plays config.sft.dialogues training tasks. The journal keeps dialogues that ended, and they are not
+    played again. The file at config.sft.path is copied before the first step, and the run uses its copy from then on.
 
     Raises:
-      ValueError: if a file of demonstrations is none, or the opening of a task does not fit in the context.
-      Interrupted, RolloutsFailed, BudgetReached, ReplayMiss: of `collecting.collect`; what was played is kept.
+      ValueError: if the file at config.sft.path holds no demonstrations, or the opening of a task does not fit in the
+        context.
+      Interrupted, RolloutsFailed, BudgetReached, ReplayMiss: as `collecting.collect_dialogues`; dialogues that ended
+        are kept.
     """
     conversations, turn_format = [], domains.load(config).turn_format
     if config.train.sft_steps or not weights:
         path = workdir / "demonstrations.jsonl"
         begun = processes.run_once(lambda: bool(read_progress(workdir)[1]))
         if config.sft.path and not begun:
-            processes.run_once(lambda: demonstrations.write(path, demonstrations.read(turn_format, config.sft.path)))
+            processes.run_once(
+                lambda: demonstrations.write_conversations(
+                    path, demonstrations.read_conversations(turn_format, config.sft.path)
+                )
+            )
         elif not processes.run_once(path.exists):
             _play_demonstrations(config, workdir, path, tasks, clients, stopping)
-        conversations = demonstrations.read(turn_format, path)
-    processes.run_once(lambda: _settle(config, workdir, conversations, weights))
+        conversations = demonstrations.read_conversations(turn_format, path)
+    processes.run_once(lambda: _write_tokenizer_and_model(config, workdir, conversations, weights))
     tokenizer = tokenizers.load(workdir / "tokenizer")
-    dealt = min(_CHECKED, config.train.rl_steps * config.train.scenarios_per_step)
+    dealt = min(_TASKS_CHECKED, config.train.rl_steps * config.train.scenarios_per_step)
     check_prompts(tokenizer, tasks.train(0, dealt), config.model.context_length)
     learnt = conversations if config.train.sft_steps else []
-    return Prepared(learnt, tokenizer, model_source.settled(config, workdir), weights)
+    return Prepared(learnt, tokenizer, model_source.read_architecture(config, workdir), weights)
 
 
 def pack_demonstrations(config: ConfigDict, domain: Domain, prepared: Prepared) -> Rows:
-    """The rows of phase 1, [R, T]. Raises ValueError, naming the field, if no demonstration fits in the context."""
+    """Packs the rows of phase 1, [R, T]. Raises ValueError, naming the field, if no demonstration fits."""
     streams = demonstrations.encode_fitting(
         prepared.tokenizer, domain.turn_format, prepared.conversations, config.model.context_length
     )
-    return packing.pack(streams, row_length=config.train.row_length)
+    return packing.pack_rows(streams, row_length=config.train.row_length)
 
 
 def _play_demonstrations(
@@ -111,16 +117,16 @@ def _play_demonstrations(
     clients: Clients | None,
     stopping: Callable[[], bool],
 ) -> None:
-    """Has the domain's scripted agent play config.sft.dialogues training tasks, and writes `path`."""
+    """Lets the domain's scripted agent play config.sft.dialogues training tasks, and writes them to `path`."""
     count, journal = config.sft.dialogues, Journal(workdir)
     with (
         journal.open_page(0, {"settings": hash_config(config, made_demonstrations)}) as page,
         show_progress(count, len(page.numbers), "demonstrations", every=max(1, count // 10)) as bar,
-        collecting.telling(lambda: f"{len(page.numbers)} of {count} demonstrations are kept"),
+        collecting.tell_what_is_kept(lambda: f"{len(page.numbers)} of {count} demonstrations are kept"),
     ):
-        dialogues = collecting.collect(
+        dialogues = collecting.collect_dialogues(
             config,
-            collecting.serving(domains.load(config).scripted_agent(config, "")),
+            collecting.serve_agent(domains.load(config).scripted_agent(config, "")),
             tasks.train(0, count),
             repeats=1,
             seed=fold(config.train.seed, "demonstrations"),
@@ -131,11 +137,11 @@ def _play_demonstrations(
             stopping=stopping,
         )
     played = (demonstrations.from_dialogue(dialogue) for dialogue in dialogues if dialogue.ok and dialogue.turns)
-    processes.run_once(lambda: demonstrations.write(path, played))
+    processes.run_once(lambda: demonstrations.write_conversations(path, played))
     processes.run_once(lambda: journal.remove_pages(0))
 
 
-def _settle(
+def _write_tokenizer_and_model(
     config: ConfigDict, workdir: pathlib.Path, conversations: list[Conversation], weights: pathlib.Path | None
 ) -> None:
     """Writes the tokenizer and the model's config.json into the workdir, unless they are there."""
@@ -147,7 +153,7 @@ def _settle(
             texts = (message.content for conversation in conversations for message in conversation)
             tokenizers.train_tokenizer(texts, config.model.vocab_size).save(directory)
     tokenizer = tokenizers.load(directory)
-    model = model_source.architecture(config, weights, tokenizer.vocab_size)
+    model = model_source.find_architecture(config, weights, tokenizer.vocab_size)
     _check_vocabulary(weights or directory, tokenizer, model)
     if not (workdir / "model" / "config.json").exists():
         hf.write_config(workdir / "model", model, **hf.describe_origin(weights), **hf.token_ids(weights, tokenizer))

@@ -8,9 +8,9 @@ from rollouts.domain import TaskSource
 
 
 def open_source(config: ConfigDict) -> TaskSource:
-    """The source that config.data names; what it needs on disk is prepared by the first process.
+    """Opens the source that config.data names; the first process prepares its files on disk.
 
-    Raises FileNotFoundError or ValueError, naming the field, for a file that is missing, damaged or something else.
+    Raises FileNotFoundError or ValueError, naming the field, for a file that is missing, damaged or of another kind.
     """
     domain, opened = domains.load(config), []
     prepared = processes.run_once(lambda: domain.prepare_tasks(config.data))
@@ -18,5 +18,5 @@ def open_source(config: ConfigDict) -> TaskSource:
     def open_tasks() -> None:
         opened.append(domain.open_tasks(config.data, config.train.seed, prepared))
 
-    processes.run_everywhere(open_tasks)  # where one cannot, none goes on
+    processes.run_everywhere(open_tasks)  # if one process fails, all stop
     return opened[0]

@@ -18,13 +18,13 @@ from rollouts.types import Dialogue
 
 
 class Trainer:
-    """The two kinds of step, each from one state to the next, with what the log is to say of it."""
+    """The two kinds of step. Each returns the next state, the step's record for the log, and its dialogues."""
 
     def __init__(self, config: ConfigDict, learner: Learner, player: Player, demonstrations: Rows):
         self.config, self.learner, self.player, self.demonstrations = config, learner, player, demonstrations
 
     def sft_step(self, state: TrainState) -> tuple[TrainState, dict, list[Dialogue]]:
-        """One update on rows of demonstrations, shuffled anew each epoch."""
+        """Makes one update on rows of demonstrations, which are shuffled anew in each epoch."""
         started, count, size = time.perf_counter(), len(self.demonstrations.tokens), self.config.sft.batch_rows
         draws = range(int(state.step) * size, (int(state.step) + 1) * size)
         orders = {draw // count: None for draw in draws}
@@ -33,30 +33,30 @@ class Trainer:
         }
         chosen = np.array([orders[draw // count][draw % count] for draw in draws])
         rows = jax.tree.map(lambda x: x[chosen], self.demonstrations)
-        policy, values = self.learner.imitate(state, rows)
+        policy, values = self.learner.imitate_rows(state, rows)
         seconds, tokens = time.perf_counter() - started, int(np.sum(rows.segment_ids > 0))
         record = {"phase": "sft", **values, "tokens_per_second": tokens / seconds, "seconds": {"update": seconds}}
-        return _next_state(state, values["updates_skipped"], policy=policy), record, []
+        return _make_next_state(state, values["updates_skipped"], policy=policy), record, []
 
     def rl_step(self, state: TrainState) -> tuple[TrainState, dict, list[Dialogue]]:
-        """Dialogues, what they are worth to the algorithm, the update, and what the algorithm moves after it.
+        """Plays dialogues, asks the algorithm for their credit, updates the policy, and moves the algorithm's memory.
 
         With config.train.one_step_off, the next step's dialogues begin before the update, with the present weights.
         """
         config, learner, player, clock, behaviour = self.config, self.learner, self.player, Clock(), state.behaviour
         if not player.busy:
-            player.start(state, behaviour or state.policy.params)
-        dialogues, spent, seconds = player.take()
+            player.start_batch(state, behaviour or state.policy.params)
+        dialogues, spent, seconds = player.take_batch()
         if config.train.one_step_off:
-            behaviour = learner.copy(state.policy.params)
+            behaviour = learner.copy_params(state.policy.params)
             if int(state.step) + 1 < config.train.sft_steps + config.train.rl_steps:
-                player.start(state, behaviour, later=1)
+                player.start_batch(state, behaviour, later=1)
         clock.lap("sample")
 
         parts = learner.prepare_parts(dialogues, state)
         clock.lap("reference")
 
-        policy, head, values = learner.learn(state, parts)
+        policy, head, values = learner.learn_from_parts(state, parts)
         clock.lap("update")
 
         skipped, algorithm = values["updates_skipped"], learner.algorithm
@@ -64,7 +64,7 @@ class Trainer:
         memory = algorithm.move(state.memory, record, skipped=bool(skipped))
         record |= values | {
             "phase": "rl",
-            "lambda": self._by_cost(algorithm.multipliers(state.memory)),
+            "lambda": self._name_by_cost(algorithm.multipliers(state.memory)),
             **algorithm.describe(memory),
             "tokens_per_second": record["new_tokens"] / seconds,
             "spent": spent,
@@ -72,28 +72,28 @@ class Trainer:
         }
         cursor = state.cursor + config.train.scenarios_per_step
         changes = {"cursor": cursor, "policy": policy, "head": head, "behaviour": behaviour, "memory": memory}
-        return _next_state(state, skipped, **changes), record, dialogues
+        return _make_next_state(state, skipped, **changes), record, dialogues
 
-    def _by_cost(self, values: jax.Array) -> float | dict[str, float]:
-        """A number [C] of each cost by its name; of the only one, the number itself."""
+    def _name_by_cost(self, values: jax.Array) -> float | dict[str, float]:
+        """Names numbers [C] by their costs. If there is only one cost, returns its number."""
         numbers, costs = np.asarray(values).tolist(), self.learner.domain.costs
         return numbers[0] if len(costs) == 1 else dict(zip((cost.name for cost in costs), numbers, strict=True))
 
 
-def _next_state(state: TrainState, skipped: int, **changes: Trained | Any) -> TrainState:
-    """The state after one more step; `skipped` counts the step's updates that were not made."""
+def _make_next_state(state: TrainState, skipped: int, **changes: Trained | Any) -> TrainState:
+    """Makes the state after one more step; `skipped` counts updates of the step that were skipped."""
     in_a_row = state.skipped + 1 if skipped else jnp.zeros_like(state.skipped)
     return state._replace(step=state.step + 1, skipped=in_a_row, **changes)
 
 
 class Clock:
-    """Seconds by phase of a step."""
+    """Measures the seconds of each phase of a step."""
 
     def __init__(self):
         self.seconds: dict[str, float] = {}
         self._last = time.perf_counter()
 
     def lap(self, phase: str) -> None:
-        """Books the time since the last lap under `phase`."""
+        """Records the time since the last lap under `phase`."""
         now = time.perf_counter()
         self.seconds[phase], self._last = now - self._last, now

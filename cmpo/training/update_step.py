@@ -24,22 +24,22 @@ from cmpo.run.train_state import Trained, begin_training
 from models import lora, qwen2
 
 WITHOUT_HEAD = begin_training(NO_HEAD.optimizer, ())
-"""What an update of the policy alone is given for a head."""
+"""The head that is passed to an update of the policy alone."""
 
 
 def make_score(config: qwen2.Qwen2Config, mesh: Mesh, *, temperature: float = 1.0) -> Callable:
     """Returns ``score(frozen, params, rows) -> logprobs [M, U, T]``: every masked token's log-probability.
 
-    `temperature` is that of the sampler: the policy is what is drawn from.
+    `temperature` is the sampler's: the policy is the distribution that tokens are drawn from.
     """
-    scores_of = _scorer(config, mesh, temperature)
-    return _by_micro_batch(mesh, lambda frozen, params, rows: scores_of(frozen, params, rows).logprobs)
+    score_rows = _make_scorer(config, mesh, temperature)
+    return _map_over_micro_batches(mesh, lambda frozen, params, rows: score_rows(frozen, params, rows).logprobs)
 
 
 def make_values(config: qwen2.Qwen2Config, mesh: Mesh, head: Head) -> Callable:
-    """Returns ``values(frozen, (params, own), rows) -> values [M, U, T]``: what `head`, with parameters `own`, says."""
-    scores_of = _scorer(config, mesh, 1.0, head)
-    return _by_micro_batch(mesh, lambda frozen, both, rows: scores_of(frozen, both[0], rows, both[1]).values)
+    """Returns ``values(frozen, (params, own), rows) -> values [M, U, T]``: what `head` gives with parameters `own`."""
+    score_rows = _make_scorer(config, mesh, 1.0, head)
+    return _map_over_micro_batches(mesh, lambda frozen, both, rows: score_rows(frozen, both[0], rows, both[1]).values)
 
 
 def make_update(
@@ -53,13 +53,13 @@ def make_update(
 ) -> Callable:
     """Returns ``update(policy, own, frozen, rows, signals) -> (policy, own, metrics)``.
 
-    The first two are donated. `policy.params` and `frozen` are the model's parameters as `lora.split` divides them,
-    `own.params` those of the head. Where the loss or the norm of a gradient is not finite, both come back as they were,
-    and the metric `updates_skipped` is 1, else 0.
+    `policy` and `own` are donated. `policy.params` and `frozen` are the model's parameters as `lora.split` divides
+    them; `own.params` are those of the head. If the loss or the norm of a gradient is not finite, `policy` and `own`
+    come back unchanged and the metric `updates_skipped` is 1, else 0.
 
-    Gradients of micro-batches are added up in float32: the result is the gradient of the whole batch's loss, whatever
-    the mesh and the size of a micro-batch. Rows in use come first, so that micro-batches of padding cost nothing; their
-    number is data, not shape: nothing recompiles.
+    Gradients of micro-batches are added up in float32. The result is the gradient of the whole batch's loss, whatever
+    the mesh and the size of a micro-batch. Rows in use come first, so that micro-batches of padding cost nothing. The
+    number of rows in use is data and not a shape, so another number needs no compilation.
 
     Args:
       config: the model's sizes.
@@ -67,29 +67,29 @@ def make_update(
       optimizer: the gradient transformation of the policy.
       loss: see `cmpo.algorithms.algorithm.Algorithm.loss`; mapped over `sharding.ROWS`.
       temperature: as for `make_score`.
-      head: of the algorithm whose loss it is.
+      head: of the algorithm that the loss belongs to.
     """
-    scores_of = _scorer(config, mesh, temperature, head)
+    score_rows = _make_scorer(config, mesh, temperature, head)
     optimizers = optimizer, head.optimizer
     shapes = lora.split(config, qwen2.shapes(config))[1], jax.eval_shape(head.init, jax.random.key(0))
     layouts = sharding.find_shardings(mesh, shapes)
 
-    def begin(shapes):
+    def begin_both(shapes):
         return tuple(map(begin_training, optimizers, shapes))
 
-    def on_device(scores: Scores, rows: Rows, signals: Any, total: jax.Array) -> tuple[jax.Array, Metrics]:
+    def run_on_device(scores: Scores, rows: Rows, signals: Any, total: jax.Array) -> tuple[jax.Array, Metrics]:
         value, metrics = loss(scores, rows, signals, total, sharding.ROWS)
         entropy = jax.lax.psum(jnp.sum(scores.entropy, where=rows.mask), sharding.ROWS) / jnp.maximum(total, 1)
         return value, {"loss": value, "entropy": entropy, **metrics}
 
     by_rows = P(sharding.ROWS)
-    mapped = jax.shard_map(on_device, mesh=mesh, in_specs=(*(by_rows,) * 3, P()), out_specs=P(), check_vma=False)
+    mapped = jax.shard_map(run_on_device, mesh=mesh, in_specs=(*(by_rows,) * 3, P()), out_specs=P(), check_vma=False)
 
     @functools.partial(
         jax.jit,
         donate_argnames=("policy", "own"),
         out_shardings=(
-            *sharding.find_shardings(mesh, jax.eval_shape(begin, shapes)),
+            *sharding.find_shardings(mesh, jax.eval_shape(begin_both, shapes)),
             NamedSharding(mesh, P()),
         ),
         compiler_options=sharding.compiler_options(mesh),
@@ -97,25 +97,25 @@ def make_update(
     def update(policy: Trained, own: Trained, frozen, rows: Rows, signals: Any):
         total = jnp.sum(rows.mask)
 
-        def share(params, rows, signals):
-            return mapped(scores_of(frozen, params[0], rows, params[1]), rows, signals, total)
+        def compute_share(params, rows, signals):
+            return mapped(score_rows(frozen, params[0], rows, params[1]), rows, signals, total)
 
-        def body(number, carry):
-            part = _cut((rows, signals), number)
-            (_, metrics), gradients = jax.value_and_grad(share, has_aux=True)(params, *part)
+        def add_micro_batch(number, carry):
+            part = _take_micro_batch((rows, signals), number)
+            (_, metrics), gradients = jax.value_and_grad(compute_share, has_aux=True)(params, *part)
             gradients = jax.tree.map(jnp.add, carry[0], gradients)
             gradients = jax.lax.with_sharding_constraint(gradients, layouts)
-            return gradients, {name: _join(name)(carry[1][name], value) for name, value in metrics.items()}
+            return gradients, {name: _choose_join(name)(carry[1][name], value) for name, value in metrics.items()}
 
         params = policy.params, own.params
-        metrics = jax.eval_shape(lambda: share(params, *_cut((rows, signals), 0))[1])
+        metrics = jax.eval_shape(lambda: compute_share(params, *_take_micro_batch((rows, signals), 0))[1])
         zeros = jax.tree.map(jnp.zeros_like, params), jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), metrics)
-        gradients, metrics = jax.lax.fori_loop(0, _in_use(rows), body, zeros)
-        after = tuple(map(_step, optimizers, gradients, (policy, own)))
+        gradients, metrics = jax.lax.fori_loop(0, _count_micro_batches(rows), add_micro_batch, zeros)
+        after = tuple(map(_apply_gradients, optimizers, gradients, (policy, own)))
         metrics["grad_norm"], head_norm = map(optax.global_norm, gradients)
         if head.apply:
             metrics["head_grad_norm"] = head_norm
-        # What is not finite in rewards, costs or the model comes out here, and goes no further.
+        # Rewards, costs or a model that are not finite show here. Then the update is dropped.
         sound = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["grad_norm"]) & jnp.isfinite(head_norm)
         metrics["updates_skipped"] = jnp.int32(~sound)
         return *jax.tree.map(lambda new, old: jnp.where(sound, new, old), after, (policy, own)), metrics
@@ -123,16 +123,17 @@ def make_update(
     return update
 
 
-def _step(optimizer: optax.GradientTransformation, gradients: Any, trained: Trained) -> Trained:
-    """One step of an optimizer."""
+def _apply_gradients(optimizer: optax.GradientTransformation, gradients: Any, trained: Trained) -> Trained:
+    """Makes one step of an optimizer."""
     changes, opt_state = optimizer.update(gradients, trained.opt_state, trained.params)
     return Trained(optax.apply_updates(trained.params, changes), opt_state)
 
 
-def summary(updates: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """The metrics of a batch's updates as one record: means, maxima of what ends in `_max`, the sum of those skipped.
+def summarize_updates(updates: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Makes one record of the metrics of a batch's updates: means, but maxima for names that end in `_max`.
 
-    `logprob_gap_max` is the first update's: after it, the policy is no longer the one that was sampled.
+    `updates_skipped` is a sum. `logprob_gap_max` is that of the first update: after it, the policy is no longer the
+    one that was sampled.
     """
     joined = {name: np.array([update[name] for update in updates]) for name in updates[0]}
     found = {name: x.max() if name.endswith("_max") else x.mean() for name, x in joined.items()}
@@ -140,24 +141,26 @@ def summary(updates: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray
     return found | {name: x[0] for name, x in joined.items() if name == "logprob_gap_max"}
 
 
-def _by_micro_batch(mesh: Mesh, function: Callable) -> Callable:
-    """Jits ``function(frozen, params, rows [U, T]) -> [U, T]`` as one of rows [M, U, T]."""
+def _map_over_micro_batches(mesh: Mesh, function: Callable) -> Callable:
+    """Jits ``function(frozen, params, rows [U, T]) -> [U, T]`` as a function of rows [M, U, T]."""
 
-    def run(frozen, params, rows):
-        def body(number, found):
-            return found.at[number].set(function(frozen, params, _cut(rows, number)))
+    def map_rows(frozen, params, rows):
+        def fill_micro_batch(number, found):
+            return found.at[number].set(function(frozen, params, _take_micro_batch(rows, number)))
 
-        return jax.lax.fori_loop(0, _in_use(rows), body, jnp.zeros(rows.tokens.shape, jnp.float32))
+        return jax.lax.fori_loop(
+            0, _count_micro_batches(rows), fill_micro_batch, jnp.zeros(rows.tokens.shape, jnp.float32)
+        )
 
     layout = NamedSharding(mesh, P(None, sharding.ROWS))
-    return jax.jit(run, out_shardings=layout, compiler_options=sharding.compiler_options(mesh))
+    return jax.jit(map_rows, out_shardings=layout, compiler_options=sharding.compiler_options(mesh))
 
 
-def _scorer(config: qwen2.Qwen2Config, mesh: Mesh, temperature: float, head: Head = NO_HEAD) -> Callable:
-    """Returns ``scores_of(frozen, params, rows [U, T], own) -> Scores``; `own` are the parameters of the head."""
+def _make_scorer(config: qwen2.Qwen2Config, mesh: Mesh, temperature: float, head: Head = NO_HEAD) -> Callable:
+    """Returns ``score_rows(frozen, params, rows [U, T], own) -> Scores``; `own` are the parameters of the head."""
     split = NamedSharding(mesh, P(sharding.ROWS))
 
-    def scores_of(frozen, params, rows, own=()):
+    def score_rows(frozen, params, rows, own=()):
         scores = qwen2.token_logprobs(
             config,
             # Matrices are cast before the compiler gathers them: half the traffic.
@@ -174,28 +177,29 @@ def _scorer(config: qwen2.Qwen2Config, mesh: Mesh, temperature: float, head: Hea
         )
         return Scores(*scores)
 
-    return scores_of
+    return score_rows
 
 
-def _in_use(rows: Rows) -> jax.Array:
-    """How many micro-batches hold tokens."""
+def _count_micro_batches(rows: Rows) -> jax.Array:
+    """Counts the micro-batches that hold tokens."""
     return jnp.sum(jnp.any(rows.segment_ids > 0, axis=(1, 2)))
 
 
-def _cut(arrays: Any, number: jax.Array | int) -> Any:
-    """One micro-batch, [M, U, ...] -> [U, ...]."""
+def _take_micro_batch(arrays: Any, number: jax.Array | int) -> Any:
+    """Takes one micro-batch out of the arrays, [M, U, ...] -> [U, ...]."""
     return jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, number, keepdims=False), arrays)
 
 
-def _join(name: str) -> Callable:
-    """How a metric of two micro-batches becomes one."""
+def _choose_join(name: str) -> Callable:
+    """Chooses how the values of a metric of two micro-batches become one."""
     return jnp.maximum if name.endswith("_max") else jnp.add
 
 
 def correct_for_age(rows: Rows, signals: Signals, present: jax.Array, *, cap: float) -> tuple[Rows, Signals, Metrics]:
-    """Rows of an older policy for an update of the present one, see `cmpo.importance`; all [M, U, T].
+    """Corrects rows of an older policy for an update of the present one, see `cmpo.importance`; all [M, U, T].
 
-    Its tokens' advantages are weighted, and the log-probabilities under it replaced by those under the `present` one.
+    The advantages are weighted. The log-probabilities under the older policy are replaced by `present`, those under the
+    present one.
     """
     weights, metrics = importance_weights(present, rows.sampled_logprobs, rows.mask, cap=cap)
     return rows.replace(sampled_logprobs=present), signals._replace(advantages=signals.advantages * weights), metrics

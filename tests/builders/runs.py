@@ -112,8 +112,10 @@ def taught(path, **changes):
         | changes
     )
     scenarios = tasks.open_source(config).train(0, 20)
-    dialogues = collecting.collect(config, collecting.serving(Terse()), scenarios, repeats=1, seed=5, judged=False)
-    demonstrations.write(path, map(demonstrations.from_dialogue, dialogues))
+    dialogues = collecting.collect_dialogues(
+        config, collecting.serve_agent(Terse()), scenarios, repeats=1, seed=5, judged=False
+    )
+    demonstrations.write_conversations(path, map(demonstrations.from_dialogue, dialogues))
     return config
 
 

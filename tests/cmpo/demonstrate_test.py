@@ -72,7 +72,7 @@ def test_the_command_writes_what_phase_1_reads(tmp_path):
     arguments = ["--config=configs/fds.py", "--agent=oracle", "--scenarios=40", "--repeats=2", f"--out={out}"]
     done = commands.run("cmpo.demonstrate", *arguments)
     assert done.returncode == 0, done.stderr
-    conversations = demonstrations.read(turn_format, out)
+    conversations = demonstrations.read_conversations(turn_format, out)
     granted = [any("<action>voucher" in message.content for message in talk) for talk in conversations]
     assert 25 < len(conversations) <= 40 and 0 < np.mean(granted) <= 0.3
     assert f"kept: {len(conversations)} dialogues" in done.stdout

@@ -149,7 +149,9 @@ def test_an_episode_that_miscounts_is_named(monkeypatch, method, returns, messag
     monkeypatch.setattr(shop.Complaining, method, later if method == "close" else lambda self, sample: returns)
     config = settings()
     with pytest.raises(ValueError, match=message):
-        collecting.collect(config, collecting.serving(shop.Clerk()), shop.Shop().train(0, 1), repeats=1, seed=0)
+        collecting.collect_dialogues(
+            config, collecting.serve_agent(shop.Clerk()), shop.Shop().train(0, 1), repeats=1, seed=0
+        )
 
 
 def test_text_that_free_text_may_hold_cannot_end_it():

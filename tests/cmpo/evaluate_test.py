@@ -62,7 +62,7 @@ class Server:
 def remote(answer, **changes):
     with Server(answer) as server:
         config = tiny(**{"agent.url": server.url, "agent.model": "some/model", "agent.retries": 0, **changes})
-        return evaluate.play_evaluation(config, collecting.remote_agents(config), seeds=1), server.requests, config
+        return evaluate.play_evaluation(config, collecting.serve_endpoint(config), seeds=1), server.requests, config
 
 
 def test_a_remote_agent_gets_the_policys_prompt_and_plays_by_its_rules():
@@ -132,7 +132,7 @@ def test_scripted_agents_and_the_evaluators():
     found = {}
     for name in ("never", "always"):
         config = tiny(**{"eval.scenarios": 24})
-        played = evaluate.play_evaluation(config, collecting.serving(ScriptedAgent(name)), seeds=1)
+        played = evaluate.play_evaluation(config, collecting.serve_agent(ScriptedAgent(name)), seeds=1)
         found[name] = measures.summarize_rows(FDS, [measures.describe_dialogue(FDS, *one) for one in played])
     never, always = found["never"], found["always"]
     assert never["voucher_rate"]["mean"] == 0 and always["voucher_rate"]["mean"] > 0.9
@@ -144,7 +144,7 @@ def test_scripted_agents_and_the_evaluators():
 
 
 def test_evaluators_are_asked_in_evaluation_only_where_the_config_says_so():
-    agent = collecting.serving(ScriptedAgent("never"))
+    agent = collecting.serve_agent(ScriptedAgent("never"))
     played = evaluate.play_evaluation(tiny(**{"eval.evaluators": False}), agent, seeds=1)
     assert all(one.evaluations == {} for one in played)
     played = evaluate.play_evaluation(tiny(), agent, seeds=1)
@@ -154,7 +154,7 @@ def test_evaluators_are_asked_in_evaluation_only_where_the_config_says_so():
 def test_the_judge_votes_as_often_as_the_config_says():
     with Server(embedded.judge_conversation) as server:
         config = tiny(**{"judge.url": server.url, "judge.votes": 3, "eval.scenarios": 2})
-        played = evaluate.play_evaluation(config, collecting.serving(ScriptedAgent("never")), seeds=1)
+        played = evaluate.play_evaluation(config, collecting.serve_agent(ScriptedAgent("never")), seeds=1)
     turns = sum(len(one.dialogue.turns) for one in played)
     assert turns and len(server.requests) == 3 * (turns + 2 * 2)
     assert {body["response_format"]["type"] for _, body in server.requests} == {"json_schema"}
@@ -168,7 +168,7 @@ def test_no_votes_are_refused():
 
 def test_the_result_says_with_what_it_was_measured_and_recomputes():
     config = tiny(**{"user.model": "embedded-user"})
-    played = evaluate.play_evaluation(config, collecting.serving(ScriptedAgent("generous")), seeds=2)
+    played = evaluate.play_evaluation(config, collecting.serve_agent(ScriptedAgent("generous")), seeds=2)
     found = json.loads(json.dumps(evaluate.compose_result(config, "generous", played, step=3), allow_nan=False))
     assert found["user"] == {"url": "embedded", "model": "embedded-user"}
     assert found["judge"] == {"url": "embedded", "model": "embedded-judge"} and "agent_endpoint" not in found

@@ -84,7 +84,7 @@ class Run:
 
     @functools.cached_property
     def model(self):
-        return model_source.settled(self.config, self.workdir)
+        return model_source.read_architecture(self.config, self.workdir)
 
 
 def adam_of(opt_state):
@@ -103,7 +103,7 @@ def whole(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("whole")
     run = Run(taught(workdir / "terse.jsonl"), workdir / "run")
     prepare, sft_step, rl_step = main.Trainer.__init__, main.Trainer.sft_step, main.Trainer.rl_step
-    make_update, collect = update_step.make_update, collecting.collect
+    make_update, collect = update_step.make_update, collecting.collect_dialogues
 
     def preparing(trainer, *arguments):
         prepare(trainer, *arguments)
@@ -145,7 +145,7 @@ def whole(tmp_path_factory):
         return collect(*arguments, seed=seed, **options)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(collecting, "collect", noting)
+        patch.setattr(collecting, "collect_dialogues", noting)
         patch.setattr(update_step, "make_update", making)
         for name, seen in (("__init__", preparing), ("sft_step", sft_stepping), ("rl_step", rl_stepping)):
             patch.setattr(main.Trainer, name, seen)

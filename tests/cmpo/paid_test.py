@@ -99,7 +99,7 @@ def test_a_stop_by_ctrl_c_is_a_line_and_no_traceback(tmp_path, monkeypatch, caps
 
 
 def test_an_evaluation_goes_on_after_a_signal_and_nothing_that_was_answered_is_asked_again(tmp_path, monkeypatch):
-    served_by, seen = collecting.serving(ScriptedAgent("generous")), []
+    served_by, seen = collecting.serve_agent(ScriptedAgent("generous")), []
 
     def play(directory, stop_after=None):
         with monkeypatch.context() as patch, Interrupts() as interrupts:
@@ -292,8 +292,8 @@ def test_a_judge_that_was_malformed_is_asked_anew_by_whoever_goes_on(tmp_path, m
 
     def play():
         with Page(tmp_path / "page", {}) as page:
-            return collecting.collect(
-                tiny(), collecting.serving(ScriptedAgent("never")), scenarios, repeats=1, seed=0, page=page
+            return collecting.collect_dialogues(
+                tiny(), collecting.serve_agent(ScriptedAgent("never")), scenarios, repeats=1, seed=0, page=page
             )
 
     monkeypatch.setattr(ChatClient, "_ask_until_answered", asking)
@@ -308,13 +308,15 @@ def test_a_judge_that_was_malformed_is_asked_anew_by_whoever_goes_on(tmp_path, m
 
 def test_other_settings_play_anew_but_pay_for_nothing_twice(tmp_path, monkeypatch):
     first, second = Page(tmp_path / "page", {"agent": "a"}), Page(tmp_path / "page", {"agent": "b"})
-    generous = collecting.serving(ScriptedAgent("generous"))
+    generous = collecting.serve_agent(ScriptedAgent("generous"))
     source = tasks.open_source(tiny())
     for page in (first, second):
         with monkeypatch.context() as patch, page:
             asked = Asked(patch)
             assert page.numbers == set()
-            collecting.collect(tiny(), generous, source.train(0, 2), repeats=1, seed=0, judged=False, page=page)
+            collecting.collect_dialogues(
+                tiny(), generous, source.train(0, 2), repeats=1, seed=0, judged=False, page=page
+            )
             assert page.numbers == {0, 1} and (asked.answered > 0) == (page is first)
 
 
@@ -324,7 +326,7 @@ def test_pages_of_agents_that_only_share_a_name_are_not_each_others():
     urls = []
     for port in (1, 2):
         config.agent.url = f"http://127.0.0.1:{port}/v1"
-        urls.append(collecting.remote_agents(config).identity)
+        urls.append(collecting.serve_endpoint(config).identity)
     assert len({*rates, *urls}) == 4
 
 

@@ -107,7 +107,7 @@ def test_an_update_of_adapters_is_their_gradient(mesh):
     mesh = sharding.make_mesh(*mesh, devices=jax.devices()[: np.prod(mesh)])
     unseen = np.zeros(12, np.float32), np.zeros(12, np.int32)
     streams = [packing.Stream(tokens.astype(np.int32), np.ones(12, bool), *unseen) for tokens in TOKENS]
-    rows = packing.pack(streams, row_length=12, rows=4)
+    rows = packing.pack_rows(streams, row_length=12, rows=4)
     update = update_step.make_update(CONFIG, mesh, optax.sgd(1.0), imitation_loss)
 
     def loss(adapters):

@@ -79,7 +79,7 @@ def test_adapters_merged_and_exported_give_the_logits_of_training(kind, tmp_path
     transfer.export_model(run, tmp_path / "out")
 
     theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
-    stream = demonstrations.encode(tokenizer, turn_format, DIALOGUE).tokens
+    stream = demonstrations.encode_conversation(tokenizer, turn_format, DIALOGUE).tokens
     messages = [{"role": message.role, "content": message.content} for message in DIALOGUE]
     rendered = theirs.apply_chat_template(messages, tokenize=True, return_dict=False)
     assert rendered[: len(stream)] == list(stream)

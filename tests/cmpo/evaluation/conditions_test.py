@@ -173,7 +173,7 @@ def test_an_evaluation_says_what_was_changed_since_its_training(tmp_path, monkey
     for name, value in (("CONFIG", config), ("WORKDIR", str(tmp_path)), ("OUT", None)):
         monkeypatch.setattr(command, name, types.SimpleNamespace(value=value))
     monkeypatch.setattr(evaluate, "_SEEDS", types.SimpleNamespace(value=1))
-    trained = agents.Named("policy", collecting.serving(ScriptedAgent("never")), step=4)
+    trained = agents.Named("policy", collecting.serve_agent(ScriptedAgent("never")), step=4)
     monkeypatch.setattr(agents, "load", lambda *_: trained)
     evaluate.run()
     found = results.read_result(tmp_path / "evaluation_policy.json")
@@ -189,7 +189,7 @@ def test_an_evaluation_says_what_was_changed_since_its_training(tmp_path, monkey
     page = (tmp_path / "report.html").read_text().replace("&#x27;", "'")
     assert f"policy, {told}" in page
     assert len(found["code"]) == 64 and conditions.find_differences(found, found) == []
-    scripted = agents.Named("never", collecting.serving(ScriptedAgent("never")))  # nobody trained it
+    scripted = agents.Named("never", collecting.serve_agent(ScriptedAgent("never")))  # nobody trained it
     monkeypatch.setattr(agents, "load", lambda *_: scripted)
     evaluate.run()
     assert results.read_result(tmp_path / "evaluation_never.json")["since_training"] is None

@@ -16,7 +16,7 @@ from cmpo import pid
 from cmpo.algorithms.algorithm import Head
 from cmpo.run import train_state
 from cmpo.run.checkpoint import Checkpoints
-from cmpo.run.train_state import checksums
+from cmpo.run.train_state import compute_checksums
 from models import qwen2, value_head
 from tests.builders.runs import full_disk
 
@@ -28,7 +28,7 @@ HEAD = Head(functools.partial(value_head.init, CONFIG), value_head.apply, optax.
 
 def at(step, seed=0):
     """A state in which every array has values of its own."""
-    first = train_state.init(qwen2.init(CONFIG, jax.random.key(seed)), optax.adam(0.1), seed=seed)
+    first = train_state.begin_run(qwen2.init(CONFIG, jax.random.key(seed)), optax.adam(0.1), seed=seed)
     begun = train_state.begin_rl(CONFIG, first, optax.adam(0.1), memory=pid.init(GAINS), head=HEAD)
     return jax.tree.map(lambda x: x + jnp.asarray(step, x.dtype), begun)._replace(step=jnp.int32(step))
 
@@ -97,7 +97,9 @@ def test_a_flipped_bit_anywhere_is_no_other_state(tmp_path, part, caplog):
 def test_other_numbers_than_were_saved_are_found_out_and_named(tmp_path, caplog, monkeypatch):
     with Checkpoints(tmp_path, keep=3) as checkpoints:
         checkpoints.save(at(1))
-        monkeypatch.setattr("cmpo.run.checkpoint.checksums", lambda state: checksums(state).at[4].add(1))
+        monkeypatch.setattr(
+            "cmpo.run.checkpoint.compute_checksums", lambda state: compute_checksums(state).at[4].add(1)
+        )
         checkpoints.save(at(2))
     monkeypatch.undo()
     with Checkpoints(tmp_path) as checkpoints:
@@ -112,10 +114,10 @@ def test_checksums_see_every_bit_and_place_and_no_mesh():
         (values.at[7, 5].set(-values[7, 5]), values.astype(jnp.bfloat16), jnp.int32(3)),
         (values[::-1], values.T.astype(jnp.bfloat16), jnp.int32(4)),
     ]
-    plain, sign, order = (np.asarray(checksums(tree)) for tree in trees)
+    plain, sign, order = (np.asarray(compute_checksums(tree)) for tree in trees)
     assert plain.dtype == np.uint32 and list(plain == sign) == [False, True, True] and not any(plain == order)
     split = jax.device_put(trees[0][0], NamedSharding(jax.make_mesh((4, 2), ("a", "b")), P("a", "b")))
-    assert jax.jit(checksums)([split]) == plain[0]
+    assert jax.jit(compute_checksums)([split]) == plain[0]
 
 
 def test_the_best_stays_and_is_found(tmp_path):

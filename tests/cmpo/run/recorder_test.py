@@ -36,24 +36,24 @@ def booked(tmp_path):
 
 def test_a_checkpoint_is_worth_the_steps_since_the_one_before_less_the_price_of_what_is_beyond_the_budget(booked):
     config = tiny(**{"train.checkpoint_every": 2, "pid.target": 0.3, "pid.lambda_max": 5.0})
-    score = recorder.scores(config, booked)
+    score = recorder.make_checkpoint_score(config, booked)
     assert score(4) == pytest.approx(2.0 - 5.0 * (0.4 - 0.3))  # of steps 3 and 4
     assert score(6) == pytest.approx(3.25)  # below the budget
     assert score(2) == pytest.approx(3.0 - 5.0 * (0.9 - 0.3))  # phase 1 does not count
     assert score(1) == -math.inf
     config.pid.lambda_max = 2.0
-    score = recorder.scores(config, booked)
+    score = recorder.make_checkpoint_score(config, booked)
     assert score(4) == pytest.approx(2.0 - 2.0 * (0.4 - 0.3))
 
 
 def test_without_a_controller_vouchers_have_no_price(booked):
-    score = recorder.scores(tiny(**{"train.checkpoint_every": 2, "pid.enabled": False}), booked)
+    score = recorder.make_checkpoint_score(tiny(**{"train.checkpoint_every": 2, "pid.enabled": False}), booked)
     assert score(4) == pytest.approx(2.0)
 
 
 def state(step):
     config = tiny()
-    return build.initial_state(config, qwen2.init(MODEL, jax.random.key(0)))._replace(step=jnp.int32(step))
+    return build.make_first_state(config, qwen2.init(MODEL, jax.random.key(0)))._replace(step=jnp.int32(step))
 
 
 def test_what_was_booked_after_the_checkpoint_is_forgotten_and_the_best_and_the_newest_stay(tmp_path, capsys):
@@ -61,9 +61,9 @@ def test_what_was_booked_after_the_checkpoint_is_forgotten_and_the_best_and_the_
     with Recorder(config, tmp_path) as kept:
         assert int(kept.resume(lambda step: state(0), lambda: state(0)).step) == 0
         for step, satisfaction in ((1, 5.0), (2, 1.0), (3, 2.0)):
-            kept.write(step, {"phase": "rl", "satisfaction": satisfaction, "voucher_rate": 0.0}, [])
+            kept.write_step(step, {"phase": "rl", "satisfaction": satisfaction, "voucher_rate": 0.0}, [])
             kept.save(state(step))
-        kept.write(4, {"phase": "rl", "satisfaction": 0.0, "voucher_rate": 0.0}, [])
+        kept.write_step(4, {"phase": "rl", "satisfaction": 0.0, "voucher_rate": 0.0}, [])
         kept.wait()
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["1", "3"]
     assert not (tmp_path / "transcripts").exists()  # nobody spoke
@@ -73,7 +73,7 @@ def test_what_was_booked_after_the_checkpoint_is_forgotten_and_the_best_and_the_
         resumed = kept.resume(lambda step: state(0), lambda: pytest.fail("there is a checkpoint"))
         chex.assert_trees_all_equal(resumed, state(3))
         assert [record["step"] for record in read_metrics(tmp_path)] == [1, 2, 3]
-        kept.write(4, {"phase": "rl"}, [])
+        kept.write_step(4, {"phase": "rl"}, [])
     assert "4/4" in capsys.readouterr().err  # counted on from 3
     assert [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()] == [1, 2, 3, 4]
 
@@ -84,7 +84,7 @@ def test_the_journal_forgets_what_a_checkpoint_holds_and_nothing_else(tmp_path, 
         kept.resume(lambda step: state(0), lambda: state(0))
         monkeypatch.setattr(kept.journal, "remove_pages", forgotten.append)
         for step in (1, 2):
-            kept.write(step, {"phase": "sft"}, [])
+            kept.write_step(step, {"phase": "sft"}, [])
             kept.save(state(step))
         kept.wait()
     assert forgotten == [-1, 1, 2]  # each time the newest that is whole on disk

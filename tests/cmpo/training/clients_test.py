@@ -17,7 +17,7 @@ SCENARIOS = [scenario for scenario, _ in zip(generator.deal_scenarios(3), range(
 def test_what_was_spent_is_told_by_endpoint(tmp_path):
     config = tiny(**{"user.prompt_price": 1e6, "user.answer_price": 1e6})
     clients = make_clients(config, tmp_path)
-    collecting.collect(config, collecting.serving(Terse()), SCENARIOS, repeats=1, seed=7, clients=clients)
+    collecting.collect_dialogues(config, collecting.serve_agent(Terse()), SCENARIOS, repeats=1, seed=7, clients=clients)
     found = sum_spending(clients)
     assert set(found) == {f"{name}_{what}" for name in ("user", "judge") for what in ("calls", "tokens", "cost")}
     assert found["user_calls"] > 4 and found["judge_calls"] >= 4 and found["judge_cost"] == 0

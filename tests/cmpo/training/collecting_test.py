@@ -51,8 +51,10 @@ class Client:
 
 def collect(config, *, scenarios=SCENARIOS, repeats=1, user=None, judge=None, **options):
     clients = {"user": user or Client(), "judge": judge or Client()}
-    agents = collecting.serving(Terse())
-    dialogues = collecting.collect(config, agents, scenarios, repeats=repeats, seed=7, clients=clients, **options)
+    agents = collecting.serve_agent(Terse())
+    dialogues = collecting.collect_dialogues(
+        config, agents, scenarios, repeats=repeats, seed=7, clients=clients, **options
+    )
     assert not any(client.inside for client in clients.values())
     return dialogues
 
@@ -143,7 +145,9 @@ def test_a_run_that_is_to_stop_gives_its_dialogues_up():
 def test_evaluators_are_asked_about_all_but_failed_dialogues_each_with_a_seed_of_its_own():
     config, judge, ended = tiny(**{"train.replacements": 0}), Client(), []
     dialogues = collect(config, user=Client(fails=lambda number: number == 3))
-    found = collecting.evaluate(config, dialogues, seed=9, clients={"judge": judge}, done=lambda: ended.append(1))
+    found = collecting.evaluate_dialogues(
+        config, dialogues, seed=9, clients={"judge": judge}, done=lambda: ended.append(1)
+    )
     assert [bool(one) for one in found] == [dialogue.ok for dialogue in dialogues] == [True, False, True, True]
     assert len(ended) == 4 and judge.inside == 0
     seeds = {seed for _, seed in judge.asked}
@@ -155,13 +159,13 @@ def test_processes_share_the_work_in_order(monkeypatch):
     shares = []
     for number in range(3):
         monkeypatch.setattr(jax, "process_index", lambda number=number: number)
-        shares.append(collecting._share(7).tolist())
+        shares.append(collecting._find_own_share(7).tolist())
     assert shares == [[0, 1, 2], [3, 4], [5, 6]]
 
 
 def test_the_dialogues_of_a_share_have_the_numbers_they_have_in_the_whole(monkeypatch):
     alone = collect(tiny(), repeats=2)
-    monkeypatch.setattr(collecting, "_share", lambda count: range(count)[2:])
+    monkeypatch.setattr(collecting, "_find_own_share", lambda count: range(count)[2:])
     page = Page(None)
     page.read_dialogues = lambda scenarios, repeats: {}
     share = collect(tiny(), repeats=2, page=page)

@@ -34,8 +34,8 @@ def tokenizer():
 
 
 def test_written_and_read_back(tmp_path):
-    demonstrations.write(tmp_path / "d.jsonl", [TALK, TALK[:3]])
-    assert demonstrations.read(turn_format, tmp_path / "d.jsonl") == [TALK, TALK[:3]]
+    demonstrations.write_conversations(tmp_path / "d.jsonl", [TALK, TALK[:3]])
+    assert demonstrations.read_conversations(turn_format, tmp_path / "d.jsonl") == [TALK, TALK[:3]]
     assert json.loads((tmp_path / "d.jsonl").read_text().splitlines()[1])["messages"][0] == {
         "role": "system",
         "content": "You serve.",
@@ -57,7 +57,7 @@ def test_a_bad_line_is_named(tmp_path, content, reason):
     path = tmp_path / "d.jsonl"
     path.write_text(json.dumps({"messages": [vars(message) for message in TALK]}) + "\n" + content + "\n")
     with pytest.raises(ValueError, match=rf"config.sft.path: line 2 of .* is no conversation: .*{reason}"):
-        demonstrations.read(turn_format, path)
+        demonstrations.read_conversations(turn_format, path)
 
 
 def line(**changes):
@@ -114,7 +114,7 @@ def test_what_is_no_text_is_refused_by_its_line_and_place(tmp_path, content, rea
     with pytest.raises(
         ValueError, match=f"config.sft.path: line 3 of '{path}' is no conversation: .*{reason}"
     ) as error:
-        demonstrations.read(turn_format, path)
+        demonstrations.read_conversations(turn_format, path)
     assert len(str(error.value)) < 1000
 
 
@@ -132,7 +132,7 @@ def test_what_is_no_text_is_refused_by_its_line_and_place(tmp_path, content, rea
 def test_what_is_no_utf_8_is_named(tmp_path, content, reason):
     (tmp_path / "d.jsonl").write_bytes(content)
     with pytest.raises(ValueError, match=f"config.sft.path: line 1 of '{tmp_path}/d.jsonl' is no conv.*{reason}"):
-        demonstrations.read(turn_format, tmp_path / "d.jsonl")
+        demonstrations.read_conversations(turn_format, tmp_path / "d.jsonl")
 
 
 def test_what_others_write_in_the_format_says_the_same(tmp_path):
@@ -148,7 +148,7 @@ def test_what_others_write_in_the_format_says_the_same(tmp_path):
         "\n\n".join([plain, *same]),
     ):
         (tmp_path / "d.jsonl").write_text(text, newline="")
-        assert demonstrations.read(turn_format, tmp_path / "d.jsonl") == [TALK[:3]] * 4
+        assert demonstrations.read_conversations(turn_format, tmp_path / "d.jsonl") == [TALK[:3]] * 4
 
 
 @contextlib.contextmanager
@@ -164,15 +164,15 @@ def file(content=b""):
 def test_whatever_is_said_comes_back(said):
     conversation = [Message("system", said[0]), Message("user", said[1]), TALK[2]]
     with file() as path:
-        demonstrations.write(path, [conversation, TALK])
-        assert demonstrations.read(turn_format, path) == [conversation, TALK]
+        demonstrations.write_conversations(path, [conversation, TALK])
+        assert demonstrations.read_conversations(turn_format, path) == [conversation, TALK]
 
 
 @given(almost.trees(json.loads(line(user={"content": parts("It was cold.")}))))
 def test_whatever_a_line_holds_it_is_a_conversation_or_refused_by_the_line(tree):
     with file(json.dumps(tree).encode()) as path:
         try:
-            (found,) = demonstrations.read(turn_format, path)
+            (found,) = demonstrations.read_conversations(turn_format, path)
         except ValueError as error:
             assert str(error).startswith("config.sft.path: ") and str(path) in str(error)
         else:
@@ -182,15 +182,15 @@ def test_whatever_a_line_holds_it_is_a_conversation_or_refused_by_the_line(tree)
 
 def test_missing_and_empty_files(tmp_path):
     with pytest.raises(FileNotFoundError, match="config.sft.path"):
-        demonstrations.read(turn_format, tmp_path / "none.jsonl")
+        demonstrations.read_conversations(turn_format, tmp_path / "none.jsonl")
     for nothing in (b"", b"\xef\xbb\xbf", b"\n \r\n"):
         (tmp_path / "empty.jsonl").write_bytes(nothing)
         with pytest.raises(ValueError, match=r"config.sft.path: .*empty.jsonl.* holds no conversation"):
-            demonstrations.read(turn_format, tmp_path / "empty.jsonl")
+            demonstrations.read_conversations(turn_format, tmp_path / "empty.jsonl")
 
 
 def test_encoded_as_a_session_would_have_written_it(tokenizer):
-    made = demonstrations.encode(tokenizer, turn_format, TALK)
+    made = demonstrations.encode_conversation(tokenizer, turn_format, TALK)
     written = [*tokenizer.encode(ANSWER), tokenizer.im_end]
     opening = chat.encode_opening(tokenizer, TALK[:2])
     reply = chat.encode_reply(tokenizer, [Message("user", "Fine.")])  # the agent never sees the simulator's marks
@@ -201,10 +201,12 @@ def test_encoded_as_a_session_would_have_written_it(tokenizer):
 
 def test_a_demonstration_ends_before_the_turn_that_does_not_fit(tokenizer):
     whole, first = (
-        demonstrations.encode(tokenizer, turn_format, TALK),
-        demonstrations.encode(tokenizer, turn_format, TALK[:3]),
+        demonstrations.encode_conversation(tokenizer, turn_format, TALK),
+        demonstrations.encode_conversation(tokenizer, turn_format, TALK[:3]),
     )
     size = len(whole.tokens)
     for room, expected in ((size, whole), (size - 1, first), (len(first.tokens), first)):
-        np.testing.assert_array_equal(demonstrations.encode(tokenizer, turn_format, TALK, room).tokens, expected.tokens)
-    assert len(demonstrations.encode(tokenizer, turn_format, TALK, len(first.tokens) - 1).tokens) == 0
+        np.testing.assert_array_equal(
+            demonstrations.encode_conversation(tokenizer, turn_format, TALK, room).tokens, expected.tokens
+        )
+    assert len(demonstrations.encode_conversation(tokenizer, turn_format, TALK, len(first.tokens) - 1).tokens) == 0

@@ -16,7 +16,9 @@ from tests.builders import runs
 
 def run(variant, devices="8x80"):
     config = fds.get_config(variant)
-    return memory_plan.dry_run(config, model_source.architecture(config, None), memory_plan.devices(devices))
+    return memory_plan.plan_memory(
+        config, model_source.find_architecture(config, None), memory_plan.read_devices(devices)
+    )
 
 
 @pytest.mark.parametrize(
@@ -45,24 +47,24 @@ def test_72b_does_not_and_a_mesh_is_named_that_would(capsys):
     assert "the mesh data 1 x fsdp 8 x tensor 8 would do, 64 devices" in str(error.value)
     config = fds.get_config("model=qwen2.5-72b")
     config.update_from_flattened_dict(advised)
-    assert "fits: " in memory_plan.dry_run(
-        config, model_source.architecture(config, None), memory_plan.devices("64x80")
+    assert "fits: " in memory_plan.plan_memory(
+        config, model_source.find_architecture(config, None), memory_plan.read_devices("64x80")
     )
 
 
 def test_what_stays_by_hand():
     """One weight matrix of hidden x hidden in the middle of it all: shares of fsdp and tensor, bytes by dtype."""
     config = runs.tiny(**{"model.dtype": "bfloat16", "model.num_heads": 2, "model.num_kv_heads": 2})
-    model = model_source.architecture(config, None)
+    model = model_source.find_architecture(config, None)
     total = sum(leaf.size for leaf in jax.tree.leaves(qwen2.shapes(model)))
-    whole = memory_plan.needs(config, model, {"data": 2, "fsdp": 1, "tensor": 1})["always"]
+    whole = memory_plan.estimate_needs(config, model, {"data": 2, "fsdp": 1, "tensor": 1})["always"]
     assert whole["parameters that are trained, float32"] == 4 * total
     assert whole["moments of the optimizer"] == 2 * 4 * total + 2 * 4  # and AdamW's two counters
     # 1 layer, 8 slots over 2 devices, 2048 tokens, 2 heads of 8, keys and values, 2 bytes
     assert whole["keys and values of the sampler"] == 1 * 4 * 2048 * 2 * 8 * 2 * 2
     norms = 3 * 16 + 3 * 16  # scales and, with 2 heads of 8, biases: float32 in the reference as well
     assert whole["the reference"] == 2 * (total - norms) + 4 * norms
-    split = memory_plan.needs(config, model, {"data": 1, "fsdp": 2, "tensor": 2})["always"]
+    split = memory_plan.estimate_needs(config, model, {"data": 1, "fsdp": 2, "tensor": 2})["always"]
     biases = 3 * 16 // 2
     assert split["parameters that are trained, float32"] == 4 * ((total - norms) // 4 + 3 * 16 + biases)
 
@@ -74,14 +76,14 @@ def test_the_update_needs_what_is_planned(mesh, remat):
     sizes = {"model.hidden_size": 256, "model.intermediate_size": 1024, "model.num_layers": 8, "model.num_heads": 4}
     config = runs.tiny(**sizes, **{"model.num_kv_heads": 2, "model.vocab_size": 4096, "model.remat": remat})
     config.train.row_length = 512
-    model, on = model_source.architecture(config, None), dict(zip(sharding.AXES, mesh, strict=True))
-    planned = sum(memory_plan.needs(config, model, on)["updating"].values())
+    model, on = model_source.find_architecture(config, None), dict(zip(sharding.AXES, mesh, strict=True))
+    planned = sum(memory_plan.estimate_needs(config, model, on)["updating"].values())
     devices = sharding.make_mesh(*mesh)
-    state = build.abstract_state(config, model, devices, algorithms.load(config, domains.load(config)), 0)
+    state = build.lay_out_state(config, model, devices, algorithms.load(config, domains.load(config)), 0)
     unit = config.train.micro_rows * sharding.rows_axis_size(devices)
-    empty = packing.pack([], row_length=512, rows=2 * unit)
+    empty = packing.pack_rows([], row_length=512, rows=2 * unit)
     rows = sharding.place_rows(devices, empty, config.train.micro_rows)
-    update = update_step.make_update(model, devices, build.optimizers(config)["sft"], imitation_loss)
+    update = update_step.make_update(model, devices, build.make_optimizers(config)["sft"], imitation_loss)
     memory = update.lower(state.policy, update_step.WITHOUT_HEAD, {}, rows, ()).compile().memory_analysis()
     assert 0.7 < memory.temp_size_in_bytes / planned < 1.4
 
@@ -94,15 +96,15 @@ def test_the_table_in_the_documentation_is_what_is_computed(size):
 
 def test_momentum_in_bfloat16_takes_two_bytes_less():
     config = runs.tiny()
-    model, sizes = model_source.architecture(config, None), {"data": 1, "fsdp": 1, "tensor": 1}
+    model, sizes = model_source.find_architecture(config, None), {"data": 1, "fsdp": 1, "tensor": 1}
     name, total = "moments of the optimizer", sum(leaf.size for leaf in jax.tree.leaves(qwen2.shapes(model)))
-    full = memory_plan.needs(config, model, sizes)["always"][name]
+    full = memory_plan.estimate_needs(config, model, sizes)["always"][name]
     config.train.momentum_dtype = "bfloat16"
-    assert full - memory_plan.needs(config, model, sizes)["always"][name] == 2 * total
+    assert full - memory_plan.estimate_needs(config, model, sizes)["always"][name] == 2 * total
 
 
 def test_devices_are_read():
-    assert memory_plan.devices("16x141.5") == (16, 141.5)
-    assert memory_plan.devices("") == (8, 80.0)  # there are only CPUs here
+    assert memory_plan.read_devices("16x141.5") == (16, 141.5)
+    assert memory_plan.read_devices("") == (8, 80.0)  # there are only CPUs here
     with pytest.raises(ValueError, match="--devices: expected COUNTxGIGABYTES"):
-        memory_plan.devices("80GB")
+        memory_plan.read_devices("80GB")

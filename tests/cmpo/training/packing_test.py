@@ -22,7 +22,7 @@ def dialogue(*turns, outcome=3.0, failure=""):
 
 
 def test_stream_by_hand():
-    made = packing.stream(dialogue(turn([1, 2], [3, 4, 5]), turn([6], [7])), first_turn=30, group=4)
+    made = packing.make_stream(dialogue(turn([1, 2], [3, 4, 5]), turn([6], [7])), first_turn=30, group=4)
     assert made.group == 4
     np.testing.assert_array_equal(made.tokens, [1, 2, 3, 4, 5, 6, 7])
     np.testing.assert_array_equal(made.mask, [0, 0, 1, 1, 1, 0, 1])
@@ -35,7 +35,7 @@ def test_rewards_by_hand_and_failed_dialogues_have_no_valid_turn():
         dialogue(turn([1], [2], process=0.25), turn([1], [2], process=1.0, cost=1.0), outcome=4.0),
         dialogue(turn([1], [2], process=0.9, cost=1.0), outcome=5.0, failure="judge_timeout"),
     ]
-    rewards = packing.rewards(played, group_size=2, max_turns=3, costs=1)
+    rewards = packing.collect_rewards(played, group_size=2, max_turns=3, costs=1)
     np.testing.assert_array_equal(rewards.outcome, [[4.0, 0.0]])
     np.testing.assert_array_equal(rewards.process, [[[0.25, 1.0, 0.0], [0.0, 0.0, 0.0]]])
     np.testing.assert_array_equal(rewards.cost[..., 0], [[[0.0, 1.0, 0.0], [0.0, 0.0, 0.0]]])
@@ -44,16 +44,16 @@ def test_rewards_by_hand_and_failed_dialogues_have_no_valid_turn():
 
 def test_streams_leave_failed_dialogues_out_and_number_turns_as_rewards_does():
     played = [dialogue(turn([1], [2]), failure="user_timeout"), dialogue(turn([1], [2]), turn([3], [4]))]
-    (only,) = packing.streams(played, group_size=1, max_turns=5)
+    (only,) = packing.make_streams(played, group_size=1, max_turns=5)
     np.testing.assert_array_equal(only.turns, [0, 5, 0, 6])
     assert only.group == 1
 
 
 def test_minibatches_are_even_and_cut_few_groups():
     parts = [begun([1], [2, 3], group) for group in (0, 0, 0, 1, 1, 2, 2)]
-    groups = [[part.group for part in part] for part in packing.divide(parts, 3)]
+    groups = [[part.group for part in part] for part in packing.divide_streams(parts, 3)]
     assert groups == [[0, 0], [0, 1], [1, 2, 2]]
-    assert packing.divide([], 2) == [[], []]
+    assert packing.divide_streams([], 2) == [[], []]
 
 
 @settings(max_examples=50, deadline=None)
@@ -67,7 +67,7 @@ def test_packing_keeps_every_stream_whole(lengths, row_length):
     for size in lengths:
         tokens = np.array([next(numbers) for _ in range(size)], np.int32)
         parts.append(packing.Stream(tokens, tokens % 2 == 0, -tokens.astype(np.float32), tokens + 1))
-    rows = packing.pack(parts, row_length=row_length)
+    rows = packing.pack_rows(parts, row_length=row_length)
     chex.assert_equal_shape(jax.tree.leaves(rows))
     assert rows.prefix_ids is None
     assert rows.tokens.shape[1] >= max(lengths) and rows.tokens.shape[1] in {row_length * 2**n for n in range(4)}
@@ -96,14 +96,14 @@ def begun(common, rest, group):
 def test_a_shared_prefix_by_hand():
     """Tokens 1 2 3 are shared; 7 is not, though both have it: it predicts what was sampled."""
     parts = [begun([1, 2, 3], [7, 8, 9], 0), begun([1, 2, 3], [7, 5], 0), begun([1, 2, 3], [7, 6], 1)]
-    rows = packing.pack(parts, row_length=16, share=True)
+    rows = packing.pack_rows(parts, row_length=16, share=True)
     np.testing.assert_array_equal(rows.tokens, [[1, 2, 3, 7, 8, 9, 7, 5, 1, 2, 3, 7, 6, 0, 0, 0]])
     np.testing.assert_array_equal(rows.positions, [[0, 1, 2, 3, 4, 5, 3, 4, 0, 1, 2, 3, 4, 0, 0, 0]])
     np.testing.assert_array_equal(rows.segment_ids, [[1, 1, 1, 2, 2, 2, 3, 3, 4, 4, 4, 4, 4, 0, 0, 0]])
     np.testing.assert_array_equal(rows.prefix_ids, [[0, 0, 0, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0]])
     np.testing.assert_array_equal(rows.mask, [[0, 0, 0, 0, 1, 1, 0, 1, 0, 0, 0, 0, 1, 0, 0, 0]])
     np.testing.assert_array_equal(rows.turns, [[0, 0, 0, 0, 9, 9, 0, 5, 0, 0, 0, 0, 6, 0, 0, 0]])
-    split = packing.pack(parts, row_length=7, share=True)  # no row holds the 8 tokens of the first two
+    split = packing.pack_rows(parts, row_length=7, share=True)  # no row holds the 8 tokens of the first two
     np.testing.assert_array_equal(split.tokens, [[1, 2, 3, 7, 8, 9, 0], [1, 2, 3, 7, 5, 0, 0], [1, 2, 3, 7, 6, 0, 0]])
     assert not split.prefix_ids.any()
 
@@ -120,7 +120,7 @@ def test_packing_with_shared_prefixes_keeps_every_stream(groups, row_length):
     for group, (shared, sizes) in enumerate(groups):
         common = [next(numbers) for _ in range(shared)]
         parts += [begun(common, [next(numbers) for _ in range(size)], group) for size in sizes]
-    rows = packing.pack(parts, row_length=row_length, rows=len(parts), share=True)
+    rows = packing.pack_rows(parts, row_length=row_length, rows=len(parts), share=True)
     found = []
     for row in range(len(parts)):
         segments, prefixes = rows.segment_ids[row], rows.prefix_ids[row]
@@ -135,26 +135,26 @@ def test_packing_with_shared_prefixes_keeps_every_stream(groups, row_length):
             assert len(set(segments[prefixes == prefix])) > 1, "a prefix of one stream is not shared"
     assert sorted(found) == sorted([x.tolist() for x in part[:4]] for part in parts)
     assert np.all(np.diff(np.any(rows.segment_ids, axis=1).astype(int)) <= 0), "rows in use come first"
-    apart = packing.pack(parts, row_length=row_length)
+    apart = packing.pack_rows(parts, row_length=row_length)
     assert np.sum(rows.segment_ids > 0) <= np.sum(apart.segment_ids > 0)
 
 
 def test_what_predicts_a_sampled_token_is_never_shared_and_nothing_is_a_row_of_padding():
-    streams = [packing.stream(dialogue(turn([5], [id])), first_turn=0, group=0) for id in (7, 8)]
-    packed = packing.pack(streams, row_length=4, share=True)
+    streams = [packing.make_stream(dialogue(turn([5], [id])), first_turn=0, group=0) for id in (7, 8)]
+    packed = packing.pack_rows(streams, row_length=4, share=True)
     np.testing.assert_array_equal(packed.tokens, [[5, 7, 5, 8]])
     np.testing.assert_array_equal(packed.prefix_ids, [[0, 0, 0, 0]])
-    nothing = packing.pack([], row_length=4)
+    nothing = packing.pack_rows([], row_length=4)
     assert nothing.tokens.shape == (1, 4) and not nothing.segment_ids.any()
 
 
 def test_rows_in_use_come_first():
     parts = [packing.Stream(np.ones(8, np.int32), np.ones(8, bool), np.zeros(8, np.float32), np.zeros(8, np.int32))] * 5
-    rows = packing.pack(parts, row_length=8, rows=8)
+    rows = packing.pack_rows(parts, row_length=8, rows=8)
     np.testing.assert_array_equal(rows.segment_ids[:, 0], [1, 1, 1, 1, 1, 0, 0, 0])
 
 
 def test_too_few_rows_is_an_error():
     parts = [packing.Stream(np.ones(8, np.int32), np.ones(8, bool), np.zeros(8, np.float32), np.zeros(8, np.int32))] * 3
     with pytest.raises(ValueError, match="at most 2 rows, got 3"):
-        packing.pack(parts, row_length=8, rows=2)
+        packing.pack_rows(parts, row_length=8, rows=2)

@@ -119,7 +119,7 @@ def test_the_policy_is_found_in_its_checkpoint_whatever_else_the_config_says(who
 def test_several_processes_are_refused(monkeypatch):
     monkeypatch.setattr(jax, "process_count", lambda: 2)
     with pytest.raises(ValueError, match=r"config.train.one_step_off: expected one process, got 2"):
-        build.optimizers(tiny(**OFF))
+        build.make_optimizers(tiny(**OFF))
 
 
 # Ahead

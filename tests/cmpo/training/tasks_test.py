@@ -80,7 +80,9 @@ def test_processes_play_everything_once_and_read_only_what_they_play(recorded, p
     for number in range(processes):
         read.clear()
         monkeypatch.setattr(jax, "process_index", lambda number=number: number)
-        dialogues = collecting.collect(config, collecting.serving(ScriptedAgent("never")), scenarios, repeats=2, seed=0)
+        dialogues = collecting.collect_dialogues(
+            config, collecting.serve_agent(ScriptedAgent("never")), scenarios, repeats=2, seed=0
+        )
         assert len(read) == len(dialogues) / 2 <= 11 / processes + 1
         played += [dialogue.task for dialogue in dialogues]
     assert played == [scenario for scenario in expected for _ in range(2)]

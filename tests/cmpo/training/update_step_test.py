@@ -44,7 +44,7 @@ def streams(seed, count=10):
 
 
 def fresh_state():
-    return train_state.init(qwen2.init(CONFIG, jax.random.key(3)), SGD, seed=3)
+    return train_state.begin_run(qwen2.init(CONFIG, jax.random.key(3)), SGD, seed=3)
 
 
 def mesh_of(data, fsdp=1, tensor=1):
@@ -66,7 +66,7 @@ def grouped(seed):
 def updated(parts, loss, per_stream, *, mesh, micro_rows, row_length, share_prefix=False):
     """The parameters after one update; `per_stream` [10] gives each stream's advantage."""
     mesh = mesh_of(*mesh)
-    rows = packing.pack(parts, row_length=row_length, rows=16, share=share_prefix)
+    rows = packing.pack_rows(parts, row_length=row_length, rows=16, share=share_prefix)
     signals = () if per_stream is None else Signals(per_stream[rows.turns], rows.sampled_logprobs - 0.1)
     update = update_step.make_update(CONFIG, mesh, SGD, loss, temperature=TEMPERATURE)
     layout = sharding.find_shardings(mesh, qwen2.shapes(CONFIG))
@@ -145,7 +145,7 @@ def test_cmpo_update_is_the_gradient_of_the_whole_batch(mesh, row_length):
 
 def test_an_update_that_is_not_finite_changes_nothing_and_the_next_is_as_if_it_had_not_been():
     mesh, optimizer = mesh_of(1), optax.adam(0.1)
-    packed = packing.pack(list(streams(6)), row_length=32, rows=16)
+    packed = packing.pack_rows(list(streams(6)), row_length=32, rows=16)
     loss = functools.partial(clipped_loss, clip_low=0.2, clip_high=0.2, kl_weight=0.05)
     update = update_step.make_update(CONFIG, mesh, optimizer, loss, temperature=TEMPERATURE)
     advantages, reference = np.ones(packed.tokens.shape, np.float32), packed.sampled_logprobs
@@ -174,7 +174,7 @@ def test_an_update_that_is_not_finite_changes_nothing_and_the_next_is_as_if_it_h
 
 def test_score_gives_the_models_log_probabilities_in_place():
     parts, mesh = list(streams(4)), mesh_of(2, 2, 2)
-    rows = packing.pack(parts, row_length=32, rows=8)
+    rows = packing.pack_rows(parts, row_length=32, rows=8)
     params = jax.device_put(fresh_state().policy.params, sharding.find_shardings(mesh, qwen2.shapes(CONFIG)))
     scores = update_step.make_score(CONFIG, mesh, temperature=TEMPERATURE)(
         {}, params, sharding.place_rows(mesh, rows, 1)
@@ -191,8 +191,8 @@ def test_several_updates_are_one_record():
     first = {"loss": 1.0, "ratio_max": 1.0, "logprob_gap_max": 0.5, "updates_skipped": 0}
     second = {"loss": 4.0, "ratio_max": 3.0, "logprob_gap_max": 2.0, "updates_skipped": 1}
     found = {"loss": 2.5, "ratio_max": 3.0, "logprob_gap_max": 0.5, "updates_skipped": 1}
-    assert update_step.summary([first, second]) == found
-    assert update_step.summary([second]) == second
+    assert update_step.summarize_updates([first, second]) == found
+    assert update_step.summarize_updates([second]) == second
 
 
 @pytest.mark.parametrize("part", ["loss", "gradient"])
@@ -204,7 +204,7 @@ def test_an_update_is_skipped_if_but_one_of_loss_and_gradient_is_not_finite(part
         return nothing + jnp.nan if part == "loss" else jnp.sqrt(nothing), {}
 
     mesh, before = mesh_of(1), fresh_state().policy
-    rows = sharding.place_rows(mesh, packing.pack(list(streams(0)), row_length=32, rows=8), 8)
+    rows = sharding.place_rows(mesh, packing.pack_rows(list(streams(0)), row_length=32, rows=8), 8)
     update = update_step.make_update(CONFIG, mesh, SGD, loss, temperature=TEMPERATURE)
     after, _, metrics = update(jax.tree.map(jnp.copy, before), update_step.WITHOUT_HEAD, {}, rows, ())
     assert np.isfinite(metrics["loss"]) == (part == "gradient")
@@ -259,7 +259,7 @@ def test_begin_rl_freezes_the_present_parameters_and_begins_what_is_the_algorith
         optax.adam(0.1),
         Head(functools.partial(value_head.init, CONFIG), value_head.apply, optax.sgd(1.0)),
     )
-    before = train_state.init(qwen2.init(CONFIG, jax.random.key(0)), optimizer, seed=5)
+    before = train_state.begin_run(qwen2.init(CONFIG, jax.random.key(0)), optimizer, seed=5)
     assert before.reference == before.behaviour == before.memory == before.head == ()
     moved = before._replace(policy=jax.tree.map(lambda x: x + 1, before.policy))
     options = {"memory": pid.init(GAINS, 0.5), "head": head, "one_step_off": one_step_off}
@@ -301,7 +301,7 @@ def test_a_head_and_the_policy_below_it_learn_from_the_states_before_each_token(
         jax.tree.map(lambda x, g: x - 3 * g, own.params, gradients[1]),
     )
     devices = mesh_of(*mesh)
-    rows = sharding.place_rows(devices, packing.pack(parts, row_length=32, rows=8), 1)
+    rows = sharding.place_rows(devices, packing.pack_rows(parts, row_length=32, rows=8), 1)
     values = update_step.make_values(CONFIG, devices, head)({}, (policy.params, own.params), rows)
     assert np.all(np.asarray(values)[~np.asarray(rows.mask)] == 0)
     off = np.square(np.asarray(values)[np.asarray(rows.mask)] - wanted)
@@ -315,7 +315,7 @@ def test_a_head_and_the_policy_below_it_learn_from_the_states_before_each_token(
 
 
 def test_schedule_warms_up_and_ends_at_the_final_fraction():
-    optimizer = train_state.optimizer(
+    optimizer = train_state.make_optimizer(
         learning_rate=1.0, steps=20, warmup_fraction=0.1, final_fraction=0.2, weight_decay=0.0, max_grad_norm=1e9
     )
     params = {"x": jnp.zeros(1)}

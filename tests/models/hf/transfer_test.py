@@ -137,8 +137,8 @@ def test_adapters_are_merged_into_the_commit_that_they_were_trained_on(checkpoin
     config = run_of(hf.find_model("somebody/tiny", download=False), tmp_path / "run", adapters, **changes)
     hf.save(tmp_path / "newer", model, jax.tree.map(lambda leaf: leaf + 1, before))
     add_to_hub(hub, tmp_path / "newer", "2" * 40)
-    assert model_source.source(config, tmp_path / "run").name == "1" * 40
-    assert model_source.source(config, None).name == "2" * 40
+    assert model_source.find_source(config, tmp_path / "run").name == "1" * 40
+    assert model_source.find_source(config, None).name == "2" * 40
     transfer.export_model(tmp_path / "run", tmp_path / "out")
     chex.assert_trees_all_close(hf.load(tmp_path / "out")[1], expected, rtol=1e-6)
 
@@ -155,7 +155,7 @@ def test_adapters_of_a_new_model_are_merged_into_what_its_seed_makes(checkpoint,
     adapted = dataclasses.replace(model, lora_rank=2)
     adapters = jax.tree.map(lambda leaf: leaf + 0.1, lora.split(adapted, qwen2.init(adapted, jax.random.key(1)))[1])
     config = run_of(checkpoint, tmp_path / "run", adapters, **{"model.lora_rank": 2, "train.seed": 7})
-    frozen = model_source.frozen(adapted, build.mesh(config, model), None, 7)
+    frozen = model_source.make_frozen_params(adapted, build.make_mesh(config, model), None, 7)
     expected = lora.merge(adapted, lora.combine(jax.device_get(frozen), adapters))
     transfer.export_model(tmp_path / "run", tmp_path / "out")
     chex.assert_trees_all_close(hf.load(tmp_path / "out")[1], expected, rtol=1e-6)

@@ -275,8 +275,8 @@ def test_released_records_render_and_play_a_turn(records):
     """One in 32 here; benchmarks/records.py does them all."""
     _, scenarios = records
     chosen = scenarios[5::32]
-    agents = collecting.serving(ScriptedAgent("generous"))
-    dialogues = collecting.collect(tiny(**{"episode.max_turns": 1}), agents, chosen, repeats=1, seed=0)
+    agents = collecting.serve_agent(ScriptedAgent("generous"))
+    dialogues = collecting.collect_dialogues(tiny(**{"episode.max_turns": 1}), agents, chosen, repeats=1, seed=0)
     tokenizer = tokenizers.train_tokenizer((scenario.agent_prompt for scenario in chosen), 600)
     for scenario, dialogue in zip(chosen, dialogues, strict=True):
         assert dialogue.task == scenario and dialogue.ok and len(dialogue.turns) == 1

@@ -198,7 +198,9 @@ def test_the_scripted_oracle_reaches_the_frontier_in_the_gym(rate):
     """But for chance: the rounding of ratings, who happens to call, and who of equals gets a voucher."""
     config = configs.get_config()
     scenarios = list(itertools.islice(generator.deal_scenarios(11, split="test"), 256))
-    dialogues = collecting.collect(config, agents.load_scripted(config, "oracle", rate), scenarios, repeats=1, seed=3)
+    dialogues = collecting.collect_dialogues(
+        config, agents.load_scripted(config, "oracle", rate), scenarios, repeats=1, seed=3
+    )
     assert all(dialogue.success for dialogue in dialogues)
     outcomes = [dialogue.outcome for dialogue in dialogues]
     given = np.mean([dialogue.cost[0] for dialogue in dialogues])
