@@ -24,7 +24,7 @@ class Clipped(Algorithm):
         if config["train"]["rl_steps"] and settings["group_size"] == 1 and settings["normalize"] in ("group", "center"):
             raise ValueError(
                 f"config.algo.group_size: expected 2 or more where config.algo.normalize is {settings['normalize']!r}, "
-                "got 1: a dialogue alone has nobody to be better than, and its outcome would teach nothing"
+                "got 1: with nothing to compare a dialogue with, nothing would be learnt from its outcome"
             )
 
     def loss(self, scores, rows, signals, total, axis_name):

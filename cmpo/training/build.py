@@ -66,8 +66,8 @@ def make_optimizers(config: ConfigDict) -> dict[str, optax.GradientTransformatio
     train = config.train
     if train.one_step_off and jax.process_count() > 1:
         raise ValueError(
-            f"config.train.one_step_off: expected one process, got {jax.process_count()}; what several processes do on "
-            "two threads has no common order"
+            f"config.train.one_step_off: expected one process, got {jax.process_count()}; with two "
+            "threads each, several processes would not run their programs in the same order"
         )
     return {
         phase: train_state.make_optimizer(

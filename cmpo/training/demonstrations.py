@@ -116,7 +116,9 @@ def _refuse_extras(extras: Mapping[str, Any], place: str) -> None:
     """Raises ValueError for a value that would be lost. Empty values and a weight of 1, the default, say nothing."""
     for name, value in extras.items():
         if value not in _EMPTY_VALUES and (name, value) != ("weight", 1):
-            raise ValueError(f"{place}{name}: a dialogue has no place for it; expected none, got {value!r:.100}")
+            raise ValueError(
+                f"{place}{name}: it would be lost, as a dialogue cannot hold it; expected none, got {value!r:.100}"
+            )
 
 
 def _describe_value(found: Mapping[str, Any], name: str) -> str:

@@ -30,7 +30,7 @@ class Ahead(Generic[T]):
     def start(self, work: Callable[[], T]) -> None:
         """Begins `work`. Raises RuntimeError if the result of the previous work was not taken."""
         if self._work:
-            raise RuntimeError("the result of the work before was not taken")
+            raise RuntimeError("the result of the previous work was not taken")
         self._work = self._thread.submit(work)
 
     def result(self) -> T:
