@@ -1,5 +1,6 @@
 """What every command shares: the flags that name a run, and foreseeable errors reported in one line."""
 
+import functools
 import os
 import pathlib
 import sys
@@ -24,11 +25,14 @@ FORESEEN = (ValueError, OSError, FloatingPointError, *STOPS)
 """Errors that input, endpoints or numbers cause, and whose message is enough for the user."""
 
 
-def run(work: Callable[[], None], *, required: Sequence[str]) -> None:
-    """Parses the flags, of which some are `required`, and does `work`. A foreseeable error is one line and status 1."""
+def run(work: Callable[..., None], *, required: Sequence[str] = (), takes_arguments: bool = False) -> None:
+    """Parses the flags, of which some are `required`, and does `work`. A foreseeable error is one line and status 1.
+
+    With `takes_arguments`, `work` gets the arguments that are no flags; else there must be none.
+    """
     flags.mark_flags_as_required(required)
 
-    def main(_) -> None:
+    def main(line: Sequence[str]) -> None:
         if not flags.FLAGS["verbosity"].present:
             logging.set_verbosity(logging.WARNING)
         try:
@@ -37,12 +41,12 @@ def run(work: Callable[[], None], *, required: Sequence[str]) -> None:
             be_patient()
             processes.join_processes()
             keep_programs()
-            work()
+            work(*line[1:])
         except FORESEEN as error:
             notes = getattr(error, "__notes__", [])
             sys.exit("error: " + " ".join(" ".join([str(error), *notes]).split()))
 
-    app.run(main, flags_parser=_parse_flags)
+    app.run(main, flags_parser=functools.partial(_parse_flags, takes_arguments=takes_arguments))
 
 
 def be_patient(environment: MutableMapping[str, str] = os.environ) -> None:
@@ -63,7 +67,9 @@ def keep_programs() -> None:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
-def _parse_flags(arguments: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> list[str]:
+def _parse_flags(
+    arguments: Sequence[str], values: flags.FlagValues = flags.FLAGS, *, takes_arguments: bool = False
+) -> list[str]:
     try:
         program, *others = values([files.expand_home(argument) for argument in arguments])
         given = values["config"]
@@ -84,8 +90,8 @@ def _parse_flags(arguments: Sequence[str], values: flags.FlagValues = flags.FLAG
         sys.exit("error: unknown flag, with a name of some thousand letters")
     except (ValueError, OSError, SyntaxError) as error:  # the name or the file is not valid
         sys.exit("error: --config: " + " ".join(str(error).split()))
-    if others:
+    if others and not takes_arguments:
         sys.exit(f"error: unexpected argument {others[0]!r}; a setting is written --config.FIELD=VALUE")
     if whole := [name for name, value in overrides.items() if isinstance(value, ConfigDict)]:
         sys.exit(f"error: --config.{whole[0]}: expected one of its fields, as in --config.{whole[0]}.FIELD=VALUE")
-    return [program]
+    return [program, *others]
