@@ -15,7 +15,7 @@ import numpy as np
 from absl import flags
 
 from cmpo.cli import command
-from cmpo.evaluation import conditions, results
+from cmpo.evaluation import conditions, results, tables
 from cmpo.reports.frontier_picture import draw_frontier, find_bound
 from rollouts import domains
 from rollouts.domains.fds import domain as fds
@@ -86,19 +86,18 @@ def measure_agent(frontier: Frontier, point: Point) -> dict[str, float]:
 
 def format_table(frontier: Frontier, evaluations: Mapping[str, Mapping[str, Any]]) -> str:
     """Formats the measures of every agent as Markdown, and those of the frontier itself."""
-    lines = [
-        "| agent | vouchers | satisfaction | frontier there | distance | share of the gain | hypervolume |",
-        "|---|---:|---:|---:|---:|---:|---:|",
-    ]
+    head = ["agent", "vouchers", "satisfaction", "frontier there", "distance", "share of the gain", "hypervolume"]
+    rows = []
     for name, evaluation in evaluations.items():
         rate, satisfaction = _find_point(evaluation)
         found = measure_agent(frontier, (rate, satisfaction))
         share = "-" if np.isnan(found["gain_share"]) else f"{found['gain_share']:.0%}"
-        lines.append(
-            f"| {name} | {rate:.1%} | {satisfaction:.3f} | {found['frontier']:.3f} | {found['distance']:.3f} | {share} "
-            f"| {found['hypervolume']:.3f} |"
+        numbers = (satisfaction, found["frontier"], found["distance"])
+        rows.append(
+            [name, f"{rate:.1%}", *(f"{number:.3f}" for number in numbers), share, f"{found['hypervolume']:.3f}"]
         )
-    return "\n".join([*lines, f"| the whole frontier | | | | 0 | 100% | {frontier_hypervolume(frontier):.3f} |"])
+    whole = ["the whole frontier", "", "", "", "0", "100%", f"{frontier_hypervolume(frontier):.3f}"]
+    return tables.format_table(head, [*rows, whole])
 
 
 def _find_point(evaluation: Mapping[str, Any]) -> Point:

@@ -6,13 +6,11 @@ import pathlib
 import sys
 from collections.abc import Callable, MutableMapping, Sequence
 
-import jax
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from cmpo.distributed import processes
-from cmpo.run import files, schema
-from cmpo.training.collecting import STOPS
+from cmpo.run import files
+from cmpo.training.stops import STOPS
 from rollouts.sections import flatten_config
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, e.g. configs/fds.py:smoke.", lock_config=True)
@@ -37,16 +35,24 @@ def run(work: Callable[..., None], *, required: Sequence[str] = (), takes_argume
             logging.set_verbosity(logging.WARNING)
         try:
             if CONFIG.value is not None:
-                schema.check_config(CONFIG.value)
-            be_patient()
-            processes.join_processes()
-            keep_programs()
+                _prepare_run(CONFIG.value)
             work(*line[1:])
         except FORESEEN as error:
             notes = getattr(error, "__notes__", [])
             sys.exit("error: " + " ".join(" ".join([str(error), *notes]).split()))
 
     app.run(main, flags_parser=functools.partial(_parse_flags, takes_arguments=takes_arguments))
+
+
+def _prepare_run(config: ConfigDict) -> None:
+    """Checks the config, and sets up JAX. A command without a config computes nothing, and starts without JAX."""
+    from cmpo.distributed import processes
+    from cmpo.run import schema
+
+    schema.check_config(config)
+    be_patient()
+    processes.join_processes()
+    keep_programs()
 
 
 def be_patient(environment: MutableMapping[str, str] = os.environ) -> None:
@@ -61,6 +67,8 @@ def be_patient(environment: MutableMapping[str, str] = os.environ) -> None:
 
 def keep_programs() -> None:
     """Makes JAX keep what it compiles in ~/.cache, or where its settings say: a second start compiles nothing."""
+    import jax  # takes half a second, and not every command needs it
+
     if not jax.config.jax_compilation_cache_dir:
         home = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
         jax.config.update("jax_compilation_cache_dir", str(pathlib.Path(home, "cmpo")))
