@@ -17,12 +17,13 @@ from ml_collections import ConfigDict
 from cmpo.distributed import processes
 from cmpo.run.interrupt import Interrupted
 from cmpo.run.journal import Page
+from cmpo.training.stops import STOPS, RolloutsFailed
 from models.tokenizer import Tokenizer
 from rollouts import domains, play
 from rollouts.agents.policy import PolicyAgent, check_prompts
 from rollouts.agents.remote import RemoteAgent
 from rollouts.domain import Episodes
-from rollouts.endpoints.client import EMBEDDED, BudgetReached, ChatClient, Endpoint, ReplayMiss
+from rollouts.endpoints.client import EMBEDDED, ChatClient, Endpoint
 from rollouts.endpoints.meter import Meter
 from rollouts.engine.engine import Engine
 from rollouts.seeds import fold
@@ -45,14 +46,6 @@ class Agents:
 
 Clients = Mapping[str, ChatClient]
 """Those who ask the config's endpoints, by name."""
-
-
-class RolloutsFailed(RuntimeError):
-    """Too many dialogues failed for the run to go on; the message says which endpoint did what."""
-
-
-STOPS = (Interrupted, RolloutsFailed, BudgetReached, ReplayMiss)
-"""Ends of `collect` that are no faults of ours: the run saves and stops."""
 
 
 @contextlib.contextmanager
