@@ -15,7 +15,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["cmpo*", "models*", "rollouts*"]),
-    package_data={"rollouts.domains.fds": ["prompts/*.txt"]},
+    package_data={"cmpo.reports": ["templates/*"], "rollouts.domains.fds": ["prompts/*.txt"]},
     install_requires=[
         "absl-py",
         "array-record>=0.8",  # the files of tensorflow-datasets that need no TensorFlow
@@ -26,7 +26,7 @@ setup(
         "huggingface-hub>=0.30",
         "importlib-resources",  # tensorflow-datasets imports it, and does not say so
         "jax>=0.10",
-        "jinja2>=3.1",  # transformers renders chat templates with it, and does not say so
+        "jinja2>=3.1",  # for chat templates, too: transformers imports it, and does not say so
         "matplotlib>=3.8",
         "ml-collections>=1.0",
         "numpy>=1.26",

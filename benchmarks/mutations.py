@@ -9,14 +9,14 @@ from typing import NamedTuple
 ROOT = pathlib.Path(__file__).parents[1]
 
 LOOP = ("tests/cmpo/loop_test.py",)
-ALGORITHMS = "tests/cmpo/algorithms/algorithm_test.py"
+METHODS = "tests/cmpo/algorithms/methods_test.py"
 TRAINING = (*LOOP, "tests/cmpo/training/prefetch_test.py", "tests/cmpo/main_test.py", "tests/cmpo/resuming_test.py")
 TESTS = {  # file -> the tests that should kill its mutants, the quick ones first
     "cmpo/advantage.py": ("tests/cmpo/advantage_test.py",),
     "cmpo/loss.py": ("tests/cmpo/loss_test.py",),
     "cmpo/pid.py": ("tests/cmpo/pid_test.py",),
     "cmpo/importance.py": ("tests/cmpo/importance_test.py",),
-    **{f"cmpo/algorithms/{name}.py": (ALGORITHMS, *LOOP) for name in ("clipped", "cmpo", "grpo", "capo")},
+    **{f"cmpo/algorithms/{name}.py": (METHODS, *LOOP) for name in ("clipped", "cmpo", "grpo", "capo")},
     "cmpo/training/packing.py": ("tests/cmpo/training/packing_test.py",),
     "cmpo/training/update_step.py": ("tests/cmpo/training/update_step_test.py", *LOOP),
     "cmpo/run/recorder.py": ("tests/cmpo/run/recorder_test.py", *LOOP),

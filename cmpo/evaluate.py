@@ -22,7 +22,7 @@ import rollouts
 from cmpo.cli import agents, command
 from cmpo.distributed import processes
 from cmpo.evaluation import conditions, measures
-from cmpo.report import write_report
+from cmpo.reports.run_page import write_report
 from cmpo.run import files
 from cmpo.run.interrupt import Interrupts
 from cmpo.run.journal import Page

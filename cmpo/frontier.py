@@ -1,32 +1,34 @@
 """Compares evaluated agents with the best possible: ``python -m cmpo.frontier EVALUATION.json … --out=frontier.svg``.
 
-Draws satisfaction over voucher rate: the exact frontier of the embedded gym (`rollouts.domains.fds.embedded.oracle`)
-and every agent whose evaluation (`python -m cmpo.evaluate`) is named. Prints how far each agent is from the frontier.
-The ending of the picture's file gives its format: svg, png, pdf.
+Each EVALUATION.json is a file of `cmpo.evaluate`, as PATH or NAME=PATH. The command prints how far each agent is from
+the exact frontier of the embedded gym (`rollouts.domains.fds.embedded.oracle`), satisfaction over voucher rate. With
+--out it draws them all; the ending of the picture's file gives its format: svg, png, pdf.
 """
 
-import argparse
 import itertools
 import pathlib
-import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib
 import numpy as np
-from matplotlib import ticker
-from matplotlib.figure import Figure
+from absl import flags
 
-from cmpo.evaluation import conditions, results
-from cmpo.reports.plots import GREY, INK, add_legend, style_axes
-from cmpo.run import files
+from cmpo.cli import command
+from cmpo.evaluation import conditions, results, tables
+from cmpo.reports.frontier_picture import draw_frontier, find_bound
 from rollouts import domains
-from rollouts.domains.fds import generator
+from rollouts.domains.fds import domain as fds
 from rollouts.domains.fds.embedded import oracle
 from rollouts.domains.fds.embedded.oracle import Frontier
 
-_TURNS = 7
-"""Turns of the agent after which patience has ended every conversation (`rollouts.domains.fds.embedded.oracle`)."""
+_DIFFICULTY = flags.DEFINE_enum("difficulty", "hard", ["hard", "normal"], "Of the customers.")
+_ALLOW_DIFFERENT = flags.DEFINE_bool(
+    "allow_different",
+    False,
+    "Also show what was measured with other rules or judges, and say so.",
+    allow_override=True,  # cmpo.compare has a flag of this name, too
+)
 
 WORST = (1.0, 1.0)
 """The reference point of hypervolumes: a voucher for everybody, and the lowest satisfaction."""
@@ -82,72 +84,20 @@ def measure_agent(frontier: Frontier, point: Point) -> dict[str, float]:
     }
 
 
-def is_known(evaluation: Mapping[str, Any]) -> bool:
-    """Whether an evaluation can be compared with a frontier.
-
-    This needs the embedded user, scenarios of the generator, enough turns, and a dialogue that did not fail.
-    """
-    if domains.name_of(evaluation["config"]) != "fds":
-        return False
-    user, data, episode = (evaluation["config"][section] for section in ("user", "data", "episode"))
-    dealt = not data["path"] and (data["difficulty"], "test") in generator.LEVEL_COUNTS
-    met = user["url"] == "embedded" and dealt and episode["max_turns"] >= _TURNS
-    return met and evaluation["summary"]["satisfaction"]["mean"] is not None
-
-
-def list_caveats(evaluations: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Lists in what each evaluation differs from the first one, and from how its agent was trained."""
-    told = {name: [conditions.describe_training(found)] for name, found in evaluations.items()}
-    first, *others = evaluations or [""]
-    for name in others:
-        found = conditions.find_differences(evaluations[name], evaluations[first])
-        told[name].append(f"other than {first}: {'; '.join(map(str, found))}" if found else "")
-    return [f"{name}, {line}" for name, lines in told.items() for line in filter(None, lines)]
-
-
-def draw_frontier(difficulty: str, evaluations: Mapping[str, Mapping[str, Any]]) -> Figure:
-    """Draws the frontier of customers of `difficulty`, and agents by name with standard deviations over seeds."""
-    frontier = oracle.compute_frontier(oracle.weigh_customers(difficulty))
-    figure = Figure(figsize=(7.5, 5), layout="constrained")
-    axes = figure.subplots()
-    rates = np.append(frontier.rates, 1.0)
-    axes.plot(
-        rates, [frontier.satisfaction_at(rate) for rate in rates], color=INK, linewidth=1.6, label="frontier (oracle)"
-    )
-    axes.fill_between(rates, [frontier.satisfaction_at(rate) for rate in rates], 5, color=GREY, alpha=0.12, linewidth=0)
-    for number, (name, evaluation) in enumerate(evaluations.items()):
-        (rate, satisfaction), summary = _find_point(evaluation), evaluation["summary"]
-        deviations = {f"{axis}err": summary[key]["std"] for axis, key in (("x", "voucher_rate"), ("y", "satisfaction"))}
-        label = name.replace("$", r"\$")  # matplotlib would read it as a formula
-        axes.errorbar(rate, satisfaction, **deviations, fmt="o", color=f"C{number % 10}", capsize=2, label=label)
-    title = f"The embedded gym, difficulty {difficulty}"
-    axes.set_title(title, loc="left", fontsize=10, fontweight="bold", color=INK)
-    axes.set_xlabel("voucher rate", fontsize=9, color=INK)
-    axes.set_ylabel("user satisfaction (1 to 5)", fontsize=9, color=INK)
-    axes.xaxis.set_major_formatter(ticker.PercentFormatter(1, decimals=0))
-    axes.set_xlim(-0.03, 1.03)
-    lowest = min([frontier.satisfaction[0], *(_find_point(evaluation)[1] for evaluation in evaluations.values())])
-    axes.set_ylim(lowest - 0.2, frontier.satisfaction[-1] + 0.2)
-    style_axes(axes)
-    add_legend(axes, loc="lower right")
-    return figure
-
-
 def format_table(frontier: Frontier, evaluations: Mapping[str, Mapping[str, Any]]) -> str:
     """Formats the measures of every agent as Markdown, and those of the frontier itself."""
-    lines = [
-        "| agent | vouchers | satisfaction | frontier there | distance | share of the gain | hypervolume |",
-        "|---|---:|---:|---:|---:|---:|---:|",
-    ]
+    head = ["agent", "vouchers", "satisfaction", "frontier there", "distance", "share of the gain", "hypervolume"]
+    rows = []
     for name, evaluation in evaluations.items():
         rate, satisfaction = _find_point(evaluation)
         found = measure_agent(frontier, (rate, satisfaction))
         share = "-" if np.isnan(found["gain_share"]) else f"{found['gain_share']:.0%}"
-        lines.append(
-            f"| {name} | {rate:.1%} | {satisfaction:.3f} | {found['frontier']:.3f} | {found['distance']:.3f} | {share} "
-            f"| {found['hypervolume']:.3f} |"
+        numbers = (satisfaction, found["frontier"], found["distance"])
+        rows.append(
+            [name, f"{rate:.1%}", *(f"{number:.3f}" for number in numbers), share, f"{found['hypervolume']:.3f}"]
         )
-    return "\n".join([*lines, f"| the whole frontier | | | | 0 | 100% | {frontier_hypervolume(frontier):.3f} |"])
+    whole = ["the whole frontier", "", "", "", "0", "100%", f"{frontier_hypervolume(frontier):.3f}"]
+    return tables.format_table(head, [*rows, whole])
 
 
 def _find_point(evaluation: Mapping[str, Any]) -> Point:
@@ -177,10 +127,10 @@ def _check_evaluations(evaluations: Mapping[str, Mapping[str, Any]], difficulty:
     """Raises ValueError for an evaluation that cannot be compared with this frontier or with the first evaluation."""
     first = next(iter(evaluations), "")
     for name, found in evaluations.items():
-        if not is_known(found):
+        if domains.name_of(found["config"]) != "fds" or find_bound(found) is None:
             raise ValueError(
                 f"{name}: expected the embedded user, scenarios of the generator, a dialogue that did not fail, "
-                f"config.episode.max_turns of {_TURNS} or more"
+                f"config.episode.max_turns of {oracle.MAX_TURNS} or more"
             )
         if found["config"]["data"]["difficulty"] != difficulty:
             raise ValueError(f"{name}: expected customers of --difficulty={difficulty}")
@@ -192,32 +142,19 @@ def _check_evaluations(evaluations: Mapping[str, Mapping[str, Any]], difficulty:
             )
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Prints the table and draws. Returns the exit status: 2 where an evaluation cannot be read, else 0."""
-    parser = argparse.ArgumentParser(prog="python -m cmpo.frontier", description=__doc__.splitlines()[0])
-    parser.add_argument("evaluations", nargs="*", help="JSON files of cmpo.evaluate, as PATH or NAME=PATH.")
-    parser.add_argument("--difficulty", default="hard", choices=("hard", "normal"), help="Of the customers.")
-    parser.add_argument(
-        "--allow_different", action="store_true", help="Also show what was measured with other rules or judges."
-    )
-    parser.add_argument("--out", help="Picture to draw: .svg, .png or .pdf.")
-    arguments = parser.parse_args(map(files.expand_home, sys.argv[1:] if argv is None else argv))
-    try:
-        evaluations = _read_evaluations(arguments.evaluations)
-        _check_evaluations(evaluations, arguments.difficulty, allow_different=arguments.allow_different)
-        frontier = oracle.compute_frontier(oracle.weigh_customers(arguments.difficulty))
-        print(format_table(frontier, evaluations))
-        for line in list_caveats(evaluations):
-            print(f"\nbeware, {line}")
-        if arguments.out:
-            with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "cmpo"}):
-                draw_frontier(arguments.difficulty, evaluations).savefig(arguments.out, dpi=150)
-            print(arguments.out)
-    except (OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+def run(*arguments: str) -> None:
+    """Prints the table of the evaluations that `arguments` name, and draws them if asked."""
+    evaluations = _read_evaluations(arguments)
+    _check_evaluations(evaluations, _DIFFICULTY.value, allow_different=_ALLOW_DIFFERENT.value)
+    print(format_table(oracle.compute_frontier(oracle.weigh_customers(_DIFFICULTY.value)), evaluations))
+    for line in conditions.list_caveats(evaluations):
+        print(f"\nbeware, {line}")
+    if out := command.OUT.value:
+        bound = fds.make(()).bound_agents(_DIFFICULTY.value)
+        with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "cmpo"}):
+            draw_frontier(bound, evaluations).savefig(out, dpi=150)
+        print(out)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command.run(run, takes_arguments=True)

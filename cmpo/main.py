@@ -6,9 +6,9 @@ import sys
 from absl import flags
 from ml_collections import ConfigDict
 
-from cmpo import report
 from cmpo.cli import command
 from cmpo.distributed import processes
+from cmpo.reports import run_page
 from cmpo.run.interrupt import Interrupted, Interrupts
 from cmpo.run.lock import hold_lock
 from cmpo.run.recorder import Recorder
@@ -95,7 +95,7 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> TrainState | None:
             records.wait()
     if processes.is_first():
         if (workdir / "metrics.jsonl").exists():  # there are none if it was stopped in its first step
-            report.write_report(workdir)
+            run_page.write_report(workdir)
         done = f"all {last} steps are done" if first == last else f"{int(state.step)} of {last} steps done and saved"
         print(f"{workdir}: {done}")
     return state

@@ -116,6 +116,21 @@ EVERYWHERE = {
 """Measures that the dialogues of every domain have."""
 
 
+class Bound(NamedTuple):
+    """The best that any agent can do: a line from point to point, and level behind the last one."""
+
+    title: str  # over its picture
+    cost: Cost  # one whose `total` is any
+    objective: str  # the measure that is bounded
+    panel: str  # that measure in words
+    rates: np.ndarray  # [K] float, the mean of the cost, from 0 up
+    best: np.ndarray  # [K] float, the highest mean of the objective at each of `rates`
+
+    def best_at(self, rate: float) -> float:
+        """Returns the highest mean of the objective where the mean of the cost is at most `rate`."""
+        return float(np.interp(rate, self.rates, self.best))
+
+
 class Shown(NamedTuple):
     """A turn of the agent as a page shows it, in plain text."""
 
@@ -190,6 +205,10 @@ class Domain(abc.ABC):
     ) -> Mapping[str, Any]:
         """Asks `judge` to evaluate a dialogue that did not fail; returns an evaluation for each measure."""
         return {}
+
+    def find_bound(self, config: Mapping[str, Any]) -> Bound | None:
+        """Finds the best that any agent can do in an evaluation with this config; None where it is not known."""
+        return None
 
     def embedded(self) -> Any:
         """Returns the ASGI app that answers for endpoints whose URL is "embedded"; None if there is none."""

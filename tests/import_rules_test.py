@@ -11,7 +11,7 @@ import pytest
 ROOT = pathlib.Path(__file__).parent.parent
 PACKAGES = ("cmpo", "rollouts", "models")
 # From the top of the house down: a room imports itself and those below it. A file is in the room with the longest name
-# that its own begins with; the files directly in cmpo/ that are not the method are commands.
+# that its own begins with; the files directly in cmpo/ that are not the method are commands: none imports another.
 METHOD = ("cmpo.advantage", "cmpo.loss", "cmpo.pid", "cmpo.importance")
 ROOMS = (
     ("cmpo",),
@@ -114,7 +114,9 @@ def trespasses(name, target, where):
     for domain, commands in COMMANDS_OF.items():
         if within(target, domain) and not within(name, domain) and name not in commands:
             yield f"{where}: only {domain} and its own commands import {target}"
-    if floor(target) < floor(name):
+    if floor(target) == 0 and target not in ("cmpo", name):
+        yield f"{where}: {name} must not import {target}, a command"
+    elif floor(target) < floor(name):
         yield f"{where}: {name} must not import {target}, of a room above"
 
 
@@ -226,9 +228,14 @@ def test_checker_accepts_a_good_tree(tmp_path):
             "models/bad.py:3: models must not import cmpo.loss",
         ),
         (
+            "cmpo/bad.py",
+            "from cmpo import card",
+            "cmpo/bad.py:1: cmpo.bad must not import cmpo.card, a command",
+        ),
+        (
             "cmpo/loss.py",
             "from cmpo import card",
-            "cmpo/loss.py:1: cmpo.loss must not import cmpo.card, of a room above",
+            "cmpo/loss.py:1: cmpo.loss must not import cmpo.card, a command",
         ),
         (
             "cmpo/run/bad.py",

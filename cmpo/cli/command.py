@@ -1,17 +1,16 @@
 """What every command shares: the flags that name a run, and foreseeable errors reported in one line."""
 
+import functools
 import os
 import pathlib
 import sys
 from collections.abc import Callable, MutableMapping, Sequence
 
-import jax
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from cmpo.distributed import processes
-from cmpo.run import files, schema
-from cmpo.training.collecting import STOPS
+from cmpo.run import files
+from cmpo.training.stops import STOPS
 from rollouts.sections import flatten_config
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "Config file, e.g. configs/fds.py:smoke.", lock_config=True)
@@ -24,25 +23,36 @@ FORESEEN = (ValueError, OSError, FloatingPointError, *STOPS)
 """Errors that input, endpoints or numbers cause, and whose message is enough for the user."""
 
 
-def run(work: Callable[[], None], *, required: Sequence[str]) -> None:
-    """Parses the flags, of which some are `required`, and does `work`. A foreseeable error is one line and status 1."""
+def run(work: Callable[..., None], *, required: Sequence[str] = (), takes_arguments: bool = False) -> None:
+    """Parses the flags, of which some are `required`, and does `work`. A foreseeable error is one line and status 1.
+
+    With `takes_arguments`, `work` gets the arguments that are no flags; else there must be none.
+    """
     flags.mark_flags_as_required(required)
 
-    def main(_) -> None:
+    def main(line: Sequence[str]) -> None:
         if not flags.FLAGS["verbosity"].present:
             logging.set_verbosity(logging.WARNING)
         try:
             if CONFIG.value is not None:
-                schema.check_config(CONFIG.value)
-            be_patient()
-            processes.join_processes()
-            keep_programs()
-            work()
+                _prepare_run(CONFIG.value)
+            work(*line[1:])
         except FORESEEN as error:
             notes = getattr(error, "__notes__", [])
             sys.exit("error: " + " ".join(" ".join([str(error), *notes]).split()))
 
-    app.run(main, flags_parser=_parse_flags)
+    app.run(main, flags_parser=functools.partial(_parse_flags, takes_arguments=takes_arguments))
+
+
+def _prepare_run(config: ConfigDict) -> None:
+    """Checks the config, and sets up JAX. A command without a config computes nothing, and starts without JAX."""
+    from cmpo.distributed import processes
+    from cmpo.run import schema
+
+    schema.check_config(config)
+    be_patient()
+    processes.join_processes()
+    keep_programs()
 
 
 def be_patient(environment: MutableMapping[str, str] = os.environ) -> None:
@@ -57,13 +67,17 @@ def be_patient(environment: MutableMapping[str, str] = os.environ) -> None:
 
 def keep_programs() -> None:
     """Makes JAX keep what it compiles in ~/.cache, or where its settings say: a second start compiles nothing."""
+    import jax  # takes half a second, and not every command needs it
+
     if not jax.config.jax_compilation_cache_dir:
         home = os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache"
         jax.config.update("jax_compilation_cache_dir", str(pathlib.Path(home, "cmpo")))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
-def _parse_flags(arguments: Sequence[str], values: flags.FlagValues = flags.FLAGS) -> list[str]:
+def _parse_flags(
+    arguments: Sequence[str], values: flags.FlagValues = flags.FLAGS, *, takes_arguments: bool = False
+) -> list[str]:
     try:
         program, *others = values([files.expand_home(argument) for argument in arguments])
         given = values["config"]
@@ -84,8 +98,8 @@ def _parse_flags(arguments: Sequence[str], values: flags.FlagValues = flags.FLAG
         sys.exit("error: unknown flag, with a name of some thousand letters")
     except (ValueError, OSError, SyntaxError) as error:  # the name or the file is not valid
         sys.exit("error: --config: " + " ".join(str(error).split()))
-    if others:
+    if others and not takes_arguments:
         sys.exit(f"error: unexpected argument {others[0]!r}; a setting is written --config.FIELD=VALUE")
     if whole := [name for name, value in overrides.items() if isinstance(value, ConfigDict)]:
         sys.exit(f"error: --config.{whole[0]}: expected one of its fields, as in --config.{whole[0]}.FIELD=VALUE")
-    return [program]
+    return [program, *others]

@@ -86,6 +86,16 @@ def describe_training(result: Mapping[str, Any]) -> str:
     return f"not as trained: {'; '.join(told)}" if differ else ""
 
 
+def list_caveats(evaluations: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Lists in what each evaluation differs from the first one, and from how its agent was trained."""
+    told = {name: [describe_training(found)] for name, found in evaluations.items()}
+    first, *others = evaluations or [""]
+    for name in others:
+        found = find_differences(evaluations[name], evaluations[first])
+        told[name].append(f"other than {first}: {'; '.join(map(str, found))}" if found else "")
+    return [f"{name}, {line}" for name, lines in told.items() for line in filter(None, lines)]
+
+
 def _collect_fields(result: Mapping[str, Any]) -> dict[str, Any]:
     seeds = result["seeds"]
     return {

@@ -1,64 +1,83 @@
 """Reads the files that `cmpo.evaluate` writes, for commands that compare or draw them."""
 
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
+
+import pydantic
 
 from cmpo.run import files
 from rollouts import domains
 from rollouts.domain import Domain
 
-_NUMBER = (int, float, type(None))
-_NOTHING = object()
-_NEEDED = {  # place in the file -> types that its value may have
-    ("agent",): (str,),
-    ("step",): (int, type(None)),
-    ("user", "url"): (str,),
-    ("user", "model"): (str,),
-    ("judge", "url"): (str,),
-    ("prompts",): (dict,),
-    ("config", "episode", "max_turns"): (int,),
-    ("config", "user", "url"): (str,),
-    ("config", "data", "path"): (str,),
-    ("config", "data", "difficulty"): (str,),
-    ("seeds",): (list,),
-    ("dialogues",): (list,),
-}
-_NEEDED_OF_SEED = {("seed",): (int,), ("scenarios",): (str,)}
+
+class _Part(pydantic.BaseModel):
+    """A part of a file, of which only what others rely on is named."""
+
+    model_config = pydantic.ConfigDict(extra="ignore", strict=True)
 
 
-Needed = Mapping[tuple[str, ...], tuple[type, ...]]
+class _Asked(_Part):
+    url: str
 
 
-def list_needed_fields(domain: Domain) -> tuple[Needed, Needed]:
-    """Returns what a file of this domain must have beyond the fields of every file, and what each dialogue must."""
-    summary = {("summary", name, field): _NUMBER for name in domain.measures for field in ("mean", "std")}
-    values = {("values", name): _NUMBER for name in domain.measures}
-    return {**_NEEDED, **summary}, {("seed",): (int,), ("scenario",): (str,), **values}
+class _Named(_Asked):
+    model: str
+
+
+class _Estimate(_Part):
+    mean: float | None
+    std: float | None
+
+
+class _Rules(_Part):
+    max_turns: int
+
+
+class _Data(_Part):
+    path: str
+    difficulty: str
+
+
+class _Config(_Part):
+    episode: _Rules
+    user: _Asked
+    data: _Data
+
+
+class _Seed(_Part):
+    seed: int
+    scenarios: str  # a digest
+
+
+class _Row(_Part):
+    seed: int
+    scenario: str
+    values: dict[str, float | None]
+
+
+class _Change(_Part):
+    run: Any
+    here: Any
+
+
+class _Result(_Part):
+    agent: str
+    step: int | None
+    user: _Named
+    judge: _Asked
+    prompts: dict[str, Any]
+    config: _Config
+    seeds: list[_Seed] = pydantic.Field(min_length=1)
+    dialogues: list[_Row] = pydantic.Field(min_length=1)
+    summary: dict[str, _Estimate]
+    since_training: dict[str, _Change] | None = None
 
 
 def read_result(path: str | pathlib.Path) -> dict[str, Any]:
-    """Reads a result. Raises OSError; ValueError, naming the file, if it is not a result."""
+    """Reads a result. Raises OSError; ValueError, naming the file and the place, if it is not a result."""
     found = files.read_object(pathlib.Path(path))
-    wrong = next(_find_wrong(found, _NEEDED), "")
-    if not wrong:
-        summary, row = list_needed_fields(load_domain(found))
-        lists = {"seeds": _NEEDED_OF_SEED, "dialogues": row}
-        wrong = next(_find_wrong(found, summary), "") or next(
-            (
-                f"{name}' {at}"
-                for name, needed in lists.items()
-                for row in found[name]
-                for at in _find_wrong(row, needed)
-            ),
-            next((name for name in lists if not found[name]), ""),
-        )
-    since = found.get("since_training") or {}
-    if not isinstance(since, Mapping) or not all(
-        isinstance(x, Mapping) and {"run", "here"} <= {*x} for x in since.values()
-    ):
-        wrong = wrong or "since_training"
-    if wrong:
+    if wrong := _find_wrong(found):
         raise ValueError(f"{path}: expected a file that cmpo.evaluate wrote, found no sound {wrong}")
     return found
 
@@ -68,10 +87,16 @@ def load_domain(found: Mapping[str, Any]) -> Domain:
     return domains.load(found["config"])
 
 
-def _find_wrong(tree: Any, fields: Needed) -> Iterator[str]:
-    for names, types in fields.items():
-        found = tree
-        for name in names:
-            found = found[name] if isinstance(found, Mapping) and name in found else _NOTHING
-        if not isinstance(found, types):
-            yield ".".join(names)
+def _find_wrong(found: Mapping[str, Any]) -> str:
+    """Finds the first place in a file that is not as a result has it; "" if there is none."""
+    try:
+        result = _Result.model_validate(found)
+    except pydantic.ValidationError as error:
+        return ".".join(map(str, error.errors(include_url=False)[0]["loc"]))
+    for name in load_domain(found).measures:
+        if name not in result.summary:
+            return f"summary.{name}"
+        for number, row in enumerate(result.dialogues):
+            if name not in row.values:
+                return f"dialogues.{number}.values.{name}"
+    return ""

@@ -17,12 +17,13 @@ from cmpo.distributed import processes
 from cmpo.run.interrupt import Interrupted
 from cmpo.run.journal import Page
 from cmpo.training.clients import Clients, make_clients, read_endpoint
+from cmpo.training.stops import STOPS, RolloutsFailed
 from models.tokenizer import Tokenizer
 from rollouts import domains, play
 from rollouts.agents.policy import PolicyAgent, check_prompts
 from rollouts.agents.remote import RemoteAgent
 from rollouts.domain import Episodes
-from rollouts.endpoints.client import BudgetReached, ChatClient, ReplayMiss
+from rollouts.endpoints.client import ChatClient
 from rollouts.engine.engine import Engine
 from rollouts.seeds import fold
 from rollouts.types import Dialogue, Task
@@ -40,14 +41,6 @@ class Agents:
     check: Callable[[Sequence[Task]], None] = lambda tasks: None  # raises ValueError, before any request
     identity: str = ""  # tells it from other agents of the same name
     clients: Sequence[ChatClient] = ()  # of endpoints that the agent asks itself
-
-
-class RolloutsFailed(RuntimeError):
-    """Too many dialogues failed for the run to go on; the message says which endpoint did what."""
-
-
-STOPS = (Interrupted, RolloutsFailed, BudgetReached, ReplayMiss)
-"""Reasons to end `collect_dialogues` that are no errors in this program: the run saves and stops."""
 
 
 @contextlib.contextmanager

@@ -1,6 +1,7 @@
 """Serves the embedded endpoint: ``python -m rollouts.embedded --port=8001``."""
 
 import sys
+from collections.abc import Sequence
 
 from absl import app, flags
 
@@ -18,7 +19,7 @@ _READ = flags.DEFINE_float("read_timeout", 30.0, "Seconds a request may take to 
 _ANSWER = flags.DEFINE_float("answer_timeout", 300.0, "Seconds an answer may take.", lower_bound=0.0)
 
 
-def main(_):
+def main(_) -> None:
     """Runs the server until it is interrupted."""
     try:
         serving.serve_app(
@@ -35,5 +36,15 @@ def main(_):
         sys.exit(f"error: {error}")
 
 
+def _parse_flags(line: Sequence[str]) -> list[str]:
+    try:
+        program, *others = flags.FLAGS(line)
+    except flags.Error as error:
+        sys.exit("error: " + " ".join(str(error).split()))
+    if others:
+        sys.exit(f"error: unexpected argument {others[0]!r}")
+    return [program]
+
+
 if __name__ == "__main__":
-    app.run(main)
+    app.run(main, flags_parser=_parse_flags)

@@ -22,15 +22,15 @@ class Ended(NamedTuple):
     stderr: str
 
 
-def run(module, *arguments):
-    """Runs ``python -m module arguments`` in the root of the repository.
+def run(module, *arguments, folder=ROOT):
+    """Runs ``python -m module arguments`` in `folder`.
 
     An exception that would be a traceback is raised. What was compiled is not kept on disk.
     """
     out, err = io.StringIO(), io.StringIO()
     with contextlib.ExitStack() as inside:
         for context in (
-            contextlib.chdir(ROOT),
+            contextlib.chdir(folder),
             contextlib.redirect_stdout(out),
             contextlib.redirect_stderr(err),
             mock.patch.object(sys, "argv", [module, *map(str, arguments)]),

@@ -5,9 +5,10 @@ import json
 import numpy as np
 import pytest
 
-from cmpo import evaluate, main, report
+from cmpo import evaluate, main
 from cmpo.cli import agents
 from cmpo.evaluation import results
+from cmpo.reports import run_page
 from cmpo.run.log import read_metrics
 from cmpo.training import collecting
 from models import tokenizer as tokenizers
@@ -92,7 +93,7 @@ def test_its_page_is_written_with_an_evaluation_beside_it(run):
     played = evaluate.play_evaluation(config, served_by, seeds=1)
     found = evaluate.compose_result(config, "policy", played, step=step)
     evaluate.write_result(workdir / "evaluation_policy.json", found, played)
-    assert "<h2>Evaluations</h2>" in report.write_report(workdir).read_text()
+    assert "<h2>Evaluations</h2>" in run_page.write_report(workdir).read_text()
 
 
 def broken(monkeypatch, **changes):

@@ -9,6 +9,7 @@ import pytest
 from cmpo import frontier
 from rollouts.domains.fds.embedded import oracle
 from rollouts.domains.fds.embedded.oracle import Frontier
+from tests.builders import commands
 from tests.builders.evaluations import evaluation
 
 LINE = Frontier(rates=np.array([0.0, 0.2, 0.6]), satisfaction=np.array([2.0, 3.0, 3.4]))
@@ -42,14 +43,15 @@ def test_many_agents_on_the_frontier_fill_its_hypervolume():
 
 
 @pytest.mark.parametrize("ending", ["svg", "png"])
-def test_the_command_draws_every_agent(tmp_path, capsys, ending):
+def test_the_command_draws_every_agent(tmp_path, ending):
     for name, rate, satisfaction in (("never", 0.0, 2.43), ("policy", 0.316, 2.915)):
         (tmp_path / f"{name}.json").write_text(json.dumps(evaluation(name, rate, satisfaction)))
     out = tmp_path / f"frontier.{ending}"
-    assert frontier.main([str(tmp_path / "never.json"), f"CMPO={tmp_path / 'policy.json'}", f"--out={out}"]) == 0
-    printed = capsys.readouterr().out
+    done = commands.run("cmpo.frontier", tmp_path / "never.json", f"CMPO={tmp_path / 'policy.json'}", f"--out={out}")
+    assert done.returncode == 0
     best = oracle.compute_frontier(oracle.weigh_customers()).satisfaction_at(0.316)
-    assert f"| CMPO | 31.6% | 2.915 | {best:.3f} | {best - 2.915:.3f} |" in printed and "| never | 0.0% |" in printed
+    assert f"| CMPO | 31.6% | 2.915 | {best:.3f} | {best - 2.915:.3f} |" in done.stdout
+    assert "| never | 0.0% |" in done.stdout
     if ending == "svg":
         text = out.read_text()
         assert text.lstrip().startswith("<?xml") and all(f">{name}<" in text for name in ("never", "CMPO"))
@@ -68,22 +70,20 @@ def test_the_command_draws_every_agent(tmp_path, capsys, ending):
         (json.dumps(evaluation("x", 0.1, 2.0, **{"data.difficulty": "normal"})), "--difficulty=hard"),
     ],
 )
-def test_what_cannot_be_compared_is_refused(tmp_path, capsys, content, reason):
+def test_what_cannot_be_compared_is_refused(tmp_path, content, reason):
     path = tmp_path / "e.json"
     path.write_text(content)
-    assert frontier.main([str(path)]) == 2
-    assert reason in capsys.readouterr().err
+    done = commands.run("cmpo.frontier", path)
+    assert done.returncode == 1 and reason in done.stderr
 
 
-def test_a_missing_file_is_one_line(tmp_path, capsys):
+def test_a_missing_file_is_one_line(tmp_path):
     for name in (str(tmp_path / "lr=3e-4" / "none.json"), f"CMPO={tmp_path / 'none.json'}"):
-        assert frontier.main([name]) == 2
-        told = capsys.readouterr().err
-        assert told == f"error: {name}: expected PATH or NAME=PATH, found no such file\n"
+        told = f"error: {name}: expected PATH or NAME=PATH, found no such file\n"
+        assert commands.run("cmpo.frontier", name) == (1, "", told)
 
 
-def test_a_path_may_have_an_equals_sign_in_it(tmp_path, capsys, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_a_path_may_have_an_equals_sign_in_it(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     path = tmp_path / "runs" / "lr=3e-4" / "e.json"
     path.parent.mkdir(parents=True)
@@ -96,19 +96,19 @@ def test_a_path_may_have_an_equals_sign_in_it(tmp_path, capsys, monkeypatch):
         ("~/runs/lr=3e-4/e.json", "me"),
         ("a/b=~/runs/lr=3e-4/e.json", "a/b"),
     ):
-        assert frontier.main([argument]) == 0
-        assert f"| {name} | 0.0% | 2.430 |" in capsys.readouterr().out
+        done = commands.run("cmpo.frontier", argument, folder=tmp_path)
+        assert done.returncode == 0 and f"| {name} | 0.0% | 2.430 |" in done.stdout
     (tmp_path / "a=b.json").write_text(json.dumps(evaluation("whole", 0.0, 2.43)))
     (tmp_path / "b.json").write_text(json.dumps(evaluation("part", 0.0, 2.43)))
-    assert frontier.main(["a=b.json", "c=b.json"]) == 0  # what is a file as a whole is a path
-    printed = capsys.readouterr().out
-    assert "| whole |" in printed and "| c |" in printed
+    done = commands.run("cmpo.frontier", "a=b.json", "c=b.json", folder=tmp_path)  # a file as a whole is a path
+    assert done.returncode == 0 and "| whole |" in done.stdout and "| c |" in done.stdout
 
 
-def test_two_of_one_name_are_told_apart_or_refused(tmp_path, capsys):
+def test_two_of_one_name_are_told_apart_or_refused(tmp_path):
     for name in ("a", "b"):
         (tmp_path / f"{name}.json").write_text(json.dumps(evaluation("policy", 0.0, 2.43)))
     a, b = str(tmp_path / "a.json"), str(tmp_path / "b.json")
-    assert frontier.main([a, b]) == 2
-    assert f"error: {b}: another evaluation is called 'policy'; give each a name" in capsys.readouterr().err
-    assert frontier.main([a, f"second={b}"]) == 0
+    refused = commands.run("cmpo.frontier", a, b)
+    told = f"error: {b}: another evaluation is called 'policy'; give each a name"
+    assert refused.returncode == 1 and refused.stderr.startswith(told)
+    assert commands.run("cmpo.frontier", a, f"second={b}").returncode == 0

@@ -8,9 +8,9 @@ import re
 import numpy as np
 import pytest
 
-from cmpo import report
-from cmpo.reports import plots
+from cmpo.reports import plots, run_page
 from cmpo.run.log import RunLog, read_metrics
+from tests.builders import commands
 from tests.builders.dialogues import COSTS, FDS, dialogue, turn
 from tests.builders.evaluations import evaluation
 
@@ -82,7 +82,7 @@ def test_everything_others_wrote_is_escaped(run):
         row["task"] |= {"id": hostile, "demand": hostile}
         row["task"]["order"] |= {"items": hostile, "complaint": hostile, "record": hostile}
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    page = report.write_report(run).read_text()
+    page = run_page.write_report(run).read_text()
     assert "script" not in Tags(page).tags
     # First: user, think, response, text, last words, reason, score, end; second: failure and its message; both: 5 more.
     assert page.count("&lt;script&gt;alert(1)&lt;/script&gt;") == 8 + 2 + 2 * 5
@@ -90,7 +90,7 @@ def test_everything_others_wrote_is_escaped(run):
 
 
 def test_page_needs_nothing_else(run):
-    page = report.write_report(run).read_text()
+    page = run_page.write_report(run).read_text()
     tags = Tags(page)
     assert not tags.tags & {"link", "script", "img", "iframe"}
     assert all(value.startswith("#") for name, value in tags.attributes if name in ("src", "href", "xlink:href"))
@@ -100,7 +100,7 @@ def test_page_needs_nothing_else(run):
 
 
 def test_tables(run):
-    rows = Tags(report.write_report(run).read_text()).rows
+    rows = Tags(run_page.write_report(run).read_text()).rows
     assert ["step", "satisfaction", "vouchers", "smoothed", "lambda"] in rows
     assert ["3", "2.00", "30%", "40%", "0.375"] in rows and ["5", "4.00", "50%", "40%", "0.625"] in rows
     # 27 dialogues were ok and 3 failed.
@@ -124,7 +124,7 @@ def test_curves_draw_the_records(run):
 
 
 def test_evaluations_beside_the_run_and_beside_the_frontier(run):
-    assert "Evaluations" not in report.write_report(run).read_text()
+    assert "Evaluations" not in run_page.write_report(run).read_text()
     elsewhere = evaluation("gpt", 0.5, 3.25, **{"user.url": "http://127.0.0.1:1/v1", "user.model": "qwen"})
     for name, found in (
         ("policy", evaluation("policy", 0.25, 3.125)),
@@ -135,7 +135,7 @@ def test_evaluations_beside_the_run_and_beside_the_frontier(run):
     ):
         (run / f"evaluation_{name}.json").write_text(json.dumps(found))
     (run / "evaluation_torn.json").write_text(json.dumps(elsewhere)[:99])
-    page = report.write_report(run).read_text()
+    page = run_page.write_report(run).read_text()
     rows = Tags(page).rows
     who = ["5", "embedded-user"]
     assert ["policy", *who, "hard", "3.12", "–", "25.0", "–", "–", "1"] in rows
@@ -155,7 +155,7 @@ def test_evaluations_beside_the_run_and_beside_the_frontier(run):
 def test_evaluations_by_other_rules_are_named_and_drawn_apart(run):
     for name, changes in (("a", {}), ("b", {"episode.max_turns": 9}), ("c", {"episode.max_turns": 2}), ("d", {})):
         (run / f"evaluation_{name}.json").write_text(json.dumps(evaluation(name, **changes)))
-    page = report.write_report(run).read_text()
+    page = run_page.write_report(run).read_text()
     _, *pictures = page[: page.rindex("</svg>")].split("<figure class=half>")
     labels = [[name for name in "abcd" if f">{name}<" in picture] for picture in pictures]
     assert labels == [["a", "d"], ["b"]]  # with two turns there is no frontier
@@ -169,29 +169,39 @@ def test_dialogues_are_a_mix_of_the_present_past(run):
     log.write_transcripts(4, [plain])
     log.write_transcripts(5, [plain] * 8 + [voucher, broken])
     log.write_transcripts(6, [broken])  # left by a run that was restarted from step 5
-    page = report.write_report(run).read_text()
+    page = run_page.write_report(run).read_text()
     assert "Dialogues of step 5" in page
     assert page.count("<article>") == 6
     assert page.count(">rated 4/5<") == 4 and page.count(">rated 2/5<") == page.count(">malformed 0/5<") == 1
 
 
+def test_what_is_said_keeps_its_white_space_and_no_half_character_stops_the_page(run):
+    said = "  two\n\nlines \ud800"
+    RunLog(run, COSTS).write_transcripts(5, [dialogue(turn(response=said, think=said), last_words=said)])
+    page = run_page.write_report(run).read_text()
+    shown = said.replace("\ud800", "?")
+    assert f'<div class="bubble agent"><p class=think>{shown}</p><p>{shown}</p></div>' in page
+    assert f'<p class="bubble user">{shown}</p>' in page
+
+
 def test_a_run_that_has_just_begun(tmp_path):
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "metrics.jsonl").write_text("")
-    page = report.write_report(tmp_path).read_text()
+    page = run_page.write_report(tmp_path).read_text()
     assert f"<h1>{tmp_path.name}</h1>" in page and "No reinforcement learning step yet." in page
 
 
 @pytest.mark.parametrize("missing, expected", [("metrics.jsonl", "numbers per step"), ("config.json", "configuration")])
-def test_no_run_is_one_line_and_status_2(run, missing, expected, capsys):
+def test_no_run_is_one_line_and_status_1(run, missing, expected):
     (run / missing).unlink()
-    assert report.main([f"--workdir={run}"]) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"{run / missing}: no such file; expected") and expected in line
+    done = commands.run("cmpo.report", f"--workdir={run}")
+    (line,) = done.stderr.splitlines()
+    assert done.returncode == 1 and expected in line
+    assert line.startswith(f"error: {run / missing}: no such file; expected")
 
 
-def test_command_saves_page_and_picture(run, capsys):
+def test_command_saves_page_and_picture(run):
     picture = run / "curves.png"
-    assert report.main([f"--workdir={run}", f"--png={picture}"]) == 0
-    assert capsys.readouterr().out.splitlines() == [str(run / "report.html"), str(picture)]
+    done = commands.run("cmpo.report", f"--workdir={run}", f"--png={picture}")
+    assert done.returncode == 0 and done.stdout.splitlines() == [str(run / "report.html"), str(picture)]
     assert picture.read_bytes().startswith(b"\x89PNG")

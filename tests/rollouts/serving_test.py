@@ -16,6 +16,7 @@ from starlette.responses import PlainTextResponse, StreamingResponse
 from starlette.routing import Route
 
 from rollouts import serving
+from tests.builders import commands
 from tests.builders.runs import ROOT
 
 
@@ -135,6 +136,15 @@ def test_the_embedded_endpoint_refuses_to_be_open():
     command = [sys.executable, "-m", "rollouts.embedded", "--host=0.0.0.0"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 1 and done.stderr.startswith("error: --host: 0.0.0.0") and done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [("--port=0", "flag --port=0: 0 is not"), ("--prot=1", "Unknown command line flag"), ("80", "unexpected argument")],
+)
+def test_a_line_that_cannot_be_understood_is_refused_in_one_line(argument, message):
+    done = commands.run("rollouts.embedded", argument)
+    assert done.returncode == 1 and done.stderr.startswith(f"error: {message}") and done.stderr.count("\n") == 1
 
 
 def test_a_key_that_is_not_there_is_named(monkeypatch):

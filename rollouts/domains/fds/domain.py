@@ -6,7 +6,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rollouts.domain import EVERYWHERE, Cost, Domain, Episodes, Measure, Shown, TaskSource
+from rollouts.domain import EVERYWHERE, Bound, Cost, Domain, Episodes, Measure, Shown, TaskSource
 from rollouts.domains.fds import generator, rules, turn_format
 from rollouts.domains.fds import judge as judging
 from rollouts.domains.fds.embedded import oracle
@@ -16,6 +16,7 @@ from rollouts.domains.fds.rubrics import PRINCIPLES, PROCESS
 from rollouts.domains.fds.scenario import DEMANDS, LEVELS, Scenario
 from rollouts.domains.fds.schema import FdsSettings
 from rollouts.domains.fds.scripted import HABITS, OracleAgent, ScriptedAgent
+from rollouts.endpoints.settings import EMBEDDED
 from rollouts.play import Agent
 from rollouts.types import Dialogue
 
@@ -93,6 +94,19 @@ class FdsDomain(Domain):
         if budget is None or not 0 <= budget <= 1:
             raise ValueError(f"--budget: expected a share of customers from 0 to 1, got {budget}")
         return OracleAgent(oracle.allocate_vouchers(oracle.weigh_customers(config.data.difficulty), budget))
+
+    def find_bound(self, config: Mapping[str, Any]) -> Bound | None:
+        """See Domain. It is known for the embedded user, scenarios of the generator, and enough turns."""
+        user, data, episode = (config[section] for section in ("user", "data", "episode"))
+        dealt = not data["path"] and (data["difficulty"], "test") in generator.LEVEL_COUNTS
+        known = user["url"] == EMBEDDED and dealt and episode["max_turns"] >= oracle.MAX_TURNS
+        return self.bound_agents(data["difficulty"]) if known else None
+
+    def bound_agents(self, difficulty: str) -> Bound:
+        """Returns the frontier of the embedded gym, over the generator's customers of `difficulty`."""
+        frontier = oracle.compute_frontier(oracle.weigh_customers(difficulty))
+        title, voucher = f"The embedded gym, difficulty {difficulty}", rules.COSTS[0]
+        return Bound(title, voucher, self.objective, self.panel, frontier.rates, frontier.satisfaction)
 
     def embedded(self) -> Any:
         """See Domain."""

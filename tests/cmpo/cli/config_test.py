@@ -6,6 +6,7 @@ Whatever comes, it is a whole config with every value in its range, or one line 
 import dataclasses
 import json
 import math
+import pathlib
 import re
 
 import httpx
@@ -15,8 +16,8 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from ml_collections import config_flags
 
-from cmpo import report
 from cmpo.cli import command
+from cmpo.reports import run_page
 from cmpo.run import files, schema
 from cmpo.run.workdir import ConfigConflict, check_same_config, may_change
 from cmpo.training import preparing
@@ -284,6 +285,17 @@ def test_whatever_url_is_given_can_be_asked_or_is_refused(url):
             assert httpx.Request("POST", httpx.URL(one).join("chat/completions")).url.host
 
 
+def test_only_a_command_that_takes_arguments_gets_them():
+    line, values = ["program", "one.json", "--out=p.svg", "name=~/two.json"], flags.FlagValues()
+    config_flags.DEFINE_config_file("config", None, flag_values=values)
+    flags.DEFINE_string("out", None, "", flag_values=values)
+    home = pathlib.Path.home()
+    assert command._parse_flags(line, values, takes_arguments=True) == ["program", "one.json", f"name={home}/two.json"]
+    assert values["out"].value == "p.svg"
+    with pytest.raises(SystemExit, match="error: unexpected argument 'one.json'"):
+        command._parse_flags(line, values)
+
+
 SAVED = json.dumps(fds.get_config().to_dict(), indent=2)
 JSON = (
     "{",
@@ -338,6 +350,6 @@ def test_a_damaged_config_json_is_named(tmp_path, text):
     path = tmp_path / "config.json"
     path.write_bytes(text.encode(errors="surrogatepass"))
     (tmp_path / "metrics.jsonl").write_text("")
-    for read in (lambda: check_same_config(tmp_path, fds.get_config()), lambda: report.write_report(tmp_path)):
+    for read in (lambda: check_same_config(tmp_path, fds.get_config()), lambda: run_page.write_report(tmp_path)):
         with pytest.raises(ValueError, match=re.escape(f"{path}: expected a JSON object, got ")):
             read()

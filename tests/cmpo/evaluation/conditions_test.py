@@ -7,7 +7,7 @@ import pytest
 from absl import flags
 from absl.testing import flagsaver
 
-from cmpo import compare, evaluate, frontier
+from cmpo import compare, evaluate
 from cmpo.cli import agents, command
 from cmpo.evaluation import conditions, results
 from cmpo.run.json_lines import to_json_value
@@ -15,6 +15,7 @@ from cmpo.training import collecting
 from configs import fds
 from rollouts.domains.fds.scripted import ScriptedAgent
 from rollouts.sections import flatten_config
+from tests.builders import commands
 from tests.builders.evaluations import evaluation
 from tests.builders.runs import tiny
 from tests.cmpo.evaluation import measures_test
@@ -186,7 +187,7 @@ def test_an_evaluation_says_what_was_changed_since_its_training(tmp_path, monkey
         "not as trained: data.difficulty 'hard' in the run, 'normal' here; engine.grammar False in the run, True here"
     )
     assert told in capsys.readouterr().out
-    page = (tmp_path / "report.html").read_text().replace("&#x27;", "'")
+    page = (tmp_path / "report.html").read_text().replace("&#39;", "'")
     assert f"policy, {told}" in page
     assert len(found["code"]) == 64 and conditions.find_differences(found, found) == []
     scripted = agents.Named("never", collecting.serve_agent(ScriptedAgent("never")))  # nobody trained it
@@ -196,11 +197,13 @@ def test_an_evaluation_says_what_was_changed_since_its_training(tmp_path, monkey
     assert "not as trained" not in capsys.readouterr().out
 
 
-def test_the_frontier_refuses_what_other_rules_measured_unless_asked(tmp_path, capsys):
+def test_the_frontier_refuses_what_other_rules_measured_unless_asked(tmp_path):
     for name, changes in (("a", {}), ("b", {"judge.votes": 3, "eval.temperature": 0.0})):
         (tmp_path / f"{name}.json").write_text(json.dumps(evaluation(name, **changes)))
     paths = [str(tmp_path / "a.json"), str(tmp_path / "b.json")]
-    assert frontier.main(paths) == 2
-    assert "error: b and a: expected the same rules and judge, got judge.votes 3 and 1; --al" in capsys.readouterr().err
-    assert frontier.main([*paths, "--allow_different"]) == 0
-    assert "beware, b, other than a: eval.temperature 0.0 and 0.3; judge.votes 3 and 1\n" in capsys.readouterr().out
+    refused = commands.run("cmpo.frontier", *paths)
+    told = "error: b and a: expected the same rules and judge, got judge.votes 3 and 1; --al"
+    assert refused.returncode == 1 and refused.stderr.startswith(told)
+    done = commands.run("cmpo.frontier", *paths, "--allow_different")
+    assert done.returncode == 0
+    assert "beware, b, other than a: eval.temperature 0.0 and 0.3; judge.votes 3 and 1\n" in done.stdout

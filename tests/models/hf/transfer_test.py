@@ -291,6 +291,29 @@ def test_what_cannot_be_imported_leaves_nothing(checkpoint, tmp_path):
     assert done.stderr.count("\n") == 1 and not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("import", "here"), "flag --workdir=None: "),
+        (("--workdir=run",), "expected import DIR, or export OUT, got nothing"),
+        (("--workdir=run", "import", "here", "there"), "expected import DIR, or export OUT, got import here there"),
+        (("--workdir=run", "move", "here"), "expected import DIR, or export OUT, got move here"),
+        (("--workdir=run", "import", "here", "--dtype=float32"), "--dtype: an import keeps the numbers as they are"),
+        (("--workdir=run", "export", "there", "--dtype=int8"), "flag --dtype=int8: value should be one of"),
+        (("--workdir=run", "export", "there", "--type=int8"), "Unknown command line flag 'type'"),
+    ],
+)
+def test_a_line_that_cannot_be_understood_is_refused_in_one_line(arguments, message):
+    done = commands.run("models.hf", *arguments)
+    assert done.returncode == 1 and done.stderr.startswith(f"error: {message}") and done.stderr.count("\n") == 1
+
+
+def test_a_tilde_is_the_home_directory(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    done = commands.run("models.hf", "export", "--workdir=~/run", "~/out")
+    assert done.returncode == 1 and done.stderr.startswith(f"error: {tmp_path}/run/")
+
+
 def test_a_second_import_and_an_export_of_nothing_are_refused(checkpoint, tmp_path):
     transfer.import_model(checkpoint, tmp_path / "run")
     with pytest.raises(FileExistsError, match="there is a model already"):

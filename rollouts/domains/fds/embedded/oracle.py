@@ -31,6 +31,9 @@ from rollouts.domains.fds.scenario import Scenario
 ACTS = ("listen", "ask", "explain_true", "note", "offer", "close")
 """The events that can help, each in its moment; the others take patience or trust, add anger, or change no rating."""
 
+MAX_TURNS = 7
+"""Turns of the agent after which patience has ended every conversation."""
+
 _LEVELS = {level for rule in latent.RULES for level in rule.when.get("level", ())}
 _HARM = {"patience": -1, "anger": 1, "trust": -1}  # the direction in which each of these hurts
 
