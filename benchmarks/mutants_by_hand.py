@@ -31,6 +31,7 @@ HAND = (
     *_in(
         "cmpo/algorithms/clipped.py",
         ("outcome-weight", '"outcome_weight", ', "", "the config's outcome_weight is not passed on"),
+        ("process-weight", '"process_weight", ', "", "the config's process_weight is not passed on"),
         ("normalize", '"normalize", ', "", "the config's normalize is not passed on"),
         ("credit", '"credit", ', "", "the config's credit is not passed on"),
         ("discount", ', "discount")', ")", "the config's discount is not passed on"),
@@ -40,7 +41,6 @@ HAND = (
     *_in(
         "cmpo/algorithms/cmpo.py",
         ("lambdas-0", "rewards, memory.lambdas", "rewards, 0 * memory.lambdas", "vouchers are free"),
-        ("process-weight", 'self.settings["process_weight"]', "1.0", "the config's process_weight is not passed on"),
         ("other-metric", "summary[cost.measure]", 'summary["finish_rate"]', "another cost is held"),
         ("price", _PRICE, " * 0", "the best checkpoint spends the most", RECORDS),
         ("unpriced", _PRICE, "", "a price that nobody charges", RECORDS),

@@ -6,7 +6,7 @@ Default: a language model of a million parameters against the embedded user and 
   result    satisfaction 3.19 at a voucher rate of 30 %, every dialogue finished; the best possible at 30 %: 3.21
 Variants, joined by commas after a colon, e.g. `configs/fds.py:smoke` or `configs/fds.py:algo=grpo,difficulty=normal`:
   smoke                 the whole loop in about a minute, too short to learn; with a model=, its fewest steps
-  algo=NAME             cmpo; grpo: outcome only, no price; capo: outcome and judge, no price; sft: phase 1 only
+  algo=NAME             cmpo | grpo | capo | ppo | reinforce | gdpo | sft, see docs/algorithms.md
   difficulty=hard|normal
   turns=NUMBER          also hold the mean number of the agent's turns at NUMBER
   model=NAME            qwen2.5-0.5b, -1.5b, -3b, -7b, -14b, -32b or -72b with the paper's settings, on all GPUs; any
@@ -20,7 +20,15 @@ from ml_collections import ConfigDict
 from configs import common
 from rollouts.domains.fds.schema import FdsSettings
 
-ALGOS = {"cmpo": {}, "grpo": {"algo.normalize": "group"}, "capo": {}, "sft": {"train.rl_steps": 0}}
+ALGOS = {
+    "cmpo": {},
+    "grpo": {"algo.normalize": "group"},
+    "capo": {},
+    "ppo": {"train.epochs": 2},
+    "reinforce": {},
+    "gdpo": {},
+    "sft": {"train.rl_steps": 0},
+}
 """The methods of cmpo/algorithms, and what each changes in the config beside its name."""
 
 _SIZES = ("vocab_size", "hidden_size", "intermediate_size", "num_layers", "num_heads", "num_kv_heads", "tie_embeddings")
@@ -122,6 +130,8 @@ def _apply_variant(config: ConfigDict, kind: str, value: str) -> None:
     elif kind == "turns":
         with config.ignore_type():
             config.pid.target = ConfigDict({"voucher": config.pid.target, "turns": float(value)})
+        # Every turn costs one turn: compared with other turns alone, none would be to blame for those after it.
+        config.algo.credit = "return_to_go"
     elif kind == "model":
         config.update_from_flattened_dict(PAPER)
         sizes = dict(zip(_SIZES, QWEN.get(value, (0, 0, 0, 0, 0, 0, False)), strict=True))

@@ -11,6 +11,9 @@ ALGORITHMS = {
     "cmpo": "cmpo.algorithms.cmpo",
     "grpo": "cmpo.algorithms.grpo",
     "capo": "cmpo.algorithms.capo",
+    "ppo": "cmpo.algorithms.ppo",
+    "reinforce": "cmpo.algorithms.reinforce",
+    "gdpo": "cmpo.algorithms.gdpo",
     "sft": "cmpo.algorithms.sft",
 }
 """Name -> the module whose `make` gives the algorithm."""

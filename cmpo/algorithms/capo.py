@@ -17,4 +17,4 @@ class CAPO(Clipped):
     def credit(self, memory, rewards):
         """Outcome and process rewards, compared within the group."""
         free = jnp.zeros(len(self.domain.costs))
-        return self.compare_turns(rewards, free, process_weight=self.settings["process_weight"])
+        return self.compare_turns(rewards, free)

@@ -13,15 +13,18 @@ from rollouts.domain import Domain
 
 
 class Clipped(Algorithm):
-    """The loss of CMPO, GRPO and CAPO, set up by config.algo. They differ in the credit that enters it.
+    """The loss of CMPO and the methods beside it, set up by config.algo. They differ in the credit that enters it.
 
     Raises ValueError, naming the field, for settings from which nothing could be learnt.
     """
 
+    compares = True  # dialogues with the others of their group
+
     def __init__(self, config: Mapping[str, Any], domain: Domain):
         super().__init__(domain)
         self.settings = settings = config["algo"]
-        if config["train"]["rl_steps"] and settings["group_size"] == 1 and settings["normalize"] in ("group", "center"):
+        alone = settings["group_size"] == 1 and settings["normalize"] in ("group", "center")
+        if self.compares and alone and config["train"]["rl_steps"]:
             raise ValueError(
                 f"config.algo.group_size: expected 2 or more where config.algo.normalize is {settings['normalize']!r}, "
                 "got 1: with nothing to compare a dialogue with, nothing would be learnt from its outcome"
@@ -32,10 +35,14 @@ class Clipped(Algorithm):
         options = {name: self.settings[name] for name in ("clip_low", "clip_high", "kl_weight")}
         return clipped_loss(scores, rows, signals, total, axis_name, **options)
 
-    def compare_turns(self, rewards: Rewards, lambdas: jax.Array, *, process_weight: float) -> jax.Array:
-        """Computes `hybrid_advantage` of every turn, [B, G, N], at the multipliers `lambdas` [C]."""
-        options = {name: self.settings[name] for name in ("outcome_weight", "normalize", "credit", "discount")}
-        compare = functools.partial(hybrid_advantage, lambdas=lambdas, process_weight=process_weight, **options)
+    def compare_turns(self, rewards: Rewards, lambdas: jax.Array, **options: Any) -> jax.Array:
+        """Computes `hybrid_advantage` of every turn, [B, G, N], at the multipliers `lambdas` [C].
+
+        Its options are those of config.algo, but for `options`.
+        """
+        names = ("outcome_weight", "process_weight", "normalize", "credit", "discount")
+        options = {name: self.settings[name] for name in names} | options
+        compare = functools.partial(hybrid_advantage, lambdas=lambdas, **options)
         return jax.vmap(lambda group: compare(group.outcome, group.process, group.cost, group.turn_mask))(rewards)
 
 

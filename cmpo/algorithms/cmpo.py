@@ -37,7 +37,7 @@ class CMPO(Clipped):
 
     def credit(self, memory, rewards):
         """The hybrid advantage at the present prices."""
-        return self.compare_turns(rewards, memory.lambdas, process_weight=self.settings["process_weight"])
+        return self.compare_turns(rewards, memory.lambdas)
 
     def move(self, memory, summary, *, skipped):
         """Makes one step of the controller. If an update was skipped, the prices do not change."""

@@ -5,6 +5,7 @@ tensor. The compiler (GSPMD) chooses what the rules leave open.
 """
 
 import dataclasses
+import functools
 import math
 import re
 from collections.abc import Callable
@@ -136,6 +137,7 @@ def shard_cache(mesh: Mesh, slots: int) -> NamedSharding:
     return NamedSharding(mesh.local_mesh, P(None, ROWS, TENSOR))
 
 
+@functools.cache
 def make_publish(config: Qwen2Config, mesh: Mesh) -> Callable[[Any, Any], Any]:
     """Returns ``publish(frozen, params) -> weights``, for sampling on each process's own devices.
 

@@ -13,6 +13,7 @@ import pydantic
 from ml_collections import ConfigDict
 
 from cmpo import advantage, pid
+from cmpo.gae import UNITS
 from rollouts import domains
 from rollouts.sections import (
     Axis,
@@ -101,6 +102,12 @@ class AlgoSettings(Section):
     clip_low: Share = 0.2
     clip_high: NotNegative = 0.2
     kl_weight: NotNegative = 0.02  # the paper: 0.005, but its model loses its language less easily
+    cost_weight: NotNegative = 0.0  # PPO and GDPO: the fixed price of a unit of each cost
+    gae: Literal[UNITS] = "token"  # PPO: the steps of its critic
+    gae_trace: Share = 0.95  # PPO: lambda of the generalized advantage
+    value_learning_rate: NotNegative = 1e-3  # PPO: of the critic, whose schedule is that of config.train
+    value_weight: NotNegative = 0.5  # PPO: of the critic's error in the loss of the policy below it
+    value_clip: NotNegative = 0.2  # PPO: how far a value may move in a batch; 0: any way
 
 
 class PidSettings(Section):

@@ -12,7 +12,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from cmpo.run import files
+from cmpo.run import files, schema
 from cmpo.run.log import read_metrics
 from models import hf
 from rollouts import domains
@@ -123,6 +123,9 @@ def check_same_config(
     if not path.exists():
         raise FileNotFoundError(f"--workdir: expected a run with a config.json, found none in {str(workdir)!r}")
     here, there = _flatten_config(config.to_dict()), _flatten_config(files.read_object(path))
+    for name, value in flatten_config(schema.default_config()).items():  # a setting may be newer than the run
+        if not any(other == name or other.startswith(f"{name}.") for other in there):
+            there[name] = value
     names = (name for name in sorted(here.keys() | there.keys()) if settled(name) and not may_change(name))
     differ = [
         f"{name} is {there.get(name)!r} there, {here.get(name)!r} here"

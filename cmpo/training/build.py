@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 from cmpo import algorithms
 from cmpo.algorithms import budgets
 from cmpo.algorithms.algorithm import Algorithm
+from cmpo.algorithms.optimizers import make_optimizer
 from cmpo.distributed import sharding
 from cmpo.run import train_state
 from cmpo.run.train_state import TrainState
@@ -70,7 +71,7 @@ def make_optimizers(config: ConfigDict) -> dict[str, optax.GradientTransformatio
             "threads each, several processes would not run their programs in the same order"
         )
     return {
-        phase: train_state.make_optimizer(
+        phase: make_optimizer(
             learning_rate=rate,
             steps=steps,
             warmup_fraction=train.warmup_fraction,

@@ -27,6 +27,7 @@ WITHOUT_HEAD = begin_training(NO_HEAD.optimizer, ())
 """The head that is passed to an update of the policy alone."""
 
 
+@functools.cache
 def make_score(config: qwen2.Qwen2Config, mesh: Mesh, *, temperature: float = 1.0) -> Callable:
     """Returns ``score(frozen, params, rows) -> logprobs [M, U, T]``: every masked token's log-probability.
 

@@ -1,14 +1,18 @@
 """The methods of the table: what turns are worth, and what moves, by hand."""
 
 import chex
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from cmpo import algorithms
 from cmpo.advantage import hybrid_advantage
-from cmpo.algorithms.algorithm import Rewards
+from cmpo.algorithms.algorithm import Rewards, Rows, Signals
+from cmpo.algorithms.ppo import Critic, value_error
 from rollouts import domains
 from tests.builders.runs import tiny
+from tests.cmpo import gae_test
 
 REWARDS = Rewards(  # one group of two dialogues of two turns; the second turn of the second did not take place
     outcome=np.array([[4.0, 1.0]], np.float32),
@@ -16,6 +20,9 @@ REWARDS = Rewards(  # one group of two dialogues of two turns; the second turn o
     cost=np.array([[[[0.0], [1.0]], [[0.0], [9.0]]]], np.float32),
     turn_mask=np.array([[[True, True], [True, False]]]),
 )
+
+
+WEIGHTS = {"algo.outcome_weight": 2.0, "algo.process_weight": 0.5, "algo.cost_weight": 3.0}
 
 
 def loaded(**changes):
@@ -75,3 +82,74 @@ def test_the_credit_of_a_group_is_its_own(name):
             )
         )
     np.testing.assert_allclose(made.credit(made.memory(), rewards), np.stack(both), rtol=1e-5, atol=1e-6)
+
+
+def test_reinforce_takes_the_mean_of_the_batch_from_the_outcome():
+    """Two groups; the second dialogue of the second one failed."""
+    made = loaded(**{"algo.name": "reinforce", "algo.outcome_weight": 2.0})
+    rewards = Rewards(
+        outcome=np.array([[4.0, 1.0], [4.0, 9.0]], np.float32),
+        process=np.ones((2, 2, 2), np.float32),
+        cost=np.ones((2, 2, 2, 1), np.float32),
+        turn_mask=np.array([[[True, True], [True, False]], [[True, True], [False, False]]]),
+    )
+    np.testing.assert_allclose(
+        made.credit((), rewards), [[[2.0, 2.0], [-4.0, 0.0]], [[2.0, 2.0], [0.0, 0.0]]], rtol=1e-6
+    )
+
+
+def test_gdpo_normalises_each_reward_before_it_adds_them_up():
+    made = loaded(
+        **{"algo.name": "gdpo", "algo.outcome_weight": 2.0, "algo.process_weight": 0.5, "algo.cost_weight": 3.0}
+    )
+    valid = REWARDS.turn_mask[0]
+
+    def normalised(x):
+        x = np.where(valid, x, np.nan)
+        return (x - np.nanmean(x)) / np.nanstd(x)
+
+    parts = [(2.0, REWARDS.outcome[0][:, None]), (0.5, REWARDS.process[0]), (-3.0, REWARDS.cost[0][..., 0])]
+    worth = sum(weight * normalised(x) for weight, x in parts)
+    np.testing.assert_allclose(made.credit((), REWARDS)[0][valid], normalised(worth)[valid], rtol=1e-4)
+    assert made.credit((), REWARDS)[0][~valid] == 0
+    scaled = REWARDS.replace(outcome=REWARDS.outcome * 100)
+    np.testing.assert_allclose(made.credit((), scaled), made.credit((), REWARDS), rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["gdpo", "reinforce", "ppo"])
+def test_where_all_dialogues_failed_nothing_is_learnt(name):
+    nothing = REWARDS.replace(turn_mask=np.zeros_like(REWARDS.turn_mask))
+    assert not np.any(loaded(**{"algo.name": name}).credit((), nothing))
+
+
+def test_ppo_pays_a_turn_its_process_reward_less_its_cost_and_the_last_one_the_outcome():
+    made = loaded(
+        **{"algo.name": "ppo", "algo.outcome_weight": 2.0, "algo.process_weight": 0.5, "algo.cost_weight": 3.0}
+    )
+    np.testing.assert_allclose(made.credit((), REWARDS), [[[0.5, 0.25 - 3.0 + 8.0], [0.125 + 2.0, 0.0]]])
+
+
+@pytest.mark.parametrize("unit", ["token", "turn"])
+def test_ppos_signals_are_generalized_advantages_made_white_and_what_the_critic_learns(unit):
+    made = loaded(**{"algo.name": "ppo", "algo.gae": unit, "algo.gae_trace": 0.5, "algo.discount": 0.9})
+    credit, values, mask, turns, segments = (x[None] for x in gae_test.packed(3))
+    rows = Rows(tokens=turns, positions=turns, segment_ids=segments, mask=mask, sampled_logprobs=values, turns=turns)
+    found = made.signals(Signals(credit, reference=values), rows, values)
+    arrays = [x[0] for x in (credit, values, mask, turns, segments)]
+    advantages, targets, steps = gae_test.expected(*arrays, discount=0.9, trace=0.5, unit=unit)
+    drawn = advantages[mask[0]]
+    np.testing.assert_allclose(found.advantages[mask], (drawn - drawn.mean()) / drawn.std(), atol=1e-4)
+    np.testing.assert_allclose(found.own.targets[0], targets, atol=1e-5)
+    np.testing.assert_allclose(found.own.weights[0], steps * mask.sum() / steps.sum(), rtol=1e-6)
+
+
+def test_a_value_that_goes_further_than_the_clip_gains_nothing():
+    """The values before were 0, the clip is 0.5: by hand."""
+    targets = jnp.array([[2.0, 2.0, 2.0, -2.0]])
+    critic = Critic(targets, values=jnp.zeros((1, 4)), weights=jnp.array([[1.0, 1.0, 2.0, 1.0]]))
+    values = jnp.array([[0.25, 1.0, 0.25, 1.0]])
+    # 1.75^2 within the clip; beyond it that of 0.5, 1.5^2; twice the first; away from the target: its own, 3^2.
+    np.testing.assert_allclose(value_error(values, critic, clip=0.5), [[1.53125, 1.125, 3.0625, 4.5]])
+    np.testing.assert_allclose(value_error(values, critic, clip=0.0), [[1.53125, 0.5, 3.0625, 4.5]])
+    slopes = jax.grad(lambda v: value_error(v, critic, clip=0.5).sum())(values)
+    np.testing.assert_allclose(slopes, [[-1.75, 0.0, -3.5, 3.0]])

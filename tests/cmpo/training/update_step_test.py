@@ -12,6 +12,7 @@ import pytest
 from cmpo import pid
 from cmpo.algorithms.algorithm import Head, Rows, Signals
 from cmpo.algorithms.clipped import clipped_loss
+from cmpo.algorithms.optimizers import make_optimizer
 from cmpo.algorithms.sft import imitation_loss, sft_loss
 from cmpo.distributed import sharding
 from cmpo.loss import cmpo_loss
@@ -315,7 +316,7 @@ def test_a_head_and_the_policy_below_it_learn_from_the_states_before_each_token(
 
 
 def test_schedule_warms_up_and_ends_at_the_final_fraction():
-    optimizer = train_state.make_optimizer(
+    optimizer = make_optimizer(
         learning_rate=1.0, steps=20, warmup_fraction=0.1, final_fraction=0.2, weight_decay=0.0, max_grad_norm=1e9
     )
     params = {"x": jnp.zeros(1)}
