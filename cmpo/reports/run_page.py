@@ -94,6 +94,7 @@ def _gather_latest(domain: Domain, rl: Sequence[Mapping], budgets: Sequence[floa
     """Gathers the table of the first and the latest step of `rl`, and the budgets; None where there is no step yet."""
     if not rl:
         return None
+    alarms = list((rl[-1].get("alarms") or {}).items())
     rl = [flatten_config(record) for record in rl]
     columns = [column for column in _list_columns(domain) if any(record.get(column[0]) is not None for record in rl)]
     shown = [rl[0], rl[-1]] if len(rl) > 1 else rl
@@ -103,6 +104,7 @@ def _gather_latest(domain: Domain, rl: Sequence[Mapping], budgets: Sequence[floa
             [str(record["step"]), *(_format_number(record.get(key), form) for key, _, form in columns)]
             for record in shown
         ],
+        "alarms": alarms,
         "budgets": [
             f"{cost.heading} {cost.form.format(budget)}" for cost, budget in zip(domain.costs, budgets, strict=False)
         ],

@@ -1,17 +1,20 @@
 """What a run writes to disk at each step, and resumes from: checkpoints, journal, metrics, transcripts."""
 
 import contextlib
+import functools
 import math
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from absl import logging
 from ml_collections import ConfigDict
 
 from cmpo import algorithms
 from cmpo.algorithms.budgets import budgets_of
 from cmpo.distributed import processes
+from cmpo.run.alarms import WINDOW, find_alarms
 from cmpo.run.checkpoint import Checkpoints
 from cmpo.run.journal import Journal
 from cmpo.run.log import RunLog, read_metrics
@@ -40,6 +43,11 @@ class Recorder:
             "loss": "loss {:.4f}",
         }
         self.journal = Journal(workdir)
+        bounds = algorithms.load(config, domain).prices().tolist()
+        self._find_alarms = functools.partial(
+            find_alarms, costs=domain.costs, budgets=budgets_of(domain, config), bounds=bounds
+        )
+        self._workdir, self._recent, self._alarms = workdir, [], {}
 
     def __enter__(self) -> "Recorder":
         with contextlib.ExitStack() as stack:
@@ -59,6 +67,8 @@ class Recorder:
         state = self._checkpoints.restore(layout) or first_state()
         step, train = int(state.step), self._config.train
         processes.run_once(lambda: self._log.resume(step))
+        if step and processes.is_first():
+            self._recent = [record for record in read_metrics(self._workdir) if record["phase"] == "rl"][-WINDOW:]
         bar = show_progress(train.sft_steps + train.rl_steps, step, self._name, shown=self._shown)
         self._bar = self._open.enter_context(bar)
         return state
@@ -66,10 +76,22 @@ class Recorder:
     def write_step(self, step: int, record: Mapping[str, Any], dialogues: Sequence[Dialogue]) -> None:
         """Writes a step's records, on process 0. Call before `save`: a checkpoint is never ahead of the metrics."""
         if processes.is_first():
-            self._log.write({"step": step, **record})
+            record = {"step": step, **record}
+            if record["phase"] == "rl":
+                record["alarms"] = self._watch_budgets(record)
+            self._log.write(record)
             self._bar.update(record)
             if dialogues:
                 self._log.write_transcripts(step, dialogues)
+
+    def _watch_budgets(self, record: Mapping[str, Any]) -> dict[str, str]:
+        """Returns the alarms after a step of phase 2, and warns of each as it begins."""
+        self._recent = [*self._recent[-WINDOW:], record]
+        alarms = self._find_alarms(self._recent)
+        for name in alarms.keys() - self._alarms.keys():
+            logging.warning("step %d: the budget of %s may be out of reach: %s", record["step"], name, alarms[name])
+        self._alarms = alarms
+        return alarms
 
     def save(self, state: TrainState) -> None:
         """Begins to save `state`; see `Checkpoints.save`."""

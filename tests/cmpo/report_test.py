@@ -107,6 +107,14 @@ def test_tables(run):
     assert ["user_timeout", "2", "6.7%", "4"] in rows and ["judge", "1", "3.3%", "5"] in rows
 
 
+def test_a_budget_that_is_out_of_reach_is_said(run):
+    assert "out of reach" not in run_page.write_report(run).read_text()
+    reason = "the multiplier is at its bound, 5, and the mean is 90%"
+    with RunLog(run, COSTS) as log:
+        log.write({"step": 6, "phase": "rl", "voucher_rate": 0.9, "alarms": {"voucher": reason}})
+    assert f"The budget of voucher may be out of reach: {reason}." in run_page.write_report(run).read_text()
+
+
 def test_curves_draw_the_records(run):
     figure = plots.draw_curves(read_metrics(run), FDS, [0.3])
     axes = {axes.get_title(loc="left"): axes for axes in figure.axes}

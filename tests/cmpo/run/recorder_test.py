@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import pytest
 
 from cmpo.run import recorder
+from cmpo.run.alarms import WINDOW
 from cmpo.run.json_lines import write_lines
 from cmpo.run.log import read_metrics
 from cmpo.run.recorder import Recorder
@@ -88,3 +89,23 @@ def test_the_journal_forgets_what_a_checkpoint_holds_and_nothing_else(tmp_path, 
             kept.save(state(step))
         kept.wait()
     assert forgotten == [-1, 1, 2]  # each time the newest that is whole on disk
+
+
+def test_an_alarm_is_said_once_and_booked_at_every_step_and_a_restart_knows_what_came_before(tmp_path, caplog):
+    """Vouchers stay at 60 % whatever they are charged: known after as many steps as a cost has to answer in."""
+
+    def climb(kept, first, last):
+        for step in range(first, last):
+            kept.write_step(step + 1, {"phase": "rl", "lambda": 0.1 * step, "voucher_rate_smoothed": 0.6}, [])
+
+    with Recorder(tiny(), tmp_path) as kept:
+        kept.resume(lambda step: state(0), lambda: state(0))
+        climb(kept, 0, WINDOW)
+        kept.save(state(WINDOW))
+        kept.wait()
+    assert not any(record["alarms"] for record in read_metrics(tmp_path))
+    with Recorder(tiny(), tmp_path) as kept, caplog.at_level("WARNING"):
+        kept.resume(lambda step: state(0), lambda: pytest.fail("there is a checkpoint"))
+        climb(kept, WINDOW, WINDOW + 3)
+    assert [set(record["alarms"]) for record in read_metrics(tmp_path)[WINDOW:]] == [{"voucher"}] * 3
+    assert caplog.text.count("the budget of voucher may be out of reach") == 1

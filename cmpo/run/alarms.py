@@ -1,0 +1,53 @@
+"""Says when a budget cannot be held: its multiplier climbs, and the cost does not answer."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rollouts.domain import Cost
+
+WINDOW = 20  # steps of phase 2 that a cost has to answer in
+
+
+def find_alarms(
+    records: Sequence[Mapping[str, Any]],
+    costs: Sequence[Cost],
+    budgets: Sequence[float],
+    bounds: Sequence[float],
+) -> dict[str, str]:
+    """Returns what is wrong with the budget of a cost, by the cost's name; {} where all is well.
+
+    A cost is looked at while its smoothed mean is above the budget. Then two things are wrong: a multiplier at its
+    bound, and one that rose by more than a tenth of its bound in the last `WINDOW` steps, while the cost lost less than
+    half of what it was above the budget.
+
+    Args:
+      records: of phase 2, the newest last; more than `WINDOW` + 1 are not needed. One without multipliers ends the
+        search.
+      costs: the domain's, C.
+      budgets: [C].
+      bounds: [C], the most that each multiplier may be; 0: it is not a controller's.
+    """
+    found = {}
+    for cost, budget, bound in zip(costs, budgets, bounds, strict=True):
+        history = [_read_point(record, cost, several=len(costs) > 1) for record in records[-WINDOW - 1 :]]
+        if not bound or not history or None in history or history[-1][1] <= budget:
+            continue
+        (first, began), (last, ended) = history[0], history[-1]
+        rose = last - first > 0.1 * bound
+        if last >= bound:
+            found[cost.name] = f"the multiplier is at its bound, {bound:g}, and the mean is {cost.form.format(ended)}"
+        elif len(history) > WINDOW and rose and ended - budget > 0.5 * (began - budget):
+            found[cost.name] = (
+                f"in {WINDOW} steps the multiplier rose from {first:.2f} to {last:.2f}, and the mean went from "
+                f"{cost.form.format(began)} to {cost.form.format(ended)}"
+            )
+    return found
+
+
+def _read_point(record: Mapping[str, Any], cost: Cost, *, several: bool) -> tuple[float, float] | None:
+    """Reads multiplier and smoothed mean of a cost from a record; None where it lacks one."""
+    multiplier = record.get("lambda")
+    if several:
+        multiplier = (multiplier or {}).get(cost.name)
+    smoothed = record.get(f"{cost.measure}_smoothed")
+    return None if multiplier is None or smoothed is None else (multiplier, smoothed)
