@@ -63,12 +63,11 @@ def test_what_it_has_trained_is_served_whatever_the_config_learns_by(toy):
     assert step == 5 and all(one.dialogue.ok for one in played)
 
 
-def test_one_phase_1_may_be_the_start_of_several_methods(tmp_path):
-    main.train(tiny(**{"train.rl_steps": 0}), tmp_path / "start")
-    for name in ("grpo", "tests.builders.baseline"):
-        shutil.copytree(tmp_path / "start", tmp_path / name)
-        state = main.train(tiny(**{"algo.name": name, "train.rl_steps": 1}), tmp_path / name)
-        assert int(state.step) == 3
+def test_the_method_may_be_chosen_until_phase_2_begins(tmp_path):
+    main.train(tiny(**{"train.rl_steps": 0}), tmp_path)
+    state = main.train(tiny(**{"algo.name": "ppo", "algo.gae": "turn", "train.rl_steps": 1}), tmp_path)
+    (record,) = [record for record in read_metrics(tmp_path) if record["phase"] == "rl"]
+    assert int(state.step) == 3 and record["value_loss"] > 0 and state.head.params.keys() == {"value_head"}
 
 
 def test_where_nothing_costs_anything_there_is_no_multiplier(tmp_path, monkeypatch):
