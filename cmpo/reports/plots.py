@@ -65,7 +65,7 @@ def draw_curves(records: Sequence[Mapping[str, Any]], domain: Domain, budgets: S
 
 def _draw_multipliers(axes: Axes, domain: Domain, rl: Sequence[Mapping]) -> None:
     """Draws a line for each cost's multiplier; a record has one number, or one for each cost by its name."""
-    if len(domain.costs) == 1:
+    if len(domain.costs) < 2:
         _draw_line(axes, "Multiplier lambda", rl, "lambda", RED)
         return
     for cost, color in zip(domain.costs, itertools.cycle((RED, PURPLE, GREEN))):

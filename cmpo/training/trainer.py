@@ -74,10 +74,10 @@ class Trainer:
         changes = {"cursor": cursor, "policy": policy, "head": head, "behaviour": behaviour, "memory": memory}
         return _make_next_state(state, skipped, **changes), record, dialogues
 
-    def _name_by_cost(self, values: jax.Array) -> float | dict[str, float]:
-        """Names numbers [C] by their costs. If there is only one cost, returns its number."""
-        numbers, costs = np.asarray(values).tolist(), self.learner.domain.costs
-        return numbers[0] if len(costs) == 1 else dict(zip((cost.name for cost in costs), numbers, strict=True))
+    def _name_by_cost(self, values: jax.Array) -> float | dict[str, float] | None:
+        """Names numbers [C] by their costs. Returns the number of the only cost; None where there is none."""
+        numbers, names = np.asarray(values).tolist(), [cost.name for cost in self.learner.domain.costs]
+        return dict(zip(names, numbers, strict=True)) if len(names) > 1 else next(iter(numbers), None)
 
 
 def _make_next_state(state: TrainState, skipped: int, **changes: Trained | Any) -> TrainState:
