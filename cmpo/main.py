@@ -30,9 +30,6 @@ _DEVICES = flags.DEFINE_string(
 )
 
 
-_STOPPED = 130  # exit status of a run that was asked to stop before its end, as after Ctrl-C
-
-
 def train(config: ConfigDict, workdir: pathlib.Path) -> TrainState | None:
     """Runs both phases to their end, from the last checkpoint if there is one; see docs/runs.md.
 
@@ -114,7 +111,7 @@ def run() -> None:
     elif workdir:
         state = train(config, pathlib.Path(workdir))
         if state is None or int(state.step) < config.train.sft_steps + config.train.rl_steps:
-            sys.exit(_STOPPED)
+            sys.exit(command.STOPPED)
     else:
         raise ValueError("--workdir: expected a directory for the run")
 

@@ -16,6 +16,7 @@ METHOD = ("cmpo.advantage", "cmpo.gae", "cmpo.loss", "cmpo.pid", "cmpo.importanc
 ROOMS = (
     ("cmpo",),
     ("cmpo.cli",),
+    ("cmpo.sweeping",),
     ("cmpo.reports",),
     ("cmpo.training",),
     ("cmpo.evaluation",),

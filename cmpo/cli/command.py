@@ -19,14 +19,20 @@ OUT = flags.DEFINE_string("out", None, "Path to write to; the documentation of t
 
 _PATIENCE = "xla_cpu_collective_call_terminate_timeout_seconds"
 
+STOPPED = 130
+"""Exit status of a command that was asked to stop before its end, as of a program that Ctrl-C ended."""
+
 FORESEEN = (ValueError, OSError, FloatingPointError, *STOPS)
 """Errors that input, endpoints or numbers cause, and whose message is enough for the user."""
 
 
-def run(work: Callable[..., None], *, required: Sequence[str] = (), takes_arguments: bool = False) -> None:
+def run(
+    work: Callable[..., None], *, required: Sequence[str] = (), takes_arguments: bool = False, of_a_run: bool = True
+) -> None:
     """Parses the flags, of which some are `required`, and does `work`. A foreseeable error is one line and status 1.
 
-    With `takes_arguments`, `work` gets the arguments that are no flags; else there must be none.
+    With `takes_arguments`, `work` gets the arguments that are no flags; else there must be none. A config that is
+    `of_a_run` is checked as such.
     """
     flags.mark_flags_as_required(required)
 
@@ -34,7 +40,7 @@ def run(work: Callable[..., None], *, required: Sequence[str] = (), takes_argume
         if not flags.FLAGS["verbosity"].present:
             logging.set_verbosity(logging.WARNING)
         try:
-            if CONFIG.value is not None:
+            if CONFIG.value is not None and of_a_run:
                 _prepare_run(CONFIG.value)
             work(*line[1:])
         except FORESEEN as error:

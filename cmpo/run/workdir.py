@@ -150,6 +150,11 @@ def _flatten_config(config: Mapping[str, Any]) -> dict[str, Any]:
     return flat | {f"{name}.embedded": flat.get(f"{name}.url") == EMBEDDED for name in ("user", "judge")}
 
 
+def hash_start(config: ConfigDict) -> str:
+    """Hashes all that phase 1 depends on. Runs of one hash may go on from the same end of it."""
+    return hash_config(config, lambda name: name == "train.sft_steps" or (_made_sft(name) and not may_change(name)))
+
+
 def with_trained_layout(workdir: pathlib.Path, config: ConfigDict) -> ConfigDict:
     """`config` with what the layout of the checkpoints in `workdir` depends on: domain, costs, algorithm and steps."""
     there = files.read_object(workdir / "config.json")

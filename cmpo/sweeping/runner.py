@@ -1,0 +1,116 @@
+"""Makes the runs of a sweep, as many at a time as there are jobs, each as processes of its own."""
+
+import concurrent.futures
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+
+from cmpo.sweeping.plan import PlannedRun, list_arguments
+
+RESULT = "evaluation_policy.json"
+
+
+class Runner:
+    """Runs what is planned in `workdir`: starts/ holds what runs share, runs/ the runs. What is done is not done again.
+
+    A context manager: on leaving, what is still running is asked to save and stop, and waited for.
+    """
+
+    def __init__(
+        self,
+        workdir: pathlib.Path,
+        *,
+        jobs: int,
+        evaluation_seeds: int,
+        python: Sequence[str] = (sys.executable, "-m"),
+    ):
+        self.workdir, self.evaluation_seeds, self._python = workdir, evaluation_seeds, python
+        self._pool = concurrent.futures.ThreadPoolExecutor(jobs)
+        self._children: set[subprocess.Popen] = set()
+        self._guard, self._stopping = threading.Lock(), False
+
+    def __enter__(self) -> "Runner":
+        return self
+
+    def __exit__(self, *_):
+        with self._guard:
+            self._stopping = True
+            for child in self._children:
+                child.send_signal(signal.SIGTERM)
+        self._pool.shutdown(cancel_futures=True)
+
+    def run_all(self, runs: Sequence[PlannedRun]) -> dict[str, str]:
+        """Makes all runs, and returns why some failed, by their names: the last line that they said."""
+        starts: dict[str, list[PlannedRun]] = {}
+        for run in runs:
+            if run.start and not self.is_done(run):
+                starts.setdefault(run.start, []).append(run)
+        failed = self._run_each({key: self._pool.submit(self._make_start, some) for key, some in starts.items()})
+        able = [run for run in runs if run.start not in failed]
+        lost = {run.name: f"its start failed: {failed[run.start]}" for run in runs if run.start in failed}
+        return lost | self._run_each({run.name: self._pool.submit(self._make_run, run) for run in able})
+
+    def is_done(self, run: PlannedRun) -> bool:
+        """Whether a run is trained and evaluated."""
+        return (self.find_directory(run) / RESULT).exists()
+
+    def find_directory(self, run: PlannedRun) -> pathlib.Path:
+        """The workdir of a run."""
+        return self.workdir / "runs" / run.name
+
+    def _run_each(self, futures: dict[str, concurrent.futures.Future]) -> dict[str, str]:
+        failed = {}
+        for name, future in futures.items():
+            if reason := future.result():
+                failed[name] = reason
+        return failed
+
+    def _make_start(self, runs: Sequence[PlannedRun]) -> str:
+        """Trains phase 1 by the settings of the first of `runs` with which that works. Returns why none does, or ""."""
+        for run in runs:
+            arguments = list_arguments(run, self._find_start(run))
+            if not (reason := self._call("cmpo.main", arguments, "--config.train.rl_steps=0")):
+                return ""
+        return reason
+
+    def _make_run(self, run: PlannedRun) -> str:
+        directory = self.find_directory(run)
+        if self.is_done(run):
+            return ""
+        if run.start and not directory.exists():
+            partial = directory.with_name(directory.name + ".partial")
+            shutil.rmtree(partial, ignore_errors=True)
+            shutil.copytree(self._find_start(run), partial, ignore=shutil.ignore_patterns("lock", "report.html"))
+            partial.rename(directory)
+        arguments = list_arguments(run, directory)
+        return self._call("cmpo.main", arguments) or self._call(
+            "cmpo.evaluate", arguments, f"--seeds={self.evaluation_seeds}", f"--out={directory / RESULT}"
+        )
+
+    def _find_start(self, run: PlannedRun) -> pathlib.Path:
+        return self.workdir / "starts" / run.start[:16]
+
+    def _call(self, module: str, arguments: Sequence[str], *others: str) -> str:
+        """Runs a command to its end. Returns the last line of its errors if it failed, else ""."""
+        with self._guard:
+            if self._stopping:
+                return "stopped"
+            child = subprocess.Popen(
+                [*self._python, module, *arguments, *others],
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                text=True,
+                start_new_session=True,  # Ctrl-C is the sweep's, which tells its children
+            )
+            self._children.add(child)
+        _, said = child.communicate()
+        with self._guard:
+            self._children.discard(child)
+        if not child.returncode:
+            return ""
+        lines = said.replace("\r", "\n").strip().splitlines()
+        return lines[-1] if lines else f"exit status {child.returncode}"

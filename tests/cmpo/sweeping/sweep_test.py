@@ -1,0 +1,149 @@
+"""Sweeps: what is planned, what is shared, what is done once, and what is said of those that fail."""
+
+import json
+import pathlib
+import sys
+import time
+
+import pytest
+
+from cmpo import sweep
+from cmpo.run import schema
+from cmpo.sweeping import plan, table
+from cmpo.sweeping.runner import RESULT, Runner
+from cmpo.training import build
+from configs import ablations
+from rollouts import domains
+from tests.builders import commands
+from tests.builders.dialogues import FDS
+from tests.builders.runs import ROOT
+
+STUB = (sys.executable, "-m", "tests.builders.sweep_stub")
+GRID = ablations.get_config("smoke")
+
+
+@pytest.fixture(autouse=True)
+def at_the_root(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+
+
+def runner(workdir, jobs=2):
+    workdir.mkdir(exist_ok=True)
+    return Runner(workdir, jobs=jobs, evaluation_seeds=2, python=STUB)
+
+
+def calls(workdir):
+    return (workdir / "calls").read_text().splitlines()
+
+
+def test_runs_of_one_seed_share_phase_1_unless_they_change_it():
+    runs = {run.name: run for run in plan.plan_runs(GRID, 2)}
+    assert len(runs) == 2 * len(GRID.order) and next(iter(runs)) == "sft_0"
+    first, second = runs["cmpo_0"].start, runs["cmpo_1"].start
+    assert first != second
+    assert {name: run.start for name, run in runs.items() if run.start not in (first, second)}.keys() == {
+        "half_the_sft_0",
+        "half_the_sft_1",
+    }
+    assert {name for name, run in runs.items() if run.start == first} == {
+        f"{name}_0" for name in GRID.order if name != "half_the_sft"
+    }
+
+
+def test_what_a_run_changes_is_in_its_config_and_on_its_command_line():
+    (run,) = plan.plan_runs(GRID, 1, ["budget_15"])
+    assert (run.config.pid.target, run.config.algo.name, run.config.train.rl_steps) == (0.15, "cmpo", 4)
+    assert plan.list_arguments(run, pathlib.Path("w")) == [
+        "--config=configs/fds.py:algo=cmpo,smoke",
+        "--workdir=w",
+        "--config.pid.target=0.15",
+        "--config.train.seed=0",
+    ]
+
+
+def test_every_run_of_the_grid_can_begin():
+    for run in plan.plan_runs(ablations.get_config(), 1):
+        schema.check_config(run.config)
+        build.load_algorithm(run.config, domains.load(run.config))
+
+
+@pytest.mark.parametrize(
+    ("changes", "only", "message"),
+    [
+        ((), ["nobody"], "--only: expected some of .*, got 'nobody'"),
+        (("pid.targets=0.1",), [], "cmpo: expected FIELD=VALUE with a field of the config, got 'pid.targets=0.1'"),
+    ],
+)
+def test_a_name_that_is_not_there_is_refused(changes, only, message):
+    grid = {"base": "configs/fds.py", "order": ("cmpo",), "runs": {"cmpo": {"variant": "", "changes": changes}}}
+    with pytest.raises(ValueError, match=message):
+        plan.plan_runs(grid, 1, only)
+
+
+def test_a_start_is_made_once_and_copied_and_a_failed_run_stops_nothing(tmp_path):
+    runs = plan.plan_runs(GRID, 1, ["proportional_only", "cmpo", "grpo"])
+    with runner(tmp_path) as made:
+        failed = made.run_all(runs)
+    assert failed == {"proportional_only_0": "will not do"}
+    start = runs[0].start[:16]
+    assert sorted(calls(tmp_path)) == sorted(
+        [
+            *[f"cmpo.main starts/{start} 0"] * 2,  # by what fails, and by the next
+            *(f"{module} runs/{name}_0 " for name in ("cmpo", "grpo") for module in ("cmpo.main", "cmpo.evaluate")),
+            "cmpo.main runs/proportional_only_0 ",
+        ]
+    )
+    phases = [json.loads(line)["phase"] for line in (tmp_path / "runs/cmpo_0/metrics.jsonl").read_text().splitlines()]
+    assert phases == ["sft", "rl"]  # that of the start came along
+    with runner(tmp_path) as again:
+        assert again.run_all(runs[1:]) == {}
+    assert len(calls(tmp_path)) == 7  # nothing is done twice
+
+
+def test_stopped_amid_its_runs_it_goes_on(tmp_path):
+    runs = plan.plan_runs(GRID, 1, ["cmpo", "grpo", "capo"])
+    (tmp_path / "wait").touch()
+    with runner(tmp_path, jobs=2) as made:
+        start = made._pool.submit(made._make_start, runs)
+        assert start.result(60) == ""
+        under_way = [made._pool.submit(made._make_run, run) for run in runs]
+        while len(calls(tmp_path)) < 3:
+            time.sleep(0.05)
+    assert [future.cancelled() or future.result() for future in under_way] == ["exit status -15"] * 2 + [True]
+    (tmp_path / "wait").unlink()
+    with runner(tmp_path) as again:
+        assert again.run_all(runs) == {}
+    assert all((tmp_path / "runs" / run.name / RESULT).exists() for run in runs)
+
+
+def test_the_table_has_a_line_for_each_run_of_the_grid_and_its_deviation_over_training_seeds(tmp_path):
+    runs = plan.plan_runs(GRID, 2, ["cmpo", "proportional_only"])
+    with runner(tmp_path) as made:
+        text = sweep.write_table(tmp_path, runs, made, made.run_all(runs))
+    lines = json.loads((tmp_path / "sweep.json").read_text())
+    # Rates of 25 and 50 %: 37.5 in the mean, 17.7 apart with n - 1.
+    assert "| cmpo | 2 | 3.00 ± 0.00 |" in text and "37.5 ± 17.7" in text
+    assert "proportional_only_1 failed: will not do" in text and text + "\n" == (tmp_path / "sweep.md").read_text()
+    assert [(line["label"], line["runs"]) for line in lines] == [("cmpo", 2), ("proportional_only", 0)]
+    assert (tmp_path / "sweep.png").read_bytes().startswith(b"\x89PNG")
+    assert "about 0 minutes" not in sweep.describe_work(runs, made)
+    assert "2 of 4 runs are to do: 8 steps of phase 2" in sweep.describe_work(runs, made)
+
+
+def test_curves_of_several_multipliers_are_those_of_the_first():
+    figure = table.draw_lines(FDS, {"a": [{"step": 1, "lambda": {"voucher": 0.5, "turns": 2.0}}]})
+    assert figure.axes[-1].lines[0].get_ydata()[0] == 0.5
+
+
+def test_what_there_is_to_do_is_said_before_anything_is_done(tmp_path):
+    said = commands.run(
+        "cmpo.sweep", "--config=configs/ablations.py:smoke", f"--workdir={tmp_path / 'w'}", "--list", "--only=cmpo,ppo"
+    )
+    assert "2 of 2 runs are to do: 8 steps of phase 2, and 8 of phase 1 for 1 starts that are shared" in said.stdout
+    said = commands.run(
+        "cmpo.sweep", "--config=configs/ablations.py", f"--workdir={tmp_path / 'w'}", "--print_commands", "--only=ppo"
+    )
+    (line,) = said.stdout.splitlines()
+    assert " -m cmpo.main --config=configs/fds.py:algo=ppo --workdir=" in line and " && " in line
+    assert not (tmp_path / "w").exists()
