@@ -52,4 +52,4 @@ def _split_channels(text: str) -> Split:
     if not finals:
         return Split("", "truncated")
     answer = text[finals[-1].end() :].strip().removesuffix("<|return|>").removesuffix("<|end|>")
-    return Split(answer, "malformed" if "<|channel|>" in answer else split_thoughts(answer).flaw)
+    return Split(answer, "malformed") if "<|channel|>" in answer else split_thoughts(answer)

@@ -35,6 +35,7 @@ TURN = "<response>Sorry.</response><action>chat</action>"
         {"content": f"[THINK]{RATING}[/THINK]{COLD}"},
         {"content": f"<|channel|>analysis<|message|>{RATING}<|end|><|channel|>final<|message|>{COLD}"},
         {"content": f"<|channel|>final <|constrain|>JSON<|message|>{COLD}<|return|>"},
+        {"content": f"<|channel|>final<|message|><think>{RATING}</think>{COLD}"},  # thoughts within the last channel
         {"content": COLD, "reasoning_content": RATING},
         {"content": COLD, "reasoning": RATING, "reasoning_content": None},
         {"content": [{"type": "text", "text": "The rice "}, {"type": "text", "text": "is cold."}]},
