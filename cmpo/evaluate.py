@@ -109,7 +109,7 @@ def compose_result(
     domain = domains.load(config)
     rows = [measures.describe_dialogue(domain, *one) for one in played]
     settings = config.to_dict()
-    asked = {"user": "user", "judge": "judge", **({"agent_endpoint": "agent"} if remote else {})}
+    asked = {name: name for name in domain.endpoints} | ({"agent_endpoint": "agent"} if remote else {})
     seeds = []
     for seed in dict.fromkeys(one.seed for one in played):
         tasks_of_it = [one.dialogue.task for one in played if one.seed == seed]

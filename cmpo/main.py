@@ -71,7 +71,8 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> TrainState | None:
                 try:
                     state, record, dialogues = one_step(state)
                 except collecting.STOPS as reason:
-                    save_state()  # the state before the step; the journal has what was played
+                    if number != sft_steps:  # else the end of phase 1 is saved, or there was none
+                        save_state()  # the state before the step; the journal has what was played
                     if isinstance(reason, Interrupted):
                         break
                     reason.add_note(f"({number} of {last} steps are saved; the same command goes on from there)")

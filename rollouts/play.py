@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+import math
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Protocol
@@ -134,6 +135,8 @@ async def play_dialogue(
     if not len(turns) == len(closing.rewards) == len(closing.notes):
         found = f"{len(closing.rewards)} and {len(closing.notes)}"
         raise ValueError(f"{_class_name(episode)}.close: expected rewards and notes of {len(turns)} turns, got {found}")
+    if not math.isfinite(closing.outcome):
+        raise ValueError(f"{_class_name(episode)}.close: expected a finite outcome, got {closing.outcome}")
     worth = zip(turns, closing.rewards, closing.notes, strict=True)
     turns = [
         dataclasses.replace(turn, process_reward=reward, notes={**turn.notes, **notes}) for turn, reward, notes in worth

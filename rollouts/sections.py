@@ -15,7 +15,17 @@ Seed = Annotated[int, pydantic.Field(ge=0, le=2**31 - 1)]
 Axis = Annotated[int, pydantic.Field(ge=-1)]
 Dtype = Literal["float32", "bfloat16", "float16"]
 
-_TYPES = {"int_type": "an integer", "float_type": "a number", "bool_type": "True or False", "string_type": "text"}
+_TYPES = {
+    "int_type": "an integer",
+    "float_type": "a number",
+    "bool_type": "True or False",
+    "string_type": "text",
+    "model_type": "a section of settings",
+    "missing": "a value",
+}
+
+
+_STRICT = pydantic.ConfigDict(strict=True)
 
 
 class Section(pydantic.BaseModel):
@@ -32,7 +42,7 @@ def per_cost(number: Any, named: Any = None) -> Any:
 
     `named` is the type of the mapping's numbers; default: `number`.
     """
-    one, each = (pydantic.TypeAdapter(kind) for kind in (number, named or number))
+    one, each = (pydantic.TypeAdapter(kind, config=_STRICT) for kind in (number, named or number))
 
     def check_numbers(value: Any) -> Any:
         if isinstance(value, Mapping):
@@ -101,7 +111,8 @@ def _describe_error(found: Mapping[str, Any], bounds: Mapping[str, Any]) -> str:
         return f"expected one of {bounds['choices']}, got {found['input']!r:.100}"
     if found["type"] in ("greater_than", "greater_than_equal", "less_than_equal"):
         return f"expected {_describe_range(bounds)}, got {found['input']!s:.30}"
-    return f"expected {_TYPES.get(found['type'], found['msg'])}, got {found['input']!r:.100}"
+    came = "none" if found["type"] == "missing" else f"{found['input']!r:.100}"
+    return f"expected {_TYPES.get(found['type'], found['msg'])}, got {came}"
 
 
 def _describe_range(bounds: Mapping[str, Any]) -> str:

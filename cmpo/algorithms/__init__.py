@@ -26,4 +26,11 @@ def load(config: Mapping[str, Any], domain: Domain, name: str = "") -> Algorithm
 
     Raises ValueError, naming the field.
     """
-    return import_factory("config.algo.name", name or config["algo"]["name"], ALGORITHMS)(config, domain)
+    make = import_factory("config.algo.name", name or config["algo"]["name"], ALGORITHMS)
+    try:
+        made = make(config, domain)
+    except TypeError as error:  # make takes other arguments, or what is abstract is missing
+        raise ValueError(f"config.algo.name: {make.__module__}.make(config, domain): {error}") from None
+    if not isinstance(made, Algorithm):
+        raise ValueError(f"config.algo.name: expected an Algorithm from {make.__module__}.make, got {made!r}")
+    return made

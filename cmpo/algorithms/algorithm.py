@@ -67,12 +67,12 @@ class Scores(NamedTuple):
 class Head(NamedTuple):
     """An algorithm's own parameters, which are trained on the policy's hidden states. By default there are none."""
 
-    init: Callable[[jax.Array], Any] = lambda key: ()  # parameters, placed by `cmpo.distributed.sharding.RULES`
-    apply: Callable[[Any, jax.Array], jax.Array] | None = None  # (parameters, states [R, T, D]) -> values [R, T]
-    optimizer: optax.GradientTransformation = optax.identity()
+    init: Callable[[jax.Array], Any]  # parameters, placed by `cmpo.distributed.sharding.RULES`
+    apply: Callable[[Any, jax.Array], jax.Array] | None  # (parameters, states [R, T, D]) -> values [R, T]
+    optimizer: optax.GradientTransformation
 
 
-NO_HEAD = Head()
+NO_HEAD = Head(lambda key: (), None, optax.identity())
 
 
 class Algorithm(abc.ABC):

@@ -18,17 +18,19 @@ class Clipped(Algorithm):
     Raises ValueError, naming the field, for settings from which nothing could be learnt.
     """
 
-    compares = True  # dialogues with the others of their group
-
     def __init__(self, config: Mapping[str, Any], domain: Domain):
         super().__init__(domain)
         self.settings = settings = config["algo"]
-        alone = settings["group_size"] == 1 and settings["normalize"] in ("group", "center")
-        if self.compares and alone and config["train"]["rl_steps"]:
+        alone = settings["group_size"] == 1 and self.normalization() in ("group", "center")
+        if alone and config["train"]["rl_steps"]:
             raise ValueError(
-                f"config.algo.group_size: expected 2 or more where config.algo.normalize is {settings['normalize']!r}, "
+                f"config.algo.group_size: expected 2 or more where turns are compared by {self.normalization()!r}, "
                 "got 1: with nothing to compare a dialogue with, nothing would be learnt from its outcome"
             )
+
+    def normalization(self) -> str:
+        """What turns are compared with: `normalize` of `hybrid_advantage`, or something else."""
+        return self.settings["normalize"]
 
     def loss(self, scores, rows, signals, total, axis_name):
         """See `clipped_loss`."""

@@ -16,8 +16,12 @@ class GDPO(Clipped):
     """A reward with a wide spread cannot drown another: each has a deviation of 1 in its group before it is weighed.
 
     Costs are rewards of -1 a unit, weighed by config.algo.cost_weight. The paper has rewards of whole answers; here
-    process rewards and costs are those of turns.
+    process rewards and costs are those of turns. config.algo.normalize does not count.
     """
+
+    def normalization(self):
+        """Each reward is compared within its group."""
+        return "group"
 
     def credit(self, memory, rewards):
         """The weighed sum of normalised rewards, with mean 0 and deviation 1 over the turns of the batch."""
@@ -28,12 +32,11 @@ class GDPO(Clipped):
         ]
         for cost in jnp.eye(count):
             parts.append((settings["cost_weight"], {"outcome_weight": 0.0, "process_weight": 0.0, "lambdas": cost}))
-        worth = sum(
-            weight * np.asarray(self.compare_turns(rewards, normalize="group", **one))
-            for weight, one in parts
-            if weight
-        )
         valid = rewards.turn_mask
+        worth = np.zeros(valid.shape, np.float32)
+        for weight, one in parts:
+            if weight:
+                worth += weight * np.asarray(self.compare_turns(rewards, normalize="group", **one))
         if not valid.any():
             return np.zeros(valid.shape, np.float32)
         mean, std = np.mean(worth, where=valid), np.std(worth, where=valid)

@@ -1,4 +1,4 @@
-"""GRPO: the outcome alone, compared within its group; no judge and no price (Shao et al. 2024)."""
+"""GRPO: the outcome alone, compared within its group (Shao et al. 2024). The judge and costs teach nothing."""
 
 import jax.numpy as jnp
 
@@ -12,7 +12,18 @@ def make(config, domain) -> Algorithm:
 
 
 class GRPO(Clipped):
-    """Every turn of a dialogue gets the dialogue's outcome."""
+    """Every turn of a dialogue gets the dialogue's outcome.
+
+    Raises ValueError, naming the field, where a dialogue would be compared with itself.
+    """
+
+    def __init__(self, config, domain):
+        super().__init__(config, domain)
+        if self.normalization() == "trajectory":
+            raise ValueError(
+                "config.algo.normalize: expected group, center or none, got 'trajectory': all turns of a dialogue have "
+                "the same outcome"
+            )
 
     def credit(self, memory, rewards):
         """The outcome, compared with the group's."""

@@ -30,7 +30,9 @@ class Critic(NamedTuple):
 class PPO(Clipped):
     """A turn brings its process reward less the cost at a fixed price, the last one the outcome as well."""
 
-    compares = False
+    def normalization(self):
+        """Turns are compared with what the critic expects."""
+        return "critic"
 
     def __init__(self, config, domain):
         super().__init__(config, domain)
@@ -72,7 +74,9 @@ class PPO(Clipped):
 
 
 def whiten(x: jax.Array, mask: jax.Array, eps: float = 1e-6) -> jax.Array:
-    """`(x - mean) / (std + eps)` over the masked entries, 0 elsewhere."""
+    """`(x - mean) / (std + eps)` over the masked entries, 0 elsewhere and where all are equal."""
+    # Measured from the largest entry: the float32 mean of equal numbers may miss them by more than eps.
+    x = x - jnp.max(x, where=mask, initial=-jnp.inf)
     mean, std = jnp.mean(x, where=mask), jnp.std(x, where=mask)
     return jnp.where(mask, (x - mean) / (std + eps), 0)
 

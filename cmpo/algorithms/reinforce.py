@@ -12,9 +12,11 @@ def make(config, domain) -> Algorithm:
 
 
 class REINFORCE(Clipped):
-    """No group is compared, no judge asked, no cost charged."""
+    """No group is compared; what the judge says and what a turn costs teach nothing."""
 
-    compares = False
+    def normalization(self):
+        """Turns are compared with the mean of the batch."""
+        return "batch"
 
     def credit(self, memory, rewards):
         """The outcome, less the mean over all dialogues that did not fail."""

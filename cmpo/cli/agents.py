@@ -100,7 +100,7 @@ def load_policy(
     trained = with_trained_layout(workdir, config)
     algorithm = build.load_algorithm(trained, domains.load(trained))
     layout = functools.partial(build.lay_out_state, trained, model, mesh, algorithm)
-    with Checkpoints(workdir, score=make_checkpoint_score(config, workdir)) as checkpoints:
+    with Checkpoints(workdir, score=make_checkpoint_score(trained, workdir)) as checkpoints:
         state = checkpoints.restore(layout, best=best)
     if state is None:
         raise FileNotFoundError(f"--workdir: no checkpoint in {str(workdir)!r} yet")

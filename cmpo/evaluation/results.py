@@ -41,8 +41,8 @@ class _Data(_Part):
 
 class _Config(_Part):
     episode: _Rules
-    user: _Asked
-    data: _Data
+    user: _Asked | None = None
+    data: _Data | None = None
 
 
 class _Seed(_Part):
@@ -64,8 +64,8 @@ class _Change(_Part):
 class _Result(_Part):
     agent: str
     step: int | None
-    user: _Named
-    judge: _Asked
+    user: _Named | None = None  # of domains that ask them
+    judge: _Asked | None = None
     prompts: dict[str, Any]
     config: _Config
     seeds: list[_Seed] = pydantic.Field(min_length=1)

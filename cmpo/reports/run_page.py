@@ -170,10 +170,11 @@ def _gather_evaluations(domain: Domain, workdir: pathlib.Path) -> dict[str, Any]
         except (OSError, ValueError) as error:
             unread.append(str(error))
             continue
-        name, difficulty = path.stem.removeprefix("evaluation_"), found["config"]["data"]["difficulty"]
+        name = path.stem.removeprefix("evaluation_")
+        difficulty = found["config"].get("data", {}).get("difficulty", "")
         step, means = found["step"], (found["summary"].get(measure, {}).get("mean") for measure in columns)
         cells = (measures.format_value(domain, *pair) for pair in zip(columns, means, strict=True))
-        who = [name, "" if step is None else str(step), found["user"]["model"], difficulty]
+        who = [name, "" if step is None else str(step), found.get("user", {}).get("model", ""), difficulty]
         rows.append([*who, *cells, str(len(found["dialogues"]))])
         read[name] = found
     if not rows and not unread:

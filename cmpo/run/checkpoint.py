@@ -18,6 +18,8 @@ from absl import logging
 from cmpo.distributed import processes
 from cmpo.run.train_state import TrainState, compute_checksums
 
+_OLDER = "7c36d1b"  # the last one with that layout
+
 
 class Checkpoints:
     """The checkpoints in DIR/checkpoints. A context manager: on leaving, it waits until all is written.
@@ -93,6 +95,11 @@ class Checkpoints:
             try:
                 state = self._read_checked(step, layout(step))
             except Exception as error:  # orbax and tensorstore raise many kinds for damaged files
+                if self._is_older(step):
+                    raise ValueError(
+                        f"checkpoint {step} in {self._directory} is of an older version of this program; go on with that "
+                        f"one, for instance commit {_OLDER}"
+                    ) from None
                 reason = (str(error).splitlines() or [type(error).__name__])[0]
                 logging.warning(
                     "checkpoint %d in %s is damaged (%s); trying the one before", step, self._directory, reason
@@ -106,6 +113,12 @@ class Checkpoints:
                 f"none of the checkpoints {steps[::-1]} in {self._directory} can be read; remove them to start anew"
             )
         return None
+
+    def _is_older(self, step: int) -> bool:
+        """Whether a checkpoint has the fields that it had before there were algorithms."""
+        with contextlib.suppress(Exception):  # a damaged one has no metadata
+            return "pid" in self._manager.item_metadata(step)
+        return False
 
     def _read_checked(self, step: int, like: TrainState) -> TrainState:
         placed = jax.ShapeDtypeStruct((len(jax.tree.leaves(like)),), np.uint32, sharding=like.step.sharding)

@@ -5,8 +5,8 @@ config before it does anything else, so that a mistake does not cost the first m
 in `rollouts.endpoints.settings`. The engine, the mesh and the model check their own shapes when they are built.
 """
 
+import dataclasses
 import math
-from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import pydantic
@@ -15,6 +15,8 @@ from ml_collections import ConfigDict
 from cmpo import advantage, pid
 from cmpo.gae import UNITS
 from rollouts import domains
+from rollouts.domain import Domain
+from rollouts.endpoints.settings import Endpoint
 from rollouts.sections import (
     Axis,
     Count,
@@ -209,6 +211,12 @@ def check_config(config: ConfigDict) -> None:
         )
 
 
-def default_config() -> Mapping[str, Any]:
-    """Returns the sections that every run has, with their defaults."""
-    return RunSettings().model_dump()
+def default_config(domain: Domain | None = None) -> dict[str, Any]:
+    """Returns the sections that every run has, with their defaults, and those of a `domain` and its endpoints."""
+    tree = RunSettings().model_dump()
+    if domain is not None:
+        own = domain.settings().model_dump() if domain.settings else {}
+        asked = {name: dataclasses.asdict(Endpoint("", "")) for name in domain.endpoints}
+        for name in own.keys() | asked.keys():
+            tree[name] = tree.get(name, {}) | asked.get(name, {}) | own.get(name, {})
+    return tree

@@ -123,9 +123,9 @@ def check_same_config(
     if not path.exists():
         raise FileNotFoundError(f"--workdir: expected a run with a config.json, found none in {str(workdir)!r}")
     here, there = _flatten_config(config.to_dict()), _flatten_config(files.read_object(path))
-    for name, value in flatten_config(schema.default_config()).items():  # a setting may be newer than the run
+    for name, value in flatten_config(schema.default_config(domains.load(config.to_dict()))).items():
         if not any(other == name or other.startswith(f"{name}.") for other in there):
-            there[name] = value
+            there[name] = value  # the setting is newer than the run
     names = (name for name in sorted(here.keys() | there.keys()) if settled(name) and not may_change(name))
     differ = [
         f"{name} is {there.get(name)!r} there, {here.get(name)!r} here"
@@ -162,5 +162,6 @@ def with_trained_layout(workdir: pathlib.Path, config: ConfigDict) -> ConfigDict
     config.train.update({name: there["train"][name] for name in config.train if name in there["train"]})
     with config.ignore_type(), config.unlocked():
         config.domain = domains.name_of(there)
-        config.pid, config.algo = ConfigDict(there["pid"]), ConfigDict(there["algo"])
+        for section in ("pid", "algo"):  # a setting may be newer than the run
+            config[section] = ConfigDict(schema.default_config()[section] | there.get(section, {}))
     return config

@@ -4,8 +4,9 @@ import contextlib
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 import optax
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
 from cmpo import algorithms
@@ -97,6 +98,10 @@ def make_mesh(config: ConfigDict, model: qwen2.Qwen2Config) -> Mesh:
 def load_algorithm(config: ConfigDict, domain: Domain) -> Algorithm:
     """Loads the algorithm of config.algo.name. Raises ValueError, naming the field."""
     made = algorithms.load(config, domain)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(jax.eval_shape(made.memory)):
+        if not leaf.size or leaf.dtype.kind not in "iuf" and leaf.dtype != jnp.bfloat16:
+            place = f"{type(made).__name__}.memory(){jax.tree_util.keystr(path)}"
+            raise ValueError(f"{place}: expected an array of numbers, as checkpoints hold them, got {leaf}")
     if config.train.rl_steps and not made.plays:
         raise ValueError(
             f"config.train.rl_steps: expected 0 where config.algo.name is {config.algo.name!r}, which learns from "
@@ -135,4 +140,7 @@ def lay_out_state(
         return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
     shapes = jax.eval_shape(make_state, lora.split(model, qwen2.shapes(model))[1])
-    return jax.tree.map(describe_leaf, shapes, sharding.find_shardings(mesh, shapes))
+    whole = NamedSharding(mesh, PartitionSpec())  # whatever the paths in the memory are called
+    layout = sharding.find_shardings(mesh, shapes._replace(memory=()))
+    layout = layout._replace(memory=jax.tree.map(lambda leaf: whole, shapes.memory))
+    return jax.tree.map(describe_leaf, shapes, layout)

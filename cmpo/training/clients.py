@@ -20,8 +20,6 @@ def make_clients(config: ConfigDict, workdir: pathlib.Path | None = None) -> dic
 
     Sends no request. Raises ValueError, naming the field, if an endpoint's settings cannot work.
     """
-    if config.judge.votes < 1:
-        raise ValueError(f"config.judge.votes: expected 1 or more, got {config.judge.votes}")
     here = {"process": jax.process_index(), "processes": jax.process_count()}
     clients, domain = {}, domains.load(config)
     for name in domain.endpoints:

@@ -10,7 +10,6 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-import chex
 import jax
 import numpy as np
 from ml_collections import ConfigDict
@@ -112,7 +111,9 @@ class Learner:
         turns, group = config.episode.max_turns + config.episode.farewell, config.algo.group_size
         rewards = packing.collect_rewards(dialogues, group, turns, len(self.domain.costs))
         credit = np.asarray(self.algorithm.credit(state.memory, rewards))
-        chex.assert_shape(credit, rewards.turn_mask.shape)
+        if credit.shape != rewards.turn_mask.shape:
+            name = type(self.algorithm).__name__
+            raise ValueError(f"{name}.credit: expected the shape {rewards.turn_mask.shape}, got {credit.shape}")
         streams = packing.make_streams(dialogues, group, turns)
         share = train.share_prefix and not self.model.sliding_window
         size = -(-len(dialogues) // train.minibatches)  # parts have the same shapes, however many dialogues failed

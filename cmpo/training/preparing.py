@@ -7,6 +7,7 @@ from typing import NamedTuple
 from ml_collections import ConfigDict
 
 from cmpo.algorithms.algorithm import Rows
+from cmpo.algorithms.budgets import budgets_of
 from cmpo.distributed import processes, sharding
 from cmpo.run import schema
 from cmpo.run.journal import Journal
@@ -58,6 +59,7 @@ def check_settings(config: ConfigDict, weights: pathlib.Path | None) -> None:
     build.make_sampling(config, devices)
     build.load_algorithm(config, domains.load(config))
     build.make_optimizers(config)
+    budgets_of(domains.load(config), config)
 
 
 def prepare_run(

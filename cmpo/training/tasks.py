@@ -12,11 +12,11 @@ def open_source(config: ConfigDict) -> TaskSource:
 
     Raises FileNotFoundError or ValueError, naming the field, for a file that is missing, damaged or of another kind.
     """
-    domain, opened = domains.load(config), []
-    prepared = processes.run_once(lambda: domain.prepare_tasks(config.data))
+    domain, data, opened = domains.load(config), config.get("data", {}), []
+    prepared = processes.run_once(lambda: domain.prepare_tasks(data))
 
     def open_tasks() -> None:
-        opened.append(domain.open_tasks(config.data, config.train.seed, prepared))
+        opened.append(domain.open_tasks(data, config.train.seed, prepared))
 
     processes.run_everywhere(open_tasks)  # if one process fails, all stop
     return opened[0]

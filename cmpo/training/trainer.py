@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from cmpo.algorithms.algorithm import Rows
+from cmpo.algorithms.algorithm import Algorithm, Rows
 from cmpo.evaluation.summary import summarize_batch
 from cmpo.run.train_state import Trained, TrainState
 from cmpo.training.learner import Learner
@@ -62,6 +62,7 @@ class Trainer:
         skipped, algorithm = values["updates_skipped"], learner.algorithm
         record = summarize_batch(learner.domain, dialogues)
         memory = algorithm.move(state.memory, record, skipped=bool(skipped))
+        _check_memory(algorithm, state.memory, memory)
         record |= values | {
             "phase": "rl",
             "lambda": self._name_by_cost(algorithm.multipliers(state.memory)),
@@ -84,6 +85,14 @@ def _make_next_state(state: TrainState, skipped: int, **changes: Trained | Any) 
     """Makes the state after one more step; `skipped` counts updates of the step that were skipped."""
     in_a_row = state.skipped + 1 if skipped else jnp.zeros_like(state.skipped)
     return state._replace(step=state.step + 1, skipped=in_a_row, **changes)
+
+
+def _check_memory(algorithm: Algorithm, before: Any, after: Any) -> None:
+    """Raises ValueError if a checkpoint with the memory after a batch could not be read as one before it."""
+    here, there = (jax.tree.map(lambda leaf: jax.typeof(jnp.asarray(leaf)), tree) for tree in (before, after))
+    if here != there:
+        name = type(algorithm).__name__
+        raise ValueError(f"{name}.move: expected a memory like that of {name}.memory, {here}, got {there}")
 
 
 class Clock:

@@ -150,6 +150,8 @@ def _restore_newest(checkpoints: pathlib.Path) -> dict[str, Any] | None:
     with ocp.CheckpointManager(checkpoints.absolute(), item_handlers=ocp.PyTreeCheckpointHandler()) as manager:
         if (step := manager.latest_step()) is None:
             return None
+        if "policy" not in manager.item_metadata(step):
+            raise ValueError(f"{checkpoints / str(step)}: expected a checkpoint of this version, got an older one's")
         item = {"policy": {"params": manager.item_metadata(step)["policy"]["params"]}}
         arguments = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), item)
         restore = ocp.args.PyTreeRestore(item=item, restore_args=arguments, partial_restore=True)

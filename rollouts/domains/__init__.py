@@ -45,7 +45,9 @@ def import_factory(field: str, name: str, table: Mapping[str, str]) -> Callable[
         module = importlib.import_module(place)
     except ModuleNotFoundError as error:
         raise ValueError(f"{field}: no module {error.name!r}, which {name!r} needs") from None
-    if not hasattr(module, "make"):
+    except (ImportError, SyntaxError, TypeError) as error:  # TypeError: of a name that begins with a dot
+        raise ValueError(f"{field}: {place}: {type(error).__name__}: {error}") from None
+    if not callable(getattr(module, "make", None)):
         raise ValueError(f"{field}: expected a function make in {place}, found none")
     return module.make
 

@@ -3,13 +3,19 @@
 import shutil
 
 import chex
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from cmpo import evaluate, main
 from cmpo.cli import agents
+from cmpo.evaluation import results
+from cmpo.reports import run_page
+from cmpo.run.interrupt import Interrupted
 from cmpo.run.log import read_metrics
-from tests.builders import shop
+from configs import common
+from rollouts.sections import flatten_config
+from tests.builders import baseline, shop
 from tests.builders.runs import tiny, transcripts
 
 TOY = {"algo.name": "tests.builders.baseline", "train.rl_steps": 3, "train.checkpoint_every": 1, "train.epochs": 2}
@@ -79,3 +85,71 @@ def test_where_nothing_costs_anything_there_is_no_multiplier(tmp_path, monkeypat
     state = main.train(config, tmp_path)
     (record,) = read_metrics(tmp_path)
     assert record["lambda"] is None and state.memory == () and record["content"] is not None
+
+
+def test_stopped_in_its_first_step_a_run_without_phase_1_goes_on(tmp_path, monkeypatch):
+    """Nothing was learnt yet: there is no checkpoint, and what was played is in the journal."""
+    config = tiny(**{"train.sft_steps": 0, "train.rl_steps": 1})
+    with monkeypatch.context() as patch:
+
+        def stop(trainer, state):
+            raise Interrupted("stopped")
+
+        patch.setattr(main.Trainer, "rl_step", stop)
+        main.train(config, tmp_path)
+    assert not list((tmp_path / "checkpoints").iterdir())
+    assert int(main.train(config, tmp_path).step) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "broken", "message"),
+    [
+        ("move", lambda *_, **__: None, r"Baseline.move: expected a memory like that of Baseline.memory, .*, got None"),
+        ("move", lambda *_, **__: jnp.float32(1), "Baseline.move: expected a memory like .*int32.*, got .*float32"),
+        ("credit", lambda *_: np.zeros(3), r"Baseline.credit: expected the shape \(2, 4, 15\), got \(3,\)"),
+        ("memory", lambda _: {"n": jnp.zeros(0)}, r"Baseline.memory\(\)\['n'\]: expected an array of numbers"),
+        ("memory", lambda _: jnp.bool_(True), r"Baseline.memory\(\): expected an array of numbers"),
+    ],
+)
+def test_an_algorithm_that_breaks_the_seam_is_named(tmp_path, monkeypatch, name, broken, message):
+    monkeypatch.setattr(baseline.Baseline, name, broken)
+    with pytest.raises(ValueError, match=message):
+        main.train(tiny(**TOY | {"train.sft_steps": 0, "train.rl_steps": 1}), tmp_path)
+
+
+def test_the_paths_in_a_memory_are_free(tmp_path, monkeypatch):
+    monkeypatch.setattr(baseline.Baseline, "memory", lambda _: {"layers": {"n": jnp.int32(0)}})
+    monkeypatch.setattr(baseline.Baseline, "move", lambda _, memory, summary, skipped: memory)
+    monkeypatch.setattr(baseline.Baseline, "describe", lambda *_: {})
+    state = main.train(tiny(**TOY | {"train.sft_steps": 0, "train.rl_steps": 1}), tmp_path)
+    assert state.memory.keys() == {"layers"}
+
+
+@pytest.mark.parametrize("name", ["cmpo", "grpo"])
+def test_a_budget_that_cannot_be_is_refused_whatever_the_algorithm(tmp_path, name):
+    config = tiny(**{"algo.name": name})
+    with config.ignore_type():
+        config.pid.target = {"voucher": 2.0, "turns": 2.8}
+    with pytest.raises(ValueError, match="config.pid.target.voucher: expected 0 to 1, of dialogues, got 2.0"):
+        main.train(config, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_domain_needs_no_section_of_another(tmp_path):
+    """As docs/domains.md has it: the sections of every run, and the domain's name."""
+    config = common.get_config()
+    sizes = {
+        name: value
+        for name, value in flatten_config(tiny().to_dict()).items()
+        if name in flatten_config(config.to_dict())
+    }
+    config.update_from_flattened_dict(sizes | {"domain": "tests.builders.shop", "train.rl_steps": 1})
+    with config.ignore_type():
+        config.pid.target = {"refund": 0.5, "turns": 3.0}
+    main.train(config, tmp_path)
+    served_by, step = agents.load_policy(config, tmp_path)
+    played = evaluate.play_evaluation(config, served_by, seeds=1)
+    found = evaluate.compose_result(config, "policy", played, step=step)
+    evaluate.write_result(tmp_path / "evaluation_policy.json", found, played)
+    assert results.read_result(tmp_path / "evaluation_policy.json")["agent"] == "policy"
+    assert "found no sound" not in run_page.write_report(tmp_path).read_text()

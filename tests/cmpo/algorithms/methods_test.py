@@ -9,7 +9,7 @@ import pytest
 from cmpo import algorithms
 from cmpo.advantage import hybrid_advantage
 from cmpo.algorithms.algorithm import Rewards, Rows, Signals
-from cmpo.algorithms.ppo import Critic, value_error
+from cmpo.algorithms.ppo import Critic, value_error, whiten
 from rollouts import domains
 from tests.builders.runs import tiny
 from tests.cmpo import gae_test
@@ -153,3 +153,28 @@ def test_a_value_that_goes_further_than_the_clip_gains_nothing():
     np.testing.assert_allclose(value_error(values, critic, clip=0.0), [[1.53125, 0.5, 3.0625, 4.5]])
     slopes = jax.grad(lambda v: value_error(v, critic, clip=0.5).sum())(values)
     np.testing.assert_allclose(slopes, [[-1.75, 0.0, -3.5, 3.0]])
+
+
+def test_equal_advantages_are_no_noise_when_they_are_made_white():
+    x = jnp.full((3, 1000), 2.7)
+    assert not np.any(whiten(x, jnp.ones(x.shape, bool)))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"algo.name": "gdpo", "algo.group_size": 1, "algo.normalize": "none"}, "config.algo.group_size: expected 2"),
+        (
+            {"algo.name": "grpo", "algo.normalize": "trajectory"},
+            "config.algo.normalize: expected group, center or none",
+        ),
+    ],
+)
+def test_what_would_teach_nothing_is_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        loaded(**changes)
+
+
+@pytest.mark.parametrize("name", ["ppo", "reinforce"])
+def test_a_method_that_compares_no_group_takes_dialogues_alone(name):
+    assert np.any(loaded(**{"algo.name": name, "algo.group_size": 1}).credit((), REWARDS))

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import orbax.checkpoint as ocp
 import pytest
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
@@ -204,3 +205,11 @@ def test_all_damaged_is_an_error_and_nothing_is_deleted(tmp_path):
     ):
         checkpoints.restore(like(at(0)))
     assert (tmp_path / "checkpoints" / "1").exists()
+
+
+def test_a_checkpoint_of_an_older_version_is_not_called_damaged(tmp_path):
+    with Checkpoints(tmp_path, keep=2) as checkpoints:
+        checkpoints._manager.save(3, args=ocp.args.StandardSave({"params": jnp.ones(2), "pid": jnp.ones(1)}))
+        checkpoints.wait()
+        with pytest.raises(ValueError, match="checkpoint 3 in .* is of an older version of this program"):
+            checkpoints.restore(like(at(0)))
