@@ -3,6 +3,7 @@
 import functools
 import os
 import pathlib
+import re
 import sys
 from collections.abc import Callable, MutableMapping, Sequence
 
@@ -95,6 +96,8 @@ def _parse_flags(
         text = str(error).strip()
         if "Traceback" in text:  # the config file raised an error: its message is the last line
             text = text.splitlines()[-1]
+        if found := re.fullmatch(r"flag --(\w+)=None: .* must have a value other than None\.", text):
+            text = f"--{found[1]}: expected a value, got none"
         sys.exit("error: " + " ".join(text.split()))
     except (AttributeError, LookupError, TypeError) as error:  # how ml_collections reports a field that does not exist
         while error.args and isinstance(error.args[0], Exception):

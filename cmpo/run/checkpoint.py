@@ -97,8 +97,8 @@ class Checkpoints:
             except Exception as error:  # orbax and tensorstore raise many kinds for damaged files
                 if self._is_older(step):
                     raise ValueError(
-                        f"checkpoint {step} in {self._directory} is of an older version of this program; go on with that "
-                        f"one, for instance commit {_OLDER}"
+                        f"checkpoint {step} in {self._directory} is of an older version of this program; go on with "
+                        f"that one, for instance commit {_OLDER}"
                     ) from None
                 reason = (str(error).splitlines() or [type(error).__name__])[0]
                 logging.warning(
