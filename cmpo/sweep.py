@@ -24,8 +24,10 @@ from cmpo.sweeping.runner import RESULT, Runner
 from rollouts import domains
 
 _ONLY = flags.DEFINE_list("only", [], "Names of the runs to make, separated by commas; default: all.")
-_SEEDS = flags.DEFINE_integer("train_seeds", 1, "How many training seeds each run is made with.", lower_bound=1)
-_HELD_OUT = flags.DEFINE_integer("seeds", 3, "Sets of held-out tasks of each evaluation.", lower_bound=1)
+_SEEDS = flags.DEFINE_integer(
+    "seeds", 1, "How many training seeds each run is made with.", lower_bound=1, allow_override=True
+)
+_HELD_OUT = flags.DEFINE_integer("evaluation_seeds", 3, "Sets of held-out tasks of each evaluation.", lower_bound=1)
 _JOBS = flags.DEFINE_integer("jobs", 1, "How many runs are made at a time.", lower_bound=1)
 _LIST = flags.DEFINE_bool("list", False, "Only say what there is to do.")
 _PRINT = flags.DEFINE_bool("print_commands", False, "Only print the commands of every run.")

@@ -147,7 +147,7 @@ def unreachable(patch):
         ("model.hidden_size", 0, "must be positive, got 0"),
         ("model.vocab_size", 100, "265 or more of a new model, got 100"),
         ("algo.group_size", 1, "2 or more where turns are compared by 'center', got 1"),
-        ("algo.name", "trpo", "one of ('cmpo', 'grpo', 'capo', 'sft'), or package.module, got 'trpo'"),
+        ("algo.name", "trpo", "'gdpo', 'sft'), or package.module, got 'trpo'"),
         ("train.minibatches", 9, "at most the 8 dialogues of a step, got 9"),
         ("train.max_grad_norm", 0.0, "more than 0, got 0.0"),
         ("eval.temperature", -1.0, "0 or more, got -1.0"),
