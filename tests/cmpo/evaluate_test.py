@@ -11,11 +11,10 @@ import pytest
 
 from cmpo import evaluate
 from cmpo.evaluation import measures
-from cmpo.run import files
+from cmpo.run import files, schema
 from cmpo.run.json_lines import to_json_value
 from cmpo.run.log import RunLog
 from cmpo.training import collecting
-from cmpo.training.clients import make_clients
 from rollouts.domains.fds import generator, turn_format
 from rollouts.domains.fds.embedded import app as embedded
 from rollouts.domains.fds.scripted import ScriptedAgent
@@ -163,7 +162,7 @@ def test_the_judge_votes_as_often_as_the_config_says():
 
 def test_no_votes_are_refused():
     with pytest.raises(ValueError, match="config.judge.votes: expected 1 or more, got 0"):
-        make_clients(tiny(**{"judge.votes": 0}))
+        schema.check_config(tiny(**{"judge.votes": 0}))
 
 
 def test_the_result_says_with_what_it_was_measured_and_recomputes():
