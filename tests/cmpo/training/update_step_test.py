@@ -217,11 +217,12 @@ def test_an_update_is_skipped_if_but_one_of_loss_and_gradient_is_not_finite(part
 def test_the_entropy_on_record_is_the_mean_over_the_tokens_that_are_scored(mesh):
     parts = list(streams(7))
     _, metrics = updated(parts, imitation_loss, None, mesh=mesh, micro_rows=1, row_length=32)
-    params, entropies = fresh_state().policy.params, []
-    for part in parts:
-        _, entropy = qwen2.token_logprobs(CONFIG, params, part.tokens[None], temperature=TEMPERATURE)
-        entropies += entropy[0][part.mask].tolist()
-    assert metrics["entropy"] == pytest.approx(np.mean(entropies), rel=1e-6)
+    tokens, mask = np.zeros((len(parts), 16), np.int32), np.zeros((len(parts), 16), bool)  # a row for each
+    for row, part in enumerate(parts):
+        tokens[row, : len(part.tokens)], mask[row, : len(part.tokens)] = part.tokens, part.mask
+    score = jax.jit(functools.partial(qwen2.token_logprobs, CONFIG, temperature=TEMPERATURE))
+    _, entropy = score(fresh_state().policy.params, tokens)
+    assert metrics["entropy"] == pytest.approx(float(np.mean(np.asarray(entropy)[mask])), rel=1e-6)
 
 
 def test_tokens_of_an_older_policy_are_weighted_and_then_the_present_ones():
