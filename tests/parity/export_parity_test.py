@@ -75,7 +75,7 @@ def test_adapters_merged_and_exported_give_the_logits_of_training(kind, tmp_path
     hf.write_config(run / "model", config, **hf.token_ids(tmp_path / "base", tokenizer))
     (run / "config.json").write_text(json.dumps(settings.to_dict()))
     with ocp.CheckpointManager((run / "checkpoints").absolute()) as manager:
-        manager.save(1, args=ocp.args.PyTreeSave({"params": adapters}))
+        manager.save(1, args=ocp.args.PyTreeSave({"policy": {"params": adapters}}))
     transfer.export_model(run, tmp_path / "out")
 
     theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
