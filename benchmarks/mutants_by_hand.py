@@ -69,8 +69,13 @@ HAND = (
         ("shuffled-once", '"sft", epoch)', '"sft")', "every epoch has the same order"),
     ),
     *_in(
-        "cmpo/training/build.py",
-        ("schedule", " * train.epochs * train.minibatches", "", "the learning rate has fallen long before the end"),
+        "cmpo/algorithms/optimizers.py",
+        (
+            "schedule",
+            ' * train["epochs"] * train["minibatches"]',
+            "",
+            "the learning rate has fallen long before the end",
+        ),
     ),
     *_in(
         "cmpo/cli/agents.py",

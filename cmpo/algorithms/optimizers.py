@@ -1,6 +1,14 @@
 """The optimizer of everything that is trained."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import optax
+
+
+def count_updates(train: Mapping[str, Any]) -> int:
+    """Counts the updates of phase 2 by config.train."""
+    return train["rl_steps"] * train["epochs"] * train["minibatches"]
 
 
 def make_optimizer(

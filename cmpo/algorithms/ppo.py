@@ -9,7 +9,7 @@ import numpy as np
 
 from cmpo.algorithms.algorithm import Algorithm, Head
 from cmpo.algorithms.clipped import Clipped
-from cmpo.algorithms.optimizers import make_optimizer
+from cmpo.algorithms.optimizers import count_updates, make_optimizer
 from cmpo.gae import generalized_advantage
 from models import value_head
 
@@ -44,7 +44,7 @@ class PPO(Clipped):
         optimizer = make_optimizer(
             **{name: train[name] for name in ("warmup_fraction", "final_fraction", "weight_decay", "max_grad_norm")},
             learning_rate=self.settings["value_learning_rate"],
-            steps=train["rl_steps"] * train["epochs"] * train["minibatches"],
+            steps=count_updates(train),
         )
         return Head(functools.partial(value_head.init, model), value_head.apply, optimizer)
 

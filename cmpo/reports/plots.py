@@ -11,6 +11,7 @@ from matplotlib import ticker
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from cmpo.run.log import read_multiplier
 from rollouts.domain import Domain
 
 INK = "#23272f"  # text and axes; becomes the page's own text colour in the SVG
@@ -69,7 +70,7 @@ def _draw_multipliers(axes: Axes, domain: Domain, rl: Sequence[Mapping]) -> None
         _draw_line(axes, "Multiplier lambda", rl, "lambda", RED)
         return
     for cost, color in zip(domain.costs, itertools.cycle((RED, PURPLE, GREEN))):
-        own = [record | {"lambda": (record.get("lambda") or {}).get(cost.name)} for record in rl]
+        own = [record | {"lambda": read_multiplier(record, cost)} for record in rl]
         _draw_line(axes, "Multipliers lambda", own, "lambda", color, label=cost.heading)
     add_legend(axes)
 

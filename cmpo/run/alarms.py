@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from cmpo.run.log import read_multiplier
 from rollouts.domain import Cost
 
 WINDOW = 20  # steps of phase 2 that a cost has to answer in
@@ -29,7 +30,7 @@ def find_alarms(
     """
     found = {}
     for cost, budget, bound in zip(costs, budgets, bounds, strict=True):
-        history = [_read_point(record, cost, several=len(costs) > 1) for record in records[-WINDOW - 1 :]]
+        history = [_read_point(record, cost) for record in records[-WINDOW - 1 :]]
         if not bound or not history or None in history or history[-1][1] <= budget:
             continue
         (first, began), (last, ended) = history[0], history[-1]
@@ -44,10 +45,7 @@ def find_alarms(
     return found
 
 
-def _read_point(record: Mapping[str, Any], cost: Cost, *, several: bool) -> tuple[float, float] | None:
+def _read_point(record: Mapping[str, Any], cost: Cost) -> tuple[float, float] | None:
     """Reads multiplier and smoothed mean of a cost from a record; None where it lacks one."""
-    multiplier = record.get("lambda")
-    if several:
-        multiplier = (multiplier or {}).get(cost.name)
-    smoothed = record.get(f"{cost.measure}_smoothed")
+    multiplier, smoothed = read_multiplier(record, cost), record.get(f"{cost.measure}_smoothed")
     return None if multiplier is None or smoothed is None else (multiplier, smoothed)

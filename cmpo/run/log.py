@@ -80,6 +80,12 @@ class RunLog:
         return self._writer
 
 
+def read_multiplier(record: Mapping[str, Any], cost: Cost) -> float | None:
+    """Reads a cost's multiplier from a record, which has one number, or one for each cost by its name."""
+    found = record.get("lambda")
+    return found.get(cost.name) if isinstance(found, Mapping) else found
+
+
 def read_metrics(workdir: str | os.PathLike) -> list[dict[str, Any]]:
     """Reads the records of a run's metrics.jsonl, without a last line that is still being written; see `read_lines`."""
     return read_lines(pathlib.Path(workdir, "metrics.jsonl"), torn=True)

@@ -43,10 +43,8 @@ class Recorder:
             "loss": "loss {:.4f}",
         }
         self.journal = Journal(workdir)
-        bounds = algorithms.load(config, domain).prices().tolist()
-        self._find_alarms = functools.partial(
-            find_alarms, costs=domain.costs, budgets=budgets_of(domain, config), bounds=bounds
-        )
+        budgets, prices = _price_budgets(config, domain)
+        self._find_alarms = functools.partial(find_alarms, costs=domain.costs, budgets=budgets, bounds=prices)
         self._workdir, self._recent, self._alarms = workdir, [], {}
 
     def __enter__(self) -> "Recorder":
@@ -102,13 +100,18 @@ class Recorder:
         self.journal.remove_pages(self._checkpoints.wait())
 
 
+def _price_budgets(config: ConfigDict, domain: Domain) -> tuple[list[float], list[float]]:
+    """Returns each cost's budget, and the most that the algorithm may charge for a unit beyond it; both [C]."""
+    return budgets_of(domain, config), algorithms.load(config, domain).prices().tolist()
+
+
 def make_checkpoint_score(config: ConfigDict, workdir: pathlib.Path) -> Callable[[int], float]:
     """Returns a function from a step to the score of its checkpoint: `score_records` since the previous checkpoint.
 
     A unit beyond a budget costs the most that the algorithm may charge, which is 0 if it charges nothing.
     """
     every, domain = config.train.checkpoint_every, domains.load(config)
-    budgets, prices = budgets_of(domain, config), algorithms.load(config, domain).prices()
+    budgets, prices = _price_budgets(config, domain)
 
     def score_checkpoint(step: int) -> float:
         booked = read_metrics(workdir) if (workdir / "metrics.jsonl").exists() else []

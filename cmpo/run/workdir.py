@@ -122,10 +122,8 @@ def check_same_config(
     path = workdir / "config.json"
     if not path.exists():
         raise FileNotFoundError(f"--workdir: expected a run with a config.json, found none in {str(workdir)!r}")
-    here, there = _flatten_config(config.to_dict()), _flatten_config(files.read_object(path))
-    for name, value in flatten_config(schema.default_config(domains.load(config.to_dict()))).items():
-        if not any(other == name or other.startswith(f"{name}.") for other in there):
-            there[name] = value  # the setting is newer than the run
+    defaults = schema.default_config(domains.load(config.to_dict()))
+    here, there = _flatten_config(config.to_dict()), _flatten_config(_fill_in(defaults, files.read_object(path)))
     names = (name for name in sorted(here.keys() | there.keys()) if settled(name) and not may_change(name))
     differ = [
         f"{name} is {there.get(name)!r} there, {here.get(name)!r} here"
@@ -145,9 +143,16 @@ def hash_config(config: ConfigDict, counts: Callable[[str], bool] = lambda name:
 
 
 def _flatten_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the fields of a config, and three derived ones: domain, costs, and whether rules or a model answers."""
+    """Returns the fields of a config, and two derived ones: the domain, and whether rules or a model answers."""
     flat = flatten_config(config) | {"domain": domains.name_of(config)}
     return flat | {f"{name}.embedded": flat.get(f"{name}.url") == EMBEDDED for name in ("user", "judge")}
+
+
+def _fill_in(defaults: Any, given: Any) -> Any:
+    """Returns what is `given`, with defaults for settings that are newer than it."""
+    if not (isinstance(defaults, Mapping) and isinstance(given, Mapping)):
+        return given
+    return {**defaults, **{name: _fill_in(defaults.get(name), value) for name, value in given.items()}}
 
 
 def hash_start(config: ConfigDict) -> str:
@@ -157,11 +162,10 @@ def hash_start(config: ConfigDict) -> str:
 
 def with_trained_layout(workdir: pathlib.Path, config: ConfigDict) -> ConfigDict:
     """`config` with what the layout of the checkpoints in `workdir` depends on: domain, costs, algorithm and steps."""
-    there = files.read_object(workdir / "config.json")
+    there = _fill_in(schema.default_config(), files.read_object(workdir / "config.json"))
     config = config.copy_and_resolve_references()
-    config.train.update({name: there["train"][name] for name in config.train if name in there["train"]})
+    config.train.update({name: value for name, value in there["train"].items() if name in config.train})
     with config.ignore_type(), config.unlocked():
         config.domain = domains.name_of(there)
-        for section in ("pid", "algo"):  # a setting may be newer than the run
-            config[section] = ConfigDict(schema.default_config()[section] | there.get(section, {}))
+        config.pid, config.algo = ConfigDict(there["pid"]), ConfigDict(there["algo"])
     return config

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from cmpo.sweeping.plan import PlannedRun, list_arguments
 
@@ -47,12 +47,12 @@ class Runner:
         """Makes all runs, and returns why some failed, by their names: the last line that they said."""
         starts: dict[str, list[PlannedRun]] = {}
         for run in runs:
-            if run.start and not self.is_done(run):
+            if run.start and not self.find_directory(run).exists():  # else it has its copy
                 starts.setdefault(run.start, []).append(run)
-        failed = self._run_each({key: self._pool.submit(self._make_start, some) for key, some in starts.items()})
+        failed = _wait_for_each({key: self._pool.submit(self._make_start, some) for key, some in starts.items()})
         able = [run for run in runs if run.start not in failed]
         lost = {run.name: f"its start failed: {failed[run.start]}" for run in runs if run.start in failed}
-        return lost | self._run_each({run.name: self._pool.submit(self._make_run, run) for run in able})
+        return lost | _wait_for_each({run.name: self._pool.submit(self._make_run, run) for run in able})
 
     def is_done(self, run: PlannedRun) -> bool:
         """Whether a run is trained and evaluated."""
@@ -61,13 +61,6 @@ class Runner:
     def find_directory(self, run: PlannedRun) -> pathlib.Path:
         """The workdir of a run."""
         return self.workdir / "runs" / run.name
-
-    def _run_each(self, futures: dict[str, concurrent.futures.Future]) -> dict[str, str]:
-        failed = {}
-        for name, future in futures.items():
-            if reason := future.result():
-                failed[name] = reason
-        return failed
 
     def _make_start(self, runs: Sequence[PlannedRun]) -> str:
         """Trains phase 1 by the settings of the first of `runs` with which that works. Returns why none does, or ""."""
@@ -114,3 +107,9 @@ class Runner:
             return ""
         lines = said.replace("\r", "\n").strip().splitlines()
         return lines[-1] if lines else f"exit status {child.returncode}"
+
+
+def _wait_for_each(futures: Mapping[str, concurrent.futures.Future]) -> dict[str, str]:
+    """Waits for all, and returns why some failed, by their names."""
+    reasons = {name: future.result() for name, future in futures.items()}
+    return {name: reason for name, reason in reasons.items() if reason}

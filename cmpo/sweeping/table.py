@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from cmpo.evaluation.measures import format_value
 from cmpo.evaluation.tables import format_table
 from cmpo.reports.plots import add_legend, style_axes
+from cmpo.run.log import read_multiplier
 from cmpo.sweeping.plan import PlannedRun
 from rollouts.domain import Domain
 
@@ -61,7 +62,7 @@ def draw_lines(domain: Domain, curves: Mapping[str, Sequence[Mapping[str, Any]]]
     figure = Figure(figsize=(6.5 * len(keys), 5))
     for axes, key in zip(np.atleast_1d(figure.subplots(1, len(keys))), keys, strict=True):
         for name, records in curves.items():
-            values = [_read_number(record, key) for record in records]
+            values = [_read_number(domain, record, key) for record in records]
             axes.plot([record["step"] for record in records], values, label=name, linewidth=1.2)
         axes.set_title(key, loc="left", fontsize=10, fontweight="bold")
         style_axes(axes)
@@ -75,8 +76,7 @@ def _format_cell(domain: Domain, name: str, line: Line) -> str:
     return mean if line["std"][name] is None else f"{mean} ± {std}"
 
 
-def _read_number(record: Mapping[str, Any], key: str) -> float:
-    value = record.get(key)
-    if isinstance(value, Mapping):
-        value = next(iter(value.values()), None)  # of several multipliers, that of the first cost
+def _read_number(domain: Domain, record: Mapping[str, Any], key: str) -> float:
+    """Reads a number from a record; of several multipliers, that of the first cost."""
+    value = read_multiplier(record, domain.costs[0]) if key == "lambda" and domain.costs else record.get(key)
     return math.nan if value is None else value

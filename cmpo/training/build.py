@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from cmpo import algorithms
 from cmpo.algorithms import budgets
 from cmpo.algorithms.algorithm import Algorithm
-from cmpo.algorithms.optimizers import make_optimizer
+from cmpo.algorithms.optimizers import count_updates, make_optimizer
 from cmpo.distributed import sharding
 from cmpo.run import train_state
 from cmpo.run.train_state import TrainState
@@ -83,7 +83,7 @@ def make_optimizers(config: ConfigDict) -> dict[str, optax.GradientTransformatio
         )
         for phase, rate, steps in (
             ("sft", config.sft.learning_rate, train.sft_steps),
-            ("rl", train.learning_rate, train.rl_steps * train.epochs * train.minibatches),
+            ("rl", train.learning_rate, count_updates(train)),
         )
     }
 

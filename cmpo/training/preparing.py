@@ -57,9 +57,10 @@ def check_settings(config: ConfigDict, weights: pathlib.Path | None) -> None:
     devices = build.make_mesh(config, model)
     sharding.shard_cache(devices, config.engine.slots)
     build.make_sampling(config, devices)
-    build.load_algorithm(config, domains.load(config))
+    domain = domains.load(config)
+    build.load_algorithm(config, domain)
     build.make_optimizers(config)
-    budgets_of(domains.load(config), config)
+    budgets_of(domain, config)
 
 
 def prepare_run(
