@@ -35,6 +35,7 @@ setup(
         "pyarrow>=15",
         "pydantic>=2.7",
         "safetensors>=0.5",
+        "scipy>=1.11",
         "sniffio",  # httpx looks for it at every in-process request, slowly where it is absent
         "starlette>=0.40",
         "tensorboardX>=2.6",

@@ -3,6 +3,8 @@
 Shapes: G dialogues of one scenario (the group), N turns (padded), C constraints.
 """
 
+from typing import Any
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -93,6 +95,33 @@ def hybrid_advantage(
         return utility
     centred, std = _centre(utility, turn_mask, axes)
     return centred if normalize == "center" else centred / (std + eps)
+
+
+def effective_prices(
+    outcome: chex.Array,
+    process: chex.Array,
+    cost: chex.Array,
+    turn_mask: chex.Array,
+    lambdas: chex.Array,
+    *,
+    normalize: str = "group",
+    **options: Any,
+) -> chex.Array:
+    """Computes what a unit of each cost takes off a turn's advantage in one group, [C].
+
+    That is `lambda / std(u)` where utilities are divided by their spread. It differs from group to group, and a higher
+    lambda widens the spread that it is divided by (arXiv 2602.05863). For "trajectory" it is the mean over the
+    dialogues whose utilities differ; for "center" and "none", lambda itself. NaN where all utilities are equal.
+
+    Arguments and errors are those of `hybrid_advantage`, whose other options are `options`.
+    """
+    utility = hybrid_advantage(outcome, process, cost, turn_mask, lambdas, normalize="none", **options)
+    if normalize in ("center", "none"):
+        return lambdas
+    axes = _NORMALIZE_AXES[normalize]
+    centred, std = _centre(utility, turn_mask, axes)
+    differ = jnp.any(centred != 0, axes, keepdims=True)
+    return lambdas * jnp.mean(1 / std, where=differ)
 
 
 def _return_to_go(reward: chex.Array, discount: float) -> chex.Array:

@@ -1,9 +1,14 @@
 """The methods and the paper's ablations on FDS, as data for ``python -m cmpo.sweep --config=configs/ablations.py``.
 
 Each run is `base` with a variant and changes, as a command line has them; all that have phase 1 in common share it.
+Variants, joined by commas after a colon:
+  rates                 the methods alone, each with three learning rates: the config's, a third and three times of it
+  anything else         goes to configs/fds.py, for all runs; smoke for instance
 """
 
 from ml_collections import ConfigDict
+
+from configs import fds
 
 METHODS = ("sft", "reinforce", "ppo", "grpo", "capo", "gdpo", "cmpo")
 CHANGES = {
@@ -25,11 +30,31 @@ CHANGES = {
 """Of CMPO, whose own run has a budget of 30 %, center normalisation and instant credit."""
 
 
+RATES = {"slow": 1 / 3, "fast": 3.0}
+"""The other learning rates, in units of the config's."""
+
+
 def get_config(arg: str = "") -> ConfigDict:
-    """The grid. `arg` are variants of configs/fds.py for all of its runs, for instance smoke."""
-    runs = ConfigDict()
-    for name in (*METHODS, *CHANGES):
-        method = name if name in METHODS else "cmpo"
-        variant = ",".join(filter(None, [f"algo={method}", arg]))
-        runs[name] = ConfigDict({"variant": variant, "changes": CHANGES.get(name, ())})
-    return ConfigDict({"base": "configs/fds.py", "order": (*METHODS, *CHANGES), "runs": runs})
+    """The grid for the variants named in `arg`."""
+    variants = [variant for variant in arg.split(",") if variant]
+    base = ",".join(variant for variant in variants if variant != "rates")
+    grid = {method: (method, ()) for method in METHODS}
+    if "rates" in variants:
+        grid |= {
+            f"{method}_{pace}": (method, (_scale_rate(method, factor),))
+            for method in METHODS
+            for pace, factor in RATES.items()
+        }
+    else:
+        grid |= {name: ("cmpo", changes) for name, changes in CHANGES.items()}
+    runs = {
+        name: {"variant": f"algo={method},{base}".rstrip(","), "changes": changes}
+        for name, (method, changes) in grid.items()
+    }
+    return ConfigDict({"base": "configs/fds.py", "order": tuple(grid), "runs": runs})
+
+
+def _scale_rate(method: str, factor: float) -> str:
+    """The change that scales the learning rate which makes the method: that of phase 1 for SFT, else of phase 2."""
+    section = "sft" if method == "sft" else "train"
+    return f"{section}.learning_rate={fds.get_config()[section].learning_rate * factor:.3g}"

@@ -226,6 +226,10 @@ class Domain(abc.ABC):
         """Shows a turn of the agent, from its notes in a transcript."""
         return Shown(str(notes.get("text", "")))
 
+    def judge_scores(self, notes: Mapping[str, Any]) -> Mapping[str, float]:
+        """Returns the judge's scores of a turn by principle, from the turn's notes; {} where it was not judged."""
+        return {}
+
     def show_help(self, role: str) -> str:
         """What a person who plays the "user" or the "agent" is told beside what that side is always told."""
         return ""

@@ -1,7 +1,7 @@
 """What the algorithms with a clipped policy gradient share."""
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -37,14 +37,17 @@ class Clipped(Algorithm):
         options = {name: self.settings[name] for name in ("clip_low", "clip_high", "kl_weight")}
         return clipped_loss(scores, rows, signals, total, axis_name, **options)
 
-    def compare_turns(self, rewards: Rewards, lambdas: jax.Array, **options: Any) -> jax.Array:
+    def compare_turns(
+        self, rewards: Rewards, lambdas: jax.Array, function: Callable = hybrid_advantage, **options: Any
+    ) -> jax.Array:
         """Computes `hybrid_advantage` of every turn, [B, G, N], at the multipliers `lambdas` [C].
 
-        Its options are those of config.algo, but for `options`.
+        Its options are those of config.algo, but for `options`. Another `function` of the same arguments may take its
+        place.
         """
         names = ("outcome_weight", "process_weight", "normalize", "credit", "discount")
         options = {name: self.settings[name] for name in names} | options
-        compare = functools.partial(hybrid_advantage, lambdas=lambdas, **options)
+        compare = functools.partial(function, lambdas=lambdas, **options)
         return jax.vmap(lambda group: compare(group.outcome, group.process, group.cost, group.turn_mask))(rewards)
 
 

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from cmpo import pid
+from cmpo.advantage import effective_prices
 from cmpo.algorithms import budgets
 from cmpo.algorithms.algorithm import Algorithm
 from cmpo.algorithms.capo import CAPO
@@ -49,6 +50,10 @@ class CMPO(Clipped):
     def multipliers(self, memory):
         """The prices in force."""
         return memory.lambdas
+
+    def effective_prices(self, memory, rewards):
+        """The prices in force, by the spread of each group's utilities."""
+        return self.compare_turns(rewards, memory.lambdas, effective_prices)
 
     def describe(self, memory):
         """The costs as the controller has smoothed them."""

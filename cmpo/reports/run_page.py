@@ -10,10 +10,11 @@ from typing import Any
 import jinja2
 
 from cmpo.algorithms.budgets import budgets_of
-from cmpo.evaluation import conditions, measures, results
+from cmpo.evaluation import conditions, diagnostics, measures, results
 from cmpo.reports import frontier_picture, plots
 from cmpo.reports.cards import gather_dialogues
 from cmpo.run import files
+from cmpo.run.alarms import WINDOW
 from cmpo.run.log import read_metrics
 from rollouts import domains
 from rollouts.domain import Bound, Domain
@@ -70,6 +71,7 @@ def _gather_page(workdir: str | os.PathLike) -> dict[str, Any]:
         "facts": _list_facts(config, records),
         "latest": _gather_latest(domain, plots.select_phase(records, "rl"), budgets),
         "curves": plots.render_svg(plots.draw_curves(records, domain, budgets)),
+        "principles": _gather_principles(plots.select_phase(records, "rl")[-WINDOW:]),
         "failures": _gather_failures(records),
         "evaluations": _gather_evaluations(domain, pathlib.Path(workdir)),
         "dialogues": gather_dialogues(
@@ -111,6 +113,14 @@ def _gather_latest(domain: Domain, rl: Sequence[Mapping], budgets: Sequence[floa
     }
 
 
+def _gather_principles(rl: Sequence[Mapping]) -> dict[str, Any] | None:
+    """Gathers the table of how well the judge's principles told the outcome; None where that is not known."""
+    found = diagnostics.average_correlations(rl)
+    rows = [[name, f"{mean:.2f}", f"{low:.2f} to {high:.2f}"] for name, (mean, low, high) in found.items()]
+    head = ["principle", "rank correlation with the outcome", "95 % interval"]
+    return {"head": head, "rows": rows, "steps": len(rl)} if rows else None
+
+
 def _list_columns(domain: Domain) -> list[tuple[str, str, str]]:
     """Lists the columns of the table of latest values: the key in a record, the heading, and the format."""
     several = len(domain.costs) > 1
@@ -122,13 +132,17 @@ def _list_columns(domain: Domain) -> list[tuple[str, str, str]]:
             (f"{cost.measure}_smoothed", f"{cost.heading}, smoothed" if several else "smoothed", cost.form),
         )
     ]
-    multipliers = [(f"lambda.{cost.name}", f"lambda, {cost.heading}", "{:.3f}") for cost in domain.costs]
+    prices = [
+        (f"{name}.{cost.name}" if several else name, f"{title}, {cost.heading}" if several else title, "{:.3f}")
+        for cost in domain.costs
+        for name, title in (("lambda", "lambda"), ("effective_price", "effective price"))
+    ]
     columns = [
         (domain.objective, domain.objective, "{:.2f}"),
         ("process_reward", "process reward", "{:.2f}"),
         ("finish_rate", "finished", "{:.0%}"),
         *costs,
-        *(multipliers if several else [("lambda", "lambda", "{:.3f}")]),
+        *prices,
         ("turns_mean", "turns", "{:.1f}"),
         ("loss", "loss", "{:.4f}"),
         ("kl", "KL", "{:.4f}"),

@@ -15,7 +15,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from cmpo import algorithms
-from cmpo.algorithms.algorithm import Metrics, Rows, Signals
+from cmpo.algorithms.algorithm import Metrics, Rewards, Rows, Signals
 from cmpo.distributed import sharding
 from cmpo.run import train_state
 from cmpo.run.train_state import Trained, TrainState
@@ -105,16 +105,24 @@ class Learner:
         policy, _, metrics = self._sft_update(state.policy, update_step.WITHOUT_HEAD, self.frozen, rows, ())
         return policy, jax.device_get(metrics)
 
-    def prepare_parts(self, dialogues: Sequence[Dialogue], state: TrainState) -> list[Part]:
-        """Turns dialogues into the parts of a batch, one for each update."""
-        config, train, parts = self.config, self.config.train, []
-        turns, group = config.episode.max_turns + config.episode.farewell, config.algo.group_size
-        rewards = packing.collect_rewards(dialogues, group, turns, len(self.domain.costs))
+    def collect_rewards(self, dialogues: Sequence[Dialogue]) -> Rewards:
+        """Collects what dialogues were worth, group by group."""
+        return packing.collect_rewards(
+            dialogues, self.config.algo.group_size, self._count_turns(), len(self.domain.costs)
+        )
+
+    def _count_turns(self) -> int:
+        """Counts the turns that a dialogue may have."""
+        return self.config.episode.max_turns + self.config.episode.farewell
+
+    def prepare_parts(self, dialogues: Sequence[Dialogue], rewards: Rewards, state: TrainState) -> list[Part]:
+        """Turns dialogues and their rewards into the parts of a batch, one for each update."""
+        train, parts = self.config.train, []
         credit = np.asarray(self.algorithm.credit(state.memory, rewards))
         if credit.shape != rewards.turn_mask.shape:
             name = type(self.algorithm).__name__
             raise ValueError(f"{name}.credit: expected the shape {rewards.turn_mask.shape}, got {credit.shape}")
-        streams = packing.make_streams(dialogues, group, turns)
+        streams = packing.make_streams(dialogues, self.config.algo.group_size, self._count_turns())
         share = train.share_prefix and not self.model.sliding_window
         size = -(-len(dialogues) // train.minibatches)  # parts have the same shapes, however many dialogues failed
         for part in packing.divide_streams(streams, train.minibatches):

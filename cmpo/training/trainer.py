@@ -9,6 +9,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from cmpo.algorithms.algorithm import Algorithm, Rows
+from cmpo.evaluation import diagnostics
 from cmpo.evaluation.summary import summarize_batch
 from cmpo.run.train_state import Trained, TrainState
 from cmpo.training.learner import Learner
@@ -53,7 +54,8 @@ class Trainer:
                 player.start_batch(state, behaviour, later=1)
         clock.lap("sample")
 
-        parts = learner.prepare_parts(dialogues, state)
+        rewards = learner.collect_rewards(dialogues)
+        parts = learner.prepare_parts(dialogues, rewards, state)
         clock.lap("reference")
 
         policy, head, values = learner.learn_from_parts(state, parts)
@@ -65,8 +67,10 @@ class Trainer:
         _check_memory(algorithm, state.memory, memory)
         record |= values | {
             "phase": "rl",
-            "lambda": self._name_by_cost(algorithm.multipliers(state.memory)),
+            "lambda": diagnostics.name_by_cost(learner.domain.costs, algorithm.multipliers(state.memory)),
             **algorithm.describe(memory),
+            **diagnostics.summarize_prices(learner.domain.costs, algorithm.effective_prices(state.memory, rewards)),
+            "judge_correlation": diagnostics.correlate_scores(learner.domain, dialogues),
             "tokens_per_second": record["new_tokens"] / seconds,
             "spent": spent,
             "seconds": clock.seconds,
@@ -74,11 +78,6 @@ class Trainer:
         cursor = state.cursor + config.train.scenarios_per_step
         changes = {"cursor": cursor, "policy": policy, "head": head, "behaviour": behaviour, "memory": memory}
         return _make_next_state(state, skipped, **changes), record, dialogues
-
-    def _name_by_cost(self, values: jax.Array) -> float | dict[str, float] | None:
-        """Names numbers [C] by their costs. Returns the number of the only cost; None where there is none."""
-        numbers, names = np.asarray(values).tolist(), [cost.name for cost in self.learner.domain.costs]
-        return dict(zip(names, numbers, strict=True)) if len(names) > 1 else next(iter(numbers), None)
 
 
 def _make_next_state(state: TrainState, skipped: int, **changes: Trained | Any) -> TrainState:

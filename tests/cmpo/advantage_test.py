@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from absl.testing import parameterized
 
-from cmpo.advantage import hybrid_advantage
+from cmpo.advantage import effective_prices, hybrid_advantage
 
 # Two dialogues, the second ends after one turn. The cell outside the mask is rubbish on purpose.
 OUTCOME = np.array([4.0, 2.0], np.float32)
@@ -221,3 +221,17 @@ def test_refuses_wrong_shapes_and_types(position, wrong):
     args[position] = wrong
     with pytest.raises(AssertionError):
         hybrid_advantage(*args)
+
+
+@pytest.mark.parametrize(
+    ("normalize", "expected"),
+    [("group", 2 / np.std([4.5, 3.0, 2.0])), ("trajectory", 2 / np.std([4.5, 3.0])), ("center", 2.0), ("none", 2.0)],
+)
+def test_the_effective_price_is_the_multiplier_by_the_spread(normalize, expected):
+    """The second dialogue has one turn, which differs from nothing of its own."""
+    np.testing.assert_allclose(effective_prices(*ARGS, normalize=normalize), [expected], rtol=1e-6)
+
+
+def test_a_group_in_which_all_are_equal_has_no_effective_price():
+    alike = (np.ones(2, np.float32), *(np.zeros_like(x) for x in (PROCESS, COST)), MASK, LAMBDAS)
+    assert np.isnan(effective_prices(*alike, normalize="group")).all()

@@ -11,6 +11,7 @@ import chex
 import jax
 import numpy as np
 import pytest
+import scipy.stats
 
 from cmpo import evaluate, main
 from cmpo.cli import agents
@@ -315,6 +316,11 @@ def test_the_record_says_what_the_transcripts_say(whole):
         assert {name: record[name] for name in wanted} == pytest.approx(wanted)
         assert record["ends"] == collections.Counter(dialogue["end"] for dialogue in said)
         assert record["dialogues_failed"] == record["dialogues_replaced"] == {}
+        assert record["effective_price"] == record["effective_price_high"] == record["lambda"]  # nothing divides it
+        judged = [one for one in said if any(turn["scores"] for turn in one["turns"])]
+        scores = [np.mean([t["scores"]["rules"] for t in one["turns"] if t["scores"]]) for one in judged]
+        ranked = scipy.stats.spearmanr(scores, [outcome(one) for one in judged]).statistic
+        assert record["judge_correlation"]["rules"] == pytest.approx(ranked)
         assert record["tokens_per_second"] > 0 and set(record["seconds"]) == {"sample", "reference", "update"}
 
 

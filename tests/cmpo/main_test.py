@@ -75,10 +75,10 @@ def test_a_batch_may_be_gone_through_in_parts_and_more_than_once(tmp_path):
 def test_beginnings_that_a_group_shares_are_computed_once_and_every_turn_is_as_likely(tmp_path, monkeypatch):
     prepare_parts, found = Learner.prepare_parts, {}
 
-    def both_ways(self, dialogues, state):
+    def both_ways(self, dialogues, rewards, state):
         for share in (False, True):
             self.config.train.share_prefix = share
-            (part,) = prepare_parts(self, dialogues, state)
+            (part,) = prepare_parts(self, dialogues, rewards, state)
             mask, turns, logprobs = map(np.asarray, (part.rows.mask, part.rows.turns, part.signals.reference))
             by_turn = [np.bincount(turns[mask], weights=x[mask]) for x in (mask, logprobs)]
             found[share] = int(np.sum(part.rows.segment_ids > 0)), np.stack(by_turn)

@@ -115,6 +115,15 @@ def test_a_budget_that_is_out_of_reach_is_said(run):
     assert f"The budget of voucher may be out of reach: {reason}." in run_page.write_report(run).read_text()
 
 
+def test_what_the_scores_of_the_judge_tell_is_said(run):
+    assert "What the judge" not in run_page.write_report(run).read_text()
+    with RunLog(run, COSTS) as log:
+        for step, rules in ((6, 0.25), (7, 0.75)):
+            log.write({"step": step, "phase": "rl", "judge_correlation": {"rules": rules, "stage": math.nan}})
+    rows = Tags(run_page.write_report(run).read_text()).rows
+    assert ["rules", "0.50", "-2.68 to 3.68"] in rows  # 12.706 * 0.25 to each side
+
+
 def test_curves_draw_the_records(run):
     figure = plots.draw_curves(read_metrics(run), FDS, [0.3])
     axes = {axes.get_title(loc="left"): axes for axes in figure.axes}

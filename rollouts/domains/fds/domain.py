@@ -135,6 +135,10 @@ class FdsDomain(Domain):
         badges = [actions.get(notes["action"], ("format error", "bad")), *scores]
         return Shown(notes["response"], notes["think"], badges, notes["reason"])
 
+    def judge_scores(self, notes: Mapping[str, Any]) -> Mapping[str, float]:
+        """See Domain."""
+        return notes.get("scores", {})
+
     def show_help(self, role: str) -> str:
         """See Domain."""
         if role == "agent":

@@ -59,6 +59,14 @@ def test_cmpo_charges_what_its_controller_says():
     assert still.prices().tolist() == [0.0] and cmpo.prices() > 0
 
 
+def test_the_effective_price_is_that_of_each_group_and_0_where_costs_are_free():
+    cmpo = loaded(**{"algo.normalize": "group", "algo.process_weight": 2.0, "pid.initial_lambda": 0.5})
+    spread = np.std([4 + 2 * 1.0, 4 + 2 * 0.5 - 0.5, 1 + 2 * 0.25])
+    np.testing.assert_allclose(cmpo.effective_prices(cmpo.memory(), REWARDS), [[0.5 / spread]], rtol=1e-6)
+    capo = loaded(**{"algo.name": "capo"})
+    assert capo.effective_prices(capo.memory(), REWARDS).tolist() == [[0.0]]
+
+
 @pytest.mark.parametrize("name", ["cmpo", "grpo", "capo"])
 def test_the_credit_of_a_group_is_its_own(name):
     """Two groups at a time: each as if it were alone, in its own row."""

@@ -53,6 +53,17 @@ def test_runs_of_one_seed_share_phase_1_unless_they_change_it():
     }
 
 
+def test_a_search_of_learning_rates_gives_each_method_the_same_three_and_shares_phase_1_but_for_sft():
+    runs = {run.label: run for run in plan.plan_runs(ablations.get_config("rates,smoke"), 1)}
+    assert len(runs) == 3 * len(ablations.METHODS) and runs["ppo_slow"].source == "configs/fds.py:algo=ppo,smoke"
+    found = {name: [runs[name + pace].config for pace in ("_slow", "", "_fast")] for name in ablations.METHODS}
+    rates = {name: [config.train.learning_rate for config in three] for name, three in found.items() if name != "sft"}
+    assert set(map(tuple, rates.values())) == {(1e-4, 3e-4, 9e-4)}
+    assert [config.sft.learning_rate for config in found["sft"]] == [1e-3, 3e-3, 9e-3]
+    starts = {name: run.start for name, run in runs.items()}
+    assert len(set(starts.values())) == 3 and starts["ppo_fast"] == starts["cmpo"] != starts["sft_fast"]
+
+
 def test_what_a_run_changes_is_in_its_config_and_on_its_command_line():
     (run,) = plan.plan_runs(GRID, 1, ["budget_15"])
     assert (run.config.pid.target, run.config.algo.name, run.config.train.rl_steps) == (0.15, "cmpo", 4)

@@ -1,0 +1,81 @@
+"""Tells how good the signals are that a batch is learnt from: the judge's scores, and the prices of costs.
+
+Letters: B = groups, C = costs.
+"""
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import scipy.stats
+
+from rollouts.domain import Cost, Domain
+from rollouts.types import Dialogue
+
+FEWEST = 3  # dialogues of which a correlation is told
+
+
+def name_by_cost(costs: Sequence[Cost], values: np.ndarray) -> float | dict[str, float] | None:
+    """Names numbers [C] by their costs. Returns the number of the only cost; None where there is none."""
+    numbers = dict(zip((cost.name for cost in costs), np.asarray(values, float).tolist(), strict=True))
+    return numbers if len(costs) > 1 else next(iter(numbers.values()), None)
+
+
+def summarize_prices(costs: Sequence[Cost], prices: np.ndarray) -> dict[str, Any]:
+    """Summarizes what a unit of each cost takes off a turn's credit in each group, [B, C]: entries of a step's record.
+
+    `effective_price` is the median of the groups that taught something; `_low` and `_high` have a tenth of them below
+    and above. None without costs, NaN where no group taught anything.
+    """
+    taught = np.asarray(prices, float)
+    taught = taught[np.isfinite(taught).all(-1)]
+    low, median, high = (
+        np.quantile(taught, [0.1, 0.5, 0.9], axis=0) if len(taught) else np.full((3, len(costs)), np.nan)
+    )
+    found = {"effective_price_low": low, "effective_price": median, "effective_price_high": high}
+    return {name: name_by_cost(costs, values) for name, values in found.items()}
+
+
+def correlate_scores(domain: Domain, dialogues: Sequence[Dialogue]) -> dict[str, float]:
+    """Correlates the judge's scores with the outcome: Spearman's rank correlation for each principle.
+
+    A principle's score of a dialogue is its mean over the turns that were judged. NaN where fewer than `FEWEST`
+    dialogues have one, or all are equal. A principle that does not tell good dialogues from bad ones teaches something
+    else than the outcome does (arXiv 2604.02869).
+    """
+    points: dict[str, list[tuple[float, float]]] = {}
+    for dialogue in dialogues:
+        scores: dict[str, list[float]] = {}
+        for turn in dialogue.turns if dialogue.ok else ():
+            for name, score in domain.judge_scores(turn.notes).items():
+                scores.setdefault(name, []).append(score)
+        for name, of_turns in scores.items():
+            points.setdefault(name, []).append((float(np.mean(of_turns)), dialogue.outcome))
+    return {name: _correlate_ranks(np.array(pairs)) for name, pairs in points.items()}
+
+
+def _correlate_ranks(pairs: np.ndarray) -> float:
+    """Computes Spearman's correlation of pairs [K, 2]."""
+    if len(pairs) < FEWEST:
+        return float("nan")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", scipy.stats.ConstantInputWarning)  # the answer, NaN, says it
+        return float(scipy.stats.spearmanr(pairs).statistic)
+
+
+def average_correlations(records: Sequence[Mapping[str, Any]]) -> dict[str, tuple[float, float, float]]:
+    """Averages `judge_correlation` over steps: by principle the mean and the ends of its 95 % interval.
+
+    Dialogues of a group are alike, but steps have other tasks: so the interval is Student's, from the spread over
+    steps. A principle that is known in fewer than two steps is left out.
+    """
+    names = dict.fromkeys(name for record in records for name in record.get("judge_correlation") or {})
+    found = {}
+    for name in names:
+        values = [(record.get("judge_correlation") or {}).get(name) for record in records]
+        values = np.array([value for value in values if value is not None])
+        if len(values) > 1:
+            half = scipy.stats.t.ppf(0.975, len(values) - 1) * scipy.stats.sem(values)
+            found[name] = (float(values.mean()), float(values.mean() - half), float(values.mean() + half))
+    return found
