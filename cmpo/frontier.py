@@ -18,9 +18,9 @@ from cmpo.cli import command
 from cmpo.evaluation import conditions, results, tables
 from cmpo.reports.frontier_picture import draw_frontier, find_bound
 from rollouts import domains
+from rollouts.domain import Bound
 from rollouts.domains.fds import domain as fds
 from rollouts.domains.fds.embedded import oracle
-from rollouts.domains.fds.embedded.oracle import Frontier
 
 _DIFFICULTY = flags.DEFINE_enum("difficulty", "hard", ["hard", "normal"], "Of the customers.")
 _ALLOW_DIFFERENT = flags.DEFINE_bool(
@@ -37,22 +37,6 @@ Point = tuple[float, float]
 """(voucher rate 0..1, mean satisfaction 0..5)"""
 
 
-def measure_distance(frontier: Frontier, point: Point) -> float:
-    """Returns what `point` lacks of the best satisfaction at its own voucher rate; negative only by chance."""
-    rate, satisfaction = point
-    return frontier.satisfaction_at(rate) - satisfaction
-
-
-def gain_share(frontier: Frontier, point: Point) -> float:
-    """Returns the gain of `point` over the best agent without vouchers, divided by the most possible at its rate.
-
-    1 on the frontier; 0 if it is no better than the best agent that never gives a voucher; NaN at a voucher rate of 0.
-    """
-    rate, satisfaction = point
-    never, best = frontier.satisfaction_at(0.0), frontier.satisfaction_at(rate)
-    return (satisfaction - never) / (best - never) if best > never else float("nan")
-
-
 def measure_hypervolume(points: Sequence[Point], worst: Point = WORST) -> float:
     """Measures the area that `points` dominate: fewer vouchers than `worst`, more satisfaction.
 
@@ -67,36 +51,24 @@ def measure_hypervolume(points: Sequence[Point], worst: Point = WORST) -> float:
     return area
 
 
-def frontier_hypervolume(frontier: Frontier, worst: Point = WORST) -> float:
+def bound_hypervolume(bound: Bound, worst: Point = WORST) -> float:
     """Returns the area between the frontier and `worst`, the most that any set of agents can have."""
-    rates = np.append(frontier.rates, worst[0])  # beyond its last point the frontier is flat
-    heights = np.append(frontier.satisfaction, frontier.satisfaction[-1]) - worst[1]
+    rates = np.append(bound.rates, worst[0])  # beyond its last point the frontier is flat
+    heights = np.append(bound.best, bound.best[-1]) - worst[1]
     return float(np.trapezoid(heights, rates))
 
 
-def measure_agent(frontier: Frontier, point: Point) -> dict[str, float]:
-    """Measures one agent in all these ways."""
-    return {
-        "frontier": frontier.satisfaction_at(point[0]),
-        "distance": measure_distance(frontier, point),
-        "gain_share": gain_share(frontier, point),
-        "hypervolume": measure_hypervolume([point]),
-    }
-
-
-def format_table(frontier: Frontier, evaluations: Mapping[str, Mapping[str, Any]]) -> str:
+def format_table(bound: Bound, evaluations: Mapping[str, Mapping[str, Any]]) -> str:
     """Formats the measures of every agent as Markdown, and those of the frontier itself."""
     head = ["agent", "vouchers", "satisfaction", "frontier there", "distance", "share of the gain", "hypervolume"]
     rows = []
     for name, evaluation in evaluations.items():
         rate, satisfaction = _find_point(evaluation)
-        found = measure_agent(frontier, (rate, satisfaction))
-        share = "-" if np.isnan(found["gain_share"]) else f"{found['gain_share']:.0%}"
-        numbers = (satisfaction, found["frontier"], found["distance"])
-        rows.append(
-            [name, f"{rate:.1%}", *(f"{number:.3f}" for number in numbers), share, f"{found['hypervolume']:.3f}"]
-        )
-    whole = ["the whole frontier", "", "", "", "0", "100%", f"{frontier_hypervolume(frontier):.3f}"]
+        best, gain = bound.best_at(rate), bound.share_of_gain(rate, satisfaction)
+        numbers = (f"{number:.3f}" for number in (satisfaction, best, best - satisfaction))
+        area = f"{measure_hypervolume([(rate, satisfaction)]):.3f}"
+        rows.append([name, f"{rate:.1%}", *numbers, "-" if np.isnan(gain) else f"{gain:.0%}", area])
+    whole = ["the whole frontier", "", "", "", "0", "100%", f"{bound_hypervolume(bound):.3f}"]
     return tables.format_table(head, [*rows, whole])
 
 
@@ -146,11 +118,11 @@ def run(*arguments: str) -> None:
     """Prints the table of the evaluations that `arguments` name, and draws them if asked."""
     evaluations = _read_evaluations(arguments)
     _check_evaluations(evaluations, _DIFFICULTY.value, allow_different=_ALLOW_DIFFERENT.value)
-    print(format_table(oracle.compute_frontier(oracle.weigh_customers(_DIFFICULTY.value)), evaluations))
+    bound = fds.make(()).bound_agents(_DIFFICULTY.value)
+    print(format_table(bound, evaluations))
     for line in conditions.list_caveats(evaluations):
         print(f"\nbeware, {line}")
     if out := command.OUT.value:
-        bound = fds.make(()).bound_agents(_DIFFICULTY.value)
         with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "cmpo"}):
             draw_frontier(bound, evaluations).savefig(out, dpi=150)
         print(out)

@@ -9,7 +9,7 @@ import numpy as np
 
 from cmpo.evaluation import bootstrap, tables
 from cmpo.evaluation.summary import measure_dialogue
-from rollouts.domain import Domain
+from rollouts.domain import Domain, Measure
 from rollouts.types import Dialogue
 
 Row = Mapping[str, Any]
@@ -97,7 +97,7 @@ def format_table(domain: Domain, title: str, summary: Summary) -> str:
     for name, estimate in summary.items():
         if estimate["count"]:
             mean, std, low, high = (
-                format_value(domain, name, estimate[field]) for field in ("mean", "std", "low", "high")
+                format_value(domain.measures[name], estimate[field]) for field in ("mean", "std", "low", "high")
             )
             rows.append([domain.measures[name].heading, mean, std, f"{low} to {high}", str(estimate["count"])])
     return tables.format_table([title, "mean", "std over seeds", "95 % interval", "dialogues"], rows)
@@ -107,14 +107,14 @@ def format_breakdown(domain: Domain, title: str, groups: Mapping[str, Summary]) 
     """Writes means of groups as Markdown, one group on each line, one measure in each column."""
     names = [name for name in domain.measures if any(group[name]["count"] for group in groups.values())]
     rows = (
-        [label, *(format_value(domain, name, group[name]["mean"]) for name in names)] for label, group in groups.items()
+        [label, *(format_value(domain.measures[name], group[name]["mean"]) for name in names)]
+        for label, group in groups.items()
     )
     return tables.format_table([title, *(domain.measures[name].heading for name in names)], rows)
 
 
-def format_value(domain: Domain, name: str, value: float | None) -> str:
+def format_value(measure: Measure, value: float | None) -> str:
     """Writes a value of a measure as tables have it; NaN and None become a dash."""
-    measure = domain.measures[name]
     return "–" if value is None or math.isnan(value) else f"{value * measure.scale:.{measure.digits}f}"
 
 

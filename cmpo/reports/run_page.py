@@ -187,7 +187,8 @@ def _gather_evaluations(domain: Domain, workdir: pathlib.Path) -> dict[str, Any]
         name = path.stem.removeprefix("evaluation_")
         difficulty = found["config"].get("data", {}).get("difficulty", "")
         step, means = found["step"], (found["summary"].get(measure, {}).get("mean") for measure in columns)
-        cells = (measures.format_value(domain, *pair) for pair in zip(columns, means, strict=True))
+        pairs = zip(columns, means, strict=True)
+        cells = (measures.format_value(domain.measures[column], mean) for column, mean in pairs)
         who = [name, "" if step is None else str(step), found.get("user", {}).get("model", ""), difficulty]
         rows.append([*who, *cells, str(len(found["dialogues"]))])
         read[name] = found

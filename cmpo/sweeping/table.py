@@ -9,13 +9,16 @@ from matplotlib.figure import Figure
 
 from cmpo.evaluation.measures import format_value
 from cmpo.evaluation.tables import format_table
+from cmpo.reports.frontier_picture import find_bound
 from cmpo.reports.plots import add_legend, style_axes
 from cmpo.run.log import read_multiplier
 from cmpo.sweeping.plan import PlannedRun
-from rollouts.domain import Domain
+from rollouts.domain import Domain, Measure
 
 Line = Mapping[str, Any]
 """Of one line of the grid: its label, how many runs, by measure the mean over them and the deviation, what failed."""
+GAIN = "gain_share"
+"""A measure beside the domain's, where the best possible is known: see `Bound.share_of_gain`."""
 
 
 def summarize_lines(
@@ -31,10 +34,8 @@ def summarize_lines(
     lines = []
     for label in dict.fromkeys(run.label for run in runs):
         names = [run.name for run in runs if run.label == label]
-        found = [results[name]["summary"] for name in names if name in results]
-        means = {
-            name: [one[name]["mean"] for one in found if one[name]["mean"] is not None] for name in domain.measures
-        }
+        found = [_measure_run(domain, results[name]) for name in names if name in results]
+        means = {name: [x for one in found if (x := one[name]) is not None] for name in (*domain.measures, GAIN)}
         lines.append(
             {
                 "label": label,
@@ -47,11 +48,24 @@ def summarize_lines(
     return lines
 
 
+def _measure_run(domain: Domain, result: Mapping[str, Any]) -> dict[str, float | None]:
+    """Measures one run by its evaluation: the means, and `GAIN`; None for what is not known."""
+    means = {name: result["summary"][name]["mean"] for name in domain.measures}
+    if bound := find_bound(result):
+        gain = bound.share_of_gain(means[bound.cost.measure], means[bound.objective])
+        return means | {GAIN: None if math.isnan(gain) else gain}
+    return means | {GAIN: None}
+
+
 def format_lines(domain: Domain, lines: Sequence[Line]) -> str:
     """Formats the table as Markdown; runs that failed are named below it."""
-    names = [name for name in domain.measures if any(line["mean"][name] is not None for line in lines)]
-    head = ["run", "seeds", *(domain.measures[name].heading for name in names)]
-    rows = [[line["label"], str(line["runs"]), *(_format_cell(domain, name, line) for name in names)] for line in lines]
+    measures = {**domain.measures, GAIN: Measure("share of the best possible gain, %", 100, 0)}
+    names = [name for name in measures if any(line["mean"][name] is not None for line in lines)]
+    head = ["run", "seeds", *(measures[name].heading for name in names)]
+    rows = [
+        [line["label"], str(line["runs"]), *(_format_cell(measures[name], name, line) for name in names)]
+        for line in lines
+    ]
     failed = [f"{name} failed: {why}" for line in lines for name, why in line["failed"].items()]
     return "\n\n".join([format_table(head, rows), *failed])
 
@@ -71,8 +85,8 @@ def draw_lines(domain: Domain, curves: Mapping[str, Sequence[Mapping[str, Any]]]
     return figure
 
 
-def _format_cell(domain: Domain, name: str, line: Line) -> str:
-    mean, std = (format_value(domain, name, line[kind][name]) for kind in ("mean", "std"))
+def _format_cell(measure: Measure, name: str, line: Line) -> str:
+    mean, std = (format_value(measure, line[kind][name]) for kind in ("mean", "std"))
     return mean if line["std"][name] is None else f"{mean} ± {std}"
 
 

@@ -1,12 +1,13 @@
 """Collects dialogues: sets up the agent and its partners from a config, and plays tasks to their end."""
 
 import asyncio
+import concurrent.futures
 import contextlib
 import dataclasses
 import functools
 import itertools
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import jax
@@ -147,7 +148,7 @@ def collect_dialogues(
             )
             return await _await_unless_stopped(stopping, playing, "stopped while dialogues were being played")
 
-    dialogues = list(itertools.chain(*processes.run_everywhere(lambda: asyncio.run(play_share()))))
+    dialogues = list(itertools.chain(*processes.run_everywhere(lambda: _run_to_end(play_share()))))
     failed = [dialogue for dialogue in dialogues if not dialogue.ok]
     if len(failed) > config.train.max_failed_fraction * len(dialogues):
         causes = ", ".join(f"{count} {cause}" for cause, count in Counter(d.failure for d in failed).most_common())
@@ -155,6 +156,16 @@ def collect_dialogues(
             f"{len(failed)} of {len(dialogues)} dialogues failed ({causes}); the last: {failed[-1].failure_message}"
         )
     return dialogues
+
+
+def _run_to_end(work: Coroutine[Any, Any, T]) -> T:
+    """Runs a coroutine to its end; on another thread where this one has a loop that runs, as in a notebook."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(work)
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        return pool.submit(asyncio.run, work).result()
 
 
 @contextlib.asynccontextmanager
@@ -200,7 +211,7 @@ def evaluate_dialogues(
             )
             return await _await_unless_stopped(stopping, everybody, "stopped while dialogues were being evaluated")
 
-    return list(itertools.chain(*processes.run_everywhere(lambda: asyncio.run(evaluate_share()))))
+    return list(itertools.chain(*processes.run_everywhere(lambda: _run_to_end(evaluate_share()))))
 
 
 @contextlib.asynccontextmanager

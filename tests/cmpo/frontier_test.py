@@ -7,20 +7,20 @@ import numpy as np
 import pytest
 
 from cmpo import frontier
+from rollouts.domain import Bound
+from rollouts.domains.fds import rules
 from rollouts.domains.fds.embedded import oracle
-from rollouts.domains.fds.embedded.oracle import Frontier
 from tests.builders import commands
 from tests.builders.evaluations import evaluation
 
-LINE = Frontier(rates=np.array([0.0, 0.2, 0.6]), satisfaction=np.array([2.0, 3.0, 3.4]))
+LINE = Bound("", rules.COSTS[0], "satisfaction", "", np.array([0.0, 0.2, 0.6]), np.array([2.0, 3.0, 3.4]))
 
 
-def test_distance_and_share_of_the_gain_by_hand():
-    assert frontier.measure_distance(LINE, (0.1, 2.25)) == pytest.approx(0.25)  # 2.5 is to be had there
-    assert frontier.gain_share(LINE, (0.1, 2.25)) == pytest.approx(0.5)
-    assert frontier.measure_distance(LINE, (0.9, 3.0)) == pytest.approx(0.4)  # level behind the last point
-    assert frontier.gain_share(LINE, (0.4, 1.4)) == pytest.approx(-0.5)  # (1.4 - 2) / (3.2 - 2)
-    assert math.isnan(frontier.gain_share(LINE, (0.0, 2.0)))
+def test_the_share_of_the_gain_by_hand():
+    assert LINE.share_of_gain(0.1, 2.25) == pytest.approx(0.5)  # 2.5 is to be had there
+    assert LINE.share_of_gain(0.9, 2.7) == pytest.approx(0.5)  # level behind the last point
+    assert LINE.share_of_gain(0.4, 1.4) == pytest.approx(-0.5)  # (1.4 - 2) / (3.2 - 2)
+    assert math.isnan(LINE.share_of_gain(0.0, 2.0))
 
 
 def test_hypervolume_by_hand():
@@ -32,14 +32,14 @@ def test_hypervolume_by_hand():
     assert frontier.measure_hypervolume([(1.0, 5.0), (0.2, 0.9)]) == 0.0
     assert frontier.measure_hypervolume([]) == 0.0
     # trapezoids of heights 1..2 over 0.2 and 2..2.4 over 0.4, and 2.4 over the rest
-    assert frontier.frontier_hypervolume(LINE) == pytest.approx(0.2 * 1.5 + 0.4 * 2.2 + 0.4 * 2.4)
+    assert frontier.bound_hypervolume(LINE) == pytest.approx(0.2 * 1.5 + 0.4 * 2.2 + 0.4 * 2.4)
 
 
 def test_many_agents_on_the_frontier_fill_its_hypervolume():
-    points = [(rate, LINE.satisfaction_at(rate)) for rate in np.linspace(0, 1, 2001)]
+    points = [(rate, LINE.best_at(rate)) for rate in np.linspace(0, 1, 2001)]
     filled = frontier.measure_hypervolume(points)
-    assert filled < frontier.frontier_hypervolume(LINE)
-    assert filled == pytest.approx(frontier.frontier_hypervolume(LINE), abs=1e-3)
+    assert filled < frontier.bound_hypervolume(LINE)
+    assert filled == pytest.approx(frontier.bound_hypervolume(LINE), abs=1e-3)
 
 
 @pytest.mark.parametrize("ending", ["svg", "png"])

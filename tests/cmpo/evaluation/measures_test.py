@@ -151,7 +151,7 @@ def test_a_scenario_that_a_result_has_twice_is_refused():
 
 
 def test_every_measure_is_shown_in_its_unit():
-    shown = {name: measures.format_value(FDS, name, 0.5) for name in FDS.measures}
+    shown = {name: measures.format_value(FDS.measures[name], 0.5) for name in FDS.measures}
     rates = dict.fromkeys(("finish_rate", "voucher_rate", "failure_rate"), "50.0")
     scores = dict.fromkeys(("satisfaction", "communication", "logic", "compensation", "turns"), "0.50")
     assert shown == {**rates, **scores, "process_reward": "0.500", "tokens": "0.5"}

@@ -137,6 +137,10 @@ def test_the_table_has_a_line_for_each_run_of_the_grid_and_its_deviation_over_tr
     lines = json.loads((tmp_path / "sweep.json").read_text())
     # Rates of 25 and 50 %: 37.5 in the mean, 17.7 apart with n - 1.
     assert "| cmpo | 2 | 3.00 ± 0.00 |" in text and "37.5 ± 17.7" in text
+    bound = FDS.bound_agents("hard")
+    free = bound.best_at(0)
+    gains = [(3.0 - free) / (bound.best_at(rate) - free) for rate in (0.25, 0.5)]
+    assert lines[0]["mean"]["gain_share"] == pytest.approx(sum(gains) / 2) and "best possible gain, % |" in text
     assert "proportional_only_1 failed: will not do" in text and text + "\n" == (tmp_path / "sweep.md").read_text()
     assert [(line["label"], line["runs"]) for line in lines] == [("cmpo", 2), ("proportional_only", 0)]
     assert (tmp_path / "sweep.png").read_bytes().startswith(b"\x89PNG")

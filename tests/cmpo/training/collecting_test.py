@@ -154,6 +154,18 @@ def test_evaluators_are_asked_about_all_but_failed_dialogues_each_with_a_seed_of
     assert {fold(fold(fold(9, n), rubrics.LOGIC.name), 0) for n in (0, 2, 3)} <= seeds
 
 
+def test_dialogues_are_played_where_a_loop_runs_already_as_in_a_notebook():
+    config = tiny()
+
+    async def cell():
+        return collect(config)
+
+    played, expected = (
+        [[turn.text for turn in one.turns] for one in found] for found in (asyncio.run(cell()), collect(config))
+    )
+    assert played == expected and len(played) == len(SCENARIOS)
+
+
 def test_processes_share_the_work_in_order(monkeypatch):
     monkeypatch.setattr(jax, "process_count", lambda: 3)
     shares = []
