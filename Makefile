@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 WORKDIR ?= runs/fds
 
-.PHONY: install train test test-parity lint
+.PHONY: install train test test-parity test-notebooks lint
 
 install: .venv/.installed
 
@@ -26,6 +26,14 @@ test: install
 
 test-parity: .venv/.parity
 	$(BIN)/python -m pytest -q tests/parity
+
+.venv/.notebooks: .venv/.installed
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev,notebooks]'
+	touch $@
+
+# Runs them from top to bottom in their short form, some minutes together. What they show is not kept.
+test-notebooks: .venv/.notebooks
+	CMPO_SHORT=1 $(BIN)/python -m pytest -q -n 0 --nbmake --nbmake-timeout=900 notebooks
 
 lint: install
 	$(BIN)/ruff check .

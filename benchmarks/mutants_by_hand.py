@@ -40,7 +40,12 @@ HAND = (
     ),
     *_in(
         "cmpo/algorithms/cmpo.py",
-        ("lambdas-0", "rewards, memory.lambdas", "rewards, 0 * memory.lambdas", "vouchers are free"),
+        (
+            "lambdas-0",
+            "compare_turns(rewards, memory.lambdas)",
+            "compare_turns(rewards, 0 * memory.lambdas)",
+            "vouchers are free",
+        ),
         ("other-metric", "summary[cost.measure]", 'summary["finish_rate"]', "another cost is held"),
         ("price", _PRICE, " * 0", "the best checkpoint spends the most", RECORDS),
         ("unpriced", _PRICE, "", "a price that nobody charges", RECORDS),

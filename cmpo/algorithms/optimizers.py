@@ -1,5 +1,6 @@
 """The optimizer of everything that is trained."""
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +12,7 @@ def count_updates(train: Mapping[str, Any]) -> int:
     return train["rl_steps"] * train["epochs"] * train["minibatches"]
 
 
+@functools.cache  # equal settings give the same object, by which jitted functions are found again
 def make_optimizer(
     *,
     learning_rate: float,

@@ -14,8 +14,8 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from cmpo import algorithms
 from cmpo.algorithms.algorithm import Metrics, Rewards, Rows, Signals
+from cmpo.algorithms.sft import imitation_loss
 from cmpo.distributed import sharding
 from cmpo.run import train_state
 from cmpo.run.train_state import Trained, TrainState
@@ -49,12 +49,12 @@ class Learner:
         self._origin = model, self.mesh, weights, config.train.seed
         self.frozen = model_source.make_frozen_params(*self._origin)
         optimizer, warmth = build.make_optimizers(config), {"temperature": config.engine.temperature}
-        on_mesh, head, sft = (model, self.mesh), self.algorithm.head(model), algorithms.load(config, domain, "sft")
+        on_mesh, head = (model, self.mesh), self.algorithm.head(model)
         self._publish = self._in_turn(sharding.make_publish(*on_mesh))
         self._score = self._in_turn(update_step.make_score(*on_mesh, **warmth))
         self._values = self._in_turn(update_step.make_values(*on_mesh, head)) if head.apply else None
         self._signals = self._in_turn(jax.jit(self.algorithm.signals))
-        self._sft_update = self._in_turn(update_step.make_update(*on_mesh, optimizer["sft"], sft.loss))
+        self._sft_update = self._in_turn(update_step.make_update(*on_mesh, optimizer["sft"], imitation_loss))
         self._rl_update = self._in_turn(
             update_step.make_update(*on_mesh, optimizer["rl"], self.algorithm.loss, head=head, **warmth)
         )

@@ -1,5 +1,6 @@
 """FDS as a domain; see `rollouts.domain.Domain`."""
 
+import functools
 import hashlib
 import itertools
 import pathlib
@@ -197,7 +198,8 @@ class Generated:
         return list(itertools.islice(generator.deal_scenarios(seed, difficulty=self._difficulty, split="test"), count))
 
 
-def make(constrained: Sequence[str]) -> FdsDomain:
+@functools.cache
+def make(constrained: tuple[str, ...]) -> FdsDomain:
     """Returns the domain with these costs constrained; by default, vouchers. Raises ValueError for an unknown name."""
     costs = {cost.name: cost for cost in rules.COSTS}
     if unknown := set(constrained) - set(costs):
