@@ -5,6 +5,7 @@ import pathlib
 
 import hypothesis
 import jax
+from orbax.checkpoint import type_handlers
 
 from cmpo.cli import command
 
@@ -27,6 +28,9 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     for name, value in kept.items():
         os.environ[name.upper()] = str(value)
         jax.config.update(name, value)
+# States here are small: to cut each array of a checkpoint into a part for each device takes longer than to write it.
+# Runs of several processes, which do not read this file, keep the default.
+type_handlers.register_type_handler(jax.Array, type_handlers.ArrayHandler(use_replica_parallel=False), override=True)
 # The same examples in every run, so that a suite that passed passes; no stop-watch on examples. New ones come with
 # --hypothesis-profile=100k, which is for a person to read.
 hypothesis.settings.register_profile("same", deadline=None, derandomize=True)

@@ -3,12 +3,12 @@
 Letters: B = groups, C = costs.
 """
 
-import warnings
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import scipy.stats
+import scipy.special
 
 from rollouts.domain import Cost, Domain
 from rollouts.types import Dialogue
@@ -56,12 +56,17 @@ def correlate_scores(domain: Domain, dialogues: Sequence[Dialogue]) -> dict[str,
 
 
 def _correlate_ranks(pairs: np.ndarray) -> float:
-    """Computes Spearman's correlation of pairs [K, 2]."""
-    if len(pairs) < FEWEST:
-        return float("nan")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", scipy.stats.ConstantInputWarning)  # the answer, NaN, says it
-        return float(scipy.stats.spearmanr(pairs).statistic)
+    """Computes Spearman's correlation of pairs [K, 2]: that of their ranks, which ties share."""
+    ranks = np.apply_along_axis(_rank_values, 0, pairs)
+    if len(pairs) < FEWEST or not ranks.std(0).all():
+        return math.nan
+    return float(np.corrcoef(ranks.T)[0, 1])
+
+
+def _rank_values(values: np.ndarray) -> np.ndarray:
+    # Not SciPy's, for scipy.stats takes half a second to import, which every command would wait for.
+    _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return (np.cumsum(counts) - (counts - 1) / 2)[places]
 
 
 def average_correlations(records: Sequence[Mapping[str, Any]]) -> dict[str, tuple[float, float, float]]:
@@ -76,6 +81,7 @@ def average_correlations(records: Sequence[Mapping[str, Any]]) -> dict[str, tupl
         values = [(record.get("judge_correlation") or {}).get(name) for record in records]
         values = np.array([value for value in values if value is not None])
         if len(values) > 1:
-            half = scipy.stats.t.ppf(0.975, len(values) - 1) * scipy.stats.sem(values)
-            found[name] = (float(values.mean()), float(values.mean() - half), float(values.mean() + half))
+            mean, error = values.mean(), values.std(ddof=1) / math.sqrt(len(values))
+            half = scipy.special.stdtrit(len(values) - 1, 0.975) * error
+            found[name] = (float(mean), float(mean - half), float(mean + half))
     return found

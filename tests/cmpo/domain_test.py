@@ -30,7 +30,7 @@ def settings():
             "engine.max_new_tokens": 12,
             "sft.dialogues": 24,
             "sft.learning_rate": 2e-2,
-            "train.sft_steps": 40,
+            "train.sft_steps": 24,
             "train.rl_steps": 3,
             "train.row_length": 512,
             "train.checkpoint_every": 9,

@@ -78,17 +78,24 @@ def updated(parts, loss, per_stream, *, mesh, micro_rows, row_length, share_pref
     return jax.device_get(policy.params), jax.device_get(metrics)
 
 
+def rows_of(parts):
+    """Tokens and mask of streams, each in a row of its own, with padding behind it."""
+    shape = len(parts), max(len(part.tokens) for part in parts)
+    tokens, mask = np.zeros(shape, np.int32), np.zeros(shape, bool)
+    for row, part in enumerate(parts):
+        tokens[row, : len(part.tokens)], mask[row, : len(part.tokens)] = part.tokens, part.mask
+    return tokens, mask
+
+
 def logprobs_of(params, parts):
-    """Of each stream, [1, its length]; every one in a row of its own, with whatever behind it."""
-    tokens = np.zeros((len(parts), max(len(part.tokens) for part in parts)), np.int32)
-    for row, part in zip(tokens, parts, strict=True):
-        row[: len(part.tokens)] = part.tokens
+    """Of each stream, [1, its length]."""
+    tokens, _ = rows_of(parts)
     logprobs, _ = qwen2.token_logprobs(CONFIG, params, tokens, temperature=TEMPERATURE)
     return [row[None, : len(part.tokens)] for row, part in zip(logprobs, parts, strict=True)]
 
 
 def expected(parts, loss_of_row):
-    """The same, from single unpacked streams and one gradient."""
+    """The parameters after one update and the loss, from single unpacked streams and one gradient."""
     params, total = fresh_state().policy.params, sum(part.mask.sum() for part in parts)
 
     def loss(params):
@@ -104,6 +111,32 @@ def largest_gap(parts):
     return max(np.max(np.abs(row[0] - part.logprobs)[part.mask]) for row, part in zip(logprobs, parts, strict=True))
 
 
+@functools.cache
+def imitation():
+    """Streams, and what an update on them gives."""
+    parts = list(streams(0))
+    return parts, *expected(parts, lambda logprobs, part: -jnp.sum(logprobs[0], where=part.mask))
+
+
+CLIPPED = functools.partial(clipped_loss, clip_low=0.2, clip_high=0.3, kl_weight=0.05)
+PER_STREAM = np.random.default_rng(2).normal(size=10).astype(np.float32)
+
+
+@functools.cache
+def reinforcement(shared):
+    """Streams, what an update on them by CMPO's loss gives, and the largest gap of a token's log-probability."""
+    parts = grouped(1) if shared else list(streams(1))
+
+    def whole(logprobs, part):
+        advantage = jnp.full(logprobs.shape, PER_STREAM[part.turns[-1]])
+        sampled = part.logprobs[None]
+        options = CLIPPED.keywords
+        loss, _ = cmpo_loss(logprobs, sampled, sampled - 0.1, advantage, part.mask[None], denominator=1, **options)
+        return loss
+
+    return parts, *expected(parts, whole), largest_gap(parts)
+
+
 MESHES = [(1, 1, 1), (8, 1, 1), (1, 8, 1), (1, 1, 2), (2, 2, 2)]  # data, fsdp, tensor
 
 
@@ -111,9 +144,8 @@ MESHES = [(1, 1, 1), (8, 1, 1), (1, 8, 1), (1, 1, 2), (2, 2, 2)]  # data, fsdp, 
     ("mesh", "micro_rows", "row_length"), [((1,), 16, 16), ((1,), 2, 32), ((4,), 1, 32), ((8,), 2, 64)]
 )
 def test_sft_update_is_the_gradient_of_the_mean_over_all_tokens(mesh, micro_rows, row_length):
-    parts = list(streams(0))
+    parts, want, loss = imitation()
     params, metrics = updated(parts, imitation_loss, None, mesh=mesh, micro_rows=micro_rows, row_length=row_length)
-    want, loss = expected(parts, lambda logprobs, part: -jnp.sum(logprobs[0], where=part.mask))
     chex.assert_trees_all_close(params, want, atol=2e-6)
     np.testing.assert_allclose(metrics["loss"], loss, rtol=1e-5)
 
@@ -125,23 +157,13 @@ def test_sft_update_is_the_gradient_of_the_mean_over_all_tokens(mesh, micro_rows
 )
 def test_cmpo_update_is_the_gradient_of_the_whole_batch(mesh, row_length):
     """With a row_length: in groups that share what they begin with, split over rows or several in a row."""
-    parts, per_stream = list(streams(1)), np.random.default_rng(2).normal(size=10).astype(np.float32)
-    parts, layout = (grouped(1), {"row_length": row_length}) if row_length else (parts, {"row_length": 32})
-    layout |= {"mesh": mesh, "micro_rows": 1, "share_prefix": bool(row_length)}
-    options = {"clip_low": 0.2, "clip_high": 0.3, "kl_weight": 0.05}
-
-    def whole(logprobs, part):
-        advantage = jnp.full(logprobs.shape, per_stream[part.turns[-1]])
-        sampled = part.logprobs[None]
-        loss, _ = cmpo_loss(logprobs, sampled, sampled - 0.1, advantage, part.mask[None], denominator=1, **options)
-        return loss
-
-    params, metrics = updated(parts, functools.partial(clipped_loss, **options), per_stream, **layout)
-    want, loss = expected(parts, whole)
+    parts, want, loss, gap = reinforcement(bool(row_length))
+    layout = {"mesh": mesh, "micro_rows": 1, "row_length": row_length or 32, "share_prefix": bool(row_length)}
+    params, metrics = updated(parts, CLIPPED, PER_STREAM, **layout)
     chex.assert_trees_all_close(params, want, atol=2e-6)
     np.testing.assert_allclose(metrics["loss"], loss, rtol=1e-5)
     assert metrics["entropy"] == pytest.approx(np.log(32), rel=0.02)  # small random weights: nearly uniform
-    assert metrics["logprob_gap_max"] == pytest.approx(largest_gap(parts), rel=1e-5)
+    assert metrics["logprob_gap_max"] == pytest.approx(gap, rel=1e-5)
 
 
 def test_an_update_that_is_not_finite_changes_nothing_and_the_next_is_as_if_it_had_not_been():
@@ -217,9 +239,7 @@ def test_an_update_is_skipped_if_but_one_of_loss_and_gradient_is_not_finite(part
 def test_the_entropy_on_record_is_the_mean_over_the_tokens_that_are_scored(mesh):
     parts = list(streams(7))
     _, metrics = updated(parts, imitation_loss, None, mesh=mesh, micro_rows=1, row_length=32)
-    tokens, mask = np.zeros((len(parts), 16), np.int32), np.zeros((len(parts), 16), bool)  # a row for each
-    for row, part in enumerate(parts):
-        tokens[row, : len(part.tokens)], mask[row, : len(part.tokens)] = part.tokens, part.mask
+    tokens, mask = rows_of(parts)
     score = jax.jit(functools.partial(qwen2.token_logprobs, CONFIG, temperature=TEMPERATURE))
     _, entropy = score(fresh_state().policy.params, tokens)
     assert metrics["entropy"] == pytest.approx(float(np.mean(np.asarray(entropy)[mask])), rel=1e-6)
@@ -278,37 +298,45 @@ def test_begin_rl_freezes_the_present_parameters_and_begins_what_is_the_algorith
     assert np.all(kernels[0] != kernels[1])
 
 
-@pytest.mark.parametrize("mesh", [(1, 1, 1), (2, 2, 2)], ids=str)
-def test_a_head_and_the_policy_below_it_learn_from_the_states_before_each_token(mesh):
-    """Against one gradient over unpacked streams; each by the steps of its own optimizer."""
-    parts, wanted = list(streams(8)), 0.5
-    head = Head(functools.partial(value_head.init, CONFIG), value_head.apply, optax.sgd(3.0))
+WANTED = 0.5  # of every value
+HEAD = Head(functools.partial(value_head.init, CONFIG), value_head.apply, optax.sgd(3.0))
 
-    def loss(scores, rows, signals, total, axis_name):
-        error = jnp.sum(jnp.square(scores.values - wanted), where=rows.mask)
-        return jax.lax.psum(error, axis_name) / total, {}
+
+@functools.cache
+def with_a_head():
+    """Streams, policy and head, and one gradient of both over the unpacked streams."""
+    parts = list(streams(8))
+    tokens, mask = rows_of(parts)
 
     def alone(params, own):
-        total = 0.0
-        for part in parts:
-            states = qwen2.hidden(CONFIG, params, part.tokens[None])
-            before = value_head.apply(own, states)[0, :-1]  # of what came before each token
-            total += jnp.sum(jnp.square(before - wanted), where=part.mask[1:])
-        return total / sum(part.mask.sum() for part in parts)
+        before = value_head.apply(own, qwen2.hidden(CONFIG, params, tokens))[:, :-1]  # of what came before each token
+        return jnp.mean(jnp.square(before - WANTED), where=mask[:, 1:])
 
-    policy, own = fresh_state().policy, train_state.begin_training(head.optimizer, head.init(jax.random.key(1)))
-    gradients = jax.jit(jax.grad(alone, argnums=(0, 1)))(policy.params, own.params)
+    policy, own = fresh_state().policy, train_state.begin_training(HEAD.optimizer, HEAD.init(jax.random.key(1)))
+    return parts, policy, own, jax.jit(jax.grad(alone, argnums=(0, 1)))(policy.params, own.params)
+
+
+@pytest.mark.parametrize("mesh", [(1, 1, 1), (2, 2, 2)], ids=str)
+def test_a_head_and_the_policy_below_it_learn_from_the_states_before_each_token(mesh):
+    """Each by the steps of its own optimizer."""
+    parts, policy, own, gradients = with_a_head()
+
+    def loss(scores, rows, signals, total, axis_name):
+        error = jnp.sum(jnp.square(scores.values - WANTED), where=rows.mask)
+        return jax.lax.psum(error, axis_name) / total, {}
+
     expected = (
         jax.tree.map(lambda x, g: x - g, policy.params, gradients[0]),
         jax.tree.map(lambda x, g: x - 3 * g, own.params, gradients[1]),
     )
     devices = mesh_of(*mesh)
     rows = sharding.place_rows(devices, packing.pack_rows(parts, row_length=32, rows=8), 1)
-    values = update_step.make_values(CONFIG, devices, head)({}, (policy.params, own.params), rows)
+    values = update_step.make_values(CONFIG, devices, HEAD)({}, (policy.params, own.params), rows)
     assert np.all(np.asarray(values)[~np.asarray(rows.mask)] == 0)
-    off = np.square(np.asarray(values)[np.asarray(rows.mask)] - wanted)
-    update = update_step.make_update(CONFIG, devices, SGD, loss, temperature=TEMPERATURE, head=head)
-    placed = jax.device_put((policy, own), sharding.find_shardings(devices, (policy, own)))
+    off = np.square(np.asarray(values)[np.asarray(rows.mask)] - WANTED)
+    update = update_step.make_update(CONFIG, devices, SGD, loss, temperature=TEMPERATURE, head=HEAD)
+    both = jax.tree.map(jnp.copy, (policy, own))  # which the update takes over
+    placed = jax.device_put(both, sharding.find_shardings(devices, both))
     after, changed, metrics = update(*placed, {}, rows, ())
     np.testing.assert_allclose(metrics["loss"], np.mean(off), rtol=1e-5)
     chex.assert_trees_all_close((after.params, changed.params), expected, atol=2e-6)
