@@ -60,7 +60,6 @@ class ChatClient:
         async with contextlib.AsyncExitStack() as stack:
             if not self._replayed:
                 self.meter.open()
-                stack.callback(self.meter.write_counts)
                 await stack.enter_async_context(self._replicas)
             self._open = stack.pop_all()
         return self

@@ -3,7 +3,6 @@
 import json
 import os
 import pathlib
-import time
 from typing import NamedTuple
 
 from rollouts.endpoints.settings import Endpoint
@@ -36,8 +35,6 @@ class Meter:
     Each of the `processes` that share the directory may spend an equal part of what is left when it opens the meter.
     """
 
-    _EVERY = 1.0  # seconds between two writings of the file
-
     def __init__(
         self,
         name: str,
@@ -49,7 +46,7 @@ class Meter:
     ):
         self._name, self._endpoint, self._processes = name, endpoint, processes
         self._directory, self._path = directory, directory and directory / f"{name}-{process}.json"
-        self._own, self._reserved, self._written = Spent(), Spent(), 0.0
+        self._own, self._reserved = Spent(), Spent()
         self._before = Spent()  # by all processes, when this one opened the meter
         self._own_before = Spent()
 
@@ -94,13 +91,12 @@ class Meter:
         self._reserved = wanted
 
     def settle(self, reserved: Spent, spent: Spent) -> None:
-        """Ends a request: frees what `reserve` set aside and books what the request took."""
+        """Ends a request: frees what `reserve` set aside and books what the request took, on disk at once."""
         self._reserved = Spent(*(a - b for a, b in zip(self._reserved, reserved, strict=True)))
         self._own = self._own.plus(spent)
-        if time.monotonic() - self._written > self._EVERY:
-            self.write_counts()
+        self._write_counts()
 
-    def write_counts(self) -> None:
+    def _write_counts(self) -> None:
         """Writes the counts in place, at a fixed length, so that the file survives a kill at any moment."""
         if self._path:
             file = os.open(self._path, os.O_WRONLY | os.O_CREAT, 0o644)
@@ -108,7 +104,6 @@ class Meter:
                 os.pwrite(file, (json.dumps(self._own._asdict()).ljust(127) + "\n").encode(), 0)
             finally:
                 os.close(file)
-            self._written = time.monotonic()
 
 
 def _read_counts(path: pathlib.Path) -> Spent:

@@ -262,13 +262,23 @@ def test_processes_share_what_is_left(tmp_path):
                 meter.settle(Spent(1), Spent(1))
                 count += 1
         except BudgetReached:
-            meter.write_counts()
             return count
 
     assert spend(first) == 5  # half
     assert spend(second) == 2  # half of the 5 that are left
     assert spend(first) == 1
     assert first.read_total() == second.read_total() == Spent(8)
+
+
+def test_what_a_request_took_is_on_disk_when_it_ends(tmp_path):
+    """No more can be lost by a kill than requests under way."""
+    meter = Meter("user", Endpoint("embedded", "m"), tmp_path)
+    meter.open()
+    for count in (1, 2):
+        meter.settle(Spent(), Spent(1, 10, 5))
+        another = Meter("user", Endpoint("embedded", "m"), tmp_path)
+        another.open()
+        assert another.read_total() == Spent(count, 10 * count, 5 * count)
 
 
 def test_a_damaged_count_is_named(tmp_path):
