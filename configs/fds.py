@@ -131,8 +131,8 @@ def _apply_variant(config: ConfigDict, kind: str, value: str) -> None:
         with config.ignore_type():
             config.pid.target = ConfigDict({"voucher": config.pid.target, "turns": float(value)})
             # How many turns a policy needs follows its multiplier late: a strong proportional part damps the swing.
-            config.pid.kp = ConfigDict({"voucher": config.pid.kp, "turns": 2.4 * config.pid.kp})
-            config.pid.ki = ConfigDict({"voucher": config.pid.ki, "turns": config.pid.ki / 3})
+            config.pid.kp = ConfigDict({"voucher": config.pid.kp, "turns": 8 * config.pid.kp})
+            config.pid.ki = ConfigDict({"voucher": config.pid.ki, "turns": config.pid.ki})
         # Every turn costs one turn: compared with other turns alone, none would be to blame for those after it.
         config.algo.credit = "return_to_go"
     elif kind == "model":
