@@ -8,6 +8,8 @@ import jax
 from orbax.checkpoint import type_handlers
 
 from cmpo.cli import command
+from cmpo.training import build
+from tests.builders import runs
 
 # Tests compile a hundred small programs and run each a few times: optimizing them costs more than it gains.
 QUICK = ["--xla_backend_optimization_level=0", "--xla_llvm_disable_expensive_passes=true"]
@@ -31,6 +33,8 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
 # States here are small: to cut each array of a checkpoint into a part for each device takes longer than to write it.
 # Runs of several processes, which do not read this file, keep the default.
 type_handlers.register_type_handler(jax.Array, type_handlers.ArrayHandler(use_replica_parallel=False), override=True)
+# Whole runs take two devices, for half the time, but where a test says otherwise; tests of meshes take all.
+build.make_mesh = runs.mesh_maker(2)
 # The same examples in every run, so that a suite that passed passes; no stop-watch on examples. New ones come with
 # --hypothesis-profile=100k, which is for a person to read.
 hypothesis.settings.register_profile("same", deadline=None, derandomize=True)

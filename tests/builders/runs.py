@@ -6,7 +6,9 @@ import random
 import resource
 
 import chex
+import jax
 
+from cmpo.distributed import sharding
 from cmpo.run.log import read_metrics
 from cmpo.training import collecting, demonstrations, tasks
 from configs import fds
@@ -46,6 +48,17 @@ def tiny(variant="", **changes):
         config.mesh = named.mesh
     config.update_from_flattened_dict(changes)
     return config
+
+
+def mesh_maker(count):
+    """Like `build.make_mesh`, but of the first `count` devices."""
+
+    def make_mesh(config, model):
+        made = sharding.make_mesh(**config.mesh, devices=jax.devices()[:count])
+        sharding.check_mesh(made, model)
+        return made
+
+    return make_mesh
 
 
 class Terse:

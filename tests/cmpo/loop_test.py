@@ -15,9 +15,8 @@ import scipy.stats
 
 from cmpo import evaluate, main
 from cmpo.cli import agents
-from cmpo.distributed import sharding
 from cmpo.run.log import read_metrics
-from cmpo.training import collecting, model_source, tasks, update_step
+from cmpo.training import build, collecting, model_source, tasks, update_step
 from models import qwen2
 from models import tokenizer as tokenizers
 from tests.builders.recomputed import (
@@ -30,7 +29,7 @@ from tests.builders.recomputed import (
     stream_of,
     unpacked,
 )
-from tests.builders.runs import taught, transcripts
+from tests.builders.runs import mesh_maker, taught, transcripts
 
 SFT_STEPS, RL_STEPS, UPDATES = 30, 3, 4  # of each RL step, two parts twice over
 
@@ -158,7 +157,7 @@ def whole(tmp_path_factory):
 def one_device():
     """What differs between meshes is seen in tests/cmpo/training/update_step_test.py."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sharding, "make_mesh", functools.partial(sharding.make_mesh, devices=jax.devices()[:1]))
+        patch.setattr(build, "make_mesh", mesh_maker(1))
         yield
 
 

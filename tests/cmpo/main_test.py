@@ -20,11 +20,12 @@ from cmpo.cli import agents, command
 from cmpo.run import schema
 from cmpo.run.checkpoint import Checkpoints
 from cmpo.run.log import read_metrics
+from cmpo.training import build
 from cmpo.training.learner import Learner
 from models import tokenizer as tokenizers
 from rollouts.domains.fds.embedded.app import app
 from tests.builders import commands
-from tests.builders.runs import ROOT, tiny, transcripts
+from tests.builders.runs import ROOT, mesh_maker, tiny, transcripts
 
 RELEASED = ROOT.parent / "shared" / "data" / "fds" / "hard" / "train.parquet"
 
@@ -174,7 +175,9 @@ def test_an_endpoint_over_http_gives_the_transcripts_of_the_one_in_process_and_s
 
 
 @pytest.mark.skipif(not RELEASED.exists(), reason=f"the authors' data is not at {RELEASED}")
-def test_the_released_prompts_and_personas_train(tmp_path):
+def test_the_released_prompts_and_personas_train(tmp_path, monkeypatch):
+    """On eight devices."""
+    monkeypatch.setattr(build, "make_mesh", mesh_maker(8))
     some = tmp_path / "some.parquet"
     parquet.write_table(parquet.read_table(RELEASED).slice(0, 400), some)
     changes = {

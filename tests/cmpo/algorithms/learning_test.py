@@ -12,7 +12,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cmpo.distributed import sharding
 from cmpo.training import build, packing
 from cmpo.training.learner import Learner
 from cmpo.training.player import PlayedBatch
@@ -20,7 +19,7 @@ from cmpo.training.trainer import Trainer
 from models import qwen2
 from rollouts import domains
 from rollouts.types import Dialogue, Turn
-from tests.builders.runs import tiny
+from tests.builders.runs import mesh_maker, tiny
 
 VOCAB, TURNS, SPEAKS = 8, 2, 1  # SPEAKS is the token that stands before each turn
 STEPS = 24
@@ -99,8 +98,7 @@ def generosity(learner, state):
 
 @pytest.fixture(autouse=True)
 def on_one_device(monkeypatch):
-    mesh = sharding.make_mesh(1, 1, 1, devices=jax.devices()[:1])
-    monkeypatch.setattr(build, "make_mesh", lambda *_: mesh)
+    monkeypatch.setattr(build, "make_mesh", mesh_maker(1))
 
 
 def learner_of(name, **changes):
