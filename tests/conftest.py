@@ -5,7 +5,6 @@ import pathlib
 
 import hypothesis
 import jax
-from orbax.checkpoint import type_handlers
 
 from cmpo.cli import command
 from cmpo.training import build
@@ -30,9 +29,6 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     for name, value in kept.items():
         os.environ[name.upper()] = str(value)
         jax.config.update(name, value)
-# States here are small: to cut each array of a checkpoint into a part for each device takes longer than to write it.
-# Runs of several processes, which do not read this file, keep the default.
-type_handlers.register_type_handler(jax.Array, type_handlers.ArrayHandler(use_replica_parallel=False), override=True)
 # Whole runs take two devices, for half the time, but where a test says otherwise; tests of meshes take all.
 build.make_mesh = runs.mesh_maker(2)
 # The same examples in every run, so that a suite that passed passes; no stop-watch on examples. New ones come with

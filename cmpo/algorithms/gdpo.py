@@ -41,3 +41,7 @@ class GDPO(Clipped):
             return np.zeros(valid.shape, np.float32)
         mean, std = np.mean(worth, where=valid), np.std(worth, where=valid)
         return np.where(valid, (worth - mean) / (std + 1e-6), 0).astype(np.float32)
+
+    def multipliers(self, memory):
+        """The fixed price of every cost."""
+        return np.full(len(self.domain.costs), self.settings["cost_weight"], np.float32)

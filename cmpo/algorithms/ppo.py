@@ -56,6 +56,10 @@ class PPO(Clipped):
         brought = brought + np.where(ends, settings["outcome_weight"] * rewards.outcome[:, :, None], 0)
         return np.where(valid, brought, 0).astype(np.float32)
 
+    def multipliers(self, memory):
+        """The fixed price of every cost."""
+        return np.full(len(self.domain.costs), self.settings["cost_weight"], np.float32)
+
     def signals(self, signals, rows, values):
         """Generalized advantages, with mean 0 and deviation 1 over the sampled tokens."""
         settings = self.settings

@@ -63,8 +63,11 @@ def test_the_effective_price_is_that_of_each_group_and_0_where_costs_are_free():
     cmpo = loaded(**{"algo.normalize": "group", "algo.process_weight": 2.0, "pid.initial_lambda": 0.5})
     spread = np.std([4 + 2 * 1.0, 4 + 2 * 0.5 - 0.5, 1 + 2 * 0.25])
     np.testing.assert_allclose(cmpo.effective_prices(cmpo.memory(), REWARDS), [[0.5 / spread]], rtol=1e-6)
-    capo = loaded(**{"algo.name": "capo"})
-    assert capo.effective_prices(capo.memory(), REWARDS).tolist() == [[0.0]]
+    for name, price in (("capo", 0.0), ("ppo", 3.0)):
+        made = loaded(**{"algo.name": name, "algo.cost_weight": 3.0})
+        assert made.effective_prices(made.memory(), REWARDS).tolist() == [[price]]
+    gdpo = loaded(**{"algo.name": "gdpo", "algo.cost_weight": 3.0})
+    assert gdpo.multipliers(()).tolist() == [3.0]
 
 
 @pytest.mark.parametrize("name", ["cmpo", "grpo", "capo"])
