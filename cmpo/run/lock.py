@@ -28,6 +28,18 @@ def hold_lock(workdir: pathlib.Path) -> Iterator[None]:
         yield
 
 
+def is_free(workdir: pathlib.Path) -> bool:
+    """Whether nobody holds DIR/lock."""
+    if not (workdir / NAME).exists():
+        return True
+    with (workdir / NAME).open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+    return True
+
+
 def _take_lock(workdir: pathlib.Path, stack: contextlib.ExitStack) -> None:
     path = workdir / NAME
     with files.name_file_in_errors(path):

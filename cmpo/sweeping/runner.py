@@ -7,8 +7,10 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Mapping, Sequence
 
+from cmpo.run import lock
 from cmpo.sweeping.plan import PlannedRun, list_arguments
 
 RESULT = "evaluation_policy.json"
@@ -65,8 +67,7 @@ class Runner:
     def _make_start(self, runs: Sequence[PlannedRun]) -> str:
         """Trains phase 1 by the settings of the first of `runs` with which that works. Returns why none does, or ""."""
         for run in runs:
-            arguments = list_arguments(run, self._find_start(run))
-            if not (reason := self._call("cmpo.main", arguments, "--config.train.rl_steps=0")):
+            if not (reason := self._train(run, self._find_start(run), "--config.train.rl_steps=0")):
                 return ""
         return reason
 
@@ -79,10 +80,14 @@ class Runner:
             shutil.rmtree(partial, ignore_errors=True)
             shutil.copytree(self._find_start(run), partial, ignore=shutil.ignore_patterns("lock", "report.html"))
             partial.rename(directory)
-        arguments = list_arguments(run, directory)
-        return self._call("cmpo.main", arguments) or self._call(
-            "cmpo.evaluate", arguments, f"--seeds={self.evaluation_seeds}", f"--out={directory / RESULT}"
-        )
+        evaluating = f"--seeds={self.evaluation_seeds}", f"--out={directory / RESULT}"
+        return self._train(run, directory) or self._call("cmpo.evaluate", list_arguments(run, directory), *evaluating)
+
+    def _train(self, run: PlannedRun, directory: pathlib.Path, *others: str) -> str:
+        """Trains in `directory`, once nobody else does: a sweep that was killed may have left a process there."""
+        while not (lock.is_free(directory) or self._stopping):
+            time.sleep(0.1)
+        return self._call("cmpo.main", list_arguments(run, directory), *others)
 
     def _find_start(self, run: PlannedRun) -> pathlib.Path:
         return self.workdir / "starts" / run.start[:16]

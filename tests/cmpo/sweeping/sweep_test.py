@@ -8,7 +8,7 @@ import time
 import pytest
 
 from cmpo import sweep
-from cmpo.run import schema
+from cmpo.run import lock, schema
 from cmpo.sweeping import plan, table
 from cmpo.sweeping.runner import RESULT, Runner
 from cmpo.training import build
@@ -128,6 +128,17 @@ def test_stopped_amid_its_runs_it_goes_on(tmp_path):
     with runner(tmp_path) as again:
         assert again.run_all(runs) == {}
     assert all((tmp_path / "runs" / run.name / RESULT).exists() for run in runs)
+
+
+def test_a_run_that_a_killed_sweep_left_under_way_is_waited_for(tmp_path):
+    (run,) = plan.plan_runs(GRID, 1, ["cmpo"])
+    directory = tmp_path / "runs" / run.name
+    with runner(tmp_path) as made:
+        with lock.hold_lock(directory):
+            under_way = made._pool.submit(made.run_all, [run])
+            time.sleep(0.3)
+            assert not under_way.done() and not (tmp_path / "calls").exists()
+        assert under_way.result(60) == {} and made.is_done(run)
 
 
 def test_the_table_has_a_line_for_each_run_of_the_grid_and_its_deviation_over_training_seeds(tmp_path):
