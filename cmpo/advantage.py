@@ -97,7 +97,7 @@ def hybrid_advantage(
     return centred if normalize == "center" else centred / (std + eps)
 
 
-def effective_prices(
+def compute_effective_prices(
     outcome: chex.Array,
     process: chex.Array,
     cost: chex.Array,
@@ -105,12 +105,13 @@ def effective_prices(
     lambdas: chex.Array,
     *,
     normalize: str = "group",
+    eps: float = 1e-6,
     **options: Any,
 ) -> chex.Array:
     """Computes what a unit of each cost takes off a turn's advantage in one group, [C].
 
-    That is `lambda / std(u)` where utilities are divided by their spread. It differs from group to group, and a higher
-    lambda widens the spread that it is divided by (arXiv 2602.05863). For "trajectory" it is the mean over the
+    That is `lambda / (std(u) + eps)` where utilities are divided by their spread. It differs from group to group, and a
+    higher lambda widens the spread that it is divided by (arXiv 2602.05863). For "trajectory" it is the mean over the
     dialogues whose utilities differ; for "center" and "none", lambda itself. NaN where all utilities are equal.
 
     Arguments and errors are those of `hybrid_advantage`, whose other options are `options`.
@@ -121,7 +122,7 @@ def effective_prices(
     axes = _NORMALIZE_AXES[normalize]
     centred, std = _centre(utility, turn_mask, axes)
     differ = jnp.any(centred != 0, axes, keepdims=True)
-    return lambdas * jnp.mean(1 / std, where=differ)
+    return lambdas * jnp.mean(1 / (std + eps), where=differ)
 
 
 def _return_to_go(reward: chex.Array, discount: float) -> chex.Array:

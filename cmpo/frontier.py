@@ -51,7 +51,7 @@ def measure_hypervolume(points: Sequence[Point], worst: Point = WORST) -> float:
     return area
 
 
-def bound_hypervolume(bound: Bound, worst: Point = WORST) -> float:
+def measure_bound_hypervolume(bound: Bound, worst: Point = WORST) -> float:
     """Returns the area between the frontier and `worst`, the most that any set of agents can have."""
     rates = np.append(bound.rates, worst[0])  # beyond its last point the frontier is flat
     heights = np.append(bound.best, bound.best[-1]) - worst[1]
@@ -60,15 +60,15 @@ def bound_hypervolume(bound: Bound, worst: Point = WORST) -> float:
 
 def format_table(bound: Bound, evaluations: Mapping[str, Mapping[str, Any]]) -> str:
     """Formats the measures of every agent as Markdown, and those of the frontier itself."""
-    head = ["agent", "vouchers", "satisfaction", "frontier there", "distance", "share of the gain", "hypervolume"]
+    head = ["agent", "vouchers", "satisfaction", "frontier there", "distance", "share of the gain, %", "hypervolume"]
     rows = []
     for name, evaluation in evaluations.items():
         rate, satisfaction = _find_point(evaluation)
-        best, gain = bound.best_at(rate), bound.share_of_gain(rate, satisfaction)
+        best, gain = bound.best_at(rate), bound.measure_gain_share(rate, satisfaction)
         numbers = (f"{number:.3f}" for number in (satisfaction, best, best - satisfaction))
         area = f"{measure_hypervolume([(rate, satisfaction)]):.3f}"
-        rows.append([name, f"{rate:.1%}", *numbers, "-" if np.isnan(gain) else f"{gain:.0%}", area])
-    whole = ["the whole frontier", "", "", "", "0", "100%", f"{bound_hypervolume(bound):.3f}"]
+        rows.append([name, f"{rate:.1%}", *numbers, "-" if np.isnan(gain) else f"{100 * gain:.0f}", area])
+    whole = ["the whole frontier", "", "", "", "0", "100", f"{measure_bound_hypervolume(bound):.3f}"]
     return tables.format_table(head, [*rows, whole])
 
 

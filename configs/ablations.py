@@ -41,7 +41,7 @@ def get_config(arg: str = "") -> ConfigDict:
     grid = {method: (method, ()) for method in METHODS}
     if "rates" in variants:
         grid |= {
-            f"{method}_{pace}": (method, (_scale_rate(method, factor),))
+            f"{method}_{pace}": (method, (_scale_rate(method, base, factor),))
             for method in METHODS
             for pace, factor in RATES.items()
         }
@@ -54,7 +54,7 @@ def get_config(arg: str = "") -> ConfigDict:
     return ConfigDict({"base": "configs/fds.py", "order": tuple(grid), "runs": runs})
 
 
-def _scale_rate(method: str, factor: float) -> str:
+def _scale_rate(method: str, base: str, factor: float) -> str:
     """The change that scales the learning rate which makes the method: that of phase 1 for SFT, else of phase 2."""
     section = "sft" if method == "sft" else "train"
-    return f"{section}.learning_rate={fds.get_config()[section].learning_rate * factor:.3g}"
+    return f"{section}.learning_rate={fds.get_config(base)[section].learning_rate * factor:.3g}"

@@ -130,10 +130,11 @@ class Bound(NamedTuple):
         """Returns the highest mean of the objective where the mean of the cost is at most `rate`."""
         return float(np.interp(rate, self.rates, self.best))
 
-    def share_of_gain(self, rate: float, objective: float) -> float:
+    def measure_gain_share(self, rate: float, objective: float) -> float:
         """Returns the gain of an agent over the best one that costs nothing, divided by the most possible at its rate.
 
-        1 for the best possible; 0 for an agent no better than the best that costs nothing; NaN at a rate of 0.
+        1 for the best possible; 0 for an agent no better than the best that costs nothing; NaN where no gain is
+        possible, as at a rate of 0.
         """
         free, best = self.best_at(0.0), self.best_at(rate)
         return (objective - free) / (best - free) if best > free else float("nan")

@@ -1,10 +1,7 @@
 """The algorithms: what is learnt from a batch. Each has a file here; `load` gives one by its name."""
 
-import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
-
-from ml_collections import FrozenConfigDict
 
 from cmpo.algorithms.algorithm import Algorithm
 from rollouts.domain import Domain
@@ -30,11 +27,6 @@ def load(config: Mapping[str, Any], domain: Domain, name: str = "") -> Algorithm
     Raises ValueError, naming the field.
     """
     make = import_factory("config.algo.name", name or config["algo"]["name"], ALGORITHMS)
-    return _make_algorithm(make, FrozenConfigDict(config), domain)
-
-
-@functools.cache  # so that runs of one process, a resumed one for instance, share what JAX has compiled of it
-def _make_algorithm(make: Callable[..., Any], config: FrozenConfigDict, domain: Domain) -> Algorithm:
     try:
         made = make(config, domain)
     except TypeError as error:  # make takes other arguments, or what is abstract is missing

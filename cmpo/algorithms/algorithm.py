@@ -137,9 +137,8 @@ class Algorithm(abc.ABC):
         return np.zeros(len(self.domain.costs))
 
     def effective_prices(self, memory: Any, rewards: Rewards) -> chex.Array:
-        """Returns what a unit of each cost takes off a turn's credit, [B, C]; NaN for a group that teaches nothing."""
-        prices = np.asarray(self.multipliers(memory), np.float32)
-        return np.broadcast_to(prices, (len(rewards.outcome), len(prices)))
+        """Returns what a unit of each cost takes off a turn's credit in each group, [B, C]; NaN where not known."""
+        return np.full((len(rewards.outcome), len(self.domain.costs)), np.nan)
 
     def describe(self, memory: Any) -> dict[str, float]:
         """Returns entries for a step's record that describe the memory after the step."""

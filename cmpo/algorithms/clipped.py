@@ -37,18 +37,21 @@ class Clipped(Algorithm):
         options = {name: self.settings[name] for name in ("clip_low", "clip_high", "kl_weight")}
         return clipped_loss(scores, rows, signals, total, axis_name, **options)
 
-    def compare_turns(
-        self, rewards: Rewards, lambdas: jax.Array, function: Callable = hybrid_advantage, **options: Any
-    ) -> jax.Array:
-        """Computes `hybrid_advantage` of every turn, [B, G, N], at the multipliers `lambdas` [C].
+    def compare_turns(self, rewards: Rewards, lambdas: jax.Array, **options: Any) -> jax.Array:
+        """Computes `hybrid_advantage` of every turn, [B, G, N]; see `map_groups`."""
+        return self.map_groups(hybrid_advantage, rewards, lambdas, **options)
 
-        Its options are those of config.algo, but for `options`. Another `function` of the same arguments may take its
-        place.
+    def map_groups(
+        self, function: Callable[..., jax.Array], rewards: Rewards, lambdas: jax.Array, **options: Any
+    ) -> jax.Array:
+        """Maps a function of `hybrid_advantage`'s arguments over the groups, at the multipliers `lambdas` [C].
+
+        Its options are those of config.algo, but for `options`.
         """
         names = ("outcome_weight", "process_weight", "normalize", "credit", "discount")
         options = {name: self.settings[name] for name in names} | options
-        compare = functools.partial(function, lambdas=lambdas, **options)
-        return jax.vmap(lambda group: compare(group.outcome, group.process, group.cost, group.turn_mask))(rewards)
+        apply = functools.partial(function, lambdas=lambdas, **options)
+        return jax.vmap(lambda group: apply(group.outcome, group.process, group.cost, group.turn_mask))(rewards)
 
 
 def clipped_loss(

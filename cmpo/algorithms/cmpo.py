@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from cmpo import pid
-from cmpo.advantage import effective_prices
+from cmpo.advantage import compute_effective_prices
 from cmpo.algorithms import budgets
 from cmpo.algorithms.algorithm import Algorithm
 from cmpo.algorithms.capo import CAPO
@@ -53,7 +53,7 @@ class CMPO(Clipped):
 
     def effective_prices(self, memory, rewards):
         """The prices in force, by the spread of each group's utilities."""
-        return self.compare_turns(rewards, memory.lambdas, effective_prices)
+        return self.map_groups(compute_effective_prices, rewards, memory.lambdas)
 
     def describe(self, memory):
         """The costs as the controller has smoothed them."""

@@ -5,7 +5,7 @@ Letters: B = groups, C = costs.
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.special
@@ -13,7 +13,7 @@ import scipy.special
 from rollouts.domain import Cost, Domain
 from rollouts.types import Dialogue
 
-FEWEST = 3  # dialogues of which a correlation is told
+MIN_DIALOGUES = 3  # for a correlation
 
 
 def name_by_cost(costs: Sequence[Cost], values: np.ndarray) -> float | dict[str, float] | None:
@@ -40,7 +40,7 @@ def summarize_prices(costs: Sequence[Cost], prices: np.ndarray) -> dict[str, Any
 def correlate_scores(domain: Domain, dialogues: Sequence[Dialogue]) -> dict[str, float]:
     """Correlates the judge's scores with the outcome: Spearman's rank correlation for each principle.
 
-    A principle's score of a dialogue is its mean over the turns that were judged. NaN where fewer than `FEWEST`
+    A principle's score of a dialogue is its mean over the turns that were judged. NaN where fewer than `MIN_DIALOGUES`
     dialogues have one, or all are equal. A principle that does not tell good dialogues from bad ones teaches something
     else than the outcome does (arXiv 2604.02869).
     """
@@ -49,7 +49,8 @@ def correlate_scores(domain: Domain, dialogues: Sequence[Dialogue]) -> dict[str,
         scores: dict[str, list[float]] = {}
         for turn in dialogue.turns if dialogue.ok else ():
             for name, score in domain.judge_scores(turn.notes).items():
-                scores.setdefault(name, []).append(score)
+                if math.isfinite(score):
+                    scores.setdefault(name, []).append(score)
         for name, of_turns in scores.items():
             points.setdefault(name, []).append((float(np.mean(of_turns)), dialogue.outcome))
     return {name: _correlate_ranks(np.array(pairs)) for name, pairs in points.items()}
@@ -58,7 +59,7 @@ def correlate_scores(domain: Domain, dialogues: Sequence[Dialogue]) -> dict[str,
 def _correlate_ranks(pairs: np.ndarray) -> float:
     """Computes Spearman's correlation of pairs [K, 2]: that of their ranks, which ties share."""
     ranks = np.apply_along_axis(_rank_values, 0, pairs)
-    if len(pairs) < FEWEST or not ranks.std(0).all():
+    if len(pairs) < MIN_DIALOGUES or not ranks.std(0).all():
         return math.nan
     return float(np.corrcoef(ranks.T)[0, 1])
 
@@ -69,19 +70,27 @@ def _rank_values(values: np.ndarray) -> np.ndarray:
     return (np.cumsum(counts) - (counts - 1) / 2)[places]
 
 
-def average_correlations(records: Sequence[Mapping[str, Any]]) -> dict[str, tuple[float, float, float]]:
-    """Averages `judge_correlation` over steps: by principle the mean and the ends of its 95 % interval.
+class Correlation(NamedTuple):
+    """A correlation averaged over steps, and the ends of its 95 % interval."""
+
+    mean: float
+    low: float
+    high: float
+    steps: int
+
+
+def average_correlations(records: Sequence[Mapping[str, Any]]) -> dict[str, Correlation]:
+    """Averages `judge_correlation` over steps, by principle; one that is known in fewer than two steps is left out.
 
     Dialogues of a group are alike, but steps have other tasks: so the interval is Student's, from the spread over
-    steps. A principle that is known in fewer than two steps is left out.
+    steps.
     """
-    names = dict.fromkeys(name for record in records for name in record.get("judge_correlation") or {})
+    by_step = [record.get("judge_correlation") or {} for record in records]
     found = {}
-    for name in names:
-        values = [(record.get("judge_correlation") or {}).get(name) for record in records]
-        values = np.array([value for value in values if value is not None])
+    for name in dict.fromkeys(name for known in by_step for name in known):
+        values = np.array([known[name] for known in by_step if known.get(name) is not None])
         if len(values) > 1:
-            mean, error = values.mean(), values.std(ddof=1) / math.sqrt(len(values))
-            half = scipy.special.stdtrit(len(values) - 1, 0.975) * error
-            found[name] = (float(mean), float(mean - half), float(mean + half))
+            mean, error = float(values.mean()), values.std(ddof=1) / math.sqrt(len(values))
+            half = float(scipy.special.stdtrit(len(values) - 1, 0.975) * error)
+            found[name] = Correlation(mean, max(-1.0, mean - half), min(1.0, mean + half), len(values))
     return found

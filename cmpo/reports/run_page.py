@@ -116,9 +116,9 @@ def _gather_latest(domain: Domain, rl: Sequence[Mapping], budgets: Sequence[floa
 def _gather_principles(rl: Sequence[Mapping]) -> dict[str, Any] | None:
     """Gathers the table of how well the judge's principles told the outcome; None where that is not known."""
     found = diagnostics.average_correlations(rl)
-    rows = [[name, f"{mean:.2f}", f"{low:.2f} to {high:.2f}"] for name, (mean, low, high) in found.items()]
-    head = ["principle", "rank correlation with the outcome", "95 % interval"]
-    return {"head": head, "rows": rows, "steps": len(rl)} if rows else None
+    head = ["principle", "rank correlation with the outcome", "95 % interval", "steps"]
+    rows = [[name, f"{x.mean:.2f}", f"{x.low:.2f} to {x.high:.2f}", str(x.steps)] for name, x in found.items()]
+    return {"head": head, "rows": rows} if rows else None
 
 
 def _list_columns(domain: Domain) -> list[tuple[str, str, str]]:

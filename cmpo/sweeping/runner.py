@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Mapping, Sequence
 
 from cmpo.run import lock
@@ -46,15 +45,19 @@ class Runner:
         self._pool.shutdown(cancel_futures=True)
 
     def run_all(self, runs: Sequence[PlannedRun]) -> dict[str, str]:
-        """Makes all runs, and returns why some failed, by their names: the last line that they said."""
-        starts: dict[str, list[PlannedRun]] = {}
-        for run in runs:
-            if run.start and not self.find_directory(run).exists():  # else it has its copy
-                starts.setdefault(run.start, []).append(run)
-        failed = _wait_for_each({key: self._pool.submit(self._make_start, some) for key, some in starts.items()})
-        able = [run for run in runs if run.start not in failed]
-        lost = {run.name: f"its start failed: {failed[run.start]}" for run in runs if run.start in failed}
-        return lost | _wait_for_each({run.name: self._pool.submit(self._make_run, run) for run in able})
+        """Makes all runs, and returns why some failed, by their names: the last line that they said.
+
+        Waits for another sweep in `workdir`, and for runs that a killed one left under way.
+        """
+        with lock.wait_for_lock(self.workdir, print) as self._held:
+            starts: dict[str, list[PlannedRun]] = {}
+            for run in runs:
+                if run.start and not self.find_directory(run).exists():  # else it has its copy
+                    starts.setdefault(run.start, []).append(run)
+            failed = _wait_for_each({key: self._pool.submit(self._make_start, some) for key, some in starts.items()})
+            able = [run for run in runs if run.start not in failed]
+            lost = {run.name: f"its start failed: {failed[run.start]}" for run in runs if run.start in failed}
+            return lost | _wait_for_each({run.name: self._pool.submit(self._make_run, run) for run in able})
 
     def is_done(self, run: PlannedRun) -> bool:
         """Whether a run is trained and evaluated."""
@@ -67,7 +70,8 @@ class Runner:
     def _make_start(self, runs: Sequence[PlannedRun]) -> str:
         """Trains phase 1 by the settings of the first of `runs` with which that works. Returns why none does, or ""."""
         for run in runs:
-            if not (reason := self._train(run, self._find_start(run), "--config.train.rl_steps=0")):
+            arguments = list_arguments(run, self._find_start(run))
+            if not (reason := self._call("cmpo.main", arguments, "--config.train.rl_steps=0")):
                 return ""
         return reason
 
@@ -80,14 +84,10 @@ class Runner:
             shutil.rmtree(partial, ignore_errors=True)
             shutil.copytree(self._find_start(run), partial, ignore=shutil.ignore_patterns("lock", "report.html"))
             partial.rename(directory)
-        evaluating = f"--seeds={self.evaluation_seeds}", f"--out={directory / RESULT}"
-        return self._train(run, directory) or self._call("cmpo.evaluate", list_arguments(run, directory), *evaluating)
-
-    def _train(self, run: PlannedRun, directory: pathlib.Path, *others: str) -> str:
-        """Trains in `directory`, once nobody else does: a sweep that was killed may have left a process there."""
-        while not (lock.is_free(directory) or self._stopping):
-            time.sleep(0.1)
-        return self._call("cmpo.main", list_arguments(run, directory), *others)
+        arguments = list_arguments(run, directory)
+        return self._call("cmpo.main", arguments) or self._call(
+            "cmpo.evaluate", arguments, f"--seeds={self.evaluation_seeds}", f"--out={directory / RESULT}"
+        )
 
     def _find_start(self, run: PlannedRun) -> pathlib.Path:
         return self.workdir / "starts" / run.start[:16]
@@ -103,6 +103,7 @@ class Runner:
                 stderr=subprocess.PIPE,
                 text=True,
                 start_new_session=True,  # Ctrl-C is the sweep's, which tells its children
+                pass_fds=(self._held,),  # so that what outlives this process still holds its lock
             )
             self._children.add(child)
         _, said = child.communicate()

@@ -18,7 +18,7 @@ from rollouts.domain import Domain, Measure
 Line = Mapping[str, Any]
 """Of one line of the grid: its label, how many runs, by measure the mean over them and the deviation, what failed."""
 GAIN = "gain_share"
-"""A measure beside the domain's, where the best possible is known: see `Bound.share_of_gain`."""
+"""A measure beside the domain's, where the best possible is known: see `Bound.measure_gain_share`."""
 
 
 def summarize_lines(
@@ -52,14 +52,14 @@ def _measure_run(domain: Domain, result: Mapping[str, Any]) -> dict[str, float |
     """Measures one run by its evaluation: the means, and `GAIN`; None for what is not known."""
     means = {name: result["summary"][name]["mean"] for name in domain.measures}
     if bound := find_bound(result):
-        gain = bound.share_of_gain(means[bound.cost.measure], means[bound.objective])
+        gain = bound.measure_gain_share(means[bound.cost.measure], means[bound.objective])
         return means | {GAIN: None if math.isnan(gain) else gain}
     return means | {GAIN: None}
 
 
 def format_lines(domain: Domain, lines: Sequence[Line]) -> str:
     """Formats the table as Markdown; runs that failed are named below it."""
-    measures = {**domain.measures, GAIN: Measure("share of the best possible gain, %", 100, 0)}
+    measures = {**domain.measures, GAIN: Measure("share of the gain, %", 100, 0)}
     names = [name for name in measures if any(line["mean"][name] is not None for line in lines)]
     head = ["run", "seeds", *(measures[name].heading for name in names)]
     rows = [

@@ -2,9 +2,11 @@
 
 import contextlib
 import dataclasses
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
@@ -88,9 +90,12 @@ def make_optimizers(config: ConfigDict) -> dict[str, optax.GradientTransformatio
     }
 
 
-def make_mesh(config: ConfigDict, model: qwen2.Qwen2Config) -> Mesh:
-    """Makes the mesh of config.mesh. Raises ValueError, naming the axis, if the devices or the model do not fit it."""
-    made = sharding.make_mesh(**config.mesh)
+def make_mesh(config: ConfigDict, model: qwen2.Qwen2Config, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """Makes the mesh of config.mesh, of all devices or these ones.
+
+    Raises ValueError, naming the axis, if the devices or the model do not fit it.
+    """
+    made = sharding.make_mesh(**config.mesh, devices=devices)
     sharding.check_mesh(made, model)
     return made
 
@@ -102,6 +107,10 @@ def load_algorithm(config: ConfigDict, domain: Domain) -> Algorithm:
         if not leaf.size or leaf.dtype.kind not in "iuf" and leaf.dtype != jnp.bfloat16:
             place = f"{type(made).__name__}.memory(){jax.tree_util.keystr(path)}"
             raise ValueError(f"{place}: expected an array of numbers, as checkpoints hold them, got {leaf}")
+    for field, found in (("multipliers", made.multipliers(made.memory())), ("prices", made.prices())):
+        if np.shape(found) != (len(domain.costs),):
+            place = f"{type(made).__name__}.{field}"
+            raise ValueError(f"{place}: expected a number for each of {len(domain.costs)} costs, got {found}")
     if config.train.rl_steps and not made.plays:
         raise ValueError(
             f"config.train.rl_steps: expected 0 where config.algo.name is {config.algo.name!r}, which learns from "

@@ -164,8 +164,20 @@ def _run_to_end(work: Coroutine[Any, Any, T]) -> T:
         asyncio.get_running_loop()
     except RuntimeError:
         return asyncio.run(work)
+    begun = concurrent.futures.Future()
+
+    async def work_on() -> T:
+        begun.set_result((asyncio.get_running_loop(), asyncio.current_task()))
+        return await work
+
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
-        return pool.submit(asyncio.run, work).result()
+        ended = pool.submit(asyncio.run, work_on())
+        try:
+            return ended.result()
+        except KeyboardInterrupt:  # comes to this thread alone
+            loop, task = begun.result()
+            loop.call_soon_threadsafe(task.cancel)
+            raise
 
 
 @contextlib.asynccontextmanager

@@ -37,14 +37,13 @@ def make_score(config: qwen2.Qwen2Config, mesh: Mesh, *, temperature: float = 1.
     return _map_over_micro_batches(mesh, lambda frozen, params, rows: score_rows(frozen, params, rows).logprobs)
 
 
-@functools.cache
 def make_values(config: qwen2.Qwen2Config, mesh: Mesh, head: Head) -> Callable:
     """Returns ``values(frozen, (params, own), rows) -> values [M, U, T]``: what `head` gives with parameters `own`."""
     score_rows = _make_scorer(config, mesh, 1.0, head)
     return _map_over_micro_batches(mesh, lambda frozen, both, rows: score_rows(frozen, both[0], rows, both[1]).values)
 
 
-@functools.cache
+@functools.lru_cache(maxsize=8)  # runs of one process that differ in nothing of this share what JAX has compiled
 def make_update(
     config: qwen2.Qwen2Config,
     mesh: Mesh,

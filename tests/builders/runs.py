@@ -8,9 +8,8 @@ import resource
 import chex
 import jax
 
-from cmpo.distributed import sharding
 from cmpo.run.log import read_metrics
-from cmpo.training import collecting, demonstrations, tasks
+from cmpo.training import build, collecting, demonstrations, tasks
 from configs import fds
 from rollouts.domains.fds import turn_format
 from rollouts.types import Sample
@@ -50,15 +49,12 @@ def tiny(variant="", **changes):
     return config
 
 
+_make_mesh = build.make_mesh
+
+
 def mesh_maker(count):
-    """Like `build.make_mesh`, but of the first `count` devices."""
-
-    def make_mesh(config, model):
-        made = sharding.make_mesh(**config.mesh, devices=jax.devices()[:count])
-        sharding.check_mesh(made, model)
-        return made
-
-    return make_mesh
+    """`build.make_mesh` of the first `count` devices."""
+    return lambda config, model: _make_mesh(config, model, jax.devices()[:count])
 
 
 class Terse:

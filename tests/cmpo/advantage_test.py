@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from absl.testing import parameterized
 
-from cmpo.advantage import effective_prices, hybrid_advantage
+from cmpo.advantage import compute_effective_prices, hybrid_advantage
 
 # Two dialogues, the second ends after one turn. The cell outside the mask is rubbish on purpose.
 OUTCOME = np.array([4.0, 2.0], np.float32)
@@ -229,9 +229,10 @@ def test_refuses_wrong_shapes_and_types(position, wrong):
 )
 def test_the_effective_price_is_the_multiplier_by_the_spread(normalize, expected):
     """The second dialogue has one turn, which differs from nothing of its own."""
-    np.testing.assert_allclose(effective_prices(*ARGS, normalize=normalize), [expected], rtol=1e-6)
+    np.testing.assert_allclose(compute_effective_prices(*ARGS, normalize=normalize), [expected], rtol=1e-6)
 
 
-def test_a_group_in_which_all_are_equal_has_no_effective_price():
+def test_a_group_in_which_all_are_equal_has_no_effective_price_and_eps_counts():
+    assert compute_effective_prices(*ARGS, eps=1.0) == pytest.approx([2 / (np.std([4.5, 3.0, 2.0]) + 1)])
     alike = (np.ones(2, np.float32), *(np.zeros_like(x) for x in (PROCESS, COST)), MASK, LAMBDAS)
-    assert np.isnan(effective_prices(*alike, normalize="group")).all()
+    assert np.isnan(compute_effective_prices(*alike, normalize="group")).all()

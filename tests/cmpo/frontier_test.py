@@ -17,10 +17,10 @@ LINE = Bound("", rules.COSTS[0], "satisfaction", "", np.array([0.0, 0.2, 0.6]), 
 
 
 def test_the_share_of_the_gain_by_hand():
-    assert LINE.share_of_gain(0.1, 2.25) == pytest.approx(0.5)  # 2.5 is to be had there
-    assert LINE.share_of_gain(0.9, 2.7) == pytest.approx(0.5)  # level behind the last point
-    assert LINE.share_of_gain(0.4, 1.4) == pytest.approx(-0.5)  # (1.4 - 2) / (3.2 - 2)
-    assert math.isnan(LINE.share_of_gain(0.0, 2.0))
+    assert LINE.measure_gain_share(0.1, 2.25) == pytest.approx(0.5)  # 2.5 is to be had there
+    assert LINE.measure_gain_share(0.9, 2.7) == pytest.approx(0.5)  # level behind the last point
+    assert LINE.measure_gain_share(0.4, 1.4) == pytest.approx(-0.5)  # (1.4 - 2) / (3.2 - 2)
+    assert math.isnan(LINE.measure_gain_share(0.0, 2.0))
 
 
 def test_hypervolume_by_hand():
@@ -32,14 +32,14 @@ def test_hypervolume_by_hand():
     assert frontier.measure_hypervolume([(1.0, 5.0), (0.2, 0.9)]) == 0.0
     assert frontier.measure_hypervolume([]) == 0.0
     # trapezoids of heights 1..2 over 0.2 and 2..2.4 over 0.4, and 2.4 over the rest
-    assert frontier.bound_hypervolume(LINE) == pytest.approx(0.2 * 1.5 + 0.4 * 2.2 + 0.4 * 2.4)
+    assert frontier.measure_bound_hypervolume(LINE) == pytest.approx(0.2 * 1.5 + 0.4 * 2.2 + 0.4 * 2.4)
 
 
 def test_many_agents_on_the_frontier_fill_its_hypervolume():
     points = [(rate, LINE.best_at(rate)) for rate in np.linspace(0, 1, 2001)]
     filled = frontier.measure_hypervolume(points)
-    assert filled < frontier.bound_hypervolume(LINE)
-    assert filled == pytest.approx(frontier.bound_hypervolume(LINE), abs=1e-3)
+    assert filled < frontier.measure_bound_hypervolume(LINE)
+    assert filled == pytest.approx(frontier.measure_bound_hypervolume(LINE), abs=1e-3)
 
 
 @pytest.mark.parametrize("ending", ["svg", "png"])

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from cmpo.reports import plots, run_page
+from cmpo.run.alarms import WINDOW
 from cmpo.run.log import RunLog, read_metrics
 from tests.builders import commands
 from tests.builders.dialogues import COSTS, FDS, dialogue, turn
@@ -115,13 +116,22 @@ def test_a_budget_that_is_out_of_reach_is_said(run):
     assert f"The budget of voucher may be out of reach: {reason}." in run_page.write_report(run).read_text()
 
 
-def test_what_the_scores_of_the_judge_tell_is_said(run):
+def test_what_the_scores_of_the_judge_tell_is_said_of_the_latest_steps(run):
     assert "What the judge" not in run_page.write_report(run).read_text()
     with RunLog(run, COSTS) as log:
-        for step, rules in ((6, 0.25), (7, 0.75)):
+        for step in range(6, 7 + WINDOW):  # the first of them is one too many
+            rules = -1.0 if step == 6 else 0.25 if step % 2 else 0.35
             log.write({"step": step, "phase": "rl", "judge_correlation": {"rules": rules, "stage": math.nan}})
     rows = Tags(run_page.write_report(run).read_text()).rows
-    assert ["rules", "0.50", "-2.68 to 3.68"] in rows  # 12.706 * 0.25 to each side
+    assert ["rules", "0.30", "0.28 to 0.32", str(WINDOW)] in rows  # 2.093 * 0.0513 / sqrt(20) to each side
+
+
+def test_the_effective_price_has_a_column_where_it_is_known(run):
+    with RunLog(run, COSTS) as log:
+        log.write({"step": 6, "phase": "rl", "satisfaction": 3.0, "lambda": 0.5, "effective_price": 1.25})
+    rows = Tags(run_page.write_report(run).read_text()).rows
+    assert ["step", "satisfaction", "vouchers", "smoothed", "lambda", "effective price"] in rows
+    assert ["6", "3.00", "0.500", "1.250"] in rows  # empty cells are left out
 
 
 def test_curves_draw_the_records(run):

@@ -1,6 +1,5 @@
 """FDS as a domain; see `rollouts.domain.Domain`."""
 
-import functools
 import hashlib
 import itertools
 import pathlib
@@ -198,8 +197,7 @@ class Generated:
         return list(itertools.islice(generator.deal_scenarios(seed, difficulty=self._difficulty, split="test"), count))
 
 
-@functools.cache
-def make(constrained: tuple[str, ...]) -> FdsDomain:
+def make(constrained: Sequence[str]) -> FdsDomain:
     """Returns the domain with these costs constrained; by default, vouchers. Raises ValueError for an unknown name."""
     costs = {cost.name: cost for cost in rules.COSTS}
     if unknown := set(constrained) - set(costs):

@@ -1,5 +1,6 @@
 """How good the signals are that are learnt from, by hand and against SciPy's and the textbook's formulas."""
 
+import math
 import types
 
 import numpy as np
@@ -31,7 +32,7 @@ def test_a_principle_is_correlated_by_its_mean_over_the_turns_that_were_judged()
     dialogues = [
         dialogue(1.0, {"rules": 0.0, "stage": 1.0}, {"rules": 0.5, "stage": 1.0}),
         dialogue(2.0, {"rules": 1.0, "stage": 0.5}, None),
-        dialogue(4.0, {"rules": 0.5, "stage": 0.0}, {"rules": 1.0, "stage": 0.0}),
+        dialogue(4.0, {"rules": 0.5, "stage": 0.0}, {"rules": 1.0, "stage": 0.0}, {"rules": math.nan, "stage": 0.0}),
         dialogue(-3.0, None),
         dialogue(9.0, {"rules": 0.0, "stage": 0.0}, failure="judge"),
     ]
@@ -53,7 +54,10 @@ def test_the_interval_over_steps_is_students():
     steps = [{"judge_correlation": {"rules": x, "stage": y}} for x, y in ((0.1, 0.5), (0.4, None), (0.7, None))]
     found = diagnostics.average_correlations([*steps, {"judge_correlation": {}}, {}])
     expected = scipy.stats.ttest_1samp([0.1, 0.4, 0.7], 0).confidence_interval(0.95)
-    assert found == {"rules": pytest.approx((0.4, expected.low, expected.high))}
+    assert found.keys() == {"rules"} and found["rules"] == pytest.approx((0.4, max(expected.low, -1), 1.0, 3))
+    narrow = diagnostics.average_correlations([{"judge_correlation": {"rules": x}} for x in (0.4, 0.41, 0.42)])
+    expected = scipy.stats.ttest_1samp([0.4, 0.41, 0.42], 0).confidence_interval(0.95)
+    assert narrow["rules"] == pytest.approx((0.41, expected.low, expected.high, 3))
 
 
 def test_prices_are_summarized_over_the_groups_that_taught_something():

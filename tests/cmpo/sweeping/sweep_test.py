@@ -1,8 +1,12 @@
 """Sweeps: what is planned, what is shared, what is done once, and what is said of those that fail."""
 
 import json
+import os
 import pathlib
+import signal
+import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -60,6 +64,8 @@ def test_a_search_of_learning_rates_gives_each_method_the_same_three_and_shares_
     rates = {name: [config.train.learning_rate for config in three] for name, three in found.items() if name != "sft"}
     assert set(map(tuple, rates.values())) == {(1e-4, 3e-4, 9e-4)}
     assert [config.sft.learning_rate for config in found["sft"]] == [1e-3, 3e-3, 9e-3]
+    large = plan.plan_runs(ablations.get_config("rates,model=qwen2.5-0.5b"), 1, ["cmpo_slow", "cmpo_fast"])
+    assert [run.config.train.learning_rate for run in large] == [3.33e-7, 3e-6]  # of 1e-6
     starts = {name: run.start for name, run in runs.items()}
     assert len(set(starts.values())) == 3 and starts["ppo_fast"] == starts["cmpo"] != starts["sft_fast"]
 
@@ -114,31 +120,58 @@ def test_a_start_is_made_once_and_copied_and_a_failed_run_stops_nothing(tmp_path
     assert len(calls(tmp_path)) == 7  # nothing is done twice
 
 
+def stop_amid(workdir):
+    """Presses Ctrl-C once two runs are under way beside their start."""
+    while not (workdir / "calls").exists() or len(calls(workdir)) < 3:
+        time.sleep(0.05)
+    os.kill(os.getpid(), signal.SIGINT)
+
+
 def test_stopped_amid_its_runs_it_goes_on(tmp_path):
     runs = plan.plan_runs(GRID, 1, ["cmpo", "grpo", "capo"])
     (tmp_path / "wait").touch()
     with runner(tmp_path, jobs=2) as made:
-        start = made._pool.submit(made._make_start, runs)
-        assert start.result(60) == ""
-        under_way = [made._pool.submit(made._make_run, run) for run in runs]
-        while len(calls(tmp_path)) < 3:
-            time.sleep(0.05)
-    assert [future.cancelled() or future.result() for future in under_way] == ["exit status -15"] * 2 + [True]
+        threading.Thread(target=stop_amid, args=[tmp_path]).start()
+        with pytest.raises(KeyboardInterrupt):
+            made.run_all(runs)
     (tmp_path / "wait").unlink()
     with runner(tmp_path) as again:
         assert again.run_all(runs) == {}
     assert all((tmp_path / "runs" / run.name / RESULT).exists() for run in runs)
 
 
-def test_a_run_that_a_killed_sweep_left_under_way_is_waited_for(tmp_path):
-    (run,) = plan.plan_runs(GRID, 1, ["cmpo"])
-    directory = tmp_path / "runs" / run.name
+SWEEP = """
+import pathlib, sys
+from tests.cmpo.sweeping import sweep_test
+with sweep_test.runner(pathlib.Path(sys.argv[1])) as made:
+    made.run_all(sweep_test.plan.plan_runs(sweep_test.GRID, 1, ["cmpo"]))
+"""
+
+
+def test_what_a_killed_sweep_left_under_way_is_waited_for(tmp_path, capsys):
+    """The stub waits in its run; the sweep that started it is gone. Nothing is begun before it has ended."""
+    (tmp_path / "wait").touch()
+    killed = subprocess.Popen([sys.executable, "-c", SWEEP, tmp_path])
+    while not (tmp_path / "calls").exists() or len(calls(tmp_path)) < 2:
+        assert killed.poll() is None
+        time.sleep(0.05)
+    killed.kill()
+    killed.wait()
+    runs = plan.plan_runs(GRID, 1, ["cmpo"])
     with runner(tmp_path) as made:
-        with lock.hold_lock(directory):
-            under_way = made._pool.submit(made.run_all, [run])
-            time.sleep(0.3)
-            assert not under_way.done() and not (tmp_path / "calls").exists()
-        assert under_way.result(60) == {} and made.is_done(run)
+        under_way = made._pool.submit(made.run_all, runs)
+        time.sleep(0.3)
+        assert not under_way.done() and len(calls(tmp_path)) == 2
+        (tmp_path / "wait").unlink()
+        assert under_way.result(60) == {} and made.is_done(runs[0])
+    assert f"waiting for process {killed.pid} on " in capsys.readouterr().out
+
+
+def test_a_sweep_that_waits_can_be_stopped(tmp_path):
+    with lock.hold_lock(tmp_path), pytest.raises(KeyboardInterrupt):
+        threading.Timer(0.3, os.kill, [os.getpid(), signal.SIGINT]).start()
+        with runner(tmp_path) as made:
+            made.run_all(plan.plan_runs(GRID, 1, ["cmpo"]))
 
 
 def test_the_table_has_a_line_for_each_run_of_the_grid_and_its_deviation_over_training_seeds(tmp_path):
@@ -151,7 +184,7 @@ def test_the_table_has_a_line_for_each_run_of_the_grid_and_its_deviation_over_tr
     bound = FDS.bound_agents("hard")
     free = bound.best_at(0)
     gains = [(3.0 - free) / (bound.best_at(rate) - free) for rate in (0.25, 0.5)]
-    assert lines[0]["mean"]["gain_share"] == pytest.approx(sum(gains) / 2) and "best possible gain, % |" in text
+    assert lines[0]["mean"]["gain_share"] == pytest.approx(sum(gains) / 2) and "share of the gain, % |" in text
     assert "proportional_only_1 failed: will not do" in text and text + "\n" == (tmp_path / "sweep.md").read_text()
     assert [(line["label"], line["runs"]) for line in lines] == [("cmpo", 2), ("proportional_only", 0)]
     assert (tmp_path / "sweep.png").read_bytes().startswith(b"\x89PNG")

@@ -3,6 +3,9 @@
 import asyncio
 import contextlib
 import json
+import os
+import signal
+import threading
 
 import jax
 import pytest
@@ -154,16 +157,32 @@ def test_evaluators_are_asked_about_all_but_failed_dialogues_each_with_a_seed_of
     assert {fold(fold(fold(9, n), rubrics.LOGIC.name), 0) for n in (0, 2, 3)} <= seeds
 
 
-def test_dialogues_are_played_where_a_loop_runs_already_as_in_a_notebook():
+def test_dialogues_are_played_and_evaluated_where_a_loop_runs_already_as_in_a_notebook():
     config = tiny()
 
-    async def cell():
-        return collect(config)
+    def cell():
+        dialogues = collect(config)
+        judged = collecting.evaluate_dialogues(config, dialogues, seed=3, clients={"judge": Client()})
+        return [[turn.text for turn in one.turns] for one in dialogues], judged
 
-    played, expected = (
-        [[turn.text for turn in one.turns] for one in found] for found in (asyncio.run(cell()), collect(config))
-    )
-    assert played == expected and len(played) == len(SCENARIOS)
+    async def notebook():
+        return cell()
+
+    assert asyncio.run(notebook()) == cell()
+
+
+def test_ctrl_c_in_a_notebook_gives_dialogues_up_at_once():
+    class Slow(Client):
+        async def chat(self, messages, *, seed, response_format=None):
+            threading.Timer(0.1, os.kill, [os.getpid(), signal.SIGINT]).start()
+            await asyncio.sleep(600)
+
+    async def notebook():
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # as a kernel has it, not as asyncio.run sets it
+        with pytest.raises(KeyboardInterrupt):
+            collect(tiny(), scenarios=SCENARIOS[:1], user=Slow())
+
+    asyncio.run(notebook())
 
 
 def test_processes_share_the_work_in_order(monkeypatch):
