@@ -229,7 +229,7 @@ def test_refuses_wrong_shapes_and_types(position, wrong):
 )
 def test_the_effective_price_is_the_multiplier_by_the_spread(normalize, expected):
     """The second dialogue has one turn, which differs from nothing of its own."""
-    np.testing.assert_allclose(compute_effective_prices(*ARGS, normalize=normalize), [expected], rtol=1e-6)
+    np.testing.assert_allclose(compute_effective_prices(*ARGS, normalize=normalize), [expected], rtol=1e-5)
 
 
 def test_a_group_in_which_all_are_equal_has_no_effective_price_and_eps_counts():
