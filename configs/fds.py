@@ -24,7 +24,8 @@ ALGOS = {
     "cmpo": {},
     "grpo": {"algo.normalize": "group"},
     "capo": {},
-    "ppo": {"train.epochs": 2},
+    # By tokens, or with a strong pull of its first large errors, an untrained critic spoils the policy in ten steps.
+    "ppo": {"train.epochs": 2, "algo.gae": "turn", "algo.value_weight": 0.05, "algo.value_clip": 0.0},
     "reinforce": {},
     "gdpo": {},
     "sft": {"train.rl_steps": 0},
