@@ -19,14 +19,14 @@ ALGORITHMS = {
 """Name -> the module whose `make` gives the algorithm."""
 
 
-def load(config: Mapping[str, Any], domain: Domain, name: str = "") -> Algorithm:
-    """Loads the algorithm that config.algo.name names, or the one of this `name`, set up by the config for a domain.
+def load(config: Mapping[str, Any], domain: Domain) -> Algorithm:
+    """Loads the algorithm that config.algo.name names, set up by the config for a domain.
 
     A name with a dot is that of a module, which may be your own.
 
     Raises ValueError, naming the field.
     """
-    make = import_factory("config.algo.name", name or config["algo"]["name"], ALGORITHMS)
+    make = import_factory("config.algo.name", config["algo"]["name"], ALGORITHMS)
     try:
         made = make(config, domain)
     except TypeError as error:  # make takes other arguments, or what is abstract is missing

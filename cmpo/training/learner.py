@@ -107,13 +107,8 @@ class Learner:
 
     def collect_rewards(self, dialogues: Sequence[Dialogue]) -> Rewards:
         """Collects what dialogues were worth, group by group."""
-        return packing.collect_rewards(
-            dialogues, self.config.algo.group_size, self._count_turns(), len(self.domain.costs)
-        )
-
-    def _count_turns(self) -> int:
-        """Counts the turns that a dialogue may have."""
-        return self.config.episode.max_turns + self.config.episode.farewell
+        turns = self.config.episode.max_turns + self.config.episode.farewell
+        return packing.collect_rewards(dialogues, self.config.algo.group_size, turns, len(self.domain.costs))
 
     def prepare_parts(self, dialogues: Sequence[Dialogue], rewards: Rewards, state: TrainState) -> list[Part]:
         """Turns dialogues and their rewards into the parts of a batch, one for each update."""
@@ -122,7 +117,7 @@ class Learner:
         if credit.shape != rewards.turn_mask.shape:
             name = type(self.algorithm).__name__
             raise ValueError(f"{name}.credit: expected the shape {rewards.turn_mask.shape}, got {credit.shape}")
-        streams = packing.make_streams(dialogues, self.config.algo.group_size, self._count_turns())
+        streams = packing.make_streams(dialogues, *rewards.turn_mask.shape[1:])
         share = train.share_prefix and not self.model.sliding_window
         size = -(-len(dialogues) // train.minibatches)  # parts have the same shapes, however many dialogues failed
         for part in packing.divide_streams(streams, train.minibatches):

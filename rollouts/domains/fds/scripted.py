@@ -4,6 +4,7 @@ They see what any agent sees: the order's signals and the customer's words, but 
 the customer and the embedded gym's rules.
 """
 
+import abc
 import dataclasses
 import random
 import re
@@ -157,7 +158,7 @@ class OracleAgent:
         return OracleSession(oracle.plan_dialogue(customer, voucher=voucher), scenario, rng)
 
 
-class ScriptedSession:
+class ScriptedSession(abc.ABC):
     """One dialogue of a scripted agent: puts acts into words. `_plan_acts` chooses the acts."""
 
     def __init__(self, scenario: Scenario, rng: random.Random):
@@ -172,9 +173,11 @@ class ScriptedSession:
 
     def close(self) -> None:
         """Does nothing: the session holds nothing."""
+        return
 
+    @abc.abstractmethod
     def _plan_acts(self, latest: str) -> Sequence[str]:
-        raise NotImplementedError
+        """Plans what to do about the user's `latest` message."""
 
     def _phrase_act(self, act: str) -> str:
         return self._rng.choice(_SAYS[act])
