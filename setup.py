@@ -4,7 +4,7 @@ import pathlib
 
 from setuptools import find_packages, setup
 
-TESTS = ["hypothesis>=6", "pytest>=9", "pytest-xdist>=3"]
+TESTS = ["hypothesis>=6", "openai>=2", "playwright>=1.50", "pytest>=9", "pytest-xdist>=3"]
 
 setup(
     name="cmpo",
@@ -27,11 +27,13 @@ setup(
         "importlib-resources",  # tensorflow-datasets imports it, and does not say so
         "jax>=0.10",
         "jinja2>=3.1",  # for chat templates, too: transformers imports it, and does not say so
+        "llguidance>=1.3",  # answers that follow a JSON schema
         "matplotlib>=3.8",
         "ml-collections>=1.0",
         "numpy>=1.26",
         "optax>=0.2.5",
         "orbax-checkpoint>=0.11",
+        "prometheus-client>=0.20",
         "pyarrow>=15",
         "pydantic>=2.7",
         "safetensors>=0.5",

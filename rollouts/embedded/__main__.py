@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from absl import app, flags
 
-from rollouts import serving
+from rollouts.serving import guard
 from rollouts.domains.fds.embedded.app import app as endpoint
 
 _HOST = flags.DEFINE_string("host", "127.0.0.1", "Address to serve at; any other than loopback needs a key.")
@@ -22,7 +22,7 @@ _ANSWER = flags.DEFINE_float("answer_timeout", 300.0, "Seconds an answer may tak
 def main(_) -> None:
     """Runs the server until it is interrupted."""
     try:
-        serving.serve_app(
+        guard.serve_app(
             endpoint,
             host=_HOST.value,
             port=_PORT.value,

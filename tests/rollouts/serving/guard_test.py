@@ -15,7 +15,7 @@ from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse, StreamingResponse
 from starlette.routing import Route
 
-from rollouts import serving
+from rollouts.serving import guard
 from tests.builders import commands
 from tests.builders.runs import ROOT
 
@@ -49,7 +49,7 @@ def served(**options):
         ]
     )
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        config = uvicorn.Config(serving.Guard(app, **options), log_level="critical", access_log=False)
+        config = uvicorn.Config(guard.Guard(app, **options), log_level="critical", access_log=False)
         running = uvicorn.Server(config)
         thread = threading.Thread(target=running.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()
@@ -75,8 +75,8 @@ def test_keys():
 
 
 def test_the_key_is_compared_in_constant_time(monkeypatch):
-    compared, compare = [], serving.hmac.compare_digest
-    monkeypatch.setattr(serving.hmac, "compare_digest", lambda a, b: compared.append((a, b)) or compare(a, b))
+    compared, compare = [], guard.hmac.compare_digest
+    monkeypatch.setattr(guard.hmac, "compare_digest", lambda a, b: compared.append((a, b)) or compare(a, b))
     with served(api_key="k") as client:
         assert client.get("/v1/slow", headers={"Authorization": "Bearer x"}).status_code == 401
     assert compared == [(b"Bearer x", b"Bearer k")]
@@ -121,15 +121,15 @@ def test_too_many_at_a_time_are_sent_away():
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "localhost"])
 def test_loopback_needs_no_key(host):
-    assert serving.read_api_key(host, "") == ""
+    assert guard.read_api_key(host, "") == ""
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.0.1", "example.org", ""])
 def test_another_address_needs_a_key(host, monkeypatch):
     with pytest.raises(ValueError, match="--api_key_env"):
-        serving.read_api_key(host, "")
+        guard.read_api_key(host, "")
     monkeypatch.setenv("SERVING_TEST_KEY", "k")
-    assert serving.read_api_key(host, "SERVING_TEST_KEY") == "k"
+    assert guard.read_api_key(host, "SERVING_TEST_KEY") == "k"
 
 
 def test_the_embedded_endpoint_refuses_to_be_open():
@@ -150,4 +150,4 @@ def test_a_line_that_cannot_be_understood_is_refused_in_one_line(argument, messa
 def test_a_key_that_is_not_there_is_named(monkeypatch):
     monkeypatch.delenv("SERVING_TEST_KEY", raising=False)
     with pytest.raises(ValueError, match="SERVING_TEST_KEY is not set"):
-        serving.read_api_key("127.0.0.1", "SERVING_TEST_KEY")
+        guard.read_api_key("127.0.0.1", "SERVING_TEST_KEY")
