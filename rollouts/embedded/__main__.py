@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 from absl import app, flags
 
-from rollouts.serving import guard
 from rollouts.domains.fds.embedded.app import app as endpoint
+from rollouts.serving import guard
 
 _HOST = flags.DEFINE_string("host", "127.0.0.1", "Address to serve at; any other than loopback needs a key.")
 _PORT = flags.DEFINE_integer("port", 8001, "Port to serve at.", lower_bound=1, upper_bound=65535)
