@@ -33,9 +33,13 @@ def decode(size: str, sizes: Sizes) -> Iterator[Record]:
         kv = full_cache(model, slots, sizes.context)
         lengths = np.linspace(sizes.context // 2, sizes.context - layout.steps, slots).astype(np.int32)
         seeds, places = np.arange(slots, dtype=np.uint32), np.zeros(slots, np.int32)
-        rest = seeds, places, np.ones(slots, bool), places, None
+        limits, ones = np.full(slots, layout.max_new_tokens, np.int32), np.ones(slots, np.float32)
+        turns = sampling.Turns(
+            seeds, places, np.ones(slots, bool), places, limits, layout.temperature * ones, places, ones
+        )
+        rest = turns, None, None, np.int32(layout.steps)
         logits = jax.random.normal(jax.random.key(1), (slots, model.vocab_size))
-        options = {"sampling": layout, "stop_id": 0}
+        options = {"stop_id": 0, "size": layout.steps, "capacity": layout.capacity, "cuts": False}
         lowered = sampling.decode.lower(model, weights, kv, logits, *rest, **options)
         program, compiling = device.compiled(lowered)
 

@@ -17,15 +17,16 @@ Transcripts do not depend on any of this: see `rollouts.engine.slots`, and rando
 import asyncio
 import concurrent.futures
 import contextlib
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import NamedTuple, Protocol
 
 import jax
 import numpy as np
 
 from models import qwen2
 from rollouts.engine.grammar import Grammar
-from rollouts.engine.sampling import Sampling
-from rollouts.engine.slots import Counts, Slots, SlotStream
+from rollouts.engine.sampling import Sampling, TurnOptions
+from rollouts.engine.slots import Counts, Drawing, Slots, SlotStream
 
 
 class Sampled(NamedTuple):
@@ -34,7 +35,21 @@ class Sampled(NamedTuple):
     ids: np.ndarray  # [T] int32, the stop token included where it was reached
     logprobs: np.ndarray  # [T] float32, under the distribution drawn from: tempered, cut to top-k and top-p
     model_logprobs: np.ndarray  # [T] float32, under the model's own: neither tempered nor cut
-    stop: str  # end_of_turn | length | context
+    stop: str  # end_of_turn | length | context | cut
+
+
+class Constraint(Protocol):
+    """What a turn may write, token by token."""
+
+    def allowed(self) -> np.ndarray:
+        """Returns the tokens that may be drawn next, [V] bool; the stop token is among them where the turn may end."""
+
+    def accept(self, token: int) -> None:
+        """Takes the token that was drawn."""
+
+
+Watch = Callable[[Sampled], int | None]
+"""Is shown what a turn has so far, whenever that is more; returns how many tokens are kept if it ends here."""
 
 
 class _Turn(NamedTuple):
@@ -42,10 +57,17 @@ class _Turn(NamedTuple):
     seed: int
     future: asyncio.Future
     parts: list[tuple[np.ndarray, ...]]  # ids and both log-probabilities, call by call
+    options: TurnOptions
+    constraint: Constraint | None
+    watch: Watch | None
 
     @property
     def length(self) -> int:
         return sum(len(ids) for ids, *_ in self.parts)
+
+    def collect(self, stop: str) -> Sampled:
+        """Puts the parts together."""
+        return Sampled(*(np.concatenate(parts) for parts in zip(*self.parts, strict=True)), stop)
 
 
 class _Move(NamedTuple):
@@ -127,10 +149,10 @@ class Engine:
         self._open.add(stream)
         return EngineSession(self, stream)
 
-    async def _sample_turn(self, stream: SlotStream, ids: np.ndarray, seed: int) -> Sampled:
+    async def _sample_turn(self, stream: SlotStream, ids: np.ndarray, seed: int, *choices) -> Sampled:
         stream.append(ids)
         self._slots.counts.streamed += len(ids)
-        turn = _Turn(stream, seed, asyncio.get_running_loop().create_future(), [])
+        turn = _Turn(stream, seed, asyncio.get_running_loop().create_future(), [], *choices)
         self._pending.append(turn)
         self._arrived.set()
         return await turn.future
@@ -155,7 +177,7 @@ class Engine:
             except Exception as error:  # pass it to the waiting callers, or they wait for ever
                 ended = dict.fromkeys(self._running, error)
                 self._slots.reset(list(self._open))
-            for slot, result in ended.items():
+            for slot, result in (ended | self._cut_watched(ended)).items():
                 future = self._running.pop(slot).future
                 if not future.done():
                     (future.set_exception if isinstance(result, Exception) else future.set_result)(result)
@@ -173,6 +195,23 @@ class Engine:
         """Drops turns that nobody waits for any more."""
         self._pending = [turn for turn in self._pending if not turn.future.done()]
         self._running = {slot: turn for slot, turn in self._running.items() if not turn.future.done()}
+
+    def _cut_watched(self, ended: Mapping[int, Sampled | Exception]) -> dict[int, Sampled | Exception]:
+        """Shows watched turns what they have, and ends those whose watch says so; returns these, by slot."""
+        cut = {}
+        for slot, turn in self._running.items():
+            so_far = ended.get(slot) or (turn.collect("") if turn.watch and turn.parts else None)
+            if turn.watch is None or not isinstance(so_far, Sampled) or turn.future.done():
+                continue
+            try:
+                kept = turn.watch(so_far)
+            except Exception as error:
+                cut[slot] = error
+                continue
+            if kept is not None:
+                turn.stream.cut(turn.stream.length - len(so_far.ids) + kept)
+                cut[slot] = Sampled(*(part[:kept] for part in so_far[:3]), "cut")
+        return cut
 
     # Which stream goes on in which slot; runs on the event loop while the thread is idle.
 
@@ -246,16 +285,25 @@ class Engine:
                 self._slots.extend(unread)
             if crowded:
                 return {}
-            drawn = self._slots.decode({slot: (turn.seed, turn.length) for slot, turn in self._running.items()})
+            drawn = self._slots.decode(
+                {
+                    slot: Drawing(turn.seed, turn.length, turn.options, turn.constraint and turn.constraint.allowed())
+                    for slot, turn in self._running.items()
+                }
+            )
         for slot, turn in self._running.items():
-            turn.parts.append(tuple(part[slot, : drawn.counts[slot]] for part in drawn[:3]))
-        return {slot: self._collect_sample(turn) for slot, turn in self._running.items() if not drawn.active[slot]}
+            part = tuple(part[slot, : drawn.counts[slot]] for part in drawn[:3])
+            turn.parts.append(part)
+            for token in part[0] if turn.constraint else ():
+                turn.constraint.accept(int(token))
+        return {
+            slot: turn.collect(self._name_stop(turn)) for slot, turn in self._running.items() if not drawn.active[slot]
+        }
 
-    def _collect_sample(self, turn: _Turn) -> Sampled:
-        ids, logprobs, model_logprobs = (np.concatenate(parts) for parts in zip(*turn.parts, strict=True))
-        long = len(ids) == self.sampling.max_new_tokens
-        stop = "end_of_turn" if ids[-1] == self._stop_id else "length" if long else "context"
-        return Sampled(ids, logprobs, model_logprobs, stop)
+    def _name_stop(self, turn: _Turn) -> str:
+        if turn.parts[-1][0][-1] == self._stop_id:
+            return "end_of_turn"
+        return "length" if turn.length == turn.options.max_new_tokens else "context"
 
 
 class EngineSession:
@@ -269,14 +317,40 @@ class EngineSession:
         """Tokens that still fit."""
         return self._engine.sampling.capacity - self._stream.length
 
-    async def generate(self, ids: np.ndarray, seed: int) -> Sampled:
+    @property
+    def ids(self) -> np.ndarray:
+        """The stream, [T] int32; not to be written to."""
+        return self._stream.ids[: self._stream.length]
+
+    async def generate(
+        self,
+        ids: np.ndarray,
+        seed: int,
+        *,
+        options: TurnOptions | None = None,
+        constraint: Constraint | None = None,
+        watch: Watch | None = None,
+    ) -> Sampled:
         """Appends `ids` ([I] int32, at least one, fewer than `room`) to the stream and samples a turn after them.
 
-        Raises ValueError for an empty prompt or one that leaves no room for a token.
+        Args:
+          ids: what others wrote.
+          seed: of the turn.
+          options: how it is drawn; None: as the engine's `Sampling` says.
+          constraint: what it may write, token by token; it is used up.
+          watch: looks at the turn while it is drawn, and may end it. What it does not keep leaves the stream.
+
+        Raises:
+          ValueError: for an empty prompt or one that leaves no room for a token.
         """
         if not 0 < len(ids) < self.room:
             raise ValueError(f"expected 1 to {self.room - 1} tokens to go on from, got {len(ids)}")
-        return await self._engine._sample_turn(self._stream, np.asarray(ids, np.int32), seed)
+        chosen = options or self._engine.sampling
+        return await self._engine._sample_turn(self._stream, np.asarray(ids, np.int32), seed, chosen, constraint, watch)
+
+    def rewind(self, length: int) -> None:
+        """Takes tokens off the end of the stream, so that `length` are left."""
+        self._stream.cut(length)
 
     def close(self) -> None:
         """Ends the stream; its slot goes to another when needed."""

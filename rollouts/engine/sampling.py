@@ -17,25 +17,17 @@ from rollouts.engine.grammar import Grammar
 
 
 @dataclasses.dataclass(frozen=True)
-class Sampling:
-    """How the engine is laid out and how it draws."""
+class TurnOptions:
+    """How a turn is drawn."""
 
-    slots: int = 64  # S, dialogues that are decoded at a time
-    capacity: int = 2048  # tokens a session may hold, prompt and replies together
-    chunk: int = 32  # W
-    rows: int = 0  # R; 0: one for each slot
-    steps: int = 8  # N: after so many tokens, new sessions join and those that are done leave
-    max_new_tokens: int = 96  # of a turn
+    max_new_tokens: int = 96
     temperature: float = 1.0  # 0: always the likeliest token
     top_k: int = 0  # draw from the k likeliest tokens only (and those as likely as the k-th); 0: from all
     top_p: float = 1.0  # draw from the likeliest tokens that make up this share only; 1: from all
-    window: float = 0.01  # seconds without a new turn after which an idle engine starts
 
     def __post_init__(self):
-        for name, least in (("slots", 1), ("capacity", 1), ("chunk", 1), ("steps", 1), ("max_new_tokens", 1)):
-            self._check_field(name, getattr(self, name) >= least, f"at least {least}")
-        self._check_field("rows", 0 <= self.rows <= self.slots, f"0 to slots, {self.slots}")
-        self._check_field("temperature", self.temperature >= 0, "0 or more")
+        self._check_field("max_new_tokens", self.max_new_tokens >= 1, "at least 1")
+        self._check_field("temperature", 0 <= self.temperature < math.inf, "0 or more")
         self._check_field("top_k", self.top_k >= 0, "0 or more")
         self._check_field("top_p", 0 < self.top_p <= 1, "more than 0 and at most 1")
 
@@ -47,6 +39,37 @@ class Sampling:
     def _check_field(self, name: str, holds: bool, expected: str) -> None:
         if not holds:
             raise ValueError(f"{name}: expected {expected}, got {getattr(self, name)}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Sampling(TurnOptions):
+    """How the engine is laid out, and how it draws turns that ask for nothing else."""
+
+    slots: int = 64  # S, dialogues that are decoded at a time
+    capacity: int = 2048  # tokens a session may hold, prompt and replies together
+    chunk: int = 32  # W
+    rows: int = 0  # R; 0: one for each slot
+    steps: int = 8  # N: after so many tokens, new sessions join and those that are done leave
+    window: float = 0.01  # seconds without a new turn after which an idle engine starts
+
+    def __post_init__(self):
+        super().__post_init__()
+        for name in ("slots", "capacity", "chunk", "steps"):
+            self._check_field(name, getattr(self, name) >= 1, "at least 1")
+        self._check_field("rows", 0 <= self.rows <= self.slots, f"0 to slots, {self.slots}")
+
+
+class Turns(NamedTuple):
+    """The turns that are drawn in the slots."""
+
+    seeds: jax.Array  # [S] uint32
+    places: jax.Array  # [S] int32, tokens that the turn has already
+    active: jax.Array  # [S] bool, slots to draw in
+    states: jax.Array  # [S] int32, of the grammar; without one, not looked at
+    limits: jax.Array  # [S] int32, tokens that the turn may have
+    temperature: jax.Array  # [S] float32
+    top_k: jax.Array  # [S] int32
+    top_p: jax.Array  # [S] float32
 
 
 class Drawn(NamedTuple):
@@ -76,41 +99,44 @@ def extend(
     return logits.at[jnp.where(counts > 0, slots, len(logits))].set(new, mode="drop"), kv
 
 
-@functools.partial(jax.jit, static_argnames=("config", "sampling", "stop_id"), donate_argnames=("kv", "logits"))
+@functools.partial(
+    jax.jit, static_argnames=("config", "stop_id", "size", "capacity", "cuts"), donate_argnames=("kv", "logits")
+)
 def decode(
     config: qwen2.Qwen2Config,
     params: qwen2.Params,
     kv: KVCache,
     logits: jax.Array,
-    seeds: jax.Array,
-    places: jax.Array,
-    active: jax.Array,
-    states: jax.Array,
+    turns: Turns,
     grammar: Grammar | None,
+    masks: jax.Array | None,
+    steps: jax.Array,
     *,
-    sampling: Sampling,
     stop_id: int,
+    size: int,
+    capacity: int,
+    cuts: bool,
 ) -> tuple[Drawn, jax.Array, KVCache]:
-    """Draws up to N tokens in every active slot; ends early when all turns are over.
+    """Draws up to `steps` tokens in every active slot; ends early when all turns are over.
 
     Token number n of a turn is drawn with the key folded from (the turn's seed, n). A turn is over when it has drawn
-    `stop_id`, or max_new_tokens in all, or when its slot holds `capacity` tokens.
+    `stop_id`, or as many tokens as it may have, or when its slot holds `capacity` tokens.
 
     Args:
       config: the model's sizes.
       params: its parameters.
       kv: the cache, with room for N more tokens in active slots, or for all that `capacity` allows; donated.
       logits: [S, V] float32, of the next token; donated.
-      seeds: [S] uint32, the seed of each slot's turn.
-      places: [S] int32, tokens that the turn has already.
-      active: [S] bool, slots to draw in.
-      states: [S] int32, of the grammar; without one, not looked at.
+      turns: what is drawn where.
       grammar: what may be drawn; None: anything.
-      sampling: how to draw, and N.
+      masks: [S, V] bool, what may be drawn next, of the grammar's too; None: anything. It holds for one step.
+      steps: int32, 1 to N; 1 where there are masks.
       stop_id: the end-of-turn token.
+      size: N.
+      capacity: of a slot.
+      cuts: whether top_k or top_p cut anything in some slot; where they do not, the program is a faster one.
     """
-    slots, steps = len(active), sampling.steps
-    keys = jax.vmap(jax.random.key)(seeds)
+    keys = jax.vmap(jax.random.key)(turns.seeds)
 
     def is_unfinished(carry):
         number, drawn = carry[0], carry[1]
@@ -118,56 +144,64 @@ def decode(
 
     def draw_step(carry):
         number, drawn, logits, kv, states = carry
-        place, active = places + drawn.counts, drawn.active
+        place, active = turns.places + drawn.counts, drawn.active
         uniform = jax.vmap(lambda key, n: jax.random.uniform(jax.random.fold_in(key, n)))(keys, place)
-        token, *logprobs = draw_tokens(logits, uniform, sampling, grammar.allowed[states] if grammar else None)
+        allowed = grammar.allowed[states] if grammar else None
+        if masks is not None:
+            allowed = masks if allowed is None else masks & allowed
+        token, *logprobs = draw_tokens(logits, uniform, turns, allowed, cuts=cuts)
         ids, logprobs, model_logprobs = (
             kept.at[:, number].set(jnp.where(active, new, 0))
             for kept, new in zip(drawn[:3], (token, *logprobs), strict=True)
         )
         logits, kv = qwen2.extend(config, params, kv, token[:, None], active.astype(jnp.int32))
-        over = (token == stop_id) | (place + 1 >= sampling.max_new_tokens) | (kv.lengths >= sampling.capacity)
+        over = (token == stop_id) | (place + 1 >= turns.limits) | (kv.lengths >= capacity)
         drawn = Drawn(ids, logprobs, model_logprobs, drawn.counts + active, active & ~over)
         return number + 1, drawn, logits, kv, grammar.follows[states, token] if grammar else states
 
+    slots = len(turns.active)
     nothing = Drawn(
-        *(jnp.zeros((slots, steps), dtype) for dtype in (jnp.int32, jnp.float32, jnp.float32)),
+        *(jnp.zeros((slots, size), dtype) for dtype in (jnp.int32, jnp.float32, jnp.float32)),
         counts=jnp.zeros(slots, jnp.int32),
-        active=active,
+        active=turns.active,
     )
-    _, drawn, logits, kv, _ = jax.lax.while_loop(is_unfinished, draw_step, (jnp.int32(0), nothing, logits, kv, states))
+    first = (jnp.int32(0), nothing, logits, kv, turns.states)
+    _, drawn, logits, kv, _ = jax.lax.while_loop(is_unfinished, draw_step, first)
     return drawn, logits, kv
 
 
 def draw_tokens(
-    logits: jax.Array, uniform: jax.Array, sampling: Sampling, allowed: jax.Array | None = None
+    logits: jax.Array, uniform: jax.Array, turns: Turns, allowed: jax.Array | None = None, *, cuts: bool
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Draws a token in each row by inverting the cumulative distribution at one uniform number.
 
     Args:
       logits: [S, V] float32.
       uniform: [S] float32 in [0, 1).
-      sampling: temperature, top_k, top_p, applied in this order.
+      turns: their temperature, top_k, top_p, applied in this order.
       allowed: [S, V] bool, tokens to draw from, before top_k and top_p; None: all.
+      cuts: whether some row has a top_k or a top_p that cuts.
 
     Returns:
       tokens [S] int32 and their log-probabilities [S] under the distribution drawn from and under the model's own.
       Where `allowed` is given, the first is under the tempered distribution, before top_k, top_p and `allowed`. At
       temperature 0 it is 0: nothing else could have been drawn.
     """
-    model = jax.nn.log_softmax(logits)
-    if sampling.temperature == 0:
-        likely = model if allowed is None else jnp.where(allowed, model, -jnp.inf)
-        token = jnp.argmax(likely, axis=-1).astype(jnp.int32)
-        return token, jnp.zeros(token.shape, jnp.float32), _entries_at(model, token)
-    tempered = jax.nn.log_softmax(logits / sampling.temperature)
-    chances = tempered if allowed is None else jax.nn.log_softmax(jnp.where(allowed, tempered, -jnp.inf))
-    chances = _cut_unlikely(chances, sampling)
-    token = _invert_cumulative(jnp.exp(chances), uniform)
-    if sampling.cuts or allowed is not None:
-        # About once in ten million draws, rounding in the running sum points at a token that has no probability.
-        token = jnp.where(_entries_at(chances, token) > -jnp.inf, token, jnp.argmax(chances, axis=-1).astype(jnp.int32))
-    return token, _entries_at(chances if allowed is None else tempered, token), _entries_at(model, token)
+    greedy = turns.temperature == 0
+    shifted = logits - logits.max(-1, keepdims=True)
+    tempered = shifted / jnp.where(greedy, 1.0, turns.temperature)[:, None]
+    possible = tempered if allowed is None else jnp.where(allowed, tempered, -jnp.inf)
+    highest = 0.0 if allowed is None else possible.max(-1, keepdims=True)  # far below 0 it would leave no chances
+    chances = jnp.exp(possible - highest)
+    if cuts:
+        chances = _cut_unlikely(chances, turns)
+    token = _invert_cumulative(chances, uniform)
+    likeliest = jnp.argmax(possible, axis=-1).astype(jnp.int32)
+    # About once in ten million draws, rounding in the running sum points at a token that has no probability.
+    token = jnp.where(greedy | (_entries_at(chances, token) == 0), likeliest, token)
+    total = (chances if allowed is None else jnp.exp(tempered)).sum(-1)
+    logprobs = jnp.where(greedy, 0.0, _entries_at(tempered, token) - jnp.log(total))
+    return token, logprobs, _entries_at(shifted, token) - jnp.log(jnp.exp(shifted).sum(-1))
 
 
 def _invert_cumulative(chances: jax.Array, uniform: jax.Array) -> jax.Array:
@@ -193,14 +227,13 @@ def _entries_at(x: jax.Array, token: jax.Array) -> jax.Array:
     return jnp.take_along_axis(x, token[:, None], axis=-1)[:, 0]
 
 
-def _cut_unlikely(logprobs: jax.Array, sampling: Sampling) -> jax.Array:
-    """Keeps only the likeliest tokens [S, V], by top_k and top_p, and makes their probabilities add up to 1 again."""
-    if sampling.top_k:
-        least = jax.lax.top_k(logprobs, min(sampling.top_k, logprobs.shape[-1]))[0][:, -1:]
-        logprobs = jax.nn.log_softmax(jnp.where(logprobs >= least, logprobs, -jnp.inf))
-    if sampling.top_p < 1:
-        ordered = jnp.sort(logprobs, axis=-1, descending=True)
-        mass_before = jnp.cumsum(jnp.exp(ordered), axis=-1) - jnp.exp(ordered)
-        least = jnp.min(jnp.where(mass_before < sampling.top_p, ordered, jnp.inf), axis=-1, keepdims=True)
-        logprobs = jax.nn.log_softmax(jnp.where(logprobs >= least, logprobs, -jnp.inf))
-    return logprobs
+def _cut_unlikely(chances: jax.Array, turns: Turns) -> jax.Array:
+    """Keeps only the likeliest tokens [S, V], by top_k and then by top_p."""
+    ordered = jnp.sort(chances, axis=-1, descending=True)
+    last = jnp.where(turns.top_k > 0, jnp.minimum(turns.top_k, chances.shape[-1]), chances.shape[-1]) - 1
+    least = _entries_at(ordered, last)[:, None]
+    kept = jnp.where(ordered >= least, ordered, 0.0)
+    mass_before = jnp.cumsum(kept, axis=-1) - kept
+    within = (mass_before < turns.top_p[:, None] * kept.sum(-1, keepdims=True)) | (turns.top_p[:, None] == 1)
+    least = jnp.maximum(least, jnp.min(jnp.where(within, ordered, jnp.inf), axis=-1, keepdims=True))
+    return jnp.where(chances >= least, chances, 0.0)

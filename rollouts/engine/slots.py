@@ -9,6 +9,7 @@ Legend: S slots, R rows of one `extend` call, W tokens of each, C room of a slot
 import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +19,7 @@ from absl import logging
 from models import cache, qwen2
 from rollouts.engine import sampling as device
 from rollouts.engine.grammar import Grammar
-from rollouts.engine.sampling import Drawn, Sampling
+from rollouts.engine.sampling import Drawn, Sampling, TurnOptions, Turns
 
 SMALLEST = 512
 """Tokens that a slot has room for at first."""
@@ -64,6 +65,19 @@ class SlotStream:
         """Adds tokens at the end."""
         self.ids[self.length : self.length + len(ids)] = ids
         self.length += len(ids)
+
+    def cut(self, length: int) -> None:
+        """Takes the end off, so that `length` tokens are left."""
+        self.length, self.computed = length, min(self.computed, length)
+
+
+class Drawing(NamedTuple):
+    """A turn that goes on in a slot."""
+
+    seed: int
+    place: int  # tokens that it has already
+    options: TurnOptions
+    mask: np.ndarray | None = None  # [V] bool, what may be drawn next; None: anything
 
 
 class Slots:
@@ -147,41 +161,64 @@ class Slots:
             stream.computed += int(counts[row])
         self.counts.computed += int(counts.sum())
 
-    def decode(self, turns: Mapping[int, tuple[int, int]]) -> Drawn:
+    def decode(self, drawings: Mapping[int, Drawing]) -> Drawn:
         """Draws up to N tokens in slots whose streams are read, and appends them; arrays [S, ...] of NumPy.
 
-        `turns` maps a slot to its turn's seed and the number of tokens that the turn has already.
+        Where one of them has a mask, it is one token for all.
         """
-        slots = self._sampling.slots
-        seeds, active = np.zeros(slots, np.uint32), np.zeros(slots, bool)
-        places, states = np.zeros(slots, np.int32), np.zeros(slots, np.int32)
-        for slot, (seed, place) in turns.items():
-            seeds[slot], places[slot], active[slot] = seed, place, True
-            if self._grammar:
-                stream = self.streams[slot]
-                states[slot] = self._grammar.state_after(0, stream.ids[stream.length - place : stream.length])
-        self._make_room(max(self.streams[slot].length for slot in turns) + self._sampling.steps)
+        sampling = self._sampling
+        turns = self._lay_out_turns(drawings)
+        masked = {slot: drawing.mask for slot, drawing in drawings.items() if drawing.mask is not None}
+        masks = np.ones((sampling.slots, self._config.vocab_size), bool) if masked else None
+        for slot, mask in masked.items():
+            masks[slot] = mask
+        self._make_room(max(self.streams[slot].length for slot in drawings) + sampling.steps)
         drawn, self._logits, self._kv = device.decode(
             self._config,
             self._params,
             self._kv._replace(lengths=self._list_lengths()),
             self._logits,
-            seeds,
-            places,
-            active,
-            states,
+            turns,
             self._tables,
-            sampling=self._sampling,
+            masks,
+            np.int32(1 if masked else sampling.steps),
             stop_id=self._stop_id,
+            size=sampling.steps,
+            capacity=sampling.capacity,
+            cuts=any(drawing.options.cuts for drawing in drawings.values()),
         )
         drawn = jax.device_get(drawn)
-        for slot in turns:
+        for slot in drawings:
             stream = self.streams[slot]
             stream.append(drawn.ids[slot, : drawn.counts[slot]])
             stream.computed = stream.length
         self.counts.computed += int(drawn.counts.sum())
         self.counts.streamed += int(drawn.counts.sum())
         return drawn
+
+    def _lay_out_turns(self, drawings: Mapping[int, Drawing]) -> Turns:
+        def place(values: Mapping[int, float], dtype: type, empty: float = 0) -> np.ndarray:
+            placed = np.full(self._sampling.slots, empty, dtype)
+            placed[list(values)] = list(values.values())
+            return placed
+
+        def place_option(name: str, dtype: type, empty: float) -> np.ndarray:
+            return place({slot: getattr(drawing.options, name) for slot, drawing in drawings.items()}, dtype, empty)
+
+        states = {}
+        for slot, drawing in drawings.items() if self._grammar else ():
+            stream = self.streams[slot]
+            states[slot] = self._grammar.state_after(0, stream.ids[stream.length - drawing.place : stream.length])
+        return Turns(
+            seeds=place({slot: drawing.seed for slot, drawing in drawings.items()}, np.uint32),
+            places=place({slot: drawing.place for slot, drawing in drawings.items()}, np.int32),
+            active=place(dict.fromkeys(drawings, True), bool),
+            states=place(states, np.int32),
+            limits=place_option("max_new_tokens", np.int32, 1),
+            temperature=place_option("temperature", np.float32, 1),
+            top_k=place_option("top_k", np.int32, 0),
+            top_p=place_option("top_p", np.float32, 1),
+        )
 
     def _list_lengths(self) -> jax.Array:
         return jnp.array([stream.computed if stream else 0 for stream in self.streams], jnp.int32)

@@ -13,6 +13,18 @@ from rollouts.engine.sampling import Sampling
 from tests.builders.engines import CONFIG, engine_of, params
 
 
+def turns_of(*options):
+    """Turns that are drawn with these options, each at its beginning."""
+    count = len(options)
+    nothing = np.zeros(count, np.int32)
+    chosen = {
+        name: np.array([getattr(one, name) for one in options], dtype)
+        for name, dtype in (("temperature", np.float32), ("top_k", np.int32), ("top_p", np.float32))
+    }
+    limits = np.array([one.max_new_tokens for one in options], np.int32)
+    return device.Turns(nothing.astype(np.uint32), nothing, np.ones(count, bool), nothing, limits, **chosen)
+
+
 def misfit(tokens, chances, *, by_rarity=True):
     """Chi-square of tokens against chances in units of its deviation, tokens next to each other put together."""
     order, draws = np.argsort(chances) if by_rarity else np.arange(len(chances)), len(tokens)
@@ -45,7 +57,8 @@ def test_draws_follow_the_cut_softmax(temperature, top_k, top_p):
     logits = np.random.default_rng(0).normal(size=300) * 1.5
     options = Sampling(temperature=temperature, top_k=top_k, top_p=top_p)
     uniform = jax.random.uniform(jax.random.key(1), (100_000,))
-    draw = jax.jit(jax.vmap(lambda u: device.draw_tokens(jnp.asarray(logits[None], jnp.float32), u[None], options)))
+    known, turns = jnp.asarray(logits[None], jnp.float32), turns_of(options)
+    draw = jax.jit(jax.vmap(lambda u: device.draw_tokens(known, u[None], turns, cuts=options.cuts)))
     tokens, logprobs, model_logprobs = (np.asarray(x)[:, 0] for x in draw(uniform))
     chances = cut(logits, temperature, top_k, top_p)
     assert (chances == 0).any() == options.cuts and (chances[tokens] > 0).all()
@@ -58,9 +71,10 @@ def test_draws_follow_the_cut_softmax(temperature, top_k, top_p):
 def test_at_temperature_0_the_likeliest_of_what_is_allowed_is_drawn_for_certain():
     logits = jnp.asarray(np.random.default_rng(0).normal(size=(3, 300)), jnp.float32)
     allowed = jnp.ones((3, 300), bool).at[0, jnp.argmax(logits[0])].set(False)
-    draw, uniform = jax.jit(device.draw_tokens, static_argnums=2), jnp.array([0.0, 0.5, 0.999])
+    draw, uniform = jax.jit(device.draw_tokens, static_argnames="cuts"), jnp.array([0.0, 0.5, 0.999])
+    turns = turns_of(*[Sampling(temperature=0.0)] * 3)
     for mask in (None, allowed):
-        token, logprobs, model_logprobs = draw(logits, uniform, Sampling(temperature=0.0), mask)
+        token, logprobs, model_logprobs = draw(logits, uniform, turns, mask, cuts=False)
         likely = np.asarray(logits if mask is None else jnp.where(mask, logits, -jnp.inf))
         assert token.tolist() == np.argmax(likely, axis=-1).tolist() and logprobs.tolist() == [0.0] * 3
         expected = np.log(cut(np.asarray(logits[0]), 1.0, 0, 1.0)[token[0]])
