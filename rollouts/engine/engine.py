@@ -116,6 +116,11 @@ class Engine:
         """What was computed, copied and moved since the last `load`."""
         return self._slots.counts
 
+    @property
+    def open_sessions(self) -> int:
+        """Sessions that were opened and not closed."""
+        return len(self._open)
+
     def load(self, params: qwen2.Params, *, version: int = 0) -> None:
         """Takes new weights; `version` tells them apart from those before.
 

@@ -1,0 +1,272 @@
+"""The OpenAI protocol over the sampling engine: chat completions, completions, models, health, metrics."""
+
+import asyncio
+import contextlib
+import json
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from typing import Any, TypeVar
+
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import BaseRoute, Route
+
+from rollouts.serving.answering import Piece, draw_answers, join_pieces
+from rollouts.serving.chats import ChatExchange, View, read_dialogue
+from rollouts.serving.completions import TextExchange
+from rollouts.serving.metrics import ServerMetrics
+from rollouts.serving.overseer import Overseer
+from rollouts.serving.protocol import ChatRequest, CompletionRequest, Outcome, RequestError, read_request
+from rollouts.serving.responses import ChatWriter, TextWriter, Writer
+from rollouts.serving.served import Served
+
+T = TypeVar("T")
+
+
+def make_app(
+    models: Sequence[Served],
+    *,
+    overseer: Overseer | None = None,
+    view: View | None = None,
+    routes: Sequence[BaseRoute] = (),
+    entropy: Callable[[], int] = lambda: secrets.randbits(31),
+) -> Starlette:
+    """Makes the ASGI application.
+
+    Args:
+      models: what is served.
+      overseer: sees every answer of a conversation before it is sent; None: nobody does.
+      view: what is sent of a model's text; None: the text as it was written, and calls of tools.
+      routes: more of them, such as those of a page.
+      entropy: draws the seed of a request that has none.
+    """
+    server = _Server(models, overseer, view, entropy)
+    return Starlette(
+        routes=[
+            Route("/v1/chat/completions", server.complete_chat, methods=["POST"]),
+            Route("/v1/completions", server.complete_text, methods=["POST"]),
+            Route("/v1/models", server.list_models),
+            Route("/v1/models/{name:path}", server.show_model),
+            Route("/v1/outcomes", server.take_outcome, methods=["POST"]),
+            Route("/health", server.report_health),
+            Route("/metrics", server.report_metrics),
+            *routes,
+        ],
+        lifespan=server.live,
+        exception_handlers={RequestError: _refuse, HTTPException: _refuse_path, ClientDisconnect: _end_quietly},
+    )
+
+
+class _Server:
+    """The handlers of one application."""
+
+    def __init__(
+        self,
+        models: Sequence[Served],
+        overseer: Overseer | None,
+        view: View | None,
+        entropy: Callable[[], int],
+    ):
+        self._models = {served.name: served for served in models}
+        self._overseer, self._view, self._entropy = overseer, view, entropy
+        self._metrics = ServerMetrics(models, overseer)
+
+    @contextlib.asynccontextmanager
+    async def live(self, app: Starlette) -> AsyncIterator[None]:
+        """Runs the engines while the application lives."""
+        async with contextlib.AsyncExitStack() as stack:
+            for served in self._models.values():
+                await stack.enter_async_context(served.engine)
+                stack.callback(served.conversations.close)
+            yield
+
+    async def complete_chat(self, request: Request) -> Response:
+        """Answers /v1/chat/completions."""
+        asked = read_request(ChatRequest, await _read_json(request))
+        served = self._find_model(asked.model)
+        session = request.headers.get("x-session-id", "")
+        exchange = ChatExchange(
+            served, asked, session=session, entropy=self._entropy, overseer=self._overseer, view=self._view
+        )
+        return await self._answer(request, asked, served, exchange, ChatWriter)
+
+    async def complete_text(self, request: Request) -> Response:
+        """Answers /v1/completions."""
+        asked = read_request(CompletionRequest, await _read_json(request))
+        served = self._find_model(asked.model)
+        exchange = TextExchange(served, asked, id=f"cmpl-{secrets.token_hex(8)}", entropy=self._entropy)
+        return await self._answer(request, asked, served, exchange, TextWriter)
+
+    async def _answer(
+        self,
+        request: Request,
+        asked: ChatRequest | CompletionRequest,
+        served: Served,
+        exchange: ChatExchange | TextExchange,
+        kind: type[Writer],
+    ) -> Response:
+        logprobs, ids = asked.logprobs not in (None, False), bool(asked.return_token_ids)
+        writer = kind(exchange.id, served.name, int(time.time()), logprobs, ids, served.tokenizer)
+        pieces = self._draw(served, exchange)
+        if asked.stream:
+            usage = bool(asked.stream_options and asked.stream_options.include_usage)
+            events = _stream_events(writer, pieces, exchange, usage)
+            return StreamingResponse(events, media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
+
+        async def collect() -> list[Piece]:
+            return [piece async for piece in pieces]
+
+        found = await _await_unless_gone(request, collect())
+        numbers = range(len(exchange.starts))
+        answers = [join_pieces([piece for piece in found if piece.index == number]) for number in numbers]
+        sampled = sum(piece.sampled for piece in found)
+        return JSONResponse(writer.write_body(answers, exchange.prompts, exchange.count_usage(sampled)))
+
+    async def _draw(self, served: Served, exchange: ChatExchange | TextExchange) -> AsyncIterator[Piece]:
+        """Draws the answers of an exchange; keeps those that came to their end, and lets go of the others."""
+        metrics, started = self._metrics, time.perf_counter()
+        by_answer: dict[int, list[Piece]] = {}
+        asked = exchange.count_usage(0)
+        metrics.prompt.labels(served.name).inc(asked.prompt)
+        metrics.cached.labels(served.name).inc(asked.cached)
+        with metrics.under_way.track_inprogress():
+            try:
+                async with contextlib.aclosing(
+                    draw_answers(exchange.wish, exchange.starts, served.tokenizer)
+                ) as pieces:
+                    async for piece in pieces:
+                        if not by_answer:
+                            metrics.first.observe(time.perf_counter() - started)
+                        by_answer.setdefault(piece.index, []).append(piece)
+                        if piece.finish:
+                            exchange.keep(piece.index, join_pieces(by_answer[piece.index]))
+                            metrics.sampled.labels(served.name).inc(piece.sampled)
+                        yield piece
+                metrics.whole.observe(time.perf_counter() - started)
+            except (asyncio.CancelledError, GeneratorExit):
+                metrics.gone.inc()
+                raise
+            finally:
+                exchange.close()
+
+    async def take_outcome(self, request: Request) -> Response:
+        """Answers /v1/outcomes."""
+        outcome = read_request(Outcome, await _read_json(request))
+        if self._overseer is None:
+            raise RequestError("this server keeps no ledger of outcomes; start it with --budget", status=404)
+        dialogue = next(
+            filter(None, (served.conversations.dialogue_of(outcome.id) for served in self._models.values())),
+            read_dialogue(outcome.id),
+        )
+        try:
+            self._overseer.report(
+                dialogue, resolved=outcome.resolved, escalated=outcome.escalated, rating=outcome.rating
+            )
+        except KeyError:
+            raise RequestError(
+                f"'id': expected the id of an answer, or an x-session-id, that is still known, got {outcome.id!r:.80}",
+                param="id",
+                status=404,
+            ) from None
+        return JSONResponse({"object": "outcome", "id": outcome.id})
+
+    async def list_models(self, request: Request) -> Response:
+        """Answers /v1/models."""
+        return JSONResponse({"object": "list", "data": [_describe_model(served) for served in self._models.values()]})
+
+    async def show_model(self, request: Request) -> Response:
+        """Answers /v1/models/NAME."""
+        return JSONResponse(_describe_model(self._find_model(request.path_params["name"])))
+
+    async def report_health(self, request: Request) -> Response:
+        """Answers /health."""
+        return JSONResponse({"status": "ok"})
+
+    async def report_metrics(self, request: Request) -> Response:
+        """Answers /metrics."""
+        return Response(self._metrics.write(), media_type=CONTENT_TYPE_LATEST)
+
+    def _find_model(self, name: str) -> Served:
+        if name not in self._models:
+            known = ", ".join(repr(one) for one in self._models)
+            raise RequestError(
+                f"'model': expected one of {known}, got {name!r:.80}", param="model", status=404, code="model_not_found"
+            )
+        return self._models[name]
+
+
+async def _stream_events(
+    writer: Writer, pieces: AsyncIterator[Piece], exchange: ChatExchange | TextExchange, usage: bool
+) -> AsyncIterator[bytes]:
+    """Writes pieces as server-sent events."""
+    sampled, prompts = 0, exchange.prompts
+    async with contextlib.aclosing(pieces):
+        try:
+            async for piece in pieces:
+                sampled += piece.sampled
+                yield _write_event(writer.write_chunk(piece, prompts))
+                prompts = ()
+        except Exception as error:  # too late for another status
+            yield _write_event(RequestError(f"{type(error).__name__}: {error}", status=500).to_json())
+            return
+    if usage:
+        yield _write_event(writer.write_usage(exchange.count_usage(sampled)))
+    yield b"data: [DONE]\n\n"
+
+
+def _write_event(data: Mapping[str, Any]) -> bytes:
+    return f"data: {json.dumps(data, ensure_ascii=False)}\n\n".encode()
+
+
+async def _await_unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """Waits for the result of `work`, and cancels it if the client leaves. Raises ClientDisconnect if it does."""
+    working, leaving = asyncio.create_task(work), asyncio.create_task(_await_leaving(request))
+    try:
+        await asyncio.wait([working, leaving], return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise ClientDisconnect
+        return working.result()
+    finally:
+        for task in (working, leaving):
+            task.cancel()
+        await asyncio.gather(working, leaving, return_exceptions=True)
+
+
+async def _await_leaving(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _read_json(request: Request) -> Any:
+    try:
+        return await request.json()
+    except (ValueError, RecursionError) as error:
+        raise RequestError(f"expected a body of JSON: {error}") from None
+
+
+def _describe_model(served: Served) -> dict[str, Any]:
+    return {
+        "id": served.name,
+        "object": "model",
+        "created": served.created,
+        "owned_by": "cmpo",
+        "max_model_len": served.engine.sampling.capacity,
+    }
+
+
+def _refuse(request: Request, error: RequestError) -> Response:
+    return JSONResponse(error.to_json(), error.status)
+
+
+def _refuse_path(request: Request, error: HTTPException) -> Response:
+    message = f"{request.method} {request.url.path}: {error.detail}"
+    return JSONResponse(RequestError(message, status=error.status_code).to_json(), error.status_code)
+
+
+def _end_quietly(request: Request, error: ClientDisconnect) -> Response:
+    """Nobody reads it."""
+    return Response(status_code=499)

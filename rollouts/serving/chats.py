@@ -1,0 +1,173 @@
+"""Chat completions: finds the stream of the conversation, has answers drawn, and keeps them."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from rollouts import chat
+from rollouts.engine.engine import Constraint
+from rollouts.serving import tools
+from rollouts.serving.answering import Answer, CallReader, Read, Reader, Start, WholeReader, Wish, choose_seeds
+from rollouts.serving.conversations import Place, Said, describe_tools, sort_arguments
+from rollouts.serving.overseer import Overseer
+from rollouts.serving.protocol import ChatMessage, ChatRequest, RequestError, name_field
+from rollouts.serving.responses import Usage
+from rollouts.serving.served import Served, choose_options
+from rollouts.types import Message
+
+View = Callable[[str], Read]
+"""What a client is sent of a model's whole text."""
+
+
+class ChatExchange:
+    """One request for the next message of a conversation, and its answers.
+
+    Attributes:
+      wish: how answers are drawn.
+      starts: where.
+      prompts: [n] the whole stream before each answer.
+      id: of the answer.
+    """
+
+    def __init__(
+        self,
+        served: Served,
+        request: ChatRequest,
+        *,
+        session: str,
+        entropy: Callable[[], int],
+        overseer: Overseer | None,
+        view: View | None,
+    ):
+        """Finds the stream; `session` is the conversation's x-session-id, or "". Raises RequestError."""
+        self._served, self._session, self._overseer = served, session, overseer
+        self._use = _read_tool_use(request)
+        self._messages = self._prepare_messages(request)
+        self._said = [_compare_form(message) for message in request.messages]
+        self._added = len(self._messages) - len(self._said)  # 1 where there was no system message, and now is
+        self._told = describe_tools(self._use.offered)
+        count = request.n or 1
+        options = choose_options(served, request)
+        constraints = [_make_constraint(served, request, self._use) for _ in range(count)]
+        known = served.conversations.find(self._told, self._said, session)
+        self._places: list[Place | None] = [served.conversations.go_on(known) for _ in range(count)]
+        place = self._places[0]
+        self.starts = [Start(place.session, self._encode(place)) for place in self._places]
+        self.prompts = [np.concatenate([session.ids, incoming]) for session, incoming in self.starts]
+        self._cached = len(place.session.ids)
+        self.id = f"chatcmpl-{place.dialogue}-{len(place.outputs)}"
+        self.wish = Wish(
+            choose_seeds(request.seed, count, entropy),
+            options,
+            request.stop,
+            constraints,
+            self._choose_reader(view),
+            self._review if overseer else None,
+            bool(overseer and overseer.enforces),
+        )
+        try:
+            served.check_room(self.starts, "messages")
+        except RequestError:
+            self.close()
+            raise
+
+    def keep(self, index: int, answer: Answer) -> None:
+        """Keeps the conversation with an answer in it, for a client that comes back with it."""
+        place, self._places[index] = self._places[index], None
+        ids = place.session.ids.copy()
+        if answer.rewritten:
+            place.session.rewind(len(self.prompts[index]))
+            tokenizer = self._served.tokenizer
+            ids = np.array([*self.prompts[index], *tokenizer.encode(answer.text), tokenizer.im_end], np.int32)
+        calls = [(call["function"]["name"], sort_arguments(call["function"]["arguments"])) for call in answer.calls]
+        messages = [*self._said, Said("assistant", answer.content, tuple(calls))]
+        self._served.conversations.keep(place, ids, answer.text, self._told, messages, self._session)
+
+    def count_usage(self, sampled: int) -> Usage:
+        """Counts tokens, after so many were `sampled`."""
+        return Usage(len(self.prompts[0]), self._cached, sampled)
+
+    def close(self) -> None:
+        """Lets go of the streams of answers that were not kept."""
+        for place in filter(None, self._places):
+            self._served.conversations.release(place)
+        self._places = []
+
+    def _review(self, text: str, tokens: int) -> str:
+        place = self._places[0]
+        return self._overseer.review(place.dialogue, text, before=place.outputs, tokens=tokens)
+
+    def _choose_reader(self, view: View | None) -> Callable[[int], Reader]:
+        if view and not self._use.callable:
+            return lambda index: WholeReader(view)
+        use = self._use
+        return lambda index: CallReader(
+            tools.OutputReader(use.callable, key=f"{self.id}/{index}", parallel=use.parallel)
+        )
+
+    def _encode(self, place: Place) -> np.ndarray:
+        """Encodes what is new since the answer that the request goes on from."""
+        tokenizer = self._served.tokenizer
+        if not place.count:
+            return np.array(chat.encode_opening(tokenizer, self._messages), np.int32)
+        new = chat.encode_reply(tokenizer, self._messages[self._added + place.count :])
+        closing = [] if place.begun[-1] == tokenizer.im_end else [tokenizer.im_end]  # a stop or a limit ended it
+        return np.array([*place.begun[len(place.session.ids) :], *closing, *new], np.int32)
+
+    def _prepare_messages(self, request: ChatRequest) -> list[Message]:
+        """Renders the conversation as the model is told it."""
+        with name_field():
+            messages = [self._render_message(number, message) for number, message in enumerate(request.messages)]
+        given = messages[0].role == "system"
+        system = messages[0].content if given else self._served.system
+        if self._use.offered:
+            system = tools.write_system(system if given or system else None, self._use.offered)
+        rest = messages[1:] if given else messages
+        return [Message("system", system), *rest] if given or system else rest
+
+    def _render_message(self, number: int, message: ChatMessage) -> Message:
+        content = message.content or ""
+        if message.role in ("user", "tool"):
+            content = self._served.hear(content)
+        if message.tool_calls:
+            calls = [call.model_dump() for call in message.tool_calls]
+            content = tools.write_calls(content, calls, field=f"messages[{number}].tool_calls")
+        return Message(_name_role(message), content)
+
+
+def read_dialogue(id: str) -> str:
+    """Reads the name of the dialogue out of the id of an answer."""
+    return id.removeprefix("chatcmpl-").rpartition("-")[0]
+
+
+def _read_tool_use(request: ChatRequest) -> tools.ToolUse:
+    """Reads what a request says about tools. Raises RequestError."""
+    asked = {name: getattr(request, name) for name in ("tools", "tool_choice", "parallel_tool_calls")}
+    with name_field():
+        return tools.read_tool_use(asked)
+
+
+def _make_constraint(served: Served, request: ChatRequest, use: tools.ToolUse) -> Constraint | None:
+    """Makes what an answer must follow; None: nothing. Raises RequestError."""
+    form = request.response_format
+    structured = form is not None and form.type != "text"
+    if not (structured or use.forced):
+        return None
+    if structured and use.callable:
+        raise RequestError("'response_format': not supported together with tools", param="response_format")
+    if served.constraints is None:
+        param = "response_format" if structured else "tool_choice"
+        raise RequestError(f"'{param}': this model writes in a format of its own", param=param)
+    with name_field():
+        if structured:
+            return served.constraints.constrain_json(form.json_schema and form.json_schema.schema_)
+        return served.constraints.constrain_calls(use.callable, parallel=use.parallel)
+
+
+def _name_role(message: ChatMessage) -> str:
+    return "system" if message.role == "developer" else message.role
+
+
+def _compare_form(message: ChatMessage) -> Said:
+    calls = [(call.function.name, sort_arguments(call.function.arguments)) for call in message.tool_calls or ()]
+    return Said(_name_role(message), message.content or "", tuple(calls))

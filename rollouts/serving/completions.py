@@ -1,0 +1,60 @@
+"""Completions of texts or tokens: no template, no conversation."""
+
+import itertools
+from collections.abc import Callable
+
+import numpy as np
+
+from rollouts.serving.answering import Answer, PlainReader, Start, Wish, choose_seeds
+from rollouts.serving.protocol import CompletionRequest, RequestError
+from rollouts.serving.responses import Usage
+from rollouts.serving.served import Served, choose_options
+
+
+class TextExchange:
+    """One request to go on with texts, and its answers; see `rollouts.serving.chats.ChatExchange`."""
+
+    def __init__(self, served: Served, request: CompletionRequest, *, id: str, entropy: Callable[[], int]):
+        """Opens a stream for each answer. Raises RequestError."""
+        self.id = id
+        count = request.n or 1
+        distinct = [_encode_prompt(served, prompt) for prompt in request.list_prompts()]
+        self.prompts = distinct
+        seeds = [choose_seeds(request.seed, count, entropy) for _ in distinct]
+        self.starts = [Start(served.engine.open(), prompt) for prompt in distinct for _ in range(count)]
+        self.wish = Wish(
+            list(itertools.chain(*seeds)),
+            choose_options(served, request),
+            request.stop,
+            [None] * len(self.starts),
+            lambda index: PlainReader(),
+        )
+        try:
+            served.check_room(self.starts, "prompt")
+        except RequestError:
+            self.close()
+            raise
+
+    def keep(self, index: int, answer: Answer) -> None:
+        """Does nothing: nobody comes back to a text."""
+
+    def count_usage(self, sampled: int) -> Usage:
+        """See ChatExchange."""
+        return Usage(sum(len(prompt) for prompt in self.prompts), 0, sampled)
+
+    def close(self) -> None:
+        """Ends the streams."""
+        for session, _ in self.starts:
+            session.close()
+
+
+def _encode_prompt(served: Served, prompt: str | list[int]) -> np.ndarray:
+    """Encodes a prompt; tokens are taken as they are. Raises RequestError for an empty one, or an unknown token."""
+    ids = served.tokenizer.encode(prompt) if isinstance(prompt, str) else prompt
+    if not ids:
+        raise RequestError("'prompt': expected at least one token, got none", param="prompt")
+    if unknown := [token for token in ids if not 0 <= token < served.tokenizer.vocab_size]:
+        raise RequestError(
+            f"'prompt': expected tokens from 0 to {served.tokenizer.vocab_size - 1}, got {unknown[0]}", param="prompt"
+        )
+    return np.array(ids, np.int32)

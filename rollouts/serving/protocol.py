@@ -1,0 +1,276 @@
+"""What may be asked of the server: requests of the OpenAI protocol, checked field by field."""
+
+import contextlib
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+MOST_STOPS, MOST_CHOICES = 16, 128
+
+
+class RequestError(ValueError):
+    """A request that is not answered; `status` and the rest are what the OpenAI protocol says of it."""
+
+    def __init__(self, message: str, *, param: str | None = None, status: int = 400, code: str | None = None):
+        super().__init__(message)
+        self.param, self.status, self.code = param, status, code
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the body of the answer."""
+        kind = "invalid_request_error" if self.status < 500 else "server_error"
+        return {"error": {"message": str(self), "type": kind, "param": self.param, "code": self.code}}
+
+
+def _only(*allowed: Any) -> Any:
+    """A field that other servers have and this one does not; null and the `allowed` values ask for nothing."""
+
+    def check(value: Any) -> Any:
+        if value is not None and value not in allowed:
+            wanted = " or ".join(f"{one!r}" for one in (None, *allowed))
+            raise ValueError(f"not supported by this server; expected {wanted}")
+        return None
+
+    return Annotated[Any, BeforeValidator(check)]
+
+
+def _mend_text(value: Any) -> Any:
+    """Replaces halves of surrogate pairs, which JSON can spell and no file or tokenizer can hold."""
+    return value.encode("utf-8", "replace").decode() if isinstance(value, str) else value
+
+
+Text = Annotated[str, BeforeValidator(_mend_text)]
+
+
+def _join_parts(value: Any) -> Any:
+    """Joins a content that is given in parts of text."""
+    if not isinstance(value, list):
+        return value
+    for number, part in enumerate(value):
+        if not (isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str)):
+            raise ValueError(f'part {number}: expected {{"type": "text", "text": …}}, got {part!r:.80}')
+    return "".join(part["text"] for part in value)
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Function(_Strict):
+    """What a call calls."""
+
+    name: Text
+    arguments: Text
+
+
+class Call(_Strict):
+    """A call of a tool, in the history of a conversation."""
+
+    id: Text = ""
+    type: Literal["function"] = "function"
+    function: Function
+    name: Any = None  # some clients repeat the function's
+    index: Any = None
+
+
+class ChatMessage(_Strict):
+    """A message of a conversation; what a client echoes of our own answers is accepted."""
+
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: Annotated[Text | None, BeforeValidator(_mend_text), BeforeValidator(_join_parts)] = None
+    tool_calls: tuple[Call, ...] | None = Field(None, strict=False)
+    tool_call_id: Text | None = None
+    name: Any = None
+    action: Any = None
+    refusal: _only("") = None
+    annotations: _only([]) = None
+    audio: _only() = None
+    function_call: _only() = None
+    reasoning_content: Any = None
+    reasoning: Any = None
+
+    @model_validator(mode="after")
+    def _check_content(self) -> "ChatMessage":
+        if self.tool_calls and self.role != "assistant":
+            raise ValueError(f"tool_calls: expected none in a message with the role {self.role!r}")
+        if self.content is None and not self.tool_calls:
+            raise ValueError("content: expected a text" + (" or tool_calls" if self.role == "assistant" else ""))
+        return self
+
+
+class StreamOptions(_Strict):
+    """How an answer is streamed."""
+
+    include_usage: bool = False
+    include_obfuscation: bool | None = None  # nothing is added to chunks; there is nothing to turn off
+
+
+class JsonSchema(_Strict):
+    """A schema that an answer follows."""
+
+    name: Text = ""
+    description: Text | None = None
+    schema_: dict[str, Any] = Field(alias="schema")
+    strict: bool | None = None
+
+
+class ResponseFormat(_Strict):
+    """What an answer looks like."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: JsonSchema | None = None
+
+    @model_validator(mode="after")
+    def _check_schema(self) -> "ResponseFormat":
+        if (self.type == "json_schema") != (self.json_schema is not None):
+            raise ValueError('expected "json_schema" where "type" is "json_schema", and nowhere else')
+        return self
+
+
+def _list_stops(value: Any) -> Any:
+    stops = [value] if isinstance(value, str) else value
+    if stops is not None and not (isinstance(stops, list) and len(stops) <= MOST_STOPS and all(stops)):
+        raise ValueError(f"expected up to {MOST_STOPS} texts, none of them empty")
+    return tuple(stops or ())
+
+
+class _Request(_Strict):
+    """What both kinds of completions have."""
+
+    model: Text
+    temperature: float | None = Field(None, ge=0, le=100)
+    top_p: float | None = Field(None, gt=0, le=1)
+    top_k: int | None = Field(None, ge=-1)  # -1, as other servers have it, and 0: all
+    max_tokens: int | None = Field(None, ge=1)
+    n: int | None = Field(None, ge=1, le=MOST_CHOICES)
+    seed: int | None = None
+    stop: Annotated[tuple[Text, ...], BeforeValidator(_list_stops)] = ()
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    return_token_ids: bool | None = None
+
+    # Accepted: they do not change what is answered.
+    user: Any = None
+    metadata: Any = None
+    store: Any = None
+    service_tier: Any = None
+    safety_identifier: Any = None
+    prompt_cache_key: Any = None
+    prompt_cache_retention: Any = None
+
+    # Refused by name, unless they ask for nothing.
+    frequency_penalty: _only(0) = None
+    presence_penalty: _only(0) = None
+    repetition_penalty: _only(1) = None
+    min_p: _only(0) = None
+    min_tokens: _only(0) = None
+    logit_bias: _only({}) = None
+    best_of: _only(1) = None
+
+    @model_validator(mode="after")
+    def _check_stream(self) -> "_Request":
+        if self.stream_options is not None and not self.stream:
+            raise ValueError("stream_options: expected only with stream=true")
+        return self
+
+
+class ChatRequest(_Request):
+    """A request for the next message of a conversation."""
+
+    messages: tuple[ChatMessage, ...] = Field(min_length=1, strict=False)
+    max_completion_tokens: int | None = Field(None, ge=1)
+    logprobs: bool | None = None
+    top_logprobs: _only(0) = None
+    tools: list[dict[str, Any]] | None = None
+    tool_choice: str | dict[str, Any] | None = None
+    parallel_tool_calls: bool | None = None
+    response_format: ResponseFormat | None = None
+
+    modalities: _only(["text"]) = None
+    audio: _only() = None
+    prediction: _only() = None
+    functions: _only([]) = None
+    function_call: _only("none") = None
+    web_search_options: _only() = None
+    reasoning_effort: Any = None  # this model thinks as it was trained to
+    verbosity: _only("medium") = None
+
+    @property
+    def limit(self) -> int | None:
+        """The most tokens that the answer may have; None: the server's."""
+        return self.max_completion_tokens or self.max_tokens
+
+
+class CompletionRequest(_Request):
+    """A request to go on with a text or with tokens."""
+
+    prompt: str | list[str] | list[int] | list[list[int]]
+    logprobs: int | None = Field(None, ge=0, le=1)
+    echo: _only(False) = None
+    suffix: _only("") = None
+
+    @property
+    def limit(self) -> int | None:
+        """The most tokens that the answer may have; None: the server's."""
+        return self.max_tokens
+
+    def list_prompts(self) -> list[str | list[int]]:
+        """Returns the prompts: this is one, or a list of them."""
+        several = isinstance(self.prompt, list) and bool(self.prompt) and not isinstance(self.prompt[0], int)
+        return self.prompt if several else [self.prompt]
+
+
+class Outcome(_Strict):
+    """What a client says of a conversation that was served."""
+
+    id: Text  # of an answer in it, or its x-session-id
+    resolved: bool | None = None
+    escalated: bool | None = None
+    rating: float | None = None
+
+    @model_validator(mode="after")
+    def _check_rating(self) -> "Outcome":
+        if self.rating is not None and not math.isfinite(self.rating):
+            raise ValueError("rating: expected a finite number")
+        return self
+
+
+Request = TypeVar("Request", bound=BaseModel)
+
+
+def read_request(kind: type[Request], body: object) -> Request:
+    """Reads a request. Raises RequestError, which quotes the field and says what was expected."""
+    if not isinstance(body, Mapping):
+        raise RequestError(f"expected a JSON object, got {body!r:.80}")
+    try:
+        return kind.model_validate(body)
+    except ValidationError as error:
+        fault = error.errors(include_url=False)[0]
+        param = _name_field(kind, fault["loc"])
+        text = fault["msg"].removeprefix("Value error, ")
+        if fault["type"] == "extra_forbidden":
+            text = "this field is not supported by this server"
+        elif fault["type"] not in ("missing", "value_error"):
+            text += f", got {fault['input']!r:.80}"
+        raise RequestError(f"'{param}': {text}" if param else text, param=param or None) from None
+
+
+def _name_field(kind: type[BaseModel], place: Sequence[int | str]) -> str:
+    """Names a field as a client would: messages[0].content."""
+    text = ""
+    for part in place:
+        if isinstance(part, int):
+            text += f"[{part}]"
+        elif part.isidentifier() and not part.startswith(("function-", "list")):
+            text += f".{part}" if text else part
+    return text
+
+
+@contextlib.contextmanager
+def name_field() -> Iterator[None]:
+    """Makes RequestErrors of ValueErrors that begin with a field in quotes."""
+    try:
+        yield
+    except ValueError as error:
+        raise RequestError(str(error), param=str(error).split("'")[1]) from None

@@ -1,0 +1,166 @@
+"""What the server answers: bodies and chunks of the OpenAI protocol."""
+
+import abc
+import collections
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from models.tokenizer import Tokenizer
+from rollouts.serving.answering import Answer, Piece
+
+
+class Usage(NamedTuple):
+    """What an answer took."""
+
+    prompt: int  # tokens read, those of earlier turns among them
+    cached: int  # of these, tokens that did not go through the model again
+    completion: int  # tokens sampled in all answers
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the `usage` of an answer."""
+        return {
+            "prompt_tokens": self.prompt,
+            "completion_tokens": self.completion,
+            "total_tokens": self.prompt + self.completion,
+            "prompt_tokens_details": {"cached_tokens": self.cached},
+        }
+
+
+@dataclasses.dataclass
+class Writer(abc.ABC):
+    """Writes the answer to one request.
+
+    Attributes:
+      id: of the answer.
+      model: its name.
+      created: seconds since 1970.
+      logprobs: whether log-probabilities were asked for, under the model's own distribution.
+      token_ids: whether tokens were asked for. They come with `sampled_logprobs`, under the distribution that they were
+        drawn from.
+      tokenizer: the model's.
+    """
+
+    id: str
+    model: str
+    created: int
+    logprobs: bool
+    token_ids: bool
+    tokenizer: Tokenizer
+
+    kind = chunk_kind = "text_completion"
+
+    def write_body(self, answers: Sequence[Answer], prompts: Sequence[np.ndarray], usage: Usage) -> dict[str, Any]:
+        """Writes the whole answer."""
+        choices = [
+            {
+                "index": index,
+                **self._write_whole(answer),
+                "finish_reason": answer.finish,
+                "logprobs": self._write_logprobs(answer),
+                **self._write_ids(answer),
+            }
+            for index, answer in enumerate(answers)
+        ]
+        return self._begin(self.kind, choices) | self._write_prompts(prompts) | {"usage": usage.to_json()}
+
+    def write_chunk(self, piece: Piece, prompts: Sequence[np.ndarray]) -> dict[str, Any]:
+        """Writes a piece of the answer; `prompts` are given with the first one."""
+        choice = {
+            "index": piece.index,
+            **self._write_part(piece),
+            "finish_reason": piece.finish or None,
+            "logprobs": self._write_logprobs(piece) if len(piece.ids) else None,
+            **self._write_ids(piece),
+        }
+        return self._begin(self.chunk_kind, [choice]) | self._write_prompts(prompts)
+
+    def write_usage(self, usage: Usage) -> dict[str, Any]:
+        """Writes the last chunk of a stream whose usage was asked for."""
+        return self._begin(self.chunk_kind, []) | {"usage": usage.to_json()}
+
+    @abc.abstractmethod
+    def _write_whole(self, answer: Answer) -> dict[str, Any]:
+        """Writes what was said, for a body."""
+
+    @abc.abstractmethod
+    def _write_part(self, piece: Piece) -> dict[str, Any]:
+        """Writes what was said, for a chunk."""
+
+    @abc.abstractmethod
+    def _write_logprobs(self, drawn: Answer | Piece) -> dict[str, Any] | None:
+        """Writes the tokens' log-probabilities; None if they were not asked for."""
+
+    def _begin(self, kind: str, choices: list[dict[str, Any]]) -> dict[str, Any]:
+        return {"id": self.id, "object": kind, "created": self.created, "model": self.model, "choices": choices}
+
+    def _write_prompts(self, prompts: Sequence[np.ndarray]) -> dict[str, Any]:
+        if not (self.token_ids and len(prompts)):
+            return {}
+        lists = [prompt.tolist() for prompt in prompts]
+        return {"prompt_token_ids": lists[0] if len(lists) == 1 else lists}
+
+    def _write_ids(self, drawn: Answer | Piece) -> dict[str, Any]:
+        if not self.token_ids:
+            return {}
+        return {"token_ids": drawn.ids.tolist(), "sampled_logprobs": _to_list(drawn.logprobs)}
+
+
+class ChatWriter(Writer):
+    """Writes chat completions."""
+
+    kind, chunk_kind = "chat.completion", "chat.completion.chunk"
+
+    def __init__(self, *fields: Any):
+        super().__init__(*fields)
+        self._calls: collections.Counter[int] = collections.Counter()  # that were sent, by answer
+        self._begun: set[int] = set()
+
+    def _write_whole(self, answer: Answer) -> dict[str, Any]:
+        message = {"role": "assistant", "content": answer.content or None, "refusal": None, **answer.fields}
+        if answer.calls:
+            message["tool_calls"] = list(answer.calls)
+        return {"message": message}
+
+    def _write_part(self, piece: Piece) -> dict[str, Any]:
+        delta = {} if piece.index in self._begun else {"role": "assistant", "content": ""}
+        self._begun.add(piece.index)
+        if piece.read.content:
+            delta["content"] = piece.read.content
+        if piece.read.calls:
+            first = self._calls[piece.index]
+            delta["tool_calls"] = [{"index": first + number, **call} for number, call in enumerate(piece.read.calls)]
+            self._calls[piece.index] += len(piece.read.calls)
+        return {"delta": delta | dict(piece.read.fields)}
+
+    def _write_logprobs(self, drawn: Answer | Piece) -> dict[str, Any] | None:
+        if not self.logprobs:
+            return None
+        content = []
+        for token, logprob in zip(drawn.ids, _to_list(drawn.model_logprobs), strict=True):
+            text = self.tokenizer.decode([token])
+            spelled = None if "\N{REPLACEMENT CHARACTER}" in text else list(text.encode())  # None: half a character
+            content.append({"token": text, "logprob": logprob, "bytes": spelled, "top_logprobs": []})
+        return {"content": content, "refusal": None}
+
+
+class TextWriter(Writer):
+    """Writes completions of texts."""
+
+    def _write_whole(self, answer: Answer) -> dict[str, Any]:
+        return {"text": answer.content}
+
+    def _write_part(self, piece: Piece) -> dict[str, Any]:
+        return {"text": piece.read.content}
+
+    def _write_logprobs(self, drawn: Answer | Piece) -> dict[str, Any] | None:
+        if not self.logprobs:
+            return None
+        tokens = [self.tokenizer.decode([token]) for token in drawn.ids]
+        return {"tokens": tokens, "token_logprobs": _to_list(drawn.model_logprobs)}
+
+
+def _to_list(logprobs: np.ndarray) -> list[float]:
+    return [min(float(value), 0.0) for value in logprobs]  # rounding may bring one above 0
