@@ -1,4 +1,7 @@
-"""Chat templates of a tokenizer directory: reads them from all files, and refuses those that do not write ChatML."""
+"""Chat templates of a tokenizer directory: reads them from all files, and refuses those that do not write ChatML.
+
+A template may add a system message of its own where a conversation has none: `find_default_system` says which.
+"""
 
 import pathlib
 from collections.abc import Mapping
@@ -15,6 +18,7 @@ CHATML = (
 """The template that dialogues are rendered in, whatever the template of the model that training begins with."""
 
 _DEFAULT = "default"
+_SYSTEM, _END = "<|im_start|>system\n", "<|im_end|>\n"
 # A dialogue before the agent's first and second turn, with all that a template might remove: spaces, thoughts and tags.
 _OPENING = [
     {"role": "system", "content": "You serve customers.\n"},
@@ -77,9 +81,7 @@ def check_template(path: pathlib.Path, template: str, backend: tokenizers.Tokeni
     """
     if template == CHATML:
         return
-    from transformers import PreTrainedTokenizerFast  # takes a second, and few need it
-
-    reference = PreTrainedTokenizerFast(tokenizer_object=backend, **tokens)
+    reference = _make_reference(backend, tokens)
     for messages in (_OPENING, _DIALOGUE):
         expected, actual = (_render_dialogue(path, reference, messages, written) for written in (CHATML, template))
         if actual != expected:
@@ -87,6 +89,46 @@ def check_template(path: pathlib.Path, template: str, backend: tokenizers.Tokeni
                 f"{path}: chat_template: expected a dialogue in ChatML, which policies are trained in, {expected!r}, "
                 f"got {actual!r}; take the template away, and the export gets one of ChatML"
             )
+
+
+def find_default_system(template: str, backend: tokenizers.Tokenizer, tokens: Mapping[str, str]) -> str:
+    """Returns the system text that `template` adds where a conversation has none; "" where it adds none.
+
+    Qwen2.5-Instruct's adds "You are Qwen, created by Alibaba Cloud. You are a helpful assistant."
+
+    Raises ValueError if it writes anything else than a system message before the conversation in ChatML.
+
+    Args:
+      template: the chat template, checked by `check_template`.
+      backend: the tokenizer.
+      tokens: the special tokens by their names, which a template may write.
+    """
+    if template == CHATML:
+        return ""
+    reference, asked = _make_reference(backend, tokens), _OPENING[1:]
+    plain = reference.apply_chat_template(asked, chat_template=CHATML, tokenize=False, add_generation_prompt=True)
+    try:
+        written = reference.apply_chat_template(
+            asked, chat_template=template, tokenize=False, add_generation_prompt=True
+        )
+    except Exception:  # a template may refuse a conversation without a system message: then it adds none
+        return ""
+    added = written.removesuffix(plain)
+    if written == plain:
+        return ""
+    if written.endswith(plain) and added.startswith(_SYSTEM) and added.endswith(_END):
+        return added.removeprefix(_SYSTEM).removesuffix(_END)
+    raise ValueError(
+        f"chat_template: expected a conversation without a system message in ChatML, {plain!r}, with or without a "
+        f"system message before it, got {written!r}"
+    )
+
+
+def _make_reference(backend: tokenizers.Tokenizer, tokens: Mapping[str, str]) -> Any:
+    """Makes the tokenizer of `transformers` that renders templates."""
+    from transformers import PreTrainedTokenizerFast  # takes a second, and few need it
+
+    return PreTrainedTokenizerFast(tokenizer_object=backend, **tokens)
 
 
 def _render_dialogue(path: pathlib.Path, reference: Any, messages: list[dict[str, str]], template: str) -> str:

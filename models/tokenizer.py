@@ -13,8 +13,9 @@ from typing import Any
 import tokenizers
 from tokenizers import pre_tokenizers, processors, trainers
 
+from models import chat_template
 from models.objects import replace_file
-from models.tokenizer_files import SETTINGS, read_settings, set_qwen2_parts
+from models.tokenizer_files import SETTINGS, list_tokens, read_settings, set_qwen2_parts
 
 CONTROL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 """Special tokens; the order of their ids in Qwen2.5 (151643, 151644, 151645)."""
@@ -63,6 +64,20 @@ class Tokenizer:
     def decode(self, ids: Sequence[int]) -> str:
         """Returns the text of `ids`, control tokens spelled out; bytes that are not UTF-8 become U+FFFD."""
         return self._backend.decode([int(id) for id in ids], skip_special_tokens=False)
+
+    def find_default_system(self) -> str:
+        """Returns the system text that the chat template adds where a conversation has none; "" where it adds none.
+
+        Raises ValueError, see `models.chat_template.find_default_system`.
+        """
+        template = self._settings["chat_template"]
+        if not isinstance(template, str):
+            template = next(item["template"] for item in template if item["name"] == "default")
+        return chat_template.find_default_system(template, self._backend, list_tokens(self._settings))
+
+    def to_json(self) -> str:
+        """Returns the content of its tokenizer.json, for libraries that read one."""
+        return self._backend.to_str()
 
     def save(self, path: str | pathlib.Path) -> None:
         """Writes `tokenizer.json` and `tokenizer_config.json`, as `load` and `transformers.AutoTokenizer` read them."""

@@ -86,10 +86,14 @@ def read_settings(path: pathlib.Path, backend: tokenizers.Tokenizer) -> dict[str
     settings |= {name: SETTINGS[name] for name in _MISSING if settings.get(name) is None}
     settings |= {name: SETTINGS[name] for name in _ALWAYS}
     if templates:
-        named = {name: _token_text(value) for name, value in settings.items() if _is_token(name, value)}
-        chat_template.check_template(path, templates["default"], backend, named)
+        chat_template.check_template(path, templates["default"], backend, list_tokens(settings))
         settings["chat_template"] = chat_template.to_setting(templates)
     return settings
+
+
+def list_tokens(settings: Mapping[str, Any]) -> dict[str, str]:
+    """Returns the special tokens that tokenizer_config.json (`settings`) names, as texts by their names."""
+    return {name: _token_text(value) for name, value in settings.items() if _is_token(name, value)}
 
 
 def _check_types(path: pathlib.Path, settings: Mapping[str, Any]) -> None:
