@@ -235,6 +235,10 @@ class Domain(abc.ABC):
         """Shows a turn of the agent, from its notes in a transcript."""
         return Shown(str(notes.get("text", "")))
 
+    def view_output(self, text: str) -> tuple[str, Mapping[str, Any]]:
+        """What a customer sees of the agent's output, and what it did: fields by name, ready for JSON."""
+        return text, {}
+
     def judge_scores(self, notes: Mapping[str, Any]) -> Mapping[str, float]:
         """Returns the judge's scores of a turn by principle, from the turn's notes; {} where it was not judged."""
         return {}

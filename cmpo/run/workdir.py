@@ -136,6 +136,20 @@ def check_same_config(
         )
 
 
+def load_config(workdir: pathlib.Path) -> ConfigDict:
+    """Loads the config of the run in `workdir`, for commands that name a run by its directory alone.
+
+    Raises FileNotFoundError if there is no run, ValueError naming the file or the field if it is damaged.
+    """
+    path = workdir / "config.json"
+    if not path.exists():
+        raise FileNotFoundError(f"--workdir: expected a run with a config.json, found none in {str(workdir)!r}")
+    given = files.read_object(path)
+    config = ConfigDict(_fill_in(schema.default_config(domains.load(given)), given))
+    schema.check_config(config)
+    return config
+
+
 def hash_config(config: ConfigDict, counts: Callable[[str], bool] = lambda name: not may_change(name)) -> str:
     """Hashes the fields that dialogues depend on. Dialogues of one hash are not used under another."""
     kept = {name: value for name, value in sorted(_flatten_config(config.to_dict()).items()) if counts(name)}

@@ -101,7 +101,7 @@ class Engine:
             raise ValueError(f"the stop token {stop_id} is not in the vocabulary of {config.vocab_size}")
         if sampling.capacity > config.max_positions:
             raise ValueError(f"capacity {sampling.capacity} exceeds the model's max_positions {config.max_positions}")
-        self.sampling, self._stop_id = sampling, stop_id
+        self.sampling, self.vocab_size, self._stop_id = sampling, config.vocab_size, stop_id
         self._slots = Slots(config, stop_id, sampling, sharding=kv_sharding, grammar=grammar)
         self._turn_taking = turn_taking or contextlib.nullcontext()
         self.version: int | None = None

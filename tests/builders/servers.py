@@ -34,9 +34,16 @@ def constraints():
 
 def served_of(engine=None, *, name="policy", most=64, age=600.0, ended=lambda dialogue: None, **fields):
     """A model with random weights."""
-    engine = engine or engine_of(capacity=512, max_new_tokens=12)
+    engine = engine or engine_of(capacity=1024, max_new_tokens=12)
     conversations = Conversations(engine, most=most, age=age, ended=ended)
-    return Served(name, engine, trained(), conversations, **({} if "constraints" in fields else {"constraints": constraints()}), **fields)
+    return Served(
+        name,
+        engine,
+        trained(),
+        conversations,
+        **({} if "constraints" in fields else {"constraints": constraints()}),
+        **fields,
+    )
 
 
 @contextlib.contextmanager

@@ -135,6 +135,14 @@ class FdsDomain(Domain):
         badges = [actions.get(notes["action"], ("format error", "bad")), *scores]
         return Shown(notes["response"], notes["think"], badges, notes["reason"])
 
+    def view_output(self, text: str) -> tuple[str, dict[str, Any]]:
+        """See Domain. Of a turn that breaches the format, nothing is seen: it may be all thoughts."""
+        try:
+            reply = turn_format.parse(text)
+        except turn_format.MalformedTurn:
+            return "", {"action": None}
+        return turn_format.hear(reply.response), {"action": reply.action}
+
     def judge_scores(self, notes: Mapping[str, Any]) -> Mapping[str, float]:
         """See Domain."""
         return notes.get("scores", {})

@@ -1,0 +1,141 @@
+"""Serves a policy behind the OpenAI protocol: ``python -m cmpo.serve --workdir=runs/fds [--port=8000]``.
+
+The model is a run's policy (--workdir; --agents=policy,start serves several of its states under these names), or any
+checkpoint in Hugging Face's format (--hf). docs/serving.md says what is answered.
+"""
+
+import functools
+import pathlib
+import time
+from collections.abc import Callable, Sequence
+
+import jax
+from absl import flags
+from ml_collections import ConfigDict
+
+from cmpo.cli import agents, command
+from cmpo.distributed import sharding
+from cmpo.run import schema
+from cmpo.run.workdir import load_config
+from cmpo.training import build, model_source
+from models import hf, qwen2
+from models import tokenizer as tokenizers
+from models.tokenizer import Tokenizer
+from rollouts import domains
+from rollouts.domain import Domain
+from rollouts.engine.constraints import Constraints
+from rollouts.engine.engine import Engine
+from rollouts.serving import guard
+from rollouts.serving.answering import Read
+from rollouts.serving.app import make_app
+from rollouts.serving.conversations import Conversations
+from rollouts.serving.served import Served
+
+_HF = flags.DEFINE_string("hf", None, "Directory of a model in Hugging Face's format, or its name on the hub.")
+_AGENTS = flags.DEFINE_list("agents", ["policy"], "Which states of the run: policy, best, start; each is a model.")
+_HOST = flags.DEFINE_string("host", "127.0.0.1", "Address to serve at; any other than loopback needs a key.")
+_PORT = flags.DEFINE_integer("port", 8000, "Port to serve at.", lower_bound=1, upper_bound=65535)
+_KEY = flags.DEFINE_string("api_key_env", "", "Name of the environment variable that holds the key clients must send.")
+_BODY = flags.DEFINE_integer("max_body_bytes", 4_000_000, "Requests with larger bodies are refused.", lower_bound=1)
+_CONCURRENT = flags.DEFINE_integer("max_concurrent", 1024, "Requests above this number are refused.", lower_bound=1)
+_READ = flags.DEFINE_float("read_timeout", 30.0, "Seconds a request may take to come in.", lower_bound=0.0)
+_ANSWER = flags.DEFINE_float("answer_timeout", 300.0, "Seconds an answer may take.", lower_bound=0.0)
+_SLOTS = flags.DEFINE_integer("slots", 32, "Answers that are drawn at a time.", lower_bound=1)
+_CONTEXT = flags.DEFINE_integer(
+    "context_length", 0, "Tokens of a conversation; 0: the run's, or the model's up to 8192."
+)
+_DTYPE = flags.DEFINE_enum("dtype", None, ["float32", "bfloat16"], "Of --hf; default: bfloat16 on a GPU, else float32.")
+_KEPT = flags.DEFINE_integer("conversations", 1024, "Conversations that are kept for who comes back.", lower_bound=1)
+_AGE = flags.DEFINE_float("conversation_seconds", 900.0, "How long each of them is kept.", lower_bound=0.0)
+_CUSTOMER = flags.DEFINE_bool(
+    "customer_view", False, "Send what a customer would see, the action in a field of its own."
+)
+
+_LONGEST = 8192  # tokens of a context that nobody asked for
+
+
+def run() -> None:
+    """Loads what the flags name, and serves it until it is interrupted."""
+    if bool(command.WORKDIR.value) == bool(_HF.value):
+        raise ValueError("expected --workdir=DIR of a run, or --hf=DIR of a model: one of them")
+    guard.read_api_key(_HOST.value, _KEY.value)  # before anything is loaded
+    command.be_patient()
+    command.keep_programs()
+    domain, config = None, None
+    if _HF.value:
+        models = [open_checkpoint(_HF.value, _make_served)]
+    else:
+        workdir = pathlib.Path(command.WORKDIR.value)
+        config = load_config(workdir)
+        domain = domains.load(config)
+        models = open_run(config, workdir, _AGENTS.value, functools.partial(_make_served, hear=domain.turn_format.hear))
+    if _CUSTOMER.value and domain is None:
+        raise ValueError("--customer_view: expected --workdir; of another model nobody knows what a customer sees")
+    view = functools.partial(_view_output, domain) if _CUSTOMER.value else None
+    app = make_app(models, view=view)
+    names = ", ".join(served.name for served in models)
+    print(f"serving {names} at http://{_HOST.value}:{_PORT.value}/v1")
+    guard.serve_app(
+        app,
+        host=_HOST.value,
+        port=_PORT.value,
+        api_key_env=_KEY.value,
+        max_body_bytes=_BODY.value,
+        max_concurrent=_CONCURRENT.value,
+        read_timeout=_READ.value,
+        answer_timeout=_ANSWER.value,
+    )
+
+
+def open_run(
+    config: ConfigDict, workdir: pathlib.Path, names: Sequence[str], make: Callable[..., Served]
+) -> list[Served]:
+    """Opens states of a run as models of these names. Raises FileNotFoundError or ValueError if there is none."""
+    if unknown := set(names) - set(agents.TRAINED):
+        raise ValueError(f"--agents: expected some of {', '.join(agents.TRAINED)}, got {sorted(unknown)[0]!r}")
+    layout = {"slots": _SLOTS.value, "capacity": _CONTEXT.value or config.model.context_length}
+    models = []
+    for name in dict.fromkeys(names):
+        policy = agents.open_policy(config, workdir, start=name == "start", best=name == "best", **layout)
+        # A format that sampling cannot breach leaves no room for another one.
+        free = not config.engine.grammar
+        models.append(make(name, policy.engine, policy.tokenizer, free=free))
+    return models
+
+
+def open_checkpoint(path: str, make: Callable[..., Served]) -> Served:
+    """Opens a checkpoint in Hugging Face's format under the name of its directory.
+
+    Raises FileNotFoundError or ValueError if it is none.
+    """
+    config = ConfigDict(schema.default_config())
+    config.model.path = path
+    config.model.update(dict.fromkeys(model_source.SIZES, 0))
+    config.model.dtype = _DTYPE.value or ("float32" if jax.default_backend() == "cpu" else "bfloat16")
+    config.mesh.update({"data": 1, "fsdp": 1, "tensor": 1})
+    source = model_source.find_source(config, None)
+    longest = hf.read_config(source).max_positions
+    config.model.context_length = _CONTEXT.value or min(longest, _LONGEST)
+    model = model_source.find_architecture(config, source)
+    tokenizer = tokenizers.load(source)
+    mesh = build.make_mesh(config, model, jax.devices()[:1])
+    sampling = build.make_sampling(config, mesh, slots=_SLOTS.value, max_new_tokens=config.model.context_length)
+    engine = Engine(model, tokenizer.im_end, sampling)
+    layout = sharding.find_shardings(mesh, qwen2.shapes(model))
+    engine.load(hf.load(source, config=model, shardings=layout, param_dtype=model.dtype)[1])
+    return make(source.name, engine, tokenizer, system=tokenizer.find_default_system() or "")
+
+
+def _make_served(name: str, engine: Engine, tokenizer: Tokenizer, *, free: bool = True, **fields) -> Served:
+    conversations = Conversations(engine, most=_KEPT.value, age=_AGE.value)
+    constraints = Constraints(tokenizer, engine.vocab_size) if free else None
+    return Served(name, engine, tokenizer, conversations, constraints, created=int(time.time()), **fields)
+
+
+def _view_output(domain: Domain, text: str) -> Read:
+    content, fields = domain.view_output(text)
+    return Read(content, fields=fields)
+
+
+if __name__ == "__main__":
+    command.run(run, of_a_run=False)
