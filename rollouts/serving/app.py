@@ -203,13 +203,14 @@ async def _stream_events(
     writer: Writer, pieces: AsyncIterator[Piece], exchange: ChatExchange | TextExchange, usage: bool
 ) -> AsyncIterator[bytes]:
     """Writes pieces as server-sent events."""
-    sampled, prompts = 0, exchange.prompts
+    sampled = 0
     async with contextlib.aclosing(pieces):
+        for chunk in writer.write_openings(len(exchange.starts), exchange.prompts):
+            yield _write_event(chunk)
         try:
             async for piece in pieces:
                 sampled += piece.sampled
-                yield _write_event(writer.write_chunk(piece, prompts))
-                prompts = ()
+                yield _write_event(writer.write_chunk(piece))
         except Exception as error:  # too late for another status
             yield _write_event(RequestError(f"{type(error).__name__}: {error}", status=500).to_json())
             return

@@ -66,8 +66,16 @@ class Writer(abc.ABC):
         ]
         return self._begin(self.kind, choices) | self._write_prompts(prompts) | {"usage": usage.to_json()}
 
-    def write_chunk(self, piece: Piece, prompts: Sequence[np.ndarray]) -> dict[str, Any]:
-        """Writes a piece of the answer; `prompts` are given with the first one."""
+    def write_openings(self, count: int, prompts: Sequence[np.ndarray]) -> list[dict[str, Any]]:
+        """Writes the first chunks of a stream of `count` answers, in their order: clients expect answer 0 first."""
+        opened = [
+            {"index": index, **self._open_part(), "finish_reason": None, "logprobs": None} for index in range(count)
+        ]
+        chunks = [self._begin(self.chunk_kind, [choice]) for choice in opened]
+        return [chunks[0] | self._write_prompts(prompts), *chunks[1:]]
+
+    def write_chunk(self, piece: Piece) -> dict[str, Any]:
+        """Writes a piece of the answer."""
         choice = {
             "index": piece.index,
             **self._write_part(piece),
@@ -75,7 +83,7 @@ class Writer(abc.ABC):
             "logprobs": self._write_logprobs(piece) if len(piece.ids) else None,
             **self._write_ids(piece),
         }
-        return self._begin(self.chunk_kind, [choice]) | self._write_prompts(prompts)
+        return self._begin(self.chunk_kind, [choice])
 
     def write_usage(self, usage: Usage) -> dict[str, Any]:
         """Writes the last chunk of a stream whose usage was asked for."""
@@ -84,6 +92,10 @@ class Writer(abc.ABC):
     @abc.abstractmethod
     def _write_whole(self, answer: Answer) -> dict[str, Any]:
         """Writes what was said, for a body."""
+
+    @abc.abstractmethod
+    def _open_part(self) -> dict[str, Any]:
+        """Writes that an answer begins, for a chunk."""
 
     @abc.abstractmethod
     def _write_part(self, piece: Piece) -> dict[str, Any]:
@@ -116,7 +128,6 @@ class ChatWriter(Writer):
     def __init__(self, *fields: Any):
         super().__init__(*fields)
         self._calls: collections.Counter[int] = collections.Counter()  # that were sent, by answer
-        self._begun: set[int] = set()
 
     def _write_whole(self, answer: Answer) -> dict[str, Any]:
         message = {"role": "assistant", "content": answer.content or None, "refusal": None, **answer.fields}
@@ -124,11 +135,11 @@ class ChatWriter(Writer):
             message["tool_calls"] = list(answer.calls)
         return {"message": message}
 
+    def _open_part(self) -> dict[str, Any]:
+        return {"delta": {"role": "assistant", "content": ""}}
+
     def _write_part(self, piece: Piece) -> dict[str, Any]:
-        delta = {} if piece.index in self._begun else {"role": "assistant", "content": ""}
-        self._begun.add(piece.index)
-        if piece.read.content:
-            delta["content"] = piece.read.content
+        delta: dict[str, Any] = {"content": piece.read.content} if piece.read.content else {}
         if piece.read.calls:
             first = self._calls[piece.index]
             delta["tool_calls"] = [{"index": first + number, **call} for number, call in enumerate(piece.read.calls)]
@@ -151,6 +162,9 @@ class TextWriter(Writer):
 
     def _write_whole(self, answer: Answer) -> dict[str, Any]:
         return {"text": answer.content}
+
+    def _open_part(self) -> dict[str, Any]:
+        return {"text": ""}
 
     def _write_part(self, piece: Piece) -> dict[str, Any]:
         return {"text": piece.read.content}
