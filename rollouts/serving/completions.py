@@ -18,7 +18,7 @@ class TextExchange:
         """Opens a stream for each answer. Raises RequestError."""
         self.id = id
         count = request.n or 1
-        distinct = [_encode_prompt(served, prompt) for prompt in request.list_prompts()]
+        distinct = [_encode_prompt(served, prompt) for prompt in request.prompt]
         self.prompts = distinct
         seeds = [choose_seeds(request.seed, count, entropy) for _ in distinct]
         self.starts = [Start(served.engine.open(), prompt) for prompt in distinct for _ in range(count)]
@@ -48,7 +48,7 @@ class TextExchange:
             session.close()
 
 
-def _encode_prompt(served: Served, prompt: str | list[int]) -> np.ndarray:
+def _encode_prompt(served: Served, prompt: str | tuple[int, ...]) -> np.ndarray:
     """Encodes a prompt; tokens are taken as they are. Raises RequestError for an empty one, or an unknown token."""
     ids = served.tokenizer.encode(prompt) if isinstance(prompt, str) else prompt
     if not ids:

@@ -137,4 +137,4 @@ def _refuse_request(status: int, message: str, headers: dict[str, str] | None = 
     kind = "invalid_request_error" if status < 500 else "server_error"
     # The rest of the request is not read, so the connection cannot be used again.
     headers = {"Connection": "close", **(headers or {})}
-    return JSONResponse({"error": {"message": message, "type": kind}}, status, headers)
+    return JSONResponse({"error": {"message": message, "type": kind, "param": None, "code": None}}, status, headers)

@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -202,10 +203,27 @@ class ChatRequest(_Request):
         return self.max_completion_tokens or self.max_tokens
 
 
+def _list_prompts(value: Any) -> tuple[str | tuple[int, ...], ...]:
+    """Lists the prompts: a text, tokens, or a list of either."""
+    alone = isinstance(value, str) or (isinstance(value, list) and value and isinstance(value[0], int))
+    listed = [value] if alone else value
+    if not (isinstance(listed, list) and listed and (all(map(_is_tokens, listed)) or _are_texts(listed))):
+        raise ValueError("expected a text, a list of tokens, or a list of texts or of lists of tokens")
+    return tuple(one if isinstance(one, str) else tuple(one) for one in listed)
+
+
+def _is_tokens(value: Any) -> bool:
+    return isinstance(value, list) and all(type(token) is int for token in value)
+
+
+def _are_texts(values: list[Any]) -> bool:
+    return all(isinstance(value, str) for value in values)
+
+
 class CompletionRequest(_Request):
     """A request to go on with a text or with tokens."""
 
-    prompt: str | list[str] | list[int] | list[list[int]]
+    prompt: Annotated[tuple[Text | tuple[int, ...], ...], BeforeValidator(_list_prompts)]
     logprobs: int | None = Field(None, ge=0, le=1)
     echo: _only(False) = None
     suffix: _only("") = None
@@ -214,11 +232,6 @@ class CompletionRequest(_Request):
     def limit(self) -> int | None:
         """The most tokens that the answer may have; None: the server's."""
         return self.max_tokens
-
-    def list_prompts(self) -> list[str | list[int]]:
-        """Returns the prompts: this is one, or a list of them."""
-        several = isinstance(self.prompt, list) and bool(self.prompt) and not isinstance(self.prompt[0], int)
-        return self.prompt if several else [self.prompt]
 
 
 class Outcome(_Strict):
@@ -247,24 +260,28 @@ def read_request(kind: type[Request], body: object) -> Request:
         return kind.model_validate(body)
     except ValidationError as error:
         fault = error.errors(include_url=False)[0]
-        param = _name_field(kind, fault["loc"])
-        text = fault["msg"].removeprefix("Value error, ")
-        if fault["type"] == "extra_forbidden":
-            text = "this field is not supported by this server"
-        elif fault["type"] not in ("missing", "value_error"):
-            text += f", got {fault['input']!r:.80}"
+        param = _name_field(fault["loc"])
+        text = _describe_fault(fault)
         raise RequestError(f"'{param}': {text}" if param else text, param=param or None) from None
 
 
-def _name_field(kind: type[BaseModel], place: Sequence[int | str]) -> str:
+def _describe_fault(fault: Mapping[str, Any]) -> str:
+    match fault["type"]:
+        case "extra_forbidden":
+            return "this field is not supported by this server"
+        case "missing":
+            return "expected a value, got none"
+        case "value_error":
+            return str(fault["ctx"]["error"])
+        case "too_short":
+            return f"expected one or more, got {fault['input']!r:.80}"
+    expected = re.sub(r"^Input should be (a valid )?", "expected ", fault["msg"])
+    return f"{expected}, got {fault['input']!r:.80}"
+
+
+def _name_field(place: Sequence[int | str]) -> str:
     """Names a field as a client would: messages[0].content."""
-    text = ""
-    for part in place:
-        if isinstance(part, int):
-            text += f"[{part}]"
-        elif part.isidentifier() and not part.startswith(("function-", "list")):
-            text += f".{part}" if text else part
-    return text
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in place).removeprefix(".")
 
 
 @contextlib.contextmanager

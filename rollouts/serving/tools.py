@@ -204,7 +204,7 @@ def _read_choice(choice: Any, names: Sequence[str]) -> tuple[Sequence[str], bool
         case {"type": "function", "function": {"name": str(name)}} if names:
             raise ValueError(f"'tool_choice.function.name': expected one of {', '.join(names)}, got {name!r:.80}")
         case "required" | {"type": "function", "function": {"name": str()}}:
-            raise ValueError("'tool_choice': a call is asked for, but 'tools' has none; give tools, or leave it out")
+            raise ValueError("'tool_choice': expected a call of one of 'tools', got none of them; give tools")
     expected = "auto, none, required or {'type': 'function', 'function': {'name': …}}"
     raise _refuse("tool_choice", expected, choice)
 
