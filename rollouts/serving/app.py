@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
@@ -18,7 +19,7 @@ from starlette.routing import BaseRoute, Route
 from rollouts.serving.answering import Piece, draw_answers, join_pieces
 from rollouts.serving.chats import ChatExchange, View, read_dialogue
 from rollouts.serving.completions import TextExchange
-from rollouts.serving.metrics import ServerMetrics
+from rollouts.serving.metrics import CountRequests, ServerMetrics
 from rollouts.serving.overseer import Overseer
 from rollouts.serving.protocol import ChatRequest, CompletionRequest, Outcome, RequestError, read_request
 from rollouts.serving.responses import ChatWriter, TextWriter, Writer
@@ -57,6 +58,7 @@ def make_app(
             *routes,
         ],
         lifespan=server.live,
+        middleware=[Middleware(CountRequests, counter=server.metrics.requests)],
         exception_handlers={RequestError: _refuse, HTTPException: _refuse_path, ClientDisconnect: _end_quietly},
     )
 
@@ -73,7 +75,7 @@ class _Server:
     ):
         self._models = {served.name: served for served in models}
         self._overseer, self._view, self._entropy = overseer, view, entropy
-        self._metrics = ServerMetrics(models, overseer)
+        self.metrics = ServerMetrics(models, overseer)
 
     @contextlib.asynccontextmanager
     async def live(self, app: Starlette) -> AsyncIterator[None]:
@@ -128,7 +130,7 @@ class _Server:
 
     async def _draw(self, served: Served, exchange: ChatExchange | TextExchange) -> AsyncIterator[Piece]:
         """Draws the answers of an exchange; keeps those that came to their end, and lets go of the others."""
-        metrics, started = self._metrics, time.perf_counter()
+        metrics, started = self.metrics, time.perf_counter()
         by_answer: dict[int, list[Piece]] = {}
         asked = exchange.count_usage(0)
         metrics.prompt.labels(served.name).inc(asked.prompt)
@@ -188,7 +190,7 @@ class _Server:
 
     async def report_metrics(self, request: Request) -> Response:
         """Answers /metrics."""
-        return Response(self._metrics.write(), media_type=CONTENT_TYPE_LATEST)
+        return Response(self.metrics.write(), media_type=CONTENT_TYPE_LATEST)
 
     def _find_model(self, name: str) -> Served:
         if name not in self._models:

@@ -1,12 +1,14 @@
 """What the server counts, in Prometheus' format."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from rollouts.serving.overseer import Overseer
 from rollouts.serving.served import Served
 
+_PATHS = 100  # that are told apart
 _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
 
 
@@ -42,3 +44,28 @@ class ServerMetrics:
     def write(self) -> bytes:
         """Writes all of them."""
         return generate_latest(self.registry)
+
+
+class CountRequests:
+    """ASGI middleware: counts requests by path and status. Paths that were never answered well are counted as one."""
+
+    def __init__(self, app: Any, counter: Counter):
+        self._app, self._counter, self._known = app, counter, set()
+
+    async def __call__(self, scope, receive, send) -> None:
+        """Serves one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+
+        async def note_and_send(message):
+            if message["type"] == "http.response.start":
+                self._count(scope["path"], message["status"])
+            await send(message)
+
+        await self._app(scope, receive, note_and_send)
+
+    def _count(self, path: str, status: int) -> None:
+        if status < 400 and len(self._known) < _PATHS:
+            self._known.add(path)
+        self._counter.labels(path if path in self._known else "other", str(status)).inc()
