@@ -40,7 +40,7 @@ _BODY = flags.DEFINE_integer("max_body_bytes", 4_000_000, "Requests with larger 
 _CONCURRENT = flags.DEFINE_integer("max_concurrent", 1024, "Requests above this number are refused.", lower_bound=1)
 _READ = flags.DEFINE_float("read_timeout", 30.0, "Seconds a request may take to come in.", lower_bound=0.0)
 _ANSWER = flags.DEFINE_float("answer_timeout", 300.0, "Seconds an answer may take.", lower_bound=0.0)
-_SLOTS = flags.DEFINE_integer("slots", 32, "Answers that are drawn at a time.", lower_bound=1)
+_SLOTS = flags.DEFINE_integer("slots", 16, "Answers that are drawn at a time.", lower_bound=1)
 _CONTEXT = flags.DEFINE_integer(
     "context_length", 0, "Tokens of a conversation; 0: the run's, or the model's up to 8192."
 )
@@ -51,6 +51,7 @@ _CUSTOMER = flags.DEFINE_bool(
     "customer_view", False, "Send what a customer would see, the action in a field of its own."
 )
 
+_WINDOW = 0.001  # seconds in which requests that come together join one batch
 _LONGEST = 8192  # tokens of a context that nobody asked for
 
 
@@ -93,7 +94,12 @@ def open_run(
     """Opens states of a run as models of these names. Raises FileNotFoundError or ValueError if there is none."""
     if unknown := set(names) - set(agents.TRAINED):
         raise ValueError(f"--agents: expected some of {', '.join(agents.TRAINED)}, got {sorted(unknown)[0]!r}")
-    layout = {"slots": _SLOTS.value, "capacity": _CONTEXT.value or config.model.context_length}
+    layout = {
+        "slots": _SLOTS.value,
+        "rows": min(config.engine.rows, _SLOTS.value),
+        "capacity": _CONTEXT.value or config.model.context_length,
+        "window": _WINDOW,
+    }
     models = []
     for name in dict.fromkeys(names):
         policy = agents.open_policy(config, workdir, start=name == "start", best=name == "best", **layout)
@@ -119,7 +125,9 @@ def open_checkpoint(path: str, make: Callable[..., Served]) -> Served:
     model = model_source.find_architecture(config, source)
     tokenizer = tokenizers.load(source)
     mesh = build.make_mesh(config, model, jax.devices()[:1])
-    sampling = build.make_sampling(config, mesh, slots=_SLOTS.value, max_new_tokens=config.model.context_length)
+    sampling = build.make_sampling(
+        config, mesh, slots=_SLOTS.value, rows=0, max_new_tokens=config.model.context_length, window=_WINDOW
+    )
     engine = Engine(model, tokenizer.im_end, sampling)
     layout = sharding.find_shardings(mesh, qwen2.shapes(model))
     engine.load(hf.load(source, config=model, shardings=layout, param_dtype=model.dtype)[1])
