@@ -17,7 +17,7 @@ from rollouts.domain import Cost, add_costs
 Amounts = tuple[float, ...]  # [C]
 
 CHOICES = 128
-"""Answers to a turn that are told apart. If there are more, and it goes on with an older one, it counts as the worst."""
+"""Answers to a turn that are told apart. If it goes on with an older one, the worst of all counts."""
 
 
 @dataclasses.dataclass(frozen=True)

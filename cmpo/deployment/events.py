@@ -89,8 +89,8 @@ def parse_event(line: bytes) -> Event:
         return _LINES.validate_json(line)
     except pydantic.ValidationError as error:
         found = error.errors(include_url=False)[0]
-        place = ".".join(map(str, found["loc"]))
-        raise ValueError(f"expected a line of a ledger, got {line!r:.100}: {place}: {found['msg']}") from None
+        wrong = ": ".join([".".join(map(str, found["loc"])), found["msg"]]).removeprefix(": ")
+        raise ValueError(f"expected a line of a ledger, got {line!r:.100}: {wrong}") from None
 
 
 def keep_costs(names: Sequence[str], amounts: Sequence[float]) -> Amounts:

@@ -88,8 +88,10 @@ class Ledger:
         return self
 
     def __exit__(self, *_) -> None:
-        self._end_all()
-        self._log.close()
+        try:
+            self._end_all()
+        finally:
+            self._log.close()
 
     def review(self, dialogue: str, text: str, *, before: Sequence[str], tokens: int) -> str:
         """See `Overseer`."""
@@ -170,8 +172,9 @@ class Ledger:
     def _warn(self) -> None:
         """Says which alarms have begun."""
         alarms = self.assess().alarms
-        for name, kind in alarms.keys() - self._alarms:
-            self._say(f"the budget of {name} may be out of reach: {alarms[name, kind]}")
+        for (name, kind), text in alarms.items():
+            if (name, kind) not in self._alarms:
+                self._say(f"the budget of {name} may be out of reach: {text}")
         self._alarms = set(alarms)
 
     def _describe_answer(self, dialogue: str, text: str, before: Sequence[str], tokens: int) -> Answered:

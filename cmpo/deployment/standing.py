@@ -97,6 +97,6 @@ def _find_alarms(books: Books, means: Mapping[str, Spread]) -> dict[tuple[str, s
         if len(books.window) >= FEWEST and low > budget:
             mean, low, high, budget = map(cost.form.format, (mean, low, high, budget))
             found[cost.name, "mean"] = (
-                f"the mean of the last {len(books.window)} dialogues is {mean} ({low} to {high}), and the budget {budget}"
+                f"the mean of the last {len(books.window)} dialogues is {mean} ({low} to {high}), above {budget}"
             )
     return found
