@@ -98,7 +98,7 @@ class Ledger:
         if self._books.find(dialogue) is None and len(self._books.under_way) >= OPEN:
             self.end(next(iter(self._books.under_way)))
         answered = self._describe_answer(dialogue, text, before, tokens)
-        if self.enforces and (excess := self._books.find_excess(answered)):
+        if self.enforces and answered.cost and (excess := self._books.find_excess(answered)):
             other = self._domain.decline_action(text, fold(0, dialogue, len(before)))
             replaced = self._describe_answer(dialogue, other, before, tokens)
             declined = [name for name in excess if replaced.cost.get(name, 0.0) < answered.cost[name]]

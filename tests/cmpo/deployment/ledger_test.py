@@ -1,5 +1,6 @@
 """The ledger as a server uses it: what it counts, turns down and says, and that it outlives its process."""
 
+import inspect
 import json
 import math
 import shutil
@@ -13,7 +14,9 @@ from hypothesis import strategies as st
 from cmpo import pid
 from cmpo.deployment import ledger as ledgers
 from cmpo.deployment import standing
+from cmpo.deployment.ledger import Ledger
 from rollouts.domains.fds import turn_format
+from rollouts.serving.overseer import Overseer
 from tests.builders import shop
 from tests.builders.ledgers import CHAT, SETTINGS, VOUCHER, ledger, read_metrics, serve, words
 
@@ -34,6 +37,11 @@ def read_log(path, kind):
 
 def is_declined(sent):
     return turn_format.parse(sent).action == "chat" and sent != CHAT
+
+
+def test_a_ledger_is_an_overseer():
+    for name in ("review", "report", "end"):
+        assert inspect.signature(getattr(Ledger, name)) == inspect.signature(getattr(Overseer, name))
 
 
 def test_the_metrics_by_hand(tmp_path):
@@ -177,6 +185,23 @@ def test_a_choice_that_was_not_taken_makes_room_again(tmp_path):
         assert is_declined(books.review("e", VOUCHER, before=(), tokens=1))
         books.review("d", CHAT, before=(CHAT,), tokens=1)
         assert books.review("e", VOUCHER, before=(), tokens=1) == VOUCHER
+
+
+def test_the_budget_of_a_full_window_is_given_to_the_last_one(tmp_path):
+    with ledger(tmp_path / "log", budgets={"voucher": 0.29}, enforce=True, window=100) as books:
+        for _ in range(100):
+            serve(books, CHAT)
+        sent = [serve(books, VOUCHER, end=False)[0] for _ in range(30)]  # 0.29 * 100 is 28.999999999999996
+        assert sent[:29] == [VOUCHER] * 29 and is_declined(sent[29])
+
+
+def test_what_was_given_before_there_was_a_budget_is_not_taken_back(tmp_path):
+    with ledger(tmp_path / "log") as books:
+        for name in "abc":
+            serve(books, VOUCHER, name=name)
+    with ledger(tmp_path / "log", enforce=True) as books:
+        assert is_declined(serve(books, VOUCHER)[0])
+        assert books.review("a", VOUCHER, before=(), tokens=1) == VOUCHER  # the request comes again
 
 
 def test_without_enforcement_nothing_is_turned_down(tmp_path):

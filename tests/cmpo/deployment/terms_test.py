@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cmpo.deployment import terms
+from cmpo.run.schema import PidSettings
 from rollouts.domains.fds import rules
 from tests.builders.ledgers import SETTINGS
 
@@ -71,6 +72,8 @@ def test_the_controller_is_the_runs_with_other_budgets():
     gains, first = terms.make_controller(settings, BOTH, {"voucher": 0.3, "turns": 2.8})
     assert (gains.target.tolist(), gains.kp.tolist(), gains.ki.tolist()) == ([0.3, 2.8], [2.0, 3.0], [0.25, 0.25])
     assert gains.form == "incremental" and np.all(first == 0)
+    gains, _ = terms.make_controller(PidSettings().model_dump(), BOTH[:1], {"voucher": 0.2})  # no run at all
+    assert (gains.target.tolist(), gains.kp) == ([0.2], 0.5)
     gains, _ = terms.make_controller(settings, BOTH[:1], {"voucher": 0.3})  # a run with more costs than are held here
     assert (gains.target.tolist(), gains.kp.tolist()) == ([0.3], [2.0])
     with pytest.raises(ValueError, match="--budget.voucher: expected 0 to 1, of dialogues, got 1.3"):
