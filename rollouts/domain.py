@@ -93,9 +93,13 @@ class Episodes(NamedTuple):
 def total_cost(costs: Sequence[Cost], turns: Iterable[Turn]) -> np.ndarray:
     """Returns what turns cost together, [C] float32."""
     turns = list(turns)
-    by_turn = np.array([turn.cost for turn in turns], np.float32).reshape(len(turns), len(costs))
-    any_of, total = by_turn.any(0).astype(np.float32), by_turn.sum(0)
-    return np.where([cost.total == "any" for cost in costs], any_of, total).astype(np.float32)
+    return add_costs(costs, np.array([turn.cost for turn in turns], np.float32).reshape(len(turns), len(costs)))
+
+
+def add_costs(costs: Sequence[Cost], by_turn: np.ndarray) -> np.ndarray:
+    """Adds up what each turn cost, [N, C]; returns [C], of the same dtype."""
+    total = np.where([cost.total == "any" for cost in costs], by_turn.any(0), by_turn.sum(0))
+    return total.astype(by_turn.dtype)
 
 
 class Measure(NamedTuple):
@@ -214,6 +218,20 @@ class Domain(abc.ABC):
     ) -> Mapping[str, Any]:
         """Asks `judge` to evaluate a dialogue that did not fail; returns an evaluation for each measure."""
         return {}
+
+    def price_turn(self, text: str, before: Sequence[str]) -> np.ndarray:
+        """Returns what an output costs, any text, after an agent's outputs `before` in its dialogue: [C] float32.
+
+        It is what `Episode.act` says of it, unless the output was cut. Raises ValueError if only an episode can tell.
+        """
+        raise ValueError(f"{type(self).__name__} does not say what an output costs (price_turn)")
+
+    def decline_action(self, text: str, seed: int) -> str:
+        """Returns an output in place of `text` that does not take the action which costs something, but turns it down.
+
+        It is in words that the agent was trained to say. Raises ValueError if the domain has none.
+        """
+        raise ValueError(f"{type(self).__name__} has no words that turn an action down (decline_action)")
 
     def find_bound(self, config: Mapping[str, Any]) -> Bound | None:
         """Finds the best that any agent can do in an evaluation with this config; None where it is not known."""

@@ -19,6 +19,7 @@ ROOMS = (
     ("cmpo.sweeping",),
     ("cmpo.reports",),
     ("cmpo.training",),
+    ("cmpo.deployment",),
     ("cmpo.evaluation",),
     ("cmpo.run",),
     ("cmpo.algorithms",),

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from cmpo import pid
 from rollouts.domain import Cost, Domain
 
 
@@ -33,6 +34,20 @@ def read_per_cost(section: Mapping[str, Any], name: str, costs: Sequence[Cost]) 
 def budgets_of(domain: Domain, config: Mapping[str, Any]) -> list[float]:
     """Returns what each cost may be in the mean over dialogues, [C]."""
     return np.broadcast_to(read_per_cost(config["pid"], "target", domain.costs), len(domain.costs)).tolist()
+
+
+def read_controller(section: Mapping[str, Any], costs: Sequence[Cost]) -> tuple[pid.PIDGains, float | np.ndarray]:
+    """Reads from config.pid what the controller is set to, and the multipliers that it begins with.
+
+    Raises ValueError, naming the field.
+    """
+    names = ("kp", "ki", "kd", "target", "smoothing", "lambda_max", "initial_lambda")
+    numbers = {name: read_per_cost(section, name, costs) for name in names}
+    first = numbers.pop("initial_lambda")
+    with name_section_in_errors("pid"):
+        gains = pid.PIDGains(**numbers, form=section["form"])
+        pid.init(gains, first)  # raises ValueError for numbers that cannot work
+    return gains, first
 
 
 @contextlib.contextmanager

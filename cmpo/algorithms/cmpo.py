@@ -24,13 +24,7 @@ class CMPO(Clipped):
     def __init__(self, config, domain):
         super().__init__(config, domain)
         self.controls = config["pid"]
-        names = ("kp", "ki", "kd", "target", "smoothing", "lambda_max", "initial_lambda")
-        numbers = {name: budgets.read_per_cost(self.controls, name, domain.costs) for name in names}
-        first = numbers.pop("initial_lambda")
-        with budgets.name_section_in_errors("pid"):
-            self.gains = pid.PIDGains(**numbers, form=self.controls["form"])
-            pid.init(self.gains, first)  # raises ValueError for numbers that cannot work
-        self.first = first
+        self.gains, self.first = budgets.read_controller(self.controls, domain.costs)
 
     def memory(self):
         """The controller before the first batch."""

@@ -19,6 +19,14 @@ def parse(text):
     return int(found[1])
 
 
+def price(text):
+    try:
+        euros = parse(text)
+    except ValueError:
+        euros = 0
+    return np.array([euros, 1], np.float32)
+
+
 def hear(text):
     return text
 
@@ -42,12 +50,13 @@ class Complaining(Episode):
 
     def act(self, sample):
         try:
-            self.refunds.append(parse(sample.text))
+            parse(sample.text)
         except ValueError:
-            self.refunds.append(0)
             self.end = "malformed"
+        cost = price(sample.text)
+        self.refunds.append(int(cost[0]))
         self.rewards.append(float("sorry" in sample.text))
-        return Effect(np.array([self.refunds[-1], 1], np.float32), {"text": sample.text}, over=bool(self.end))
+        return Effect(cost, {"text": sample.text}, over=bool(self.end))
 
     async def respond(self):
         self.end = "settled" if len(self.refunds) == 2 else ""
@@ -90,6 +99,9 @@ class Shop(Domain):
 
     def episodes(self, config, chats):
         return Episodes(Complaining, COSTS)
+
+    def price_turn(self, text, before):
+        return price(text)
 
     def scripted_agent(self, config, name, budget=None):
         return Clerk()

@@ -6,6 +6,8 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from rollouts.domain import EVERYWHERE, Bound, Cost, Domain, Episodes, Measure, Shown, TaskSource
 from rollouts.domains.fds import generator, rules, turn_format
 from rollouts.domains.fds import judge as judging
@@ -15,7 +17,7 @@ from rollouts.domains.fds.judge import Evaluation
 from rollouts.domains.fds.rubrics import PRINCIPLES, PROCESS
 from rollouts.domains.fds.scenario import DEMANDS, LEVELS, Scenario
 from rollouts.domains.fds.schema import FdsSettings
-from rollouts.domains.fds.scripted import HABITS, OracleAgent, ScriptedAgent
+from rollouts.domains.fds.scripted import HABITS, OracleAgent, ScriptedAgent, decline_voucher
 from rollouts.endpoints.settings import EMBEDDED
 from rollouts.play import Agent
 from rollouts.types import Dialogue
@@ -94,6 +96,17 @@ class FdsDomain(Domain):
         if budget is None or not 0 <= budget <= 1:
             raise ValueError(f"--budget: expected a share of customers from 0 to 1, got {budget}")
         return OracleAgent(oracle.allocate_vouchers(oracle.weigh_customers(config.data.difficulty), budget))
+
+    def price_turn(self, text: str, before: Sequence[str]) -> np.ndarray:
+        """See Domain."""
+        state = rules.State()
+        for said in before:
+            state = rules.agent_step(state, said, truncated=False).state
+        return rules.price_step(self.costs, state, rules.agent_step(state, text, truncated=False).state)
+
+    def decline_action(self, text: str, seed: int) -> str:
+        """See Domain. The words are the scripted agents', for a voucher."""
+        return decline_voucher(text, seed)
 
     def find_bound(self, config: Mapping[str, Any]) -> Bound | None:
         """See Domain. It is known for the embedded user, scenarios of the generator, and enough turns."""

@@ -5,8 +5,6 @@ import dataclasses
 import functools
 from collections.abc import Mapping
 
-import numpy as np
-
 from rollouts.domain import Closing, Cost, Effect, Episode, Episodes
 from rollouts.domains.fds import generator, judge, rubrics, rules, turn_format
 from rollouts.domains.fds.rubrics import PRINCIPLES
@@ -68,8 +66,7 @@ class CustomerEpisode(Episode):
         self._state, reply = rules.agent_step(
             before, sample.text, truncated=sample.stop == "length", format_outcome=table.format_outcome
         )
-        spent = {"voucher": self._state.voucher and not before.voucher, "turns": True}
-        cost = np.array([spent[cost.name] for cost in table.costs], np.float32)
+        cost = rules.price_step(table.costs, before, self._state)
         unjudged = {"scores": {}, "reason": ""}
         if reply is None:  # the parts are empty, so the whole text is shown instead
             shown = {"think": "", "response": "", "action": "", "text": sample.text}

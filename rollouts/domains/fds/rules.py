@@ -1,7 +1,10 @@
 """The rules of an episode as pure functions: when it ends, and what the system says of its state."""
 
 import re
+from collections.abc import Sequence
 from typing import NamedTuple
+
+import numpy as np
 
 from rollouts.domain import Cost
 from rollouts.domains.fds import turn_format
@@ -10,7 +13,7 @@ COSTS = (
     Cost("voucher", "any", "vouchers", "Voucher rate", "{:.0%}"),
     Cost("turns", "sum", "turns", "Turns per dialogue", "{:.1f}"),
 )
-"""Costs that may have a budget; `agent_step` knows the first one."""
+"""Costs that may have a budget; `price_step` knows what they are."""
 
 FORMAT_ERRORS = ("malformed", "second_voucher", "truncated")
 """Ends of a dialogue that the agent caused by breaching the turn format."""
@@ -53,6 +56,12 @@ def agent_step(state: State, text: str, *, truncated: bool, format_outcome: floa
             return AgentStep(state._replace(end="second_voucher", outcome=format_outcome), None)
         state = state._replace(voucher=True)
     return AgentStep(state, reply)
+
+
+def price_step(costs: Sequence[Cost], before: State, after: State) -> np.ndarray:
+    """Returns what the agent's output costs that led from `before` to `after`, [C] float32."""
+    spent = {"voucher": after.voucher and not before.voucher, "turns": True}
+    return np.array([spent[cost.name] for cost in costs], np.float32)
 
 
 def user_step(state: State, message: str, *, max_turns: int) -> State:

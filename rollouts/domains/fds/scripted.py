@@ -269,6 +269,20 @@ class OracleSession(ScriptedSession):
         return texts.pop() if len(texts) > 1 else texts[0]
 
 
+def decline_voucher(text: str, seed: int) -> str:
+    """Returns a turn in place of `text` that names the limit and hands out nothing; the agent keeps its thoughts.
+
+    Only its plan is another, as it becomes part of what the agent reads of itself later.
+    """
+    try:
+        seen, _, _ = turn_format.parse(text).think.rpartition("Plan:")
+    except turn_format.MalformedTurn:
+        seen = ""
+    rng, acts = random.Random(seed), ("limit", "close")
+    response = " ".join(rng.choice(_SAYS[act]) for act in acts)
+    return turn_format.render_reply(turn_format.Reply(f"{seen}Plan: {', '.join(acts)}.", response, "chat"))
+
+
 def _read_demand(texts: Sequence[str]) -> str:
     """What a customer seems to want, from what was said so far (newest last); "" while it is unclear."""
     for text in reversed(texts):

@@ -4,10 +4,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rollouts import domains
 from rollouts.domains.fds import rules, turn_format
 from rollouts.domains.fds.embedded import reading
+from rollouts.domains.fds.episode import CustomerEpisode, Table
 from rollouts.domains.fds.rules import FORMAT_ERRORS
+from rollouts.types import Sample
 from tests.builders import almost
+from tests.builders.dialogues import FDS, TASK
 
 CHAT = "<think>a</think><response>Hello.</response><action>chat</action>"
 VOUCHER = CHAT.replace("chat", "voucher")
@@ -172,6 +176,25 @@ def test_the_state_line_tells_the_truth_at_every_turn(texts):
         assert line == f"Hello.\n(System state: refunded no; voucher issued {expected})"
         assert reading.read_state(line) == ("Hello.", expected)
         assert state.voucher == issued
+
+
+def both():
+    return domains.load({"pid": {"target": {"voucher": 0.3, "turns": 2.8}}})
+
+
+@given(st.lists(st.sampled_from([CHAT, VOUCHER, "junk", f" {VOUCHER} ", VOUCHER[:-1]]), min_size=1, max_size=6))
+def test_an_output_alone_costs_what_the_episode_charges_for_it(texts):
+    episode = CustomerEpisode(Table(None, None, costs=rules.COSTS), TASK, seed=0, judge_seed=0)
+    for number, text in enumerate(texts):
+        effect = episode.act(Sample(text))
+        assert both().price_turn(text, texts[:number]).tolist() == effect.cost.tolist()
+
+
+def test_what_an_output_costs_by_hand():
+    assert both().price_turn(VOUCHER, ()).tolist() == [1, 1] and both().price_turn(CHAT, ()).tolist() == [0, 1]
+    assert both().price_turn(VOUCHER, (CHAT, VOUCHER)).tolist() == [0, 1]  # it is not a second one
+    assert both().price_turn(VOUCHER, ("junk", VOUCHER[:-1])).tolist() == [1, 1]  # none was given before
+    assert FDS.price_turn(VOUCHER, ()).tolist() == [1]
 
 
 FORGERIES = (

@@ -5,6 +5,7 @@ import dataclasses
 import itertools
 import json
 import random
+import re
 
 import numpy as np
 import pytest
@@ -150,6 +151,31 @@ def test_what_is_too_much_for_a_turn_is_done_in_the_next():
         think = turn_format.parse(asyncio.run(session.reply([Message("user", said)], 0)).text).think
         plans.append(think.rpartition("Plan: ")[2])
     assert plans == ["listen, ask.", "listen, explain, note.", "offer."]
+
+
+@pytest.mark.parametrize("style", HABITS)
+def test_played_outputs_cost_by_their_words_what_their_episodes_charged(style):
+    for dialogue in embedded(style, deal(12), judged=False):
+        texts = [said.text for said in dialogue.turns]
+        priced = [FDS.price_turn(text, texts[:number]).tolist() for number, text in enumerate(texts)]
+        assert priced == [said.cost.tolist() for said in dialogue.turns]
+
+
+def test_a_voucher_is_turned_down_in_words_that_the_agent_says():
+    turns = [said for one in embedded("generous", deal(64), judged=False) for said in one.turns]  # the demonstrations'
+    spoken = " ".join(turn_format.parse(said.text).response for said in turns if not said.cost[0])
+    declined = set()
+    for given in [said.text for said in turns if said.cost[0]][:5]:
+        for seed in range(60):
+            text = FDS.decline_action(given, seed)
+            assert text == FDS.decline_action(given, seed) and FDS.price_turn(text, ()).tolist() == [0]
+            reply, was = turn_format.parse(text), turn_format.parse(given)
+            assert reply.think.split("Plan:")[0] == was.think.split("Plan:")[0]
+            assert reply.think.endswith("Plan: limit, close.") and "voucher" not in reply.response
+            assert all(sentence in spoken for sentence in re.split(r"(?<=[.?]) ", reply.response))
+            declined.add(reply.response)
+    assert len(declined) == 9  # three ways to name the limit, three to go on
+    assert turn_format.parse(FDS.decline_action("no turn", 0)).think == "Plan: limit, close."
 
 
 def test_an_unknown_style_is_refused():

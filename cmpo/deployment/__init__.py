@@ -1,0 +1,1 @@
+"""A policy in use: what it gives is held against its budget."""
