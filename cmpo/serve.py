@@ -4,16 +4,21 @@ The model is a run's policy (--workdir; --agents=policy,start serves several of 
 checkpoint in Hugging Face's format (--hf). docs/serving.md says what is answered.
 """
 
+import contextlib
 import functools
 import pathlib
+import sys
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 from absl import flags
 from ml_collections import ConfigDict
 
-from cmpo.cli import agents, command
+from cmpo.cli import command, policies
+from cmpo.deployment import terms
+from cmpo.deployment.ledger import Ledger
 from cmpo.distributed import sharding
 from cmpo.run import schema
 from cmpo.run.workdir import load_config
@@ -47,6 +52,11 @@ _CONTEXT = flags.DEFINE_integer(
 _DTYPE = flags.DEFINE_enum("dtype", None, ["float32", "bfloat16"], "Of --hf; default: bfloat16 on a GPU, else float32.")
 _KEPT = flags.DEFINE_integer("conversations", 1024, "Conversations that are kept for who comes back.", lower_bound=1)
 _AGE = flags.DEFINE_float("conversation_seconds", 900.0, "How long each of them is kept.", lower_bound=0.0)
+_BUDGET = flags.DEFINE_string("budget", None, "Hold costs at budgets, such as voucher:0.30, and keep a ledger.")
+_LAST = flags.DEFINE_integer("window", 1000, "Dialogues that a budget is held over.", lower_bound=1)
+_PRICES = flags.DEFINE_string("prices", "action:1", "What a cost, a token and an escalation cost in money.")
+_ENFORCE = flags.DEFINE_bool("enforce", False, "Turn down what would bring the window above a budget.")
+_LEDGER = flags.DEFINE_string("ledger", None, "File of the ledger; default: ledger.jsonl in --workdir.")
 _CUSTOMER = flags.DEFINE_bool(
     "customer_view", False, "Send what a customer would see, the action in a field of its own."
 )
@@ -62,47 +72,68 @@ def run() -> None:
     guard.read_api_key(_HOST.value, _KEY.value)  # before anything is loaded
     command.be_patient()
     command.keep_programs()
-    domain, config = None, None
-    if _HF.value:
-        models = [open_checkpoint(_HF.value, _make_served)]
-    else:
-        workdir = pathlib.Path(command.WORKDIR.value)
-        config = load_config(workdir)
-        domain = domains.load(config)
-        models = open_run(config, workdir, _AGENTS.value, functools.partial(_make_served, hear=domain.turn_format.hear))
+    config = load_config(pathlib.Path(command.WORKDIR.value)) if command.WORKDIR.value else None
+    domain = domains.load(config) if config else None
     if _CUSTOMER.value and domain is None:
         raise ValueError("--customer_view: expected --workdir; of another model nobody knows what a customer sees")
-    view = functools.partial(_view_output, domain) if _CUSTOMER.value else None
-    app = make_app(models, view=view)
-    names = ", ".join(served.name for served in models)
-    print(f"serving {names} at http://{_HOST.value}:{_PORT.value}/v1")
-    guard.serve_app(
-        app,
-        host=_HOST.value,
-        port=_PORT.value,
-        api_key_env=_KEY.value,
-        max_body_bytes=_BODY.value,
-        max_concurrent=_CONCURRENT.value,
-        read_timeout=_READ.value,
-        answer_timeout=_ANSWER.value,
+    with contextlib.ExitStack() as stack:
+        ledger = stack.enter_context(open_ledger(config)) if _BUDGET.value else None
+        make = functools.partial(_make_served, ended=ledger.end if ledger else lambda dialogue: None)
+        if config:
+            models = open_run(config, _AGENTS.value, functools.partial(make, hear=domain.turn_format.hear))
+        else:
+            models = [open_checkpoint(_HF.value, make)]
+        view = functools.partial(_view_output, domain) if _CUSTOMER.value else None
+        app = make_app(models, overseer=ledger, view=view)
+        names = ", ".join(served.name for served in models)
+        print(f"serving {names} at http://{_HOST.value}:{_PORT.value}/v1", flush=True)
+        guard.serve_app(
+            app,
+            host=_HOST.value,
+            port=_PORT.value,
+            api_key_env=_KEY.value,
+            max_body_bytes=_BODY.value,
+            max_concurrent=_CONCURRENT.value,
+            read_timeout=_READ.value,
+            answer_timeout=_ANSWER.value,
+        )
+
+
+def open_ledger(config: ConfigDict | None) -> Ledger:
+    """Opens the ledger of --budget. Raises ValueError, naming the flag, or OSError if it cannot be kept."""
+    if config is None:
+        raise ValueError("--budget: expected --workdir; of another model nobody knows what its answers cost")
+    budgets = terms.read_budgets(_BUDGET.value)
+    domain = terms.load_domain(config, budgets)
+    gains, first = terms.make_controller(config.pid, domain.costs, budgets)
+    return Ledger(
+        domain,
+        pathlib.Path(_LEDGER.value or pathlib.Path(command.WORKDIR.value, "ledger.jsonl")),
+        gains=gains,
+        initial_lambda=first,
+        prices=terms.read_prices(_PRICES.value, domain.costs),
+        say=functools.partial(print, file=sys.stderr, flush=True),
+        window=_LAST.value,
+        enforce=_ENFORCE.value,
     )
 
 
-def open_run(
-    config: ConfigDict, workdir: pathlib.Path, names: Sequence[str], make: Callable[..., Served]
-) -> list[Served]:
-    """Opens states of a run as models of these names. Raises FileNotFoundError or ValueError if there is none."""
-    if unknown := set(names) - set(agents.TRAINED):
-        raise ValueError(f"--agents: expected some of {', '.join(agents.TRAINED)}, got {sorted(unknown)[0]!r}")
+def open_run(config: ConfigDict, names: Sequence[str], make: Callable[..., Served]) -> list[Served]:
+    """Opens states of the run in --workdir as models of these names.
+
+    Raises FileNotFoundError or ValueError if there is none.
+    """
+    if unknown := set(names) - set(policies.TRAINED):
+        raise ValueError(f"--agents: expected some of {', '.join(policies.TRAINED)}, got {sorted(unknown)[0]!r}")
     layout = {
         "slots": _SLOTS.value,
         "rows": min(config.engine.rows, _SLOTS.value),
         "capacity": _CONTEXT.value or config.model.context_length,
         "window": _WINDOW,
     }
-    models = []
+    models, workdir = [], pathlib.Path(command.WORKDIR.value)
     for name in dict.fromkeys(names):
-        policy = agents.open_policy(config, workdir, start=name == "start", best=name == "best", **layout)
+        policy = policies.open_policy(config, workdir, start=name == "start", best=name == "best", **layout)
         # A format that sampling cannot breach leaves no room for another one.
         free = not config.engine.grammar
         models.append(make(name, policy.engine, policy.tokenizer, free=free))
@@ -134,8 +165,16 @@ def open_checkpoint(path: str, make: Callable[..., Served]) -> Served:
     return make(source.name, engine, tokenizer, system=tokenizer.find_default_system() or "")
 
 
-def _make_served(name: str, engine: Engine, tokenizer: Tokenizer, *, free: bool = True, **fields) -> Served:
-    conversations = Conversations(engine, most=_KEPT.value, age=_AGE.value)
+def _make_served(
+    name: str,
+    engine: Engine,
+    tokenizer: Tokenizer,
+    *,
+    ended: Callable[[str], None],
+    free: bool = True,
+    **fields: Any,
+) -> Served:
+    conversations = Conversations(engine, most=_KEPT.value, age=_AGE.value, ended=ended)
     constraints = Constraints(tokenizer, engine.vocab_size) if free else None
     return Served(name, engine, tokenizer, conversations, constraints, created=int(time.time()), **fields)
 

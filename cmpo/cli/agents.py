@@ -7,29 +7,18 @@ there is in the embedded gym with its first cost at --budget (docs/gym.md).
 """
 
 import dataclasses
-import functools
-import hashlib
 import pathlib
 from typing import NamedTuple
 
-import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
 
 from cmpo.algorithms.budgets import budgets_of
-from cmpo.distributed import sharding
-from cmpo.run.checkpoint import Checkpoints
-from cmpo.run.recorder import make_checkpoint_score
-from cmpo.run.train_state import compute_checksums
-from cmpo.run.workdir import check_same_config, with_trained_layout
-from cmpo.training import build, collecting, model_source
+from cmpo.cli import policies
+from cmpo.training import collecting
 from cmpo.training.collecting import Agents
-from models import tokenizer as tokenizers
-from models.tokenizer import Tokenizer
 from rollouts import domains
-from rollouts.engine.engine import Engine
 
-TRAINED = ("policy", "best", "start")
 _AGENT = flags.DEFINE_string(
     "agent",
     None,
@@ -67,7 +56,7 @@ def load(config: ConfigDict, workdir: str | None) -> Named:
         if not config.agent.model:
             raise ValueError("--agent_model: expected the name of the model that the endpoint serves")
         return Named(config.agent.model, collecting.serve_endpoint(config), remote=True)
-    if name in TRAINED:
+    if name in policies.TRAINED:
         if workdir is None:
             raise ValueError(f"--workdir: expected the directory of a run for --agent={name}")
         return Named(name, *load_policy(config, pathlib.Path(workdir), start=name == "start", best=name == "best"))
@@ -81,54 +70,17 @@ def load_scripted(config: ConfigDict, name: str, budget: float | None = None) ->
     """
     domain = domains.load(config)
     if name not in domain.scripted:
-        names = (*TRAINED, "endpoint", *domain.scripted)
+        names = (*policies.TRAINED, "endpoint", *domain.scripted)
         raise ValueError(f"--agent: expected one of {', '.join(names)}, got {name!r}")
     budget = budgets_of(domain, config)[0] if budget is None else budget
     agent = domain.scripted_agent(config, name, budget)
     return dataclasses.replace(collecting.serve_agent(agent), identity=f"{name}, {budget}")
 
 
-class Policy(NamedTuple):
-    """A policy that was loaded."""
-
-    engine: Engine
-    tokenizer: Tokenizer
-    identity: str  # a hash of its weights
-    step: int
-
-
 def load_policy(
     config: ConfigDict, workdir: pathlib.Path, *, start: bool = False, best: bool = False
 ) -> tuple[Agents, int]:
-    """Loads the policy in the newest or best checkpoint of `workdir` as an agent, and its step; see `open_policy`."""
-    policy = open_policy(config, workdir, start=start, best=best)
+    """Loads the policy in the newest or best checkpoint of `workdir` as an agent; returns its step, too."""
+    policy = policies.open_policy(config, workdir, start=start, best=best)
     served = collecting.serve_policy(policy.engine, policy.tokenizer)
     return dataclasses.replace(served, identity=policy.identity), policy.step
-
-
-def open_policy(
-    config: ConfigDict, workdir: pathlib.Path, *, start: bool = False, best: bool = False, **layout: int
-) -> Policy:
-    """Loads the policy in the newest or best checkpoint of `workdir`, or the reference it started from.
-
-    `layout` replaces options of config.engine. Raises FileNotFoundError or ValueError if there is no such checkpoint.
-    """
-    check_same_config(workdir, config, settled=lambda name: name.startswith("model."))
-    tokenizer = tokenizers.load(workdir / "tokenizer")
-    model = model_source.read_architecture(config, workdir)
-    mesh = build.make_mesh(config, model)
-    trained = with_trained_layout(workdir, config)
-    algorithm = build.load_algorithm(trained, domains.load(trained))
-    shapes = functools.partial(build.lay_out_state, trained, model, mesh, algorithm)
-    with Checkpoints(workdir, score=make_checkpoint_score(trained, workdir)) as checkpoints:
-        state = checkpoints.restore(shapes, best=best)
-    if state is None:
-        raise FileNotFoundError(f"--workdir: no checkpoint in {str(workdir)!r} yet")
-    if start and int(state.step) <= trained.train.sft_steps:
-        raise ValueError(f"--agent=start: phase 2 has not begun in {str(workdir)!r}; --agent=policy is that model")
-    engine = build.make_engine(config, model, mesh, tokenizer, temperature=config.eval.temperature, **layout)
-    frozen = model_source.make_frozen_params(model, mesh, model_source.find_source(config, workdir), config.train.seed)
-    weights = state.reference if start else state.policy.params
-    engine.load(sharding.make_publish(model, mesh)(frozen, weights))
-    identity = hashlib.sha256(np.asarray(compute_checksums((frozen, weights))).tobytes()).hexdigest()
-    return Policy(engine, tokenizer, identity, int(state.step))

@@ -59,7 +59,12 @@ def make_app(
         ],
         lifespan=server.live,
         middleware=[Middleware(CountRequests, counter=server.metrics.requests)],
-        exception_handlers={RequestError: _refuse, HTTPException: _refuse_path, ClientDisconnect: _end_quietly},
+        exception_handlers={
+            RequestError: _refuse,
+            HTTPException: _refuse_path,
+            ClientDisconnect: _end_quietly,
+            Exception: _report_fault,
+        },
     )
 
 
@@ -268,6 +273,11 @@ def _refuse(request: Request, error: RequestError) -> Response:
 def _refuse_path(request: Request, error: HTTPException) -> Response:
     message = f"{request.method} {request.url.path}: {error.detail}"
     return JSONResponse(RequestError(message, status=error.status_code).to_json(), error.status_code)
+
+
+def _report_fault(request: Request, error: Exception) -> Response:
+    """Answers where this program is at fault; the server logs the error."""
+    return JSONResponse(RequestError("a fault of the server", status=500).to_json(), 500)
 
 
 def _end_quietly(request: Request, error: ClientDisconnect) -> Response:
