@@ -4,6 +4,7 @@ The model is a run's policy (--workdir; --agents=policy,start serves several of 
 checkpoint in Hugging Face's format (--hf). docs/serving.md says what is answered.
 """
 
+import asyncio
 import contextlib
 import functools
 import pathlib
@@ -13,6 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
 
@@ -30,6 +32,7 @@ from rollouts import domains
 from rollouts.domain import Domain
 from rollouts.engine.constraints import Constraints
 from rollouts.engine.engine import Engine
+from rollouts.engine.sampling import TurnOptions
 from rollouts.serving import guard
 from rollouts.serving.answering import Read
 from rollouts.serving.app import make_app
@@ -83,6 +86,7 @@ def run() -> None:
             models = open_run(config, _AGENTS.value, functools.partial(make, hear=domain.turn_format.hear))
         else:
             models = [open_checkpoint(_HF.value, make)]
+        asyncio.run(warm_up(models))
         view = functools.partial(_view_output, domain) if _CUSTOMER.value else None
         app = make_app(models, overseer=ledger, view=view)
         names = ", ".join(served.name for served in models)
@@ -97,6 +101,15 @@ def run() -> None:
             read_timeout=_READ.value,
             answer_timeout=_ANSWER.value,
         )
+
+
+async def warm_up(models: Sequence[Served]) -> None:
+    """Draws a token with each model, so that what takes seconds to compile is compiled before the first request."""
+    for served in models:
+        async with served.engine:
+            session = served.engine.open()
+            await session.generate(np.array([served.tokenizer.im_start]), 0, options=TurnOptions(1))
+            session.close()
 
 
 def open_ledger(config: ConfigDict | None) -> Ledger:
