@@ -17,12 +17,7 @@ import tokenizers
 
 from models.tokenizer import Tokenizer
 
-_FORM = {
-    "whitespace_flexible": False,
-    "item_separator": ", ",
-    "key_separator": ": ",
-    "json_allowed_escapes": 'nrbtf\\"',  # no \uXXXX: half of a surrogate pair is no text
-}
+_FORM = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 _ANY_OBJECT = {"type": "object"}
 _NO_ARGUMENTS = {"type": "object", "properties": {}, "additionalProperties": False}
 

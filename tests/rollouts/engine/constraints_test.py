@@ -41,7 +41,7 @@ SCHEMAS = {
     "a pattern": {"type": "string", "pattern": "^[A-Z]{3}-[0-9]{1,4}$"},
     "odd words": {"enum": ["cafe\u0301", "<think>so", "<|im_end|>", "你好 🙂", 'a "b" \\ c\n', ""]},
     "no text": {"const": None},
-    "the library's own key": {"x-guidance": {"lenient": True, "whitespace_flexible": True}, "type": "object"},
+    "a control token's text": {"const": "<|im_end|>"},
 }
 TOOLS = [
     {"type": "function", "function": {"name": "find_order", "parameters": PERSON}},
@@ -165,6 +165,7 @@ def deep(depth):
     ("schema", "message"),
     [
         ({"type": "array", "uniqueItems": True}, 'Unimplemented keys: \\["uniqueItems"\\]'),
+        ({"x-guidance": {"lenient": True}, "if": {}, "type": "object"}, 'Unimplemented keys: \\["if"\\]'),
         ({"type": "nope"}, "Invalid type: nope"),
         ({"type": "integer", "minimum": 5, "maximum": 3}, "Unsatisfiable"),
         ({"$ref": "https://example.com/a.json"}, "is not present"),
