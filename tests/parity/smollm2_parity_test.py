@@ -103,8 +103,10 @@ def test_whatever_is_drawn_follows_the_schema(model):
         text = draw_answer(constraints.constrain_json(CAPITAL), tokenizer, 49200, seed)
         jsonschema.validate(json.loads(text), CAPITAL)
         text = draw_answer(constraints.constrain_calls(TOOLS), tokenizer, 49200, seed)
-        calls = tools.read_output(text, TOOLS, key="k").calls
-        assert calls and tools.write_calls(None, [call.to_object() for call in calls]) == text
+        content, calls = tools.read_output(text, TOOLS, key="k")
+        assert content is None and calls
+        for call in calls:
+            jsonschema.validate(json.loads(call.arguments), CAPITAL)
 
 
 def test_its_template_adds_a_system_text(model):
