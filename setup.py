@@ -4,7 +4,7 @@ import pathlib
 
 from setuptools import find_packages, setup
 
-TESTS = ["hypothesis>=6", "openai>=2", "playwright>=1.50", "pytest>=9", "pytest-xdist>=3"]
+TESTS = ["hypothesis>=6", "jsonschema>=4", "openai>=2", "playwright>=1.50", "pytest>=9", "pytest-xdist>=3"]
 
 setup(
     name="cmpo",

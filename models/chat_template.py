@@ -4,6 +4,7 @@ A template may add a system message of its own where a conversation has none: `f
 """
 
 import pathlib
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,7 +19,7 @@ CHATML = (
 """The template that dialogues are rendered in, whatever the template of the model that training begins with."""
 
 _DEFAULT = "default"
-_SYSTEM, _END = "<|im_start|>system\n", "<|im_end|>\n"
+_SYSTEM = r"<\|im_start\|>system\n((?:(?!<\|im_).)*)<\|im_end\|>\n"
 # A dialogue before the agent's first and second turn, with all that a template might remove: spaces, thoughts and tags.
 _OPENING = [
     {"role": "system", "content": "You serve customers.\n"},
@@ -91,8 +92,8 @@ def check_template(path: pathlib.Path, template: str, backend: tokenizers.Tokeni
             )
 
 
-def find_default_system(template: str, backend: tokenizers.Tokenizer, tokens: Mapping[str, str]) -> str:
-    """Returns the system text that `template` adds where a conversation has none; "" where it adds none.
+def find_default_system(template: str, backend: tokenizers.Tokenizer, tokens: Mapping[str, str]) -> str | None:
+    """Returns the system text that `template` adds where a conversation has none; None where it adds none.
 
     Qwen2.5-Instruct's adds "You are Qwen, created by Alibaba Cloud. You are a helpful assistant."
 
@@ -104,7 +105,7 @@ def find_default_system(template: str, backend: tokenizers.Tokenizer, tokens: Ma
       tokens: the special tokens by their names, which a template may write.
     """
     if template == CHATML:
-        return ""
+        return None
     reference, asked = _make_reference(backend, tokens), _OPENING[1:]
     plain = reference.apply_chat_template(asked, chat_template=CHATML, tokenize=False, add_generation_prompt=True)
     try:
@@ -112,12 +113,11 @@ def find_default_system(template: str, backend: tokenizers.Tokenizer, tokens: Ma
             asked, chat_template=template, tokenize=False, add_generation_prompt=True
         )
     except Exception:  # a template may refuse a conversation without a system message: then it adds none
-        return ""
-    added = written.removesuffix(plain)
+        return None
     if written == plain:
-        return ""
-    if written.endswith(plain) and added.startswith(_SYSTEM) and added.endswith(_END):
-        return added.removeprefix(_SYSTEM).removesuffix(_END)
+        return None
+    if found := re.fullmatch(_SYSTEM + re.escape(plain), written, re.DOTALL):
+        return found[1]
     raise ValueError(
         f"chat_template: expected a conversation without a system message in ChatML, {plain!r}, with or without a "
         f"system message before it, got {written!r}"

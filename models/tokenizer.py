@@ -65,8 +65,8 @@ class Tokenizer:
         """Returns the text of `ids`, control tokens spelled out; bytes that are not UTF-8 become U+FFFD."""
         return self._backend.decode([int(id) for id in ids], skip_special_tokens=False)
 
-    def find_default_system(self) -> str:
-        """Returns the system text that the chat template adds where a conversation has none; "" where it adds none.
+    def find_default_system(self) -> str | None:
+        """Returns the system text that the chat template adds where a conversation has none; None where it adds none.
 
         Raises ValueError, see `models.chat_template.find_default_system`.
         """

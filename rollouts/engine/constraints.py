@@ -17,12 +17,7 @@ import tokenizers
 
 from models.tokenizer import Tokenizer
 
-_FORM = {
-    "whitespace_flexible": False,
-    "item_separator": ", ",
-    "key_separator": ": ",
-    "json_allowed_escapes": 'nrbtf\\"',  # no \uXXXX: half of a surrogate pair is no text
-}
+_FORM = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 _ANY_OBJECT = {"type": "object"}
 _NO_ARGUMENTS = {"type": "object", "properties": {}, "additionalProperties": False}
 
@@ -87,7 +82,7 @@ class Constraints:
         """Returns a constraint to a call, or to one or more (`parallel`), as Qwen2.5 writes them, and nothing else.
 
         Args:
-          tools: tools in the OpenAI protocol, checked by `rollouts.serving.tools.read_tool_use`.
+          tools: all tools of a request, checked by `rollouts.serving.tools.read_tool_use`; messages name their place.
           names: which of them may be called; None: all.
           parallel: whether more than one call may be written.
 
@@ -100,7 +95,7 @@ class Constraints:
             if names is not None and function["name"] not in names:
                 continue
             field = f"tools[{number}].function.parameters"
-            schema = _ANY_OBJECT | function["parameters"] if function.get("parameters") else _NO_ARGUMENTS
+            schema = {**_ANY_OBJECT, **function["parameters"]} if function.get("parameters") else _NO_ARGUMENTS
             head = json.dumps(f'{{"name": "{function["name"]}", "arguments": ')
             rule = f'{head} {_write_rule(schema, field)} "}}"'
             self._make_constraint(f"start: {rule}", field)  # each alone, so that a message names the right one

@@ -65,6 +65,11 @@ class ToolUse(NamedTuple):
     forced: bool  # the answer must be calls, and nothing else
     parallel: bool  # it may be more than one
 
+    @property
+    def names(self) -> list[str]:
+        """The names of the tools that the answer may call."""
+        return [tool["function"]["name"] for tool in self.callable]
+
 
 def write_system(system: str | None, tools: Sequence[Mapping[str, Any]]) -> str:
     """Writes the system message of a conversation with `tools`; without tools, it is `system`, or "".

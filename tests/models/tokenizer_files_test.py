@@ -11,6 +11,7 @@ from tokenizers import normalizers, pre_tokenizers
 
 from models import chat_template, hf, tokenizer
 from models.config import Qwen2Config
+from tests.builders import qwen_template
 from tests.builders.almost import trees
 
 TEXTS = ["The soup is cold, and it's 12 o'clock. <think>Sorry!</think> Ünïcödé 你好\n\n"] * 5
@@ -150,6 +151,46 @@ def test_two_templates_of_one_name_are_refused_by_their_files(directory):
         ValueError, match=r"tokenizer_config.json and chat_template.jinja have different chat templates"
     ):
         tokenizer.load(directory)
+
+
+LATE = chat_template.CHATML.replace(  # as SmolLM2's
+    "%}{{",
+    "%}{% if loop.first and message['role'] != 'system' %}{{ '<|im_start|>system\\nLate.<|im_end|>\\n' }}{% endif %}{{",
+    1,
+)
+
+
+@pytest.mark.parametrize(
+    ("template", "system"),
+    [
+        (None, None),
+        (chat_template.CHATML + "{# the same #}", None),
+        (QWEN, "You are Qwen."),
+        (qwen_template.TEMPLATE, qwen_template.DEFAULT_SYSTEM),
+        (LATE, "Late."),
+        (LATE.replace("Late.", ""), ""),
+        (LATE.replace("Late.", "A<|im_end|>\\n<|im_start|>user\\nB"), ValueError),
+        ("{% if messages[0].role != 'system' %}{{ raise_exception('no') }}{% endif %}" + chat_template.CHATML, None),
+        ("{% if messages[0].role != 'system' %}{{ bos_token }}{% endif %}" + chat_template.CHATML, ValueError),
+        ([{"name": "tool_use", "template": "x"}, {"name": "default", "template": QWEN}], "You are Qwen."),
+    ],
+)
+def test_the_system_text_that_a_template_adds_is_found(template, system, directory):
+    change(directory, chat_template=template, bos_token="<|endoftext|>")
+    loaded = tokenizer.load(directory)
+    ids = loaded.encode("<|im_end|> user")
+    if system is ValueError:
+        with pytest.raises(ValueError, match="^chat_template: expected a conversation without a system message in Ch"):
+            loaded.find_default_system()
+    else:
+        assert loaded.find_default_system() == system
+        loaded.save(directory / "out")
+        assert tokenizer.load(directory / "out").find_default_system() == system
+    assert loaded.encode("<|im_end|> user") == ids
+
+
+def test_a_trained_tokenizer_adds_no_system_text(trained):
+    assert trained.find_default_system() is None
 
 
 def special(**changes):

@@ -14,6 +14,7 @@ from models.tokenizer import Tokenizer, train_tokenizer
 from models.tokenizer_files import SETTINGS
 from rollouts.engine.constraints import Constraints
 from rollouts.serving import tools
+from tests.builders.drawing import draw_answer
 
 V = 400  # of the model; the tokenizer has fewer
 TEXTS = ['<tool_call>\n{"name": "find_order", "arguments": {"number": 4711, "city": "Bern"}}\n</tool_call>'] * 5
@@ -40,7 +41,7 @@ SCHEMAS = {
     "a pattern": {"type": "string", "pattern": "^[A-Z]{3}-[0-9]{1,4}$"},
     "odd words": {"enum": ["cafe\u0301", "<think>so", "<|im_end|>", "你好 🙂", 'a "b" \\ c\n', ""]},
     "no text": {"const": None},
-    "the library's own key": {"x-guidance": {"lenient": True, "whitespace_flexible": True}, "type": "object"},
+    "a control token's text": {"const": "<|im_end|>"},
 }
 TOOLS = [
     {"type": "function", "function": {"name": "find_order", "parameters": PERSON}},
@@ -71,29 +72,13 @@ QWEN = with_tags(TRAINED, "<tool_call>", "</tool_call>")
 MADE = {"trained": (TRAINED, Constraints(TRAINED, V)), "qwen": (QWEN, Constraints(QWEN, V))}
 
 
-def draw(constraint, tokenizer, seed, *, patience=60):
-    """Draws among the allowed tokens to the end of the turn; after `patience` tokens, such as lead to it."""
-    rng, ids = np.random.default_rng(seed), []
-    ends = [tokenizer.im_end, *(tokenizer.encode(text)[0] for text in '"}]')]
-    forbidden = [*(tokenizer.control_ids - {tokenizer.im_end}), *range(tokenizer.vocab_size, V)]
-    while not ids or ids[-1] != tokenizer.im_end:
-        allowed = constraint.allowed()
-        assert allowed.shape == (V,) and allowed.any() and not allowed[forbidden].any()
-        wanted = [token for token in ends if allowed[token] and len(ids) > patience]
-        ids.append(int(rng.choice(wanted or np.flatnonzero(allowed))))
-        constraint.accept(ids[-1])
-        assert len(ids) < 3000
-    assert np.flatnonzero(constraint.allowed()).tolist() == [tokenizer.im_end]
-    return tokenizer.decode(ids[:-1])
-
-
 @pytest.mark.parametrize("schema", SCHEMAS)
 @pytest.mark.parametrize("made", MADE)
 @settings(max_examples=10)
 @given(st.integers(0, 2**32))
 def test_whatever_is_drawn_follows_the_schema(made, schema, seed):
     tokenizer, constraints = MADE[made]
-    value = json.loads(draw(constraints.constrain_json(SCHEMAS[schema]), tokenizer, seed))
+    value = json.loads(draw_answer(constraints.constrain_json(SCHEMAS[schema]), tokenizer, V, seed))
     wanted = {"type": "object"} if SCHEMAS[schema] is None else SCHEMAS[schema]
     jsonschema.validate(value, wanted, format_checker=jsonschema.FormatChecker(["uuid"]))
 
@@ -104,18 +89,19 @@ def test_whatever_is_drawn_follows_the_schema(made, schema, seed):
 @given(st.integers(0, 2**32))
 def test_whatever_is_drawn_is_calls_of_the_tools(made, parallel, seed):
     tokenizer, constraints = MADE[made]
-    text = draw(constraints.constrain_calls(TOOLS, parallel=parallel), tokenizer, seed)
+    text = draw_answer(constraints.constrain_calls(TOOLS, parallel=parallel), tokenizer, V, seed)
     content, calls = tools.read_output(text, TOOLS, key="k")
     assert content is None and (len(calls) >= 1 if parallel else len(calls) == 1)
     parameters = {tool["function"]["name"]: tool["function"].get("parameters") for tool in TOOLS}
     for call in calls:
         jsonschema.validate(json.loads(call.arguments), parameters[call.name] or {"maxProperties": 0})
-    assert tools.write_calls(None, [call.to_object() for call in calls]) == text
+    if "\\u" not in text:  # control characters may be spelt in two ways
+        assert tools.write_calls(None, [call.to_object() for call in calls]) == text
 
 
 def test_several_calls_come_where_they_may():
     tokenizer, constraints = MADE["qwen"]
-    texts = [draw(constraints.constrain_calls(TOOLS), tokenizer, seed) for seed in range(20)]
+    texts = [draw_answer(constraints.constrain_calls(TOOLS), tokenizer, V, seed) for seed in range(20)]
     called = [[call.name for call in tools.read_output(text, TOOLS, key="k").calls] for text in texts]
     assert {name for names in called for name in names} == {"find_order", "find_orders", "note"}
     assert max(map(len, called)) > 1
@@ -124,7 +110,10 @@ def test_several_calls_come_where_they_may():
 def test_only_the_named_tool_is_called():
     tokenizer, constraints = MADE["trained"]
     constraint = constraints.constrain_calls(TOOLS, names=["find_orders"], parallel=False)
-    assert draw(constraint, tokenizer, 0) == '<tool_call>\n{"name": "find_orders", "arguments": {}}\n</tool_call>'
+    assert (
+        draw_answer(constraint, tokenizer, V, 0)
+        == '<tool_call>\n{"name": "find_orders", "arguments": {}}\n</tool_call>'
+    )
 
 
 @pytest.mark.parametrize("made", MADE)
@@ -177,6 +166,7 @@ def deep(depth):
     ("schema", "message"),
     [
         ({"type": "array", "uniqueItems": True}, 'Unimplemented keys: \\["uniqueItems"\\]'),
+        ({"x-guidance": {"lenient": True}, "if": {}, "type": "object"}, 'Unimplemented keys: \\["if"\\]'),
         ({"type": "nope"}, "Invalid type: nope"),
         ({"type": "integer", "minimum": 5, "maximum": 3}, "Unsatisfiable"),
         ({"$ref": "https://example.com/a.json"}, "is not present"),

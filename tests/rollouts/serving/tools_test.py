@@ -174,9 +174,9 @@ def test_the_stream_is_the_conversation_rendered_by_transformers(trained, refere
         (f"  Let me see.\n\n{CALL}", "  Let me see.", [("find_order", '{"number": 4711}')]),
         (f"A {CALL} B \n{OTHER}\tC\n", "A\nB\nC", [("find_order", '{"number": 4711}'), ("list_orders", "{}")]),
         (
-            '<tool_call>{"arguments":{"a":"</tool_call>\\u00fc\\" <tool_call>"},"id":1,"name":"list_orders"}</tool_call>',
+            '<tool_call>{"arguments":{"a":"</tool_call>\\u00fc\\"<tool_call>"},"n":1,"name":"list_orders"}</tool_call>',
             None,
-            [("list_orders", '{"a": "</tool_call>ü\\" <tool_call>"}')],
+            [("list_orders", '{"a": "</tool_call>ü\\"<tool_call>"}')],
         ),
     ],
 )
@@ -317,6 +317,7 @@ def test_what_a_request_may_say():
     assert read_use(tools=BOTH, tool_choice="required", parallel_tool_calls=False) == (both, both, True, False)
     named = {"type": "function", "function": {"name": "list_orders"}}
     assert read_use(tools=BOTH, tool_choice=named, parallel_tool_calls=True) == (both, (LIST,), True, True)
+    assert read_use(tools=BOTH, tool_choice=named).names == ["list_orders"]
     full = {"name": "f", "description": None, "parameters": {}, "strict": True}
     assert len(read_use(tools=[{"type": "function", "function": full}]).callable) == 1
 
