@@ -175,7 +175,7 @@ def open_checkpoint(path: str, make: Callable[..., Served]) -> Served:
     engine = Engine(model, tokenizer.im_end, sampling)
     layout = sharding.find_shardings(mesh, qwen2.shapes(model))
     engine.load(hf.load(source, config=model, shardings=layout, param_dtype=model.dtype)[1])
-    return make(source.name, engine, tokenizer, system=tokenizer.find_default_system() or "")
+    return make(source.name, engine, tokenizer, system=tokenizer.find_default_system())
 
 
 def _make_served(

@@ -120,10 +120,10 @@ class ChatExchange:
             messages = [self._render_message(number, message) for number, message in enumerate(request.messages)]
         given = messages[0].role == "system"
         system = messages[0].content if given else self._served.system
-        if self._use.offered:
-            system = tools.write_system(system if given or system else None, self._use.offered)
         rest = messages[1:] if given else messages
-        return [Message("system", system), *rest] if given or system else rest
+        if system is None and not self._use.offered:
+            return rest
+        return [Message("system", tools.write_system(system, self._use.offered)), *rest]
 
     def _render_message(self, number: int, message: ChatMessage) -> Message:
         content = message.content or ""
@@ -161,7 +161,7 @@ def _make_constraint(served: Served, request: ChatRequest, use: tools.ToolUse) -
     with name_field():
         if structured:
             return served.constraints.constrain_json(form.json_schema and form.json_schema.schema_)
-        return served.constraints.constrain_calls(use.callable, parallel=use.parallel)
+        return served.constraints.constrain_calls(use.offered, names=use.names, parallel=use.parallel)
 
 
 def _name_role(message: ChatMessage) -> str:

@@ -22,7 +22,7 @@ class Served:
       conversations: that may come back.
       constraints: for answers that must follow a schema; None: not supported.
       hear: strips from what others wrote what only the agent may write, see `rollouts.domain.TurnFormat`.
-      system: the system text of a conversation that has none; "": none.
+      system: the system text of a conversation that has none; None: none.
       created: seconds since 1970.
     """
 
@@ -32,7 +32,7 @@ class Served:
     conversations: Conversations
     constraints: Constraints | None = None
     hear: Callable[[str], str] = str
-    system: str = ""
+    system: str | None = None
     created: int = 0
 
     def check_room(self, starts: Sequence[Start], param: str) -> None:
