@@ -350,8 +350,8 @@ NAMED = {"type": "function", "function": {"name": "gone"}}
         ({"tools": BOTH, "tool_choice": "any"}, "'tool_choice': expected auto, none, required or"),
         ({"tools": BOTH, "tool_choice": {"type": "allowed_tools"}}, "'tool_choice': expected auto, none, required or"),
         ({"tools": BOTH, "tool_choice": NAMED}, "'tool_choice.function.name': expected one of find_order, list_orders"),
-        ({"tool_choice": NAMED}, "'tool_choice': a call is asked for, but 'tools' has none"),
-        ({"tools": [], "tool_choice": "required"}, "'tool_choice': a call is asked for, but 'tools' has none"),
+        ({"tool_choice": NAMED}, "'tool_choice': expected a call of one of 'tools'"),
+        ({"tools": [], "tool_choice": "required"}, "'tool_choice': expected a call of one of 'tools'"),
         ({"parallel_tool_calls": 1}, "'parallel_tool_calls': expected true or false, got 1"),
     ],
 )
