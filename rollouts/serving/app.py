@@ -5,7 +5,7 @@ import contextlib
 import json
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from typing import Any, TypeVar
 
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -121,20 +121,22 @@ class _Server:
         pieces = self._draw(served, exchange)
         if asked.stream:
             usage = bool(asked.stream_options and asked.stream_options.include_usage)
-            events = _stream_events(writer, pieces, exchange, usage)
-            return StreamingResponse(events, media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
+            return EventStream(_stream_events(writer, pieces, exchange, usage), exchange.close)
 
         async def collect() -> list[Piece]:
             return [piece async for piece in pieces]
 
-        found = await _await_unless_gone(request, collect())
+        try:
+            found = await _await_unless_gone(request, collect())
+        finally:
+            exchange.close()
         numbers = range(len(exchange.starts))
         answers = [join_pieces([piece for piece in found if piece.index == number]) for number in numbers]
         sampled = sum(piece.sampled for piece in found)
         return JSONResponse(writer.write_body(answers, exchange.prompts, exchange.count_usage(sampled)))
 
     async def _draw(self, served: Served, exchange: ChatExchange | TextExchange) -> AsyncIterator[Piece]:
-        """Draws the answers of an exchange; keeps those that came to their end, and lets go of the others."""
+        """Draws the answers of an exchange, and keeps those that came to their end."""
         metrics, started = self.metrics, time.perf_counter()
         by_answer: dict[int, list[Piece]] = {}
         asked = exchange.count_usage(0)
@@ -157,8 +159,6 @@ class _Server:
             except (asyncio.CancelledError, GeneratorExit):
                 metrics.gone.inc()
                 raise
-            finally:
-                exchange.close()
 
     async def take_outcome(self, request: Request) -> Response:
         """Answers /v1/outcomes."""
@@ -206,9 +206,25 @@ class _Server:
         return self._models[name]
 
 
+class EventStream(StreamingResponse):
+    """Server-sent events. `close` is called in the end, even where the client left before the first of them."""
+
+    def __init__(self, events: AsyncGenerator[bytes, None], close: Callable[[], None]):
+        super().__init__(events, media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
+        self._close = close
+
+    async def __call__(self, scope, receive, send) -> None:
+        """See StreamingResponse."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            await self.body_iterator.aclose()
+            self._close()
+
+
 async def _stream_events(
     writer: Writer, pieces: AsyncIterator[Piece], exchange: ChatExchange | TextExchange, usage: bool
-) -> AsyncIterator[bytes]:
+) -> AsyncGenerator[bytes, None]:
     """Writes pieces as server-sent events."""
     sampled = 0
     async with contextlib.aclosing(pieces):

@@ -15,6 +15,7 @@ import pytest
 from rollouts.agents.policy import PolicyAgent
 from rollouts.domains.fds import generator
 from rollouts.serving.answering import Read
+from rollouts.serving.app import make_app
 from rollouts.types import Message
 from tests.builders.engines import engine_of, params
 from tests.builders.servers import served_of, serving, trained
@@ -263,3 +264,26 @@ def test_a_view_shows_customers_their_part_and_the_conversation_is_found_all_the
             assert message["action"] == "chat" and 0 < len(message["content"]) <= 3
         counts = served.engine.counts
         assert counts.computed == counts.streamed
+
+
+def test_a_client_that_leaves_before_the_first_word_leaves_nothing_behind():
+    served = served_of(engine_of(slots=4, capacity=1024, max_new_tokens=12))
+    app = make_app([served])
+    body = json.dumps({"model": "policy", "messages": [USER], "stream": True}).encode()
+
+    async def leave():
+        messages = iter([{"type": "http.request", "body": body, "more_body": False}])
+
+        async def receive():
+            return next(messages, {"type": "http.disconnect"})
+
+        async def send(message):
+            raise OSError("the connection is gone")
+
+        scope = {"type": "http", "method": "POST", "path": "/v1/chat/completions", "headers": [], "query_string": b""}
+        async with served.engine:
+            with contextlib.suppress(Exception):
+                await app(scope | {"http_version": "1.1", "app": app}, receive, send)
+
+    asyncio.run(leave())
+    assert served.engine.open_sessions == 0
