@@ -287,3 +287,38 @@ def test_a_client_that_leaves_before_the_first_word_leaves_nothing_behind():
 
     asyncio.run(leave())
     assert served.engine.open_sessions == 0
+
+
+TOOL = {
+    "type": "function",
+    "function": {
+        "name": "f",
+        "parameters": {
+            "type": "object",
+            "properties": {"b": {"type": "boolean"}, "a": {"enum": [1, 2]}},
+            "required": ["b", "a"],
+            "additionalProperties": False,
+        },
+    },
+}
+
+
+def test_a_call_that_comes_back_as_litellm_writes_it_is_found_again():
+    """Without content, its name twice, its arguments written anew, and a result with nothing but its content."""
+    served = served_of(engine_of(slots=4, capacity=2048, max_new_tokens=12))
+    with serving(served) as url, httpx.Client(base_url=url, trust_env=False, timeout=60) as http:
+        asked = {"tools": [TOOL], "parallel_tool_calls": False, "max_tokens": 200, "return_token_ids": True}
+        first = say(http, [USER], tool_choice="required", **asked)
+        (call,) = first["choices"][0]["message"]["tool_calls"]
+        arguments = json.dumps(dict(sorted(json.loads(call["function"]["arguments"]).items())), indent=1)
+        assert arguments != call["function"]["arguments"]
+        written = {
+            "role": "assistant",
+            "tool_calls": [call | {"name": "f", "function": {"name": "f", "arguments": arguments}}],
+        }
+        result = {"role": "tool", "content": "fine", "tool_call_id": call["id"]}
+        second = say(http, [USER, written, result], tool_choice="auto", **asked)
+        before = [*first["prompt_token_ids"], *first["choices"][0]["token_ids"]]
+        assert second["prompt_token_ids"][: len(before)] == before
+        counts = served.engine.counts
+        assert counts.computed == counts.streamed
