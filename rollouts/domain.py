@@ -90,8 +90,8 @@ class Episodes(NamedTuple):
     costs: tuple[Cost, ...]
 
 
-def total_cost(costs: Sequence[Cost], turns: Iterable[Turn]) -> np.ndarray:
-    """Returns what turns cost together, [C] float32."""
+def total_cost(costs: Sequence[Cost], turns: Iterable[Turn | Effect]) -> np.ndarray:
+    """Returns what turns, or their effects, cost together, [C] float32."""
     turns = list(turns)
     by_turn = np.array([turn.cost for turn in turns], np.float32).reshape(len(turns), len(costs))
     any_of, total = by_turn.any(0).astype(np.float32), by_turn.sum(0)
@@ -239,6 +239,13 @@ class Domain(abc.ABC):
         """Returns the judge's scores of a turn by principle, from the turn's notes; {} where it was not judged."""
         return {}
 
+    def read_turn(self, text: str, *, truncated: bool = False) -> Effect:
+        """Says what a turn does by its words alone, as the first of a dialogue: for conversations without an episode.
+
+        `truncated` says that sampling stopped before the end of the turn.
+        """
+        return Effect(np.zeros(len(self.costs), np.float32), {"text": text}, over=False)
+
     def show_help(self, role: str) -> str:
         """What a person who plays the "user" or the "agent" is told beside what that side is always told."""
         return ""
@@ -250,9 +257,17 @@ class Domain(abc.ABC):
         """
         return line.strip()
 
+    def endings(self) -> Sequence[tuple[str, str]]:
+        """Returns the ways in which a person who is the user ends a dialogue: a label, and the line that does it."""
+        return ()
+
     def show_verdict(self, answer: str) -> str:
         """The judge's answer about a turn, for a person."""
         return answer
+
+    def note_verdict(self, answer: str) -> Mapping[str, Any]:
+        """Returns the notes of a turn that the judge's answer about it makes; {} if it cannot be read."""
+        return {}
 
     def show_worth(self, record: Mapping[str, Any]) -> str:
         """What a dialogue was worth and cost, from the record of a batch of one."""
