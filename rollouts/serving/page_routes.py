@@ -43,12 +43,13 @@ STREAM_SECONDS = 20.0
 """How long one answer with events goes on; the page then asks for more. A server that stops need not wait longer."""
 
 
-def make_page_routes(table: PageTable | None = None) -> list[Route]:
+def make_page_routes(table: PageTable | None = None, **limits) -> list[Route]:
     """Makes the routes of the page, to be mounted at the root of a server of the OpenAI protocol.
 
-    Without a `table`, or where it has no tasks, there is only free conversation with the server's models.
+    Without a `table`, or where it has no tasks, there is only free conversation with the server's models. `limits` are
+    those of `Scenes`.
     """
-    desk = _Desk(table)
+    desk = _Desk(table, limits)
     return [
         Route("/", _send_file, methods=["GET"]),
         Route("/page/files/{name}", _send_file, methods=["GET"]),
@@ -85,9 +86,9 @@ def _answer_refusals(handle):
 class _Desk:
     """Answers the page's requests."""
 
-    def __init__(self, table: PageTable | None):
+    def __init__(self, table: PageTable | None, limits: Mapping[str, float]):
         self._table = table
-        self._scenes = Scenes(table) if table and table.tasks and table.agents else None
+        self._scenes = Scenes(table, **limits) if table and table.tasks and table.agents else None
 
     async def tell_offer(self, request: Request) -> Response:
         table, playing = self._table, self._scenes is not None

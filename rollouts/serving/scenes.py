@@ -80,9 +80,9 @@ class Scene:
         try:
             while True:
                 news = self._news
-                for event in self.events[first:]:
+                while first < len(self.events):
+                    yield self.events[first]
                     first += 1
-                    yield event
                 left = until - time.monotonic()
                 if self.over or self._closed or left <= 0:
                     return
@@ -126,31 +126,33 @@ class Scenes:
     def begin(self, task: Task, names: Sequence[str]) -> str:
         """Begins a scene and returns its id."""
         while len(self._open) >= self._most:
-            self.end(min(self._open, key=lambda id: (self._open[id].readers > 0, self._open[id].touched)))
-        id = secrets.token_urlsafe(16)
-        self._open[id] = Scene(self._table, task, names, seed=secrets.randbelow(2**31))
-        self._look_after(id, time.monotonic())
-        return id
+            self.end(
+                min(self._open, key=lambda scene_id: (self._open[scene_id].readers > 0, self._open[scene_id].touched))
+            )
+        scene_id = secrets.token_urlsafe(16)
+        self._open[scene_id] = Scene(self._table, task, names, seed=secrets.randbelow(2**31))
+        self._look_after(scene_id, time.monotonic())
+        return scene_id
 
-    def find(self, id: str) -> Scene | None:
+    def find(self, scene_id: str) -> Scene | None:
         """Returns the scene with this id; None if there is none, or it was let go."""
-        return self._open.get(id)
+        return self._open.get(scene_id)
 
-    def end(self, id: str) -> None:
+    def end(self, scene_id: str) -> None:
         """Lets a scene go, if it is there."""
-        if scene := self._open.pop(id, None):
+        if scene := self._open.pop(scene_id, None):
             scene.close()
 
-    def _look_after(self, id: str, begun: float) -> None:
+    def _look_after(self, scene_id: str, begun: float) -> None:
         """Lets a scene go once its time is over; looks again when that may next be so."""
-        if (scene := self.find(id)) is None:
+        if (scene := self.find(scene_id)) is None:
             return
         now = time.monotonic()
         left = min(begun + self._age, now + self._absence if scene.readers else scene.touched + self._absence) - now
         if left <= 0:
-            self.end(id)
+            self.end(scene_id)
         else:
-            asyncio.get_running_loop().call_later(left, self._look_after, id, begun)
+            asyncio.get_running_loop().call_later(left, self._look_after, scene_id, begun)
 
 
 _PULSE = 5.0  # seconds without an event after which a reader is sent a sign

@@ -83,17 +83,16 @@ class EchoingModels:
 
 
 @contextlib.contextmanager
-def serve_page(names=("never", "generous"), *, models=("policy", "plain"), wrap=Counted, api_key="", **changes):
+def serve_page(names=("never", "generous"), *, models=("policy", "plain"), seconds=0.0, api_key="", limits=None):
     """Serves the page with scripted agents of FDS; gives its URL, the agents by name and the models."""
     config = fds.get_config()
-    config.update_from_flattened_dict(changes)
-    agents = {name: wrap(domains.load(config).scripted_agent(config, name, 0.3)) for name in names}
+    agents = {name: Counted(domains.load(config).scripted_agent(config, name, 0.3), seconds) for name in names}
     echoing, begun = EchoingModels(models), threading.Event()
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         async def serve():
             async with open_page_table(config, make_clients(config), agents, title="a run, step 7") as table:
-                app = Starlette(routes=[*make_page_routes(table), *echoing.routes])
+                app = Starlette(routes=[*make_page_routes(table, **(limits or {})), *echoing.routes])
                 settings = {"log_level": "critical", "access_log": False, "timeout_graceful_shutdown": 1}
                 running.append(uvicorn.Server(uvicorn.Config(Guard(app, api_key=api_key), **settings)))
                 begun.set()

@@ -2,12 +2,12 @@
 
 export const find = (id) => document.getElementById(id);
 
-// Makes an element with attributes, which may have `text`, and children; undefined and null children are left out.
+// Makes an element with attributes, which may have `text`, and children, of which empty ones are left out.
 export function make(tag, { text, ...attributes } = {}, ...children) {
   const element = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
   if (text !== undefined) element.textContent = text;
-  element.append(...children.filter((child) => child != null));
+  element.append(...children.filter(Boolean));
   return element;
 }
 

@@ -69,10 +69,11 @@ function fillScenario(offer) {
 
 function describeTask({ lines, labels }) {
   const [first, ...more] = lines;
-  const named = Object.entries(labels).map(([name, value]) => `${name} ${value}`).join(" · ");
+  const news = Object.entries(labels).filter(([, value]) => !lines.join(" ").includes(String(value).replaceAll("_", " ")));
+  const named = news.map(([name, value]) => `${name} ${value}`).join(" · ");
   return make("span", {}, make("span", { text: first, class: "text" }),
     ...more.map((text) => make("span", { text, class: "labels quiet" })),
-    make("span", { text: named.replaceAll("_", " "), class: "labels quiet" }));
+    named && make("span", { text: named.replaceAll("_", " "), class: "labels quiet" }));
 }
 
 function fillYourself(offer, models) {

@@ -16,9 +16,12 @@ export class Talk {
       find(id).classList.toggle("alone", names.length === 1);
     }
     find("names").replaceChildren(...[...this.sides.values()].map((side) => side.head));
-    find("endings").replaceChildren(...(endings.length ? [...this.sides.values()].map((side) => side.foot) : []));
+    find("endings").replaceChildren(...[...this.sides.values()].map((side) => side.foot));
+    find("ending").hidden = !endings.length;
+    find("ending").open = window.matchMedia("(min-width: 721px)").matches; // on a phone it would hide half of the talk
     find("exchanges").replaceChildren();
     find("help").textContent = help;
+    find("over").textContent = "";
     find("told").hidden = true;
     find("composer").hidden = false;
     find("words").value = "";
@@ -52,7 +55,10 @@ export class Talk {
       event.preventDefault();
       find("composer").requestSubmit();
     }, options);
-    find("stop").addEventListener("click", () => this.stop(), options);
+    find("stop").addEventListener("click", () => {
+      this.stop();
+      find("words").focus(); // the button goes
+    }, options);
   }
 
   // Sends words to agents if all of these wait for them; `written` in the field, which is then emptied.
@@ -64,7 +70,7 @@ export class Talk {
     if (written) find("words").value = "";
     this.update();
     try {
-      await this.say(text, names);
+      await this.say(text.toWellFormed(), names); // half a surrogate pair could be sent to nobody
     } catch (error) {
       if (error.name === "AbortError") return;
       showNotice(error.message);
@@ -97,8 +103,9 @@ export class Talk {
     side.cell = exchange.cells.get(name);
     find("told").open = false;
     if (isEnding || exchange.words !== text) this.fill(side).append(makePersonsBubble(text));
-    this.fill(side).classList.add("pending");
+    this.mark(side, true);
     this.update();
+    this.scroll(true);
   }
 
   findExchange(index, text) {
@@ -113,8 +120,9 @@ export class Talk {
       row.style.setProperty("--count", this.sides.size); // an attribute would be inline style, which the page forbids
       const words = this.endings.some((ending) => ending.text === text) ? undefined : text;
       const bubble = words === undefined ? null : makePersonsBubble(text);
-      find("exchanges").append(make("section", { class: `exchange${alone ? " alone" : ""}` }, bubble, row));
-      this.exchanges[index] = { words, cells };
+      const section = make("section", { class: `exchange${alone ? " alone" : ""}` }, bubble, row);
+      find("exchanges").append(section);
+      this.exchanges[index] = { words, cells, section };
     }
     return this.exchanges[index];
   }
@@ -126,6 +134,12 @@ export class Talk {
     return side.cell;
   }
 
+  // Marks whether more of an agent's answer is to come, which is read out when it is whole.
+  mark(side, pending) {
+    this.fill(side).classList.toggle("pending", pending);
+    this.fill(side).setAttribute("aria-busy", pending);
+  }
+
   // Shows a turn of an agent, in place of an earlier one of the same number.
   showTurn(name, turn, { pending = false } = {}) {
     const follows = this.isAtEnd();
@@ -134,7 +148,7 @@ export class Talk {
     if (side.turns.has(turn.number)) side.turns.get(turn.number).replaceWith(shown);
     else this.fill(side).append(shown);
     side.turns.set(turn.number, shown);
-    this.fill(side).classList.toggle("pending", pending);
+    this.mark(side, pending);
     if (turn.spent) this.showSpent(name, turn.spent);
     this.scroll(follows);
   }
@@ -148,7 +162,7 @@ export class Talk {
   listen(name) {
     const side = this.sides.get(name);
     side.waits = true;
-    side.cell?.classList.remove("pending");
+    if (side.cell) this.mark(side, false);
     this.update();
   }
 
@@ -157,7 +171,7 @@ export class Talk {
     const side = this.sides.get(name);
     side.over = true;
     side.waits = false;
-    this.fill(side).classList.remove("pending");
+    this.mark(side, false);
     this.fill(side).append(make("div", { class: "end" }, make("div", {}, makeBadge(badge)),
       worth && make("p", { text: worth, class: "text" }), failure && make("p", { text: failure, class: "text failure" })));
     this.update();
@@ -177,17 +191,19 @@ export class Talk {
     if (this.over && !find("composer").hidden) {
       const focused = find("dock").contains(document.activeElement);
       find("composer").hidden = true;
-      find("help").textContent = this.sides.size > 1 ? "All dialogues have ended." : "The dialogue has ended.";
+      find("ending").hidden = true;
+      find("over").textContent = this.sides.size > 1 ? "All dialogues have ended." : "The dialogue has ended.";
       if (focused) find("back").focus();
     }
   }
 
   isAtEnd() {
-    return window.innerHeight + window.scrollY > document.documentElement.scrollHeight - 160;
+    return window.innerHeight + window.scrollY > document.documentElement.scrollHeight - 200;
   }
 
+  // Scrolls down if the person `follows` what comes, but no further than to the words that are being answered.
   scroll(follows) {
-    if (follows) window.scrollTo(0, document.documentElement.scrollHeight);
+    if (follows) this.exchanges.at(-1).section.scrollIntoView({ block: "start" });
   }
 
   close() {
@@ -213,7 +229,10 @@ function makeTurn(turn, before) {
     shown.append(make("ul", { class: "badges", "aria-label": "Action and scores" },
       ...turn.badges.map((badge) => makeBadge(badge, "li"))));
   }
-  const remark = turn.remark || (turn.judged ? "" : "The judge is at work …");
-  if (remark) shown.append(make("p", { class: "text remark", text: remark, dir: "auto" }));
+  const remark = turn.remark || (turn.judged ? "" : "at work …");
+  if (remark) {
+    shown.append(make("p", { class: turn.failed ? "remark failure" : "remark" }, make("b", { text: turn.remarks ?? "Judge: " }),
+      make("span", { class: "text", text: remark, dir: "auto" })));
+  }
   return shown;
 }

@@ -37,7 +37,7 @@ export function beginConversation(offer, models, told, sampling) {
     const turn = await read(offer, number, written);
     count(offer, memory.spent, turn.spent ?? []);
     if (written.tokens) memory.spent.set("tokens", (memory.spent.get("tokens") ?? 0) + written.tokens);
-    talk.showTurn(model, { ...turn, remark, spent: [...memory.spent] });
+    talk.showTurn(model, { ...turn, remark, failed: Boolean(remark), spent: [...memory.spent] });
     talk.listen(model);
   }
 
@@ -51,7 +51,7 @@ export function beginConversation(offer, models, told, sampling) {
 function describe(number, { content, thought, action }) {
   const parts = takeApart(content);
   const badges = action ? [...parts.badges, [action, "plain"]] : parts.badges;
-  return { ...parts, badges, thought: thought || parts.thought, number, raw: "", remark: "", judged: true };
+  return { ...parts, badges, thought: thought || parts.thought, number, raw: "", remark: "", remarks: "", judged: true };
 }
 
 // Describes a whole turn: by the domain, if the server has one that reads such turns, else by its own parts.
