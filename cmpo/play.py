@@ -131,7 +131,7 @@ def run() -> None:
     served_by = agents.load(config, command.WORKDIR.value).opened if role == "customer" else None
     done = max((int(path.stem.removeprefix("step_")) for path in out.glob("transcripts/step_*.jsonl")), default=0)
     task = tasks.open_source(config).held_out(done + 1, config.eval.seed)[done]
-    signal.signal(signal.SIGINT, _raise_interrupt)
+    signal.signal(signal.SIGINT, terminal.raise_interrupt)
     try:
         seed = fold(config.eval.seed, "play", done)
         dialogue = play_with_person(config, clients, role, served_by, task, seed, input, terminal.show_line)
@@ -148,11 +148,6 @@ def _describe_ending(domain: Domain, dialogue: Dialogue) -> str:
         return f"failed ({dialogue.failure}): {dialogue.failure_message}"
     lines = [f"customer> {dialogue.last_words}"] if _ROLE.value == "agent" and dialogue.last_words else []
     return "\n".join([*lines, f"{dialogue.end.replace('_', ' ')}: {describe_worth(domain, dialogue)}"])
-
-
-def _raise_interrupt(number, frame) -> None:
-    """Does what Python's own handler does. asyncio replaces that one, and would then wait for the end of a line."""
-    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Mapping
 
 from ml_collections import ConfigDict
 
+from cmpo.algorithms.budgets import budgets_of
 from cmpo.evaluation.summary import describe_worth
 from cmpo.training import tasks
 from cmpo.training.clients import Clients
@@ -42,6 +43,7 @@ async def open_page_table(
             make_episodes,
             chats.get("judge"),
             functools.partial(describe_worth, domain),
+            dict(zip((cost.name for cost in domain.costs), budgets_of(domain, config), strict=True)),
             title,
             customer_view,
         )

@@ -8,6 +8,16 @@ def show_line(text: str) -> None:
     print(make_visible(text))
 
 
+def write(text: str) -> None:
+    """Prints text at once, without a line's end."""
+    print(make_visible(text), end="", flush=True)
+
+
+def raise_interrupt(number, frame) -> None:
+    """Does what Python's own handler does. asyncio replaces that one, and would then wait for the end of a line."""
+    raise KeyboardInterrupt
+
+
 def make_visible(text: str) -> str:
     """Returns `text` with a visible sign for control characters, but line ends and tabs, and for halves of pairs."""
     return "".join(character if character in "\n\t" else _sign_of(character) for character in text)

@@ -105,6 +105,8 @@ class _Desk:
             {
                 "title": table.title if table else "",
                 "reads_turns": table is not None and not table.customer_view,
+                "customer_view": table is not None and table.customer_view,
+                "budgets": dict(table.budgets) if table else {},
                 "costs": {cost.name: cost.total for cost in table.domain.costs} if table else {},
                 "tasks": tasks,
                 "agents": list(table.agents) if playing else [],

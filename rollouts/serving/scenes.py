@@ -37,6 +37,7 @@ class PageTable:
     make_episodes: Callable[[play.Chat, play.Chat | None], Episodes] | None = None  # of a user and a judge
     judge: play.Chat | None = None  # None: nobody judges
     show_worth: Callable[[Dialogue], str] = lambda dialogue: ""  # of a dialogue that did not fail
+    budgets: Mapping[str, float] = dataclasses.field(default_factory=dict)  # by the cost's name
     title: str = ""  # what is served, e.g. the run and its step
     customer_view: bool = False  # whether the server's models answer with what a customer hears, not with whole turns
 

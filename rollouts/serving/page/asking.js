@@ -17,7 +17,9 @@ export class Refusal extends Error {
 export async function send(path, { method = "GET", body, signal, keepalive } = {}) {
   for (;;) {
     const used = key;
-    const headers = { ...(body && { "Content-Type": "application/json" }), ...(key && { Authorization: `Bearer ${key}` }) };
+    const headers = new Headers();
+    if (body) headers.set("Content-Type", "application/json");
+    if (key) headers.set("Authorization", `Bearer ${key}`);
     let response;
     try {
       response = await fetch(path, { method, headers, body: body && JSON.stringify(body), signal, keepalive });

@@ -69,7 +69,8 @@ function fillScenario(offer) {
 
 function describeTask({ lines, labels }) {
   const [first, ...more] = lines;
-  const news = Object.entries(labels).filter(([, value]) => !lines.join(" ").includes(String(value).replaceAll("_", " ")));
+  const told = lines.join(" ");
+  const news = Object.entries(labels).filter(([, value]) => !told.includes(String(value).replaceAll("_", " ")));
   const named = news.map(([name, value]) => `${name} ${value}`).join(" · ");
   return make("span", {}, make("span", { text: first, class: "text" }),
     ...more.map((text) => make("span", { text, class: "labels quiet" })),

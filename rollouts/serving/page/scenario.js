@@ -11,7 +11,7 @@ export async function playScenario(offer, names, task) {
   const { id } = await ask("/page/scenes", { method: "POST", body: { task, agents: names } });
   const path = `/page/scenes/${id}`;
   const leaving = new AbortController();
-  const talk = new Talk(names, {
+  const talk = new Talk(offer, names, {
     endings: offer.endings,
     help: offer.help,
     most: offer.max_characters,

@@ -2,10 +2,13 @@
 
 import { find, make, makeBadge, showNotice } from "./elements.js";
 
+const spending = new Map(); // agent -> what each of its conversations on this page has cost, by the cost's name
+
 export class Talk {
-  // `say(text, names)` sends words to agents; `stop()` ends their answers early, if that is possible; `endings` are ways
-  // to end an agent's dialogue: a label, and the text that does it.
-  constructor(names, { say, stop, endings = [], help = "", most }) {
+  // `offer` is what the server says of itself; `say(text, names)` sends words to agents; `stop()` ends their answers
+  // early, if that is possible; `endings` are ways to end an agent's dialogue: a label, and the text that does it.
+  constructor(offer, names, { say, stop, endings = [], help = "", most }) {
+    this.offer = offer;
     this.say = say;
     this.endings = endings;
     this.stop = stop;
@@ -18,7 +21,7 @@ export class Talk {
     find("names").replaceChildren(...[...this.sides.values()].map((side) => side.head));
     find("endings").replaceChildren(...[...this.sides.values()].map((side) => side.foot));
     find("ending").hidden = !endings.length;
-    find("ending").open = window.matchMedia("(min-width: 721px)").matches; // on a phone it would hide half of the talk
+    find("ending").open = window.matchMedia("(min-width: 721px)").matches; // a phone has no room for it
     find("exchanges").replaceChildren();
     find("help").textContent = help;
     find("over").textContent = "";
@@ -34,14 +37,16 @@ export class Talk {
 
   makeSide(name) {
     const spent = make("span", { class: "badges" });
-    const head = make("div", {}, make("h2", { text: name, dir: "auto" }), spent);
+    const budget = make("span", { class: "quiet" });
+    const head = make("div", {}, make("h2", { text: name, dir: "auto" }), spent, budget);
     const foot = make("fieldset", {}, make("legend", { text: `End with ${name}` }));
     for (const { label, text } of this.endings) {
       const button = make("button", { type: "button", text: label, "aria-label": `End with ${name}: ${label}` });
       button.addEventListener("click", () => this.send(text, [name]));
       foot.append(button);
     }
-    return { name, head, foot, spent, said: 0, waits: false, over: false, cell: null, turns: new Map() };
+    const shown = { head, foot, spent, budget, cell: null, turns: new Map() };
+    return { name, ...shown, costs: null, said: 0, waits: false, over: false };
   }
 
   listenToPerson(options) {
@@ -153,9 +158,22 @@ export class Talk {
     this.scroll(follows);
   }
 
+  // Shows what this conversation has cost, and what those with the agent cost in the mean, beside the budget.
   showSpent(name, spent) {
-    const badges = spent.map(([what, amount]) => [`${what} ${+amount.toFixed(2)}`, amount && what !== "tokens" ? "cost" : "plain"]);
-    this.sides.get(name).spent.replaceChildren(...badges.map((badge) => makeBadge(badge)));
+    const side = this.sides.get(name);
+    const badges = spent.map(([what, amount]) => {
+      const tone = what in this.offer.costs && amount ? "cost" : "plain";
+      return makeBadge([`${what} ${+amount.toFixed(2)}`, tone]);
+    });
+    side.spent.replaceChildren(...badges);
+    if (!spending.has(name)) spending.set(name, []);
+    const all = spending.get(name);
+    if (!side.costs) all.push((side.costs = {}));
+    Object.assign(side.costs, Object.fromEntries(spent));
+    side.budget.textContent = Object.entries(this.offer.budgets).map(([what, budget]) => {
+      const mean = all.reduce((sum, costs) => sum + (costs[what] ?? 0), 0) / all.length;
+      return `${what}: mean ${mean.toFixed(2)} of ${all.length}, budget ${budget.toFixed(2)}`;
+    }).join("; ");
   }
 
   // Lets the person speak to an agent, who has answered.
@@ -173,7 +191,8 @@ export class Talk {
     side.waits = false;
     this.mark(side, false);
     this.fill(side).append(make("div", { class: "end" }, make("div", {}, makeBadge(badge)),
-      worth && make("p", { text: worth, class: "text" }), failure && make("p", { text: failure, class: "text failure" })));
+      worth && make("p", { class: "text", text: worth }),
+      failure && make("p", { class: "text failure", text: failure })));
     this.update();
     this.scroll(follows);
   }
@@ -231,7 +250,8 @@ function makeTurn(turn, before) {
   }
   const remark = turn.remark || (turn.judged ? "" : "at work …");
   if (remark) {
-    shown.append(make("p", { class: turn.failed ? "remark failure" : "remark" }, make("b", { text: turn.remarks ?? "Judge: " }),
+    const whose = make("b", { text: turn.remarks ?? "Judge: " });
+    shown.append(make("p", { class: turn.failed ? "remark failure" : "remark" }, whose,
       make("span", { class: "text", text: remark, dir: "auto" })));
   }
   return shown;

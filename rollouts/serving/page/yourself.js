@@ -6,9 +6,10 @@ import { takeApart } from "./parts.js";
 
 // Begins a conversation; returns what leaves it. `told` is the system text, `sampling` fields of the requests.
 export function beginConversation(offer, models, told, sampling) {
-  const memories = new Map(models.map((model) => [model, { messages: told ? [{ role: "system", content: told }] : [], turns: 0, spent: new Map() }]));
+  const first = told ? [{ role: "system", content: told }] : [];
+  const memories = new Map(models.map((model) => [model, { messages: first, turns: 0, spent: new Map() }]));
   let stopping = new AbortController();
-  const talk = new Talk(models, {
+  const talk = new Talk(offer, models, {
     stop: () => stopping.abort(),
     say: async (text, names) => {
       stopping = new AbortController();
@@ -22,7 +23,7 @@ export function beginConversation(offer, models, told, sampling) {
     const number = memory.turns++;
     const messages = [...memory.messages, { role: "user", content: text }];
     const written = { content: "", thought: "", action: "", tokens: 0 };
-    const redraw = onceAFrame(() => talk.showTurn(model, describe(number, written), { pending: true }));
+    const redraw = onceAFrame(() => talk.showTurn(model, describe(offer, number, written), { pending: true }));
     let remark = "";
     talk.addWords(model, text);
     try {
@@ -35,7 +36,7 @@ export function beginConversation(offer, models, told, sampling) {
     if (written.content) memory.messages = [...messages, { role: "assistant", content: written.content }];
     else if (!remark) remark = "There was no answer.";
     const turn = await read(offer, number, written);
-    count(offer, memory.spent, turn.spent ?? []);
+    count(offer, memory.spent, turn.spent);
     if (written.tokens) memory.spent.set("tokens", (memory.spent.get("tokens") ?? 0) + written.tokens);
     talk.showTurn(model, { ...turn, remark, failed: Boolean(remark), spent: [...memory.spent] });
     talk.listen(model);
@@ -48,18 +49,22 @@ export function beginConversation(offer, models, told, sampling) {
   };
 }
 
-function describe(number, { content, thought, action }) {
+// Describes a turn by its own parts; `action` is what a server says that does not show whole turns.
+function describe(offer, number, { content, thought, action }) {
   const parts = takeApart(content);
-  const badges = action ? [...parts.badges, [action, "plain"]] : parts.badges;
-  return { ...parts, badges, thought: thought || parts.thought, number, raw: "", remark: "", remarks: "", judged: true };
+  const costs = action in offer.costs;
+  const badges = action ? [...parts.badges, [action, costs ? "cost" : "plain"]] : parts.badges;
+  const spent = Object.keys(offer.costs).map((name) => [name, Number(name === action)]);
+  const others = { number, badges, spent, raw: "", remark: "", remarks: "", judged: true };
+  return { ...parts, ...others, thought: thought || parts.thought };
 }
 
 // Describes a whole turn: by the domain, if the server has one that reads such turns, else by its own parts.
 async function read(offer, number, written) {
-  const plain = describe(number, written);
+  const plain = describe(offer, number, written);
   if (!offer.reads_turns || written.thought || written.action || !written.content) return plain;
   try {
-    return { ...plain, ...(await ask("/page/turns", { method: "POST", body: { text: written.content } })), number, judged: true };
+    return { ...plain, ...(await ask("/page/turns", { method: "POST", body: { text: written.content } })) };
   } catch {
     return plain; // too long for the page, or the server is gone: the next words will tell
   }
