@@ -17,6 +17,7 @@ from collections.abc import AsyncIterator, Callable
 
 import jax
 from absl import flags
+from ml_collections import ConfigDict
 
 from cmpo.algorithms.budgets import budgets_of
 from cmpo.cli import agents, command, terminal
@@ -87,29 +88,25 @@ async def _show_answer(partner: Partner, words: str, write: Write) -> None:
 
 
 @contextlib.asynccontextmanager
-async def open_workdir(workdir: pathlib.Path, system: str | None, scenario: int) -> AsyncIterator[tuple[Partner, str]]:
-    """Opens the agent that --agent names for a run, and says who it is."""
-    config = load_config(workdir)
-    command.prepare_run(config)
-    with config.unlocked():
-        config.engine.update({"slots": jax.local_device_count(), "rows": 0})  # of one conversation
-    domain, served_by = domains.load(config), agents.load(config, str(workdir))
+async def open_agent(
+    config: ConfigDict, served_by: agents.Named, place: str, system: str | None, scenario: int
+) -> AsyncIterator[tuple[Partner, str]]:
+    """Opens an agent of the run in `place`, and says who it is."""
+    domain = domains.load(config)
     scripted = served_by.name in domain.scripted
     if system is not None and scripted:
         raise ValueError(f"--system: expected none, as the scripted agent {served_by.name!r} follows a task")
     task = tasks.open_source(config).held_out(scenario + 1, config.eval.seed)[scenario]
     about = "; ".join(domain.show_task(task.description)) if system is None else "a system text of your own"
     step = "" if served_by.step is None else f", step {served_by.step}"
+    title = f"{place}{step}: {served_by.name}. About {about}. A customer hears what comes after agent> only."
     budgets = dict(zip((cost.name for cost in domain.costs), budgets_of(domain, config), strict=True))
     spending = Spending({cost.name: cost.total for cost in domain.costs}, budgets)
+    told = task if system is None else Told("chat", system)
     async with served_by.opened.open() as agent:
-        told = task if system is None else Told("chat", system)
         partner = AgentHere(domain, agent, told, spending, seed=config.eval.seed, scripted=scripted)
         try:
-            yield (
-                partner,
-                f"{workdir}{step}: {served_by.name}. About {about}. A customer hears what comes after agent> only.",
-            )
+            yield partner, title
         finally:
             partner.close()
 
@@ -148,7 +145,11 @@ def run() -> None:
     if (command.WORKDIR.value is None) == (_URL.value is None):
         raise ValueError("--workdir, --url: expected one of them: a run's directory, or a server's base URL")
     if command.WORKDIR.value is not None:
-        opening = open_workdir(pathlib.Path(command.WORKDIR.value), _SYSTEM.value, _SCENARIO.value)
+        config = load_config(pathlib.Path(command.WORKDIR.value))
+        command.prepare_run(config)
+        config.engine.update({"slots": jax.local_device_count(), "rows": 0})  # there is one conversation
+        served_by = agents.load(config, command.WORKDIR.value)
+        opening = open_agent(config, served_by, command.WORKDIR.value, _SYSTEM.value, _SCENARIO.value)
     else:
         key = agents.API_KEY_ENV.value or ""
         opening = open_url(_URL.value, _MODEL.value, _SYSTEM.value, _SCENARIO.value, key)

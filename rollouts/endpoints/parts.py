@@ -4,25 +4,30 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-_OPENING = re.compile(r"\s*<([a-z_]{1,20})>")
-_BEGINNING = re.compile(r"\s*(?:<[a-z_]{0,20})?")  # of what may still become an opening tag
-_THOUGHTS = ("think", "thinking", "thought", "reasoning")
+_PARTS = {
+    **dict.fromkeys(("think", "thinking", "thought", "reasoning"), "think"),
+    **dict.fromkeys(("response", "answer"), "agent"),
+    "action": "action",
+}
+"""What models call the parts of an answer, and what they are called here. Any other tag is text."""
+
+_OPENING = re.compile(rf"\s*<({'|'.join(_PARTS)})>")
 
 
 class Piece(NamedTuple):
     """A piece of an answer; pieces of the same part that follow each other belong together."""
 
-    part: str  # think | agent: what is said | another part's name | note: of the program, not of the agent
+    part: str  # think | agent: what is said | action | note: of the program, not of the agent
     text: str
 
 
 class PartReader:
-    """Reads one answer. What is no thought is said, in the first part; an answer that has no parts is said as it is."""
+    """Reads one answer. What is in no part is said."""
 
     def __init__(self):
         self._held = ""  # not yet told apart
-        self._name = self._part = ""  # of the part that is being written, and what it is called here
-        self._said = self._plain = False
+        self._name = ""  # of the part that is being written
+        self._plain = False  # is the rest in no part?
 
     def feed(self, text: str) -> Iterator[Piece]:
         """Yields what `text`, which follows what was fed before, adds to the parts."""
@@ -40,28 +45,20 @@ class PartReader:
                 self._held, self._name = self._held[len(closing) :], ""
             elif opening := _OPENING.match(self._held):
                 self._held, self._name = self._held[opening.end() :], opening[1]
-                self._part = self._call(self._name)
-            elif _BEGINNING.fullmatch(self._held):
+            elif any(f"<{name}>".startswith(self._held.lstrip()) for name in _PARTS):
                 return
             else:
-                self._plain, self._part = True, "agent"
+                self._plain = True
 
     def finish(self) -> Iterator[Piece]:
         """Yields what was held back; the answer is whole."""
         if self._held.strip():
-            self._part = self._part if self._name else "agent"
             yield from self._take(len(self._held))
-
-    def _call(self, name: str) -> str:
-        if name in _THOUGHTS:
-            return "think"
-        part, self._said = (name, True) if self._said else ("agent", True)
-        return part
 
     def _take(self, length: int) -> Iterator[Piece]:
         taken, self._held = self._held[:length], self._held[length:]
         if taken:
-            yield Piece(self._part, taken)
+            yield Piece(_PARTS.get(self._name, "agent"), taken)
 
 
 def _count_common(text: str, closing: str) -> int:

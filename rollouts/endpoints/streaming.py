@@ -108,4 +108,4 @@ def _check_status(response: httpx.Response, body: bytes) -> None:
 
 def _describe_failure(http: httpx.AsyncClient, error: httpx.RequestError) -> DialogueError:
     cause = "timeout" if isinstance(error, httpx.TimeoutException) else "unreachable"
-    return DialogueError(f"agent_{cause}", f"{http.base_url} cannot be reached: {error or type(error).__name__}")
+    return DialogueError(f"agent_{cause}", f"{http.base_url} cannot be reached: {str(error) or type(error).__name__}")

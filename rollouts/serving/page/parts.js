@@ -1,19 +1,19 @@
-// Takes answers apart that models write in parts: <name>…</name>, one after the other.
+// Takes answers apart that models write in parts: <name>…</name>, one after the other. Any other tag is text.
 
-const THOUGHTS = ["think", "thinking", "thought", "reasoning"];
-const PART = /^\s*<([a-z_]+)>([\s\S]*?)(?:<\/\1>\s*|(?:<\/?[a-z_]*)?$)/; // the last one may still be written
+const PARTS = "think|thinking|thought|reasoning|response|answer|action";
+const PART = new RegExp(`^\\s*<(${PARTS})>([^]*?)(?:</\\1>\\s*|(?:</?[a-z]*)?$)`); // the last may still be written
 
-// Returns thought, said and badges of an answer. One that does not begin with a part was said as it is.
+// Returns thought, said and badges of an answer. What is in no part is said.
 export function takeApart(text) {
-  const others = [];
-  let thought = "";
+  const parts = { thought: [], said: [], badges: [] };
   let rest = text;
   for (let found; (found = PART.exec(rest)); rest = rest.slice(found[0].length)) {
-    if (THOUGHTS.includes(found[1])) thought += found[2].trim();
-    else others.push([found[1], found[2].trim()]);
+    const [, name, words] = found;
+    if (name === "action") parts.badges.push([words.trim(), "plain"]);
+    else parts[name === "response" || name === "answer" ? "said" : "thought"].push(words.trim());
   }
-  if (/^\s*<\/?[a-z_]*$/.test(rest)) rest = ""; // a tag that is being written
-  const [first, ...more] = others;
-  const said = [first?.[1], rest.trim()].filter(Boolean).join("\n");
-  return { thought, said, badges: more.map(([name, value]) => [`${name} ${value}`, "plain"]) };
+  const begun = rest.trimStart();
+  const opening = PARTS.split("|").some((name) => `<${name}>`.startsWith(begun)); // is being written
+  if (begun && !opening) parts.said.push(rest.trim());
+  return { thought: parts.thought.join("\n"), said: parts.said.join("\n"), badges: parts.badges };
 }
