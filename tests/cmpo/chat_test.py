@@ -98,6 +98,8 @@ def test_a_server(leaves):
             "Hi",
             "/system",
             "Hi",
+            "/new",
+            "Hi",
             leaves,
         )
         assert title == f"policy at {url}/v1/ (a run, step 7). It sends thoughts along, as far as there are any."
@@ -108,7 +110,8 @@ def test_a_server(leaves):
         assert "spent> voucher 0 (mean of 2: 0.50, budget 0.3)" in shown
         systems = [body["messages"][0] for body in models.asked]
         assert all(message["content"].startswith("You are a customer service agent") for message in systems[:4])
-        assert systems[4] == {"role": "user", "content": "Hi"}  # /system alone: none
+        # /system alone: none, and it stays so.
+        assert systems[4:] == [{"role": "user", "content": "Hi"}] * 2
         _, shown = talk(command.open_url(f"{url}/v1", "plain", "Be kind.", 0, ""), "<script>")
         assert "agent> <script>\n" in shown
         assert models.asked[-1]["messages"][0] == {"role": "system", "content": "Be kind."}

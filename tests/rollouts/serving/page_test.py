@@ -7,6 +7,7 @@ import shutil
 import pytest
 from playwright.sync_api import expect, sync_playwright
 
+from rollouts.serving import page_routes
 from rollouts.types import Sample
 from tests.builders.pages import serve_page
 
@@ -364,14 +365,43 @@ def test_an_answer_can_be_stopped(browser, server):
 
 
 def test_leaving_the_page_frees_the_sessions(browser):
-    with serve_page() as (url, agents, _), opened(browser, url) as page:
+    with serve_page(limits={"absence": 3600.0}) as (url, agents, _), opened(browser, url) as page:
+        for leave in (lambda: page.get_by_label("Be yourself").check(), lambda: page.goto("about:blank")):
+            page.get_by_role("button", name="Begin").click()
+            wait(page)
+            assert all(agent.sessions["opened"] == agent.sessions["closed"] + 1 for agent in agents.values())
+            leave()
+            for _ in range(2000):
+                if all(agent.sessions["opened"] == agent.sessions["closed"] for agent in agents.values()):
+                    break
+                page.wait_for_timeout(10)
+            else:
+                pytest.fail("the sessions are still open")
+            page.goto(url)
+            page.locator("#modes").wait_for()
+
+
+def test_events_come_in_several_answers_each_once(browser, monkeypatch):
+    monkeypatch.setattr(page_routes, "STREAM_SECONDS", 0.1)
+    with serve_page(seconds=0.3) as (url, _, _), opened(browser, url) as page:
         page.get_by_role("button", name="Begin").click()
         wait(page)
-        assert all(agent.sessions == {"opened": 1} for agent in agents.values())
-        page.goto("about:blank")
-        while any(agent.sessions["closed"] == 0 for agent in agents.values()):
-            page.wait_for_timeout(10)
-        page.goto(url)
+        asked = []
+        page.on("request", lambda request: asked.append(request.url))
+        for words in ("It was cold.", "[Sent Picture: it]"):
+            say(page, words)
+            wait(page)
+        assert page.locator(".exchange > .person").all_inner_texts() == ["It was cold.", "[Sent Picture: it]"]
+        expect(page.locator(".turn")).to_have_count(4)
+        assert len([address for address in asked if "/events?from=" in address]) > 3
+
+
+def test_a_dialogue_that_was_let_go_says_so(browser):
+    with serve_page(limits={"age": 0.5}) as (url, _, _), opened(browser, url) as page:
+        page.get_by_role("button", name="Begin").click()
+        expect(page.get_by_role("alert")).to_contain_text("it was let go; begin another")
+        expect(page.locator("#over")).to_have_text("All dialogues have ended.")
+        expect(page.get_by_label("Your message")).to_be_hidden()
 
 
 def test_a_key_is_asked_for(browser):
