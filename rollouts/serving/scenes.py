@@ -26,6 +26,8 @@ ready   the agent has answered, and the person's words are waited for
 end     `badge` (text and tone), `worth`: what the dialogue was worth and cost, `failure`: why it came to no end
 """
 
+_PULSE = 5.0  # seconds without an event after which a reader is sent a sign
+
 
 @dataclasses.dataclass(frozen=True)
 class PageTable:
@@ -156,9 +158,6 @@ class Scenes:
             asyncio.get_running_loop().call_later(left, self._look_after, scene_id, begun)
 
 
-_PULSE = 5.0  # seconds without an event after which a reader is sent a sign
-
-
 class _Side:
     """One agent's dialogue of a scene."""
 
@@ -191,19 +190,23 @@ class _Side:
         self._playing.cancel()
 
     async def _play_dialogue(self, task: Task, seed: int) -> None:
-        table = self._table
-        user = PersonAsUser(tell=lambda told: self._tell({"kind": "told", "text": told}), hear=_hear, read=self._read)
-        judge = table.judge and Verdicts(table.judge, self._show_verdict)
-        episodes = table.make_episodes(user, judge)
-        watched = episodes._replace(
-            begin=lambda *of, **how: _WatchedEpisode(episodes.begin(*of, **how), self._show_effect)
-        )
         try:
-            dialogue = await play.play_dialogue(table.agents[self._name], watched, task, index=0, seed=seed)
-            self._show_end(dialogue)
+            agent, episodes = self._table.agents[self._name], self._make_episodes()
+            self._show_end(await play.play_dialogue(agent, episodes, task, index=0, seed=seed))
         except Exception as error:  # the person is told; the other dialogues go on
             logging.exception("a dialogue of the page with %s failed", self._name)
             self._show_failure(f"{type(error).__name__}: {error}")
+
+    def _make_episodes(self) -> Episodes:
+        """Makes episodes with the person as the user; whatever agent and judge do in them is shown."""
+        table = self._table
+        user = PersonAsUser(tell=lambda told: self._tell({"kind": "told", "text": told}), hear=_hear, read=self._read)
+        episodes = table.make_episodes(user, table.judge and Verdicts(table.judge, self._show_verdict))
+
+        def begin_watched(*of, **how) -> _WatchedEpisode:
+            return _WatchedEpisode(episodes.begin(*of, **how), self._show_effect)
+
+        return episodes._replace(begin=begin_watched)
 
     async def _read(self) -> str:
         self._heard = asyncio.get_running_loop().create_future()
