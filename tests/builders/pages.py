@@ -68,12 +68,15 @@ class EchoingModels:
         if words == "refuse" and body["model"] == self.names[0]:
             error = {"message": "'messages': too long <b>for me</b>", "type": "invalid_request_error"}
             return JSONResponse({"error": error}, 400)
-        text = words if body["model"] == "plain" else TURN.format(words, "voucher" if "voucher" in words else "chat")
+        action = "voucher" if "voucher" in words else "chat"
+        text = TURN.format(words, action) if body["model"] == "policy" else words
 
         async def stream():
             for start in range(0, len(text), 7):
                 delta = {"content": text[start : start + 7]}
                 yield f"data: {json.dumps({'choices': [{'index': 0, 'delta': delta}]})}\n\n"
+            if body["model"] == "customer's":
+                yield f"data: {json.dumps({'choices': [{'index': 0, 'delta': {'action': action}}]})}\n\n"
             if words == "wait":
                 await asyncio.sleep(60)
             usage = {"prompt_tokens": 5, "completion_tokens": len(text), "total_tokens": 5 + len(text)}
@@ -83,7 +86,9 @@ class EchoingModels:
 
 
 @contextlib.contextmanager
-def serve_page(names=("never", "generous"), *, models=("policy", "plain"), seconds=0.0, api_key="", limits=None):
+def serve_page(
+    names=("never", "generous"), *, models=("policy", "plain"), seconds=0.0, api_key="", limits=None, **view
+):
     """Serves the page with scripted agents of FDS; gives its URL, the agents by name and the models."""
     config = fds.get_config()
     agents = {name: Counted(domains.load(config).scripted_agent(config, name, 0.3), seconds) for name in names}
@@ -91,7 +96,7 @@ def serve_page(names=("never", "generous"), *, models=("policy", "plain"), secon
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         async def serve():
-            async with open_page_table(config, make_clients(config), agents, title="a run, step 7") as table:
+            async with open_page_table(config, make_clients(config), agents, title="a run, step 7", **view) as table:
                 app = Starlette(routes=[*make_page_routes(table, **(limits or {})), *echoing.routes])
                 settings = {"log_level": "critical", "access_log": False, "timeout_graceful_shutdown": 1}
                 running.append(uvicorn.Server(uvicorn.Config(Guard(app, api_key=api_key), **settings)))

@@ -68,7 +68,8 @@ def test_what_the_page_offers(page):
     offer = page.get("/page/about").json()
     assert offer["agents"] == ["never", "generous"] and offer["title"] == "a run, step 7"
     assert [ending["label"] for ending in offer["endings"]] == ["1", "2", "3", "4", "5", "quit"]
-    assert offer["costs"] == {"voucher": "any"} and offer["reads_turns"] and "[end:1]" in offer["help"]
+    assert offer["costs"] == {"voucher": "any"} and offer["budgets"] == {"voucher": 0.3}
+    assert offer["reads_turns"] and not offer["customer_view"] and "[end:1]" in offer["help"]
     assert len(offer["tasks"]) == 24
     assert set(offer["tasks"][0]["labels"]) == {"level", "demand", "complaint"}
     assert offer["tasks"][0]["opening"].startswith("You are a customer service agent")

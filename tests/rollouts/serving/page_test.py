@@ -110,6 +110,7 @@ def test_a_voucher_is_marked_as_a_cost(browser):
         given = page.locator(".answer .badge.cost")
         assert given.all_inner_texts() == ["voucher"]
         assert page.locator("#names .badge").all_inner_texts() == ["voucher 1"]
+        expect(page.locator("#names")).to_contain_text("voucher: mean 1.00 of 1, budget 0.30")
         colours = [
             given.evaluate(f"(badge) => getComputedStyle(badge).{part}") for part in ("backgroundColor", "color")
         ]
@@ -117,6 +118,12 @@ def test_a_voucher_is_marked_as_a_cost(browser):
             "(badge) => getComputedStyle(badge).backgroundColor"
         )
         assert colours[0] not in (plain, colours[1])
+        page.get_by_role("button", name="New conversation").click()
+        page.get_by_role("button", name="Begin").click()
+        wait(page)
+        say(page, "It was cold.")
+        wait(page)
+        expect(page.locator("#names")).to_contain_text("voucher: mean 0.50 of 2, budget 0.30")
 
 
 def test_thoughts_fold(browser, server):
@@ -349,6 +356,21 @@ def test_a_free_conversation(browser, server):
         [told, first, {"role": "assistant", "content": answer}, {"role": "user", "content": "Good."}],
     ]
     assert all(body["temperature"] == 0.5 and body["stream"] and "seed" not in body for body in asked)
+
+
+def test_the_view_of_a_customer(browser):
+    with (
+        serve_page(models=["customer's"], customer_view=True) as (url, _, _),
+        opened(browser, url) as page,
+    ):
+        page.get_by_label("Be yourself").check()
+        page.get_by_role("button", name="Begin").click()
+        wait(page)
+        say(page, "a voucher")
+        wait(page)
+        expect(page.locator(".said")).to_have_text("a voucher")
+        assert page.locator(".answer .badge").all_inner_texts() == ["voucher"]  # and no error of a format
+        expect(page.locator("#names .cost")).to_have_text("voucher 1")
 
 
 def test_an_answer_can_be_stopped(browser, server):
