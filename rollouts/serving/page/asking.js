@@ -3,7 +3,7 @@
 import { find } from "./elements.js";
 
 let key = "";
-let asking = null; // the dialog for the key, while it is open
+const typed = []; // called when a key was typed
 
 // What the server said instead of an answer; `status` is undefined where it said nothing.
 export class Refusal extends Error {
@@ -27,6 +27,7 @@ export async function send(path, { method = "GET", body, signal, keepalive } = {
       if (error.name === "AbortError") throw error;
       throw new Refusal("The server cannot be reached.");
     }
+    if (response.status !== 401) find("key").close();
     if (response.ok) return response;
     if (response.status !== 401 || keepalive) throw new Refusal(await readError(response), response.status);
     if (used === key) await askForKey();
@@ -59,20 +60,17 @@ async function readError(response) {
   }
 }
 
+// Waits for a key. The dialog stays until one is accepted.
 function askForKey() {
-  asking ??= new Promise((resolve) => {
-    const dialog = find("key");
-    const form = dialog.querySelector("form");
-    dialog.addEventListener("cancel", (event) => event.preventDefault()); // without a key there is nothing to see
-    form.addEventListener("submit", (event) => {
-      event.preventDefault();
-      key = find("key_text").value.trim();
-      find("key_text").value = "";
-      dialog.close();
-      asking = null;
-      resolve();
-    }, { once: true });
-    dialog.showModal();
-  });
-  return asking;
+  find("key_refused").hidden = !find("key").open;
+  if (!find("key").open) find("key").showModal();
+  return new Promise((resolve) => typed.push(resolve));
 }
+
+find("key").addEventListener("cancel", (event) => event.preventDefault()); // without a key there is nothing to see
+find("key").querySelector("form").addEventListener("submit", (event) => {
+  event.preventDefault();
+  key = find("key_text").value.trim();
+  find("key_text").value = "";
+  for (const resolve of typed.splice(0)) resolve();
+});

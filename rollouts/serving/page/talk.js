@@ -227,6 +227,7 @@ export class Talk {
 
   close() {
     this.listener.abort();
+    find("send").setAttribute("aria-disabled", true);
   }
 }
 
