@@ -70,7 +70,8 @@ function fillScenario(offer) {
 function describeTask({ lines, labels }) {
   const [first, ...more] = lines;
   const told = lines.join(" ");
-  const news = Object.entries(labels).filter(([, value]) => !told.includes(String(value).replaceAll("_", " ")));
+  const isTold = (value) => typeof value === "string" && told.includes(value.replaceAll("_", " "));
+  const news = Object.entries(labels).filter(([, value]) => !isTold(value));
   const named = news.map(([name, value]) => `${name} ${value}`).join(" · ");
   return make("span", {}, make("span", { text: first, class: "text" }),
     ...more.map((text) => make("span", { text, class: "labels quiet" })),

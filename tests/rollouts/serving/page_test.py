@@ -64,6 +64,7 @@ def answers(page, name):
 def test_a_dialogue_from_greeting_to_rating_with_two_side_by_side(browser, server):
     with opened(browser, server[0]) as page:
         assert page.get_by_role("radio", name=re.compile("cooperative")).count() == 24
+        assert page.get_by_role("radio", name=re.compile("cooperative.* level [1-5]$")).count() == 24
         page.get_by_role("radio", name=re.compile("taste below expectations")).nth(1).check()
         page.get_by_role("button", name="Begin").click()
         wait(page)
