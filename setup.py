@@ -15,7 +15,11 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["cmpo*", "models*", "rollouts*"]),
-    package_data={"cmpo.reports": ["templates/*"], "rollouts.domains.fds": ["prompts/*.txt"]},
+    package_data={
+        "cmpo.reports": ["templates/*"],
+        "rollouts.domains.fds": ["prompts/*.txt"],
+        "rollouts.serving": ["page/*"],
+    },
     install_requires=[
         "absl-py",
         "array-record>=0.8",  # the files of tensorflow-datasets that need no TensorFlow

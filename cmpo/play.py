@@ -10,17 +10,18 @@ import asyncio
 import contextlib
 import pathlib
 import signal
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 from absl import flags
 from ml_collections import ConfigDict
 
-from cmpo.cli import agents, command
-from cmpo.evaluation.summary import summarize_batch
+from cmpo.cli import agents, command, terminal
+from cmpo.evaluation.summary import describe_worth
 from cmpo.run.log import RunLog
 from cmpo.training import collecting, tasks
 from cmpo.training.clients import Clients, make_clients
 from rollouts import domains, play
+from rollouts.agents.person import PersonAsUser, Verdicts, mend_text
 from rollouts.domain import Domain
 from rollouts.seeds import fold
 from rollouts.types import Dialogue, DialogueError, Message, Sample, Task
@@ -41,7 +42,7 @@ class Keyboard:
         """Returns what the person says next, after the turns `before`. Raises DialogueError("left") if they left."""
         while True:
             try:
-                line = self._read("you> ")
+                line = mend_text(self._read("you> "))
             except (EOFError, KeyboardInterrupt):
                 raise DialogueError("left", "the person at the keyboard left") from None
             try:
@@ -49,24 +50,6 @@ class Keyboard:
                     return words
             except ValueError as error:
                 self._show(str(error))
-
-
-class UserAtKeyboard:
-    """A person as the user, in place of an endpoint."""
-
-    def __init__(self, domain: Domain, read: Read, show: Show, verdicts: "Verdicts"):
-        self._keyboard = Keyboard(domain, "user", read, show)
-        self._help, self._show, self._verdicts = domain.show_help("user"), show, verdicts
-
-    async def chat(self, messages: Sequence[Message], *, seed: int) -> str:
-        """Shows what the agent said, and the verdict on it, and returns what the person answers."""
-        answered = sum(message.role == "assistant" for message in messages)  # the user's own words so far
-        if answered:
-            self._show(f"agent> {messages[-1].content}")
-            await self._verdicts.wait_for_turns(answered)
-        else:
-            self._show(f"{messages[0].content}\n\n{self._help}\n")
-        return self._keyboard.read_words()
 
 
 class AgentAtKeyboard:
@@ -94,32 +77,6 @@ class AgentAtKeyboard:
         """Does nothing: a person holds nothing."""
 
 
-class Verdicts:
-    """A judge whose verdicts are shown as they arrive."""
-
-    def __init__(self, domain: Domain, inner: play.Chat, show: Show):
-        self._domain, self._inner, self._show = domain, inner, show
-        self._asked, self._ended, self._under_way = set(), asyncio.Condition(), 0
-
-    async def chat(self, messages: Sequence[Message], *, seed: int, response_format: Mapping) -> str:
-        """Returns the judge's answer, and shows it. One that cannot be read is shown too, and its reader asks again."""
-        self._asked.add(messages[1].content)  # the conversation up to the turn that is judged
-        self._under_way += 1
-        try:
-            answer = await self._inner.chat(messages, seed=seed, response_format=response_format)
-            self._show(f"judge> {self._domain.show_verdict(answer)}")
-        finally:
-            self._under_way -= 1
-            async with self._ended:
-                self._ended.notify_all()
-        return answer
-
-    async def wait_for_turns(self, turns: int) -> None:
-        """Waits until the judge was asked about so many turns of the agent, and has answered or failed each time."""
-        async with self._ended:
-            await self._ended.wait_for(lambda: len(self._asked) >= turns and not self._under_way)
-
-
 def play_with_person(
     config: ConfigDict,
     clients: Clients,
@@ -135,17 +92,34 @@ def play_with_person(
 
     async def play_dialogue() -> Dialogue:
         async with contextlib.AsyncExitStack() as stack:
-            verdicts = Verdicts(domain, await stack.enter_async_context(clients["judge"]), show)
+            judge = await stack.enter_async_context(clients["judge"])
+            verdicts = Verdicts(judge, lambda turn, answer: show(f"judge> {domain.show_verdict(answer)}"))
             if role == "agent":
                 user = await stack.enter_async_context(clients["user"])
                 agent = AgentAtKeyboard(domain, read, show, verdicts)
             else:
-                user = UserAtKeyboard(domain, read, show, verdicts)
+                user = _seat_user(domain, read, show, verdicts)
                 agent = await stack.enter_async_context(served_by.open())
             episodes = domain.episodes(config, {"user": user, "judge": verdicts})
             return await play.play_dialogue(agent, episodes, task, index=0, seed=seed)
 
     return asyncio.run(play_dialogue())
+
+
+def _seat_user(domain: Domain, read: Read, show: Show, verdicts: Verdicts) -> PersonAsUser:
+    """Seats a person as the user, who gets the verdict on what the agent said before the next word."""
+    keyboard = Keyboard(domain, "user", read, show)
+
+    async def hear_agent(words: str, answered: int) -> None:
+        show(f"agent> {words}")
+        await verdicts.wait_for_turns(answered)
+
+    async def read_words() -> str:
+        return keyboard.read_words()
+
+    return PersonAsUser(
+        tell=lambda told: show(f"{told}\n\n{domain.show_help('user')}\n"), hear=hear_agent, read=read_words
+    )
 
 
 def run() -> None:
@@ -157,10 +131,10 @@ def run() -> None:
     served_by = agents.load(config, command.WORKDIR.value).opened if role == "customer" else None
     done = max((int(path.stem.removeprefix("step_")) for path in out.glob("transcripts/step_*.jsonl")), default=0)
     task = tasks.open_source(config).held_out(done + 1, config.eval.seed)[done]
-    signal.signal(signal.SIGINT, _raise_interrupt)
+    signal.signal(signal.SIGINT, terminal.raise_interrupt)
     try:
         seed = fold(config.eval.seed, "play", done)
-        dialogue = play_with_person(config, clients, role, served_by, task, seed, input, print)
+        dialogue = play_with_person(config, clients, role, served_by, task, seed, input, terminal.show_line)
     except KeyboardInterrupt:  # while an endpoint was waited for
         print("\nended; nothing was kept")
         return
@@ -172,15 +146,8 @@ def run() -> None:
 def _describe_ending(domain: Domain, dialogue: Dialogue) -> str:
     if dialogue.failure:
         return f"failed ({dialogue.failure}): {dialogue.failure_message}"
-    record = summarize_batch(domain, [dialogue])
     lines = [f"customer> {dialogue.last_words}"] if _ROLE.value == "agent" and dialogue.last_words else []
-    worth = f"{domain.show_worth(record)}, process reward {record['process_reward']:.2f}"
-    return "\n".join([*lines, f"{dialogue.end.replace('_', ' ')}: {worth}"])
-
-
-def _raise_interrupt(number, frame) -> None:
-    """Does what Python's own handler does. asyncio replaces that one, and would then wait for the end of a line."""
-    raise KeyboardInterrupt
+    return "\n".join([*lines, f"{dialogue.end.replace('_', ' ')}: {describe_worth(domain, dialogue)}"])
 
 
 if __name__ == "__main__":

@@ -90,8 +90,8 @@ class Episodes(NamedTuple):
     costs: tuple[Cost, ...]
 
 
-def total_cost(costs: Sequence[Cost], turns: Iterable[Turn]) -> np.ndarray:
-    """Returns what turns cost together, [C] float32."""
+def total_cost(costs: Sequence[Cost], turns: Iterable[Turn | Effect]) -> np.ndarray:
+    """Returns what turns, or their effects, cost together, [C] float32."""
     turns = list(turns)
     return add_costs(costs, np.array([turn.cost for turn in turns], np.float32).reshape(len(turns), len(costs)))
 
@@ -219,13 +219,6 @@ class Domain(abc.ABC):
         """Asks `judge` to evaluate a dialogue that did not fail; returns an evaluation for each measure."""
         return {}
 
-    def price_turn(self, text: str, before: Sequence[str]) -> np.ndarray:
-        """Returns what an output costs, any text, after an agent's outputs `before` in its dialogue: [C] float32.
-
-        It is what `Episode.act` says of it, unless the output was cut. Raises ValueError if only an episode can tell.
-        """
-        raise ValueError(f"{type(self).__name__} does not say what an output costs (price_turn)")
-
     def decline_action(self, text: str, seed: int) -> str:
         """Returns an output in place of `text` that does not take the action which costs something, but turns it down.
 
@@ -261,6 +254,18 @@ class Domain(abc.ABC):
         """Returns the judge's scores of a turn by principle, from the turn's notes; {} where it was not judged."""
         return {}
 
+    def read_turn(self, text: str, before: Sequence[str] = (), *, truncated: bool = False) -> Effect:
+        """Says what an output does by its words alone: for conversations without an episode, and for the ledger.
+
+        It is what `Episode.act` says of it. A cost that only an episode can tell is NaN.
+
+        Args:
+          text: the output, any text.
+          before: the agent's outputs before it in the dialogue.
+          truncated: whether sampling stopped before its end.
+        """
+        return Effect(np.full(len(self.costs), np.nan, np.float32), {"text": text}, over=False)
+
     def show_help(self, role: str) -> str:
         """What a person who plays the "user" or the "agent" is told beside what that side is always told."""
         return ""
@@ -272,9 +277,17 @@ class Domain(abc.ABC):
         """
         return line.strip()
 
+    def endings(self) -> Sequence[tuple[str, str]]:
+        """Returns the ways in which a person who is the user ends a dialogue: a label, and the line that does it."""
+        return ()
+
     def show_verdict(self, answer: str) -> str:
         """The judge's answer about a turn, for a person."""
         return answer
+
+    def note_verdict(self, answer: str) -> Mapping[str, Any]:
+        """Returns the notes of a turn that the judge's answer about it makes; {} if it cannot be read."""
+        return {}
 
     def show_worth(self, record: Mapping[str, Any]) -> str:
         """What a dialogue was worth and cost, from the record of a batch of one."""

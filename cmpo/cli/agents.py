@@ -30,7 +30,7 @@ _BUDGET = flags.DEFINE_float(
 )
 _URL = flags.DEFINE_string("agent_url", None, "Base URL of the agent's endpoint; short for --config.agent.url.")
 _MODEL = flags.DEFINE_string("agent_model", None, "Its model; short for --config.agent.model.")
-_KEY = flags.DEFINE_string(
+API_KEY_ENV = flags.DEFINE_string(
     "agent_api_key_env", None, "Environment variable that holds its key; short for --config.agent.api_key_env."
 )
 
@@ -49,7 +49,7 @@ def load(config: ConfigDict, workdir: str | None) -> Named:
 
     Raises FileNotFoundError or ValueError if it needs a run and there is none in `workdir`, or cannot be an endpoint.
     """
-    given = {"url": _URL.value, "model": _MODEL.value, "api_key_env": _KEY.value}
+    given = {"url": _URL.value, "model": _MODEL.value, "api_key_env": API_KEY_ENV.value}
     config.agent.update({name: value for name, value in given.items() if value is not None})
     name = _AGENT.value or ("endpoint" if config.agent.url else "policy")
     if name == "endpoint":

@@ -42,7 +42,7 @@ def run(
             logging.set_verbosity(logging.WARNING)
         try:
             if CONFIG.value is not None and of_a_run:
-                _prepare_run(CONFIG.value)
+                prepare_run(CONFIG.value)
             work(*line[1:])
         except FORESEEN as error:
             notes = getattr(error, "__notes__", [])
@@ -51,8 +51,11 @@ def run(
     app.run(main, flags_parser=functools.partial(_parse_flags, takes_arguments=takes_arguments))
 
 
-def _prepare_run(config: ConfigDict) -> None:
-    """Checks the config, and sets up JAX. A command without a config computes nothing, and starts without JAX."""
+def prepare_run(config: ConfigDict) -> None:
+    """Checks the config, and sets up JAX. A command without a config computes nothing, and starts without JAX.
+
+    A command that finds its config in --workdir calls it itself.
+    """
     from cmpo.distributed import processes
     from cmpo.run import schema
 

@@ -5,7 +5,6 @@ with Ledger(domain, path, gains=gains, initial_lambda=first, prices=prices, say=
     ...  # a `rollouts.serving.overseer.Overseer`
 """
 
-import contextlib
 import hashlib
 import pathlib
 import time
@@ -68,11 +67,13 @@ class Ledger:
         """
         self._domain, self._prices, self._say, self._clock = domain, prices, say, clock
         self.enforces = enforce
-        with _name_flag("--budget"):
-            domain.price_turn("", ())
+        if np.isnan(domain.read_turn("").cost).any():
+            raise ValueError(f"--budget: {type(domain).__name__} does not say what an output costs (read_turn)")
         if enforce:
-            with _name_flag("--enforce"):
+            try:
                 domain.decline_action("", 0)
+            except ValueError as error:
+                raise ValueError(f"--enforce: {error}") from None
         self._books = Books(domain.costs, gains=gains, initial_lambda=initial_lambda, window=window)
         self._assessed: Standing | None = None
         self._alarms: set[tuple[str, str]] = set()
@@ -184,7 +185,7 @@ class Ledger:
             turn=len(before),
             after=_hash_text(before[-1]) if before else "",
             answer=_hash_text(text),
-            cost=keep_costs([cost.name for cost in self._books.costs], self._domain.price_turn(text, before)),
+            cost=keep_costs([cost.name for cost in self._books.costs], self._domain.read_turn(text, before).cost),
             tokens=tokens,
         )
 
@@ -206,12 +207,3 @@ class Ledger:
 
 def _hash_text(text: str) -> str:
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
-
-
-@contextlib.contextmanager
-def _name_flag(flag: str) -> Iterator[None]:
-    """Puts a flag before a ValueError's message."""
-    try:
-        yield
-    except ValueError as error:
-        raise ValueError(f"{flag}: {error}") from None

@@ -50,5 +50,12 @@ def summarize_batch(domain: Domain, dialogues: Sequence[Dialogue]) -> dict[str, 
     }
 
 
+def describe_worth(domain: Domain, dialogue: Dialogue) -> str:
+    """Describes what a dialogue that did not fail was worth and cost."""
+    record = summarize_batch(domain, [dialogue])
+    judged = f", process reward {record['process_reward']:.2f}" if dialogue.turns else ""
+    return f"{domain.show_worth(record)}{judged}"
+
+
 def _mean_or_nan(values: Sequence[float]) -> float:
     return float(np.mean(values, dtype=float)) if values else math.nan

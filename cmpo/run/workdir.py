@@ -17,7 +17,7 @@ from cmpo.run.log import read_metrics
 from models import hf
 from rollouts import domains
 from rollouts.endpoints.settings import ASKED, EMBEDDED
-from rollouts.sections import flatten_config
+from rollouts.sections import check_section, flatten_config
 
 _ENDPOINTS = ("user.", "judge.")
 _JUDGED = ("judge.weights.", "judge.votes")  # these change rewards, though they stand beside the fields of an endpoint
@@ -119,11 +119,9 @@ def check_same_config(
     Raises FileNotFoundError if there is no run, ConfigConflict naming the fields that differ, ValueError naming the
     file if it is damaged.
     """
-    path = workdir / "config.json"
-    if not path.exists():
-        raise FileNotFoundError(f"--workdir: expected a run with a config.json, found none in {str(workdir)!r}")
+    there = _read_config(workdir)
     defaults = schema.default_config(domains.load(config.to_dict()))
-    here, there = _flatten_config(config.to_dict()), _flatten_config(_fill_in(defaults, files.read_object(path)))
+    here, there = _flatten_config(config.to_dict()), _flatten_config(_fill_in(defaults, there))
     names = (name for name in sorted(here.keys() | there.keys()) if settled(name) and not may_change(name))
     differ = [
         f"{name} is {there.get(name)!r} there, {here.get(name)!r} here"
@@ -137,23 +135,30 @@ def check_same_config(
 
 
 def load_config(workdir: pathlib.Path) -> ConfigDict:
-    """Loads the config of the run in `workdir`, for commands that name a run by its directory alone.
+    """Loads the config of the run in `workdir`, for commands that are given no other.
 
-    Raises FileNotFoundError if there is no run, ValueError naming the file or the field if it is damaged.
+    Raises FileNotFoundError if there is no run, ValueError naming the file if it is damaged, or the field if it has a
+    value that no run can start with.
     """
-    path = workdir / "config.json"
-    if not path.exists():
-        raise FileNotFoundError(f"--workdir: expected a run with a config.json, found none in {str(workdir)!r}")
-    given = files.read_object(path)
-    config = ConfigDict(_fill_in(schema.default_config(domains.load(given)), given))
+    there = _read_config(workdir)
+    check_section(schema.RunSettings, there)
+    config = ConfigDict(_fill_in(schema.default_config(domains.load(there)), there))
+    config.domain = domains.name_of(there)
     schema.check_config(config)
-    return config
+    return config.lock()
 
 
 def hash_config(config: ConfigDict, counts: Callable[[str], bool] = lambda name: not may_change(name)) -> str:
     """Hashes the fields that dialogues depend on. Dialogues of one hash are not used under another."""
     kept = {name: value for name, value in sorted(_flatten_config(config.to_dict()).items()) if counts(name)}
     return hashlib.sha256(json.dumps(kept).encode()).hexdigest()
+
+
+def _read_config(workdir: pathlib.Path) -> dict[str, Any]:
+    path = workdir / "config.json"
+    if not path.exists():
+        raise FileNotFoundError(f"--workdir: expected a run with a config.json, found none in {str(workdir)!r}")
+    return files.read_object(path)
 
 
 def _flatten_config(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -32,6 +32,16 @@ class Answer(NamedTuple):
     finish: str = ""  # why the model stopped: "": it was done | length | content_filter | refusal | another word
 
 
+class Delta(NamedTuple):
+    """A piece of an answer that is streamed."""
+
+    content: str = ""
+    reasoning: str = ""
+    action: str = ""  # of a server that shows what the agent's customer hears, and what it did beside
+    answer_tokens: int | None = None  # of the whole answer, where the server says it
+    finish: str = ""  # see `Answer`
+
+
 class NoAnswer(ValueError):
     """A completion that is not what was asked for, a whole, plain answer; failures are counted by `cause`."""
 
@@ -78,6 +88,42 @@ def read_answer(body: bytes) -> Answer:
             f"expected a chat completion with text{', got a stream, which was not asked for' if streamed else ''}"
         ) from None
     return answer
+
+
+def read_delta(data: bytes) -> Delta:
+    """Reads the data of one event of a streamed answer.
+
+    Raises ErrorBody if it is an error, and ValueError if it is nothing known.
+    """
+    try:
+        found = json.loads(data.decode())
+        if error := _find_error(found):
+            raise error
+        choice = (found.get("choices") or [{}])[0]
+        delta = choice.get("delta") or {}
+        reasoning = next((delta[field] for field in _REASONING if delta.get(field)), None)
+        content, action = (_join_parts(delta.get(name)) or "" for name in ("content", "action"))
+        finish = choice.get("finish_reason") or ""
+        return Delta(
+            content or _join_parts(delta.get("refusal")) or "",
+            _join_parts(reasoning) or "",
+            action,
+            _read_usage(found.get("usage"))[1],
+            _FINISHES.get(finish.lower(), finish),
+        )
+    except ErrorBody:
+        raise
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
+        raise ValueError("expected a piece of a chat completion") from None
+
+
+def read_error(body: bytes) -> str:
+    """Reads what a server says is wrong, from the body of an answer with a status of an error."""
+    try:
+        error = _find_error(json.loads(body))
+    except (ValueError, AttributeError, RecursionError):
+        error = None
+    return str(error) if error else body.decode(errors="replace")
 
 
 def extract_text(answer: Answer) -> str:

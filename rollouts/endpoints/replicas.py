@@ -182,7 +182,7 @@ class Replicas:
                 self._http.stream("POST", replica.url + "chat/completions", content=content) as response,
             ):
                 status, headers = response.status_code, response.headers
-                body, complete = await _read_body(response, endpoint.max_answer_bytes if status == 200 else _EXCERPT)
+                body, complete = await read_body(response, endpoint.max_answer_bytes if status == 200 else _EXCERPT)
         except (TimeoutError, httpx.TimeoutException) as error:
             message = f"{where} timed out: {type(error).__name__}"
             raise Failure(f"{name}_timeout", message, charged=not isinstance(error, httpx.ConnectTimeout)) from None
@@ -237,7 +237,7 @@ class Replicas:
         return text.replace(self._key, "[the API key]") if self._key else text
 
 
-async def _read_body(response: httpx.Response, limit: int) -> tuple[bytes, bool]:
+async def read_body(response: httpx.Response, limit: int) -> tuple[bytes, bool]:
     """Reads the body as it was sent, at most `limit` bytes of it; returns it, and whether that is all."""
     body = bytearray()
     async for chunk in response.aiter_raw():

@@ -11,8 +11,9 @@ from starlette.responses import JSONResponse
 
 from rollouts.endpoints.proxies import is_loopback
 
-OPEN = ("/health",)
-"""Paths that need no key."""
+OPEN = ("/health", "/")
+OPEN_BELOW = "/page/files/"
+"""Paths that need no key, and where the files of a page are, which asks for the key itself."""
 
 
 class Guard:
@@ -57,7 +58,7 @@ class Guard:
                 self._under_way -= 1
 
     def _may_enter(self, scope) -> bool:
-        if not self._key or scope["path"] in OPEN:
+        if not self._key or scope["path"] in OPEN or scope["path"].startswith(OPEN_BELOW):
             return True
         given = Headers(scope=scope).get("authorization", "")
         return hmac.compare_digest(given.encode("latin-1"), b"Bearer " + self._key)

@@ -100,8 +100,8 @@ class Shop(Domain):
     def episodes(self, config, chats):
         return Episodes(Complaining, COSTS)
 
-    def price_turn(self, text, before):
-        return price(text)
+    def read_turn(self, text, before=(), *, truncated=False):
+        return super().read_turn(text)._replace(cost=price(text))
 
     def scripted_agent(self, config, name, budget=None):
         return Clerk()

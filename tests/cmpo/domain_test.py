@@ -174,6 +174,9 @@ def test_a_person_types_plain_text_where_a_domain_says_nothing_else():
     domain = shop.make(())
     assert domain.read_typed("agent", " Here.#1 ", ["No.#0"]) == "Here.#1" and domain.read_typed("user", " ") == ""
     assert (domain.show_help("agent"), domain.show_verdict("fine")) == ("", "fine")
+    assert (domain.endings(), domain.note_verdict("fine")) == ((), {})
+    turn = domain.read_turn("I am sorry.#2")
+    assert (turn.cost.tolist(), domain.show_turn(turn.notes).said, turn.over) == ([2.0, 1.0], "I am sorry.#2", False)
     record = {"content": 0.5, "refund_mean": 1.0, "turns_mean": 2.0}
     assert domain.show_worth(record) == "content 0.5, refund_mean 1, turns_mean 2"
 

@@ -33,8 +33,8 @@ def test_budgets_may_be_chosen_until_phase_2_begins_and_whoever_serves_the_polic
         config.pid.target = ConfigDict({"voucher": 0.3, "turns": 2.0})
     main.train(tiny(**{"train.rl_steps": 0}), tmp_path)
     assert main.train(config, tmp_path).memory.lambdas.shape == (2,)
-    _, step = agents.load_policy(tiny(), tmp_path)
-    assert step == 3
+    for known in (tiny(), workdirs.load_config(tmp_path)):
+        assert agents.load_policy(known, tmp_path)[1] == 3
     with pytest.raises(workdirs.ConfigConflict, match="pid.target is None there, 0.3 here"):
         main.train(tiny(), tmp_path)
 

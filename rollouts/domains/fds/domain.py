@@ -6,13 +6,11 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
-from rollouts.domain import EVERYWHERE, Bound, Cost, Domain, Episodes, Measure, Shown, TaskSource
+from rollouts.domain import EVERYWHERE, Bound, Cost, Domain, Effect, Episodes, Measure, Shown, TaskSource
 from rollouts.domains.fds import generator, rules, turn_format
 from rollouts.domains.fds import judge as judging
 from rollouts.domains.fds.embedded import oracle
-from rollouts.domains.fds.episode import Table
+from rollouts.domains.fds.episode import Table, take_turn
 from rollouts.domains.fds.judge import Evaluation
 from rollouts.domains.fds.rubrics import PRINCIPLES, PROCESS
 from rollouts.domains.fds.scenario import DEMANDS, LEVELS, Scenario
@@ -97,13 +95,6 @@ class FdsDomain(Domain):
             raise ValueError(f"--budget: expected a share of customers from 0 to 1, got {budget}")
         return OracleAgent(oracle.allocate_vouchers(oracle.weigh_customers(config.data.difficulty), budget))
 
-    def price_turn(self, text: str, before: Sequence[str]) -> np.ndarray:
-        """See Domain."""
-        state = rules.State()
-        for said in before:
-            state = rules.agent_step(state, said, truncated=False).state
-        return rules.price_step(self.costs, state, rules.agent_step(state, text, truncated=False).state)
-
     def decline_action(self, text: str, seed: int) -> str:
         """See Domain. The words are the scripted agents', for a voucher."""
         return decline_voucher(text, seed)
@@ -160,6 +151,13 @@ class FdsDomain(Domain):
         """See Domain."""
         return notes.get("scores", {})
 
+    def read_turn(self, text: str, before: Sequence[str] = (), *, truncated: bool = False) -> Effect:
+        """See Domain."""
+        state = rules.State()
+        for said in before:
+            state = rules.agent_step(state, said, truncated=False).state
+        return take_turn(self.costs, state, text, truncated=truncated)[1]
+
     def show_help(self, role: str) -> str:
         """See Domain."""
         if role == "agent":
@@ -178,14 +176,24 @@ class FdsDomain(Domain):
             raise ValueError(f"Say something with it: {_VOUCHER} A voucher was sent to you.")
         return turn_format.render_reply(turn_format.Reply("", words, "voucher" if gives else "chat"))
 
+    def endings(self) -> list[tuple[str, str]]:
+        """See Domain."""
+        return [*((str(rating), f"[end:{rating}]") for rating in range(1, 6)), ("quit", "[quit]")]
+
     def show_verdict(self, answer: str) -> str:
         """See Domain. An answer that cannot be read is shown as it is."""
+        if not (notes := self.note_verdict(answer)):
+            return answer
+        scores = ", ".join(f"{name} {score:g}" for name, score in notes["scores"].items())
+        return f"{scores}: {notes['reason']}"
+
+    def note_verdict(self, answer: str) -> dict[str, Any]:
+        """See Domain."""
         try:
             verdict = PROCESS.read_answer(answer)
         except ValueError:
-            return answer
-        scores = ", ".join(f"{name} {score:g}" for name, score in verdict.scores.items())
-        return f"{scores}: {verdict.reason}"
+            return {}
+        return {"scores": verdict.scores, "reason": verdict.reason}
 
     def show_worth(self, record: Mapping[str, Any]) -> str:
         """See Domain."""

@@ -3,7 +3,7 @@
 import asyncio
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from rollouts.domain import Closing, Cost, Effect, Episode, Episodes
 from rollouts.domains.fds import generator, judge, rubrics, rules, turn_format
@@ -63,14 +63,15 @@ class CustomerEpisode(Episode):
     def act(self, sample: Sample) -> Effect:
         """See Episode. Starts judging the turn if it is well-formed."""
         table, before = self._table, self._state
-        self._state, reply = rules.agent_step(
-            before, sample.text, truncated=sample.stop == "length", format_outcome=table.format_outcome
+        (self._state, reply), effect = take_turn(
+            table.costs,
+            before,
+            sample.text,
+            truncated=sample.stop == "length",
+            format_outcome=table.format_outcome,
         )
-        cost = rules.price_step(table.costs, before, self._state)
-        unjudged = {"scores": {}, "reason": ""}
-        if reply is None:  # the parts are empty, so the whole text is shown instead
-            shown = {"think": "", "response": "", "action": "", "text": sample.text}
-            return Effect(cost, shown | unjudged, over=True)
+        if reply is None:
+            return effect
         voucher, earlier = rules.when_issued(before, reply.action), rules.when_issued(before, "chat")
         heard = turn_format.hear(reply.response)  # the judge reads what the customer reads
         words = turn_format.hear(self._words)
@@ -83,7 +84,7 @@ class CustomerEpisode(Episode):
             asked = judge.ask_judge(table.judge, rubrics.PROCESS, request, seed=seed, votes=table.votes)
             self._verdicts.append(asyncio.create_task(asked))
         self._told = rules.with_state_line(reply.response, voucher)
-        return Effect(cost, reply._asdict() | unjudged, over=bool(before.end))
+        return effect
 
     def cut(self) -> None:
         """See Episode. A rating stands, with or without a farewell."""
@@ -118,3 +119,16 @@ class CustomerEpisode(Episode):
         for verdict in self._verdicts:
             verdict.cancel()
         await asyncio.gather(*self._verdicts, return_exceptions=True)
+
+
+def take_turn(
+    costs: Sequence[Cost], before: rules.State, text: str, *, truncated: bool, format_outcome: float = 0.0
+) -> tuple[rules.AgentStep, Effect]:
+    """Takes the agent's whole output after the state `before`; see `rules.agent_step`."""
+    step = rules.agent_step(before, text, truncated=truncated, format_outcome=format_outcome)
+    cost = rules.price_step(costs, before, step.state)
+    unjudged = {"scores": {}, "reason": ""}
+    if step.reply is None:  # the parts are empty, so the whole text is shown instead
+        shown = {"think": "", "response": "", "action": "", "text": text}
+        return step, Effect(cost, shown | unjudged, over=True)
+    return step, Effect(cost, step.reply._asdict() | unjudged, over=bool(before.end))

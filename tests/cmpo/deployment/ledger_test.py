@@ -231,12 +231,12 @@ def test_a_sum_is_held_in_its_own_unit(tmp_path):
 
 
 class Bare(shop.Shop):
-    price_turn = shop.Domain.price_turn
+    read_turn = shop.Domain.read_turn
 
 
 def test_what_the_domain_cannot_do_is_refused_by_the_flags_name(tmp_path):
     budgets = {"refund": 1.0, "turns": 9.0}
-    with pytest.raises(ValueError, match=r"^--budget: Bare does not say what an output costs \(price_turn\)"):
+    with pytest.raises(ValueError, match=r"^--budget: Bare does not say what an output costs \(read_turn\)"):
         ledger(tmp_path / "log", domain=Bare(), budgets=budgets)
     with pytest.raises(ValueError, match=r"^--enforce: Shop has no words that turn an action down"):
         ledger(tmp_path / "log", domain=shop.Shop(), budgets=budgets, enforce=True)

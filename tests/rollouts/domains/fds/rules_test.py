@@ -187,14 +187,14 @@ def test_an_output_alone_costs_what_the_episode_charges_for_it(texts):
     episode = CustomerEpisode(Table(None, None, costs=rules.COSTS), TASK, seed=0, judge_seed=0)
     for number, text in enumerate(texts):
         effect = episode.act(Sample(text))
-        assert both().price_turn(text, texts[:number]).tolist() == effect.cost.tolist()
+        assert both().read_turn(text, texts[:number]).cost.tolist() == effect.cost.tolist()
 
 
 def test_what_an_output_costs_by_hand():
-    assert both().price_turn(VOUCHER, ()).tolist() == [1, 1] and both().price_turn(CHAT, ()).tolist() == [0, 1]
-    assert both().price_turn(VOUCHER, (CHAT, VOUCHER)).tolist() == [0, 1]  # it is not a second one
-    assert both().price_turn(VOUCHER, ("junk", VOUCHER[:-1])).tolist() == [1, 1]  # none was given before
-    assert FDS.price_turn(VOUCHER, ()).tolist() == [1]
+    assert both().read_turn(VOUCHER, ()).cost.tolist() == [1, 1] and both().read_turn(CHAT, ()).cost.tolist() == [0, 1]
+    assert both().read_turn(VOUCHER, (CHAT, VOUCHER)).cost.tolist() == [0, 1]  # it is not a second one
+    assert both().read_turn(VOUCHER, ("junk", VOUCHER[:-1])).cost.tolist() == [1, 1]  # none was given before
+    assert FDS.read_turn(VOUCHER, ()).cost.tolist() == [1]
 
 
 FORGERIES = (

@@ -157,7 +157,7 @@ def test_what_is_too_much_for_a_turn_is_done_in_the_next():
 def test_played_outputs_cost_by_their_words_what_their_episodes_charged(style):
     for dialogue in embedded(style, deal(12), judged=False):
         texts = [said.text for said in dialogue.turns]
-        priced = [FDS.price_turn(text, texts[:number]).tolist() for number, text in enumerate(texts)]
+        priced = [FDS.read_turn(text, texts[:number]).cost.tolist() for number, text in enumerate(texts)]
         assert priced == [said.cost.tolist() for said in dialogue.turns]
 
 
@@ -168,7 +168,7 @@ def test_a_voucher_is_turned_down_in_words_that_the_agent_says():
     for given in [said.text for said in turns if said.cost[0]][:5]:
         for seed in range(60):
             text = FDS.decline_action(given, seed)
-            assert text == FDS.decline_action(given, seed) and FDS.price_turn(text, ()).tolist() == [0]
+            assert text == FDS.decline_action(given, seed) and FDS.read_turn(text, ()).cost.tolist() == [0]
             reply, was = turn_format.parse(text), turn_format.parse(given)
             assert reply.think.split("Plan:")[0] == was.think.split("Plan:")[0]
             assert reply.think.endswith("Plan: limit, close.") and "voucher" not in reply.response
