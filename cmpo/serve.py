@@ -19,16 +19,19 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from cmpo.cli import command, policies
+from cmpo.cli.page import open_page_table
 from cmpo.deployment import terms
 from cmpo.deployment.ledger import Ledger
 from cmpo.distributed import sharding
 from cmpo.run import schema
 from cmpo.run.workdir import load_config
 from cmpo.training import build, model_source
+from cmpo.training.clients import make_clients
 from models import hf, qwen2
 from models import tokenizer as tokenizers
 from models.tokenizer import Tokenizer
 from rollouts import domains
+from rollouts.agents.policy import PolicyAgent
 from rollouts.domain import Domain
 from rollouts.engine.constraints import Constraints
 from rollouts.engine.engine import Engine
@@ -37,6 +40,7 @@ from rollouts.serving import guard
 from rollouts.serving.answering import Read
 from rollouts.serving.app import make_app
 from rollouts.serving.conversations import Conversations
+from rollouts.serving.page_routes import make_page_routes
 from rollouts.serving.served import Served
 
 _HF = flags.DEFINE_string("hf", None, "Directory of a model in Hugging Face's format, or its name on the hub.")
@@ -86,12 +90,25 @@ def run() -> None:
             models = open_run(config, _AGENTS.value, functools.partial(make, hear=domain.turn_format.hear))
         else:
             models = [open_checkpoint(_HF.value, make)]
-        asyncio.run(warm_up(models))
+        asyncio.run(serve(config, domain, models, ledger))
+
+
+async def serve(
+    config: ConfigDict | None, domain: Domain | None, models: Sequence[Served], ledger: Ledger | None
+) -> None:
+    """Serves `models`, and the page with the run's tasks, if there is a run."""
+    await warm_up(models)
+    async with contextlib.AsyncExitStack() as stack:
+        table = None
+        if config:
+            talkers = {served.name: PolicyAgent(served.engine, served.tokenizer) for served in models}
+            offer = {"title": command.WORKDIR.value, "customer_view": _CUSTOMER.value}
+            table = await stack.enter_async_context(open_page_table(config, make_clients(config), talkers, **offer))
         view = functools.partial(_view_output, domain) if _CUSTOMER.value else None
-        app = make_app(models, overseer=ledger, view=view)
-        names = ", ".join(served.name for served in models)
-        print(f"serving {names} at http://{_HOST.value}:{_PORT.value}/v1", flush=True)
-        guard.serve_app(
+        app = make_app(models, overseer=ledger, view=view, routes=make_page_routes(table))
+        names, where = ", ".join(served.name for served in models), f"http://{_HOST.value}:{_PORT.value}"
+        print(f"serving {names} at {where}/v1; a page to talk to at {where}", flush=True)
+        await guard.serve_app(
             app,
             host=_HOST.value,
             port=_PORT.value,

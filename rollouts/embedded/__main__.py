@@ -1,5 +1,6 @@
 """Serves the embedded endpoint: ``python -m rollouts.embedded --port=8001``."""
 
+import asyncio
 import sys
 from collections.abc import Sequence
 
@@ -22,15 +23,17 @@ _ANSWER = flags.DEFINE_float("answer_timeout", 300.0, "Seconds an answer may tak
 def main(_) -> None:
     """Runs the server until it is interrupted."""
     try:
-        guard.serve_app(
-            endpoint,
-            host=_HOST.value,
-            port=_PORT.value,
-            api_key_env=_KEY.value,
-            max_body_bytes=_BODY.value,
-            max_concurrent=_CONCURRENT.value,
-            read_timeout=_READ.value,
-            answer_timeout=_ANSWER.value,
+        asyncio.run(
+            guard.serve_app(
+                endpoint,
+                host=_HOST.value,
+                port=_PORT.value,
+                api_key_env=_KEY.value,
+                max_body_bytes=_BODY.value,
+                max_concurrent=_CONCURRENT.value,
+                read_timeout=_READ.value,
+                answer_timeout=_ANSWER.value,
+            )
         )
     except ValueError as error:
         sys.exit(f"error: {error}")

@@ -15,6 +15,8 @@ OPEN = ("/health", "/")
 OPEN_BELOW = "/page/files/"
 """Paths that need no key, and where the files of a page are, which asks for the key itself."""
 
+_LAST_SECONDS = 5
+
 
 class Guard:
     """ASGI middleware: refuses requests without the key (401), too large (413), too slow (408, 504) or too many (503).
@@ -125,13 +127,16 @@ def read_api_key(host: str, variable: str) -> str:
     return key
 
 
-def serve_app(app: Any, *, host: str = "127.0.0.1", port: int, api_key_env: str = "", **limits) -> None:
+async def serve_app(app: Any, *, host: str = "127.0.0.1", port: int, api_key_env: str = "", **limits) -> None:
     """Serves an ASGI application behind a `Guard` with these `limits` until it is interrupted.
+
+    Then requests that are under way have some seconds to end.
 
     Raises ValueError, see `read_api_key`.
     """
     guarded = Guard(app, api_key=read_api_key(host, api_key_env), **limits)
-    uvicorn.run(guarded, host=host, port=port, log_level="warning", access_log=False)
+    options = {"log_level": "warning", "access_log": False, "timeout_graceful_shutdown": _LAST_SECONDS}
+    await uvicorn.Server(uvicorn.Config(guarded, host=host, port=port, **options)).serve()
 
 
 def _refuse_request(status: int, message: str, headers: dict[str, str] | None = None) -> JSONResponse:

@@ -1,6 +1,6 @@
 """What the server counts, in Prometheus' format."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -8,7 +8,6 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from rollouts.serving.overseer import Overseer
 from rollouts.serving.served import Served
 
-_PATHS = 100  # that are told apart
 _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
 
 
@@ -47,10 +46,13 @@ class ServerMetrics:
 
 
 class CountRequests:
-    """ASGI middleware: counts requests by path and status. Paths that were never answered well are counted as one."""
+    """ASGI middleware: counts requests by path and status.
+
+    What stands for a parameter in a path is left out of its name, and paths that no route has are one.
+    """
 
     def __init__(self, app: Any, counter: Counter):
-        self._app, self._counter, self._known = app, counter, set()
+        self._app, self._counter = app, counter
 
     async def __call__(self, scope, receive, send) -> None:
         """Serves one request."""
@@ -60,12 +62,17 @@ class CountRequests:
 
         async def note_and_send(message):
             if message["type"] == "http.response.start":
-                self._count(scope["path"], message["status"])
+                self._counter.labels(_name_path(scope), str(message["status"])).inc()
             await send(message)
 
         await self._app(scope, receive, note_and_send)
 
-    def _count(self, path: str, status: int) -> None:
-        if status < 400 and len(self._known) < _PATHS:
-            self._known.add(path)
-        self._counter.labels(path if path in self._known else "other", str(status)).inc()
+
+def _name_path(scope: Mapping[str, Any]) -> str:
+    """Names the path of a request that was routed; a parameter is named, too, as its value may be a secret."""
+    if "endpoint" not in scope:
+        return "other"
+    path = scope["path"]
+    for name, value in scope["path_params"].items():
+        path = path.replace(str(value), f"{{{name}}}")
+    return path

@@ -179,7 +179,9 @@ def test_paths_that_are_not_there_answer_in_the_protocols_way(http):
     assert http.get("/v1/chat/completions").status_code == 405
     assert http.get("/v1/models/gpt").status_code == 404
     assert http.get("/health").json() == {"status": "ok"}
+    assert http.get("/v1/models/policy").status_code == 200
     counted = http.get("/metrics").text
+    assert 'cmpo_requests_total{path="/v1/models/{name}",status="200"} 1.0' in counted
     assert 'cmpo_requests_total{path="/health",status="200"} 1.0' in counted
     assert 'cmpo_requests_total{path="other",status="404"}' in counted and "/v1/nothing" not in counted
 
