@@ -215,7 +215,7 @@ def test_a_server_without_tasks_has_free_conversation_only(table):
         if table is None:
             assert turn.status_code == 404 and not offer["reads_turns"]
         else:
-            assert turn.json()["said"] == "Here.#1" and turn.json()["spent"] == [["refund", 0.0], ["turns", 0.0]]
+            assert turn.json()["said"] == "Here.#1" and turn.json()["spent"] == [["refund", 1.0], ["turns", 1.0]]
 
 
 def test_a_stream_of_events_is_no_longer_than_a_server_may_wait(monkeypatch):
