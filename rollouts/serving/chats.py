@@ -50,9 +50,10 @@ class ChatExchange:
         options = choose_options(served, request)
         constraints = [_make_constraint(served, request, self._use) for _ in range(count)]
         known = served.conversations.find(self._told, self._said, session)
-        self._places: list[Place | None] = [served.conversations.go_on(known) for _ in range(count)]
+        self._places: dict[int, Place] = dict(enumerate(served.conversations.go_on(known, count)))
         place = self._places[0]
-        self.starts = [Start(place.session, self._encode(place)) for place in self._places]
+        self._dialogue, self._outputs = place.dialogue, place.outputs
+        self.starts = [Start(place.session, self._encode(place)) for place in self._places.values()]
         self.prompts = [np.concatenate([session.ids, incoming]) for session, incoming in self.starts]
         self._cached = len(place.session.ids)
         self.id = f"chatcmpl-{place.dialogue}-{len(place.outputs)}"
@@ -73,7 +74,7 @@ class ChatExchange:
 
     def keep(self, index: int, answer: Answer) -> None:
         """Keeps the conversation with an answer in it, for a client that comes back with it."""
-        place, self._places[index] = self._places[index], None
+        place = self._places.pop(index)
         ids = place.session.ids.copy()
         if answer.rewritten:
             place.session.rewind(len(self.prompts[index]))
@@ -89,13 +90,11 @@ class ChatExchange:
 
     def close(self) -> None:
         """Lets go of the streams of answers that were not kept."""
-        for place in filter(None, self._places):
-            self._served.conversations.release(place)
-        self._places = []
+        while self._places:
+            self._served.conversations.release(self._places.popitem()[1])
 
     def _review(self, text: str, tokens: int) -> str:
-        place = self._places[0]
-        return self._overseer.review(place.dialogue, text, before=place.outputs, tokens=tokens)
+        return self._overseer.review(self._dialogue, text, before=self._outputs, tokens=tokens)
 
     def _choose_reader(self, view: View | None) -> Callable[[int], Reader]:
         if view and not self._use.callable:

@@ -106,15 +106,16 @@ class Conversations:
         self._known.move_to_end(key)
         return known
 
-    def go_on(self, known: Known | None) -> Place:
-        """Returns a session for a request that goes on from `known`; None: from the beginning."""
-        if known is None:
-            place = Place(self._engine.open(), self._name_dialogue(), np.zeros(0, np.int32), (), 0)
-        else:
-            session, known.session = known.session, None
-            place = Place(session or self._engine.open(), known.dialogue, known.ids, known.outputs, known.count)
-        self._living[place.dialogue] += 1
-        return place
+    def go_on(self, known: Known | None, answers: int = 1) -> list[Place]:
+        """Returns a place for each answer to a request that goes on from `known`; None: from the beginning."""
+        dialogue = known.dialogue if known else self._name_dialogue()
+        sessions = [self._engine.open() for _ in range(answers)]
+        if known and known.session:
+            sessions[0].close()
+            sessions[0], known.session = known.session, None
+        begun = (known.ids, known.outputs, known.count) if known else (np.zeros(0, np.int32), (), 0)
+        self._living[dialogue] += answers
+        return [Place(session, dialogue, *begun) for session in sessions]
 
     def release(self, place: Place) -> None:
         """Closes the session of a request whose answer is not kept."""

@@ -249,6 +249,17 @@ def test_an_overseer_sees_every_answer_and_what_it_puts_in_its_place_is_what_the
     assert sorted(censor.ended) == sorted({seen[0] for seen in censor.seen})  # all, when the server ends
 
 
+def test_all_choices_of_a_request_are_reviewed_as_one_dialogue_and_the_one_that_goes_on_stays_in_it():
+    censor = Censor(enforces=True)
+    served = served_of(engine_of(params(scale=8), **TALKATIVE), ended=censor.end)
+    with serving(served, overseer=censor) as url, httpx.Client(base_url=url, trust_env=False, timeout=60) as http:
+        choices = say(http, [USER], n=3)["choices"]
+        say(http, [USER, choices[2]["message"], {"role": "user", "content": "And?"}])
+    dialogues, _, befores, _ = zip(*censor.seen, strict=True)
+    assert len(set(dialogues)) == 1 and befores == ((), (), (), (choices[2]["message"]["content"],))
+    assert censor.ended == [dialogues[0]]
+
+
 def test_without_a_ledger_outcomes_are_refused(http):
     answer = http.post("/v1/outcomes", json={"id": "x", "resolved": True})
     assert answer.status_code == 404 and "--budget" in answer.json()["error"]["message"]

@@ -46,7 +46,7 @@ class Table:
 
     def answer(self, *messages, name="", told=TOLD):
         """Answers a conversation whose last message is the answer; returns where it went on."""
-        place = self.kept.go_on(self.kept.find(told, messages[:-1], name))
+        (place,) = self.kept.go_on(self.kept.find(told, messages[:-1], name))
         ids = np.append(place.begun, [len(messages)])
         self.kept.keep(place, ids, messages[-1].content, told, messages, name)
         return place
@@ -132,8 +132,23 @@ def test_conversations_are_let_go_by_age_and_by_number_and_each_dialogue_ends_on
 def test_a_dialogue_with_a_request_under_way_has_not_ended():
     table = Table(most=1)
     table.answer(HELLO, HI)
-    place = table.kept.go_on(table.kept.find(TOLD, [HELLO, HI, AGAIN]))
+    (place,) = table.kept.go_on(table.kept.find(TOLD, [HELLO, HI, AGAIN]))
     table.answer(Said("user", "Another"), HI)
     assert table.ended == []
     table.kept.release(place)
     assert table.ended == ["a"] and len(table.engine.open_now) == 1
+
+
+def test_several_answers_to_a_request_are_of_one_dialogue():
+    table = Table()
+    places = table.kept.go_on(None, 3)
+    for number, place in enumerate(places):
+        table.kept.keep(place, np.array([1, number]), "", TOLD, [HELLO, Said("assistant", str(number))])
+    assert [place.dialogue for place in places] == ["a"] * 3 and len(table.engine.open_now) == 3
+    again = table.kept.go_on(table.kept.find(TOLD, [HELLO, Said("assistant", "2"), AGAIN]), 2)
+    assert [place.begun.tolist() for place in again] == [[1, 2]] * 2 and again[0].session is places[2].session
+    assert {place.dialogue for place in again} == {"a"} and len(table.engine.open_now) == 4
+    for place in again:
+        table.kept.release(place)
+    table.kept.close()
+    assert table.ended == ["a"] and not table.engine.open_now
