@@ -76,6 +76,10 @@ def run() -> None:
     """Loads what the flags name, and serves it until it is interrupted."""
     if bool(command.WORKDIR.value) == bool(_HF.value):
         raise ValueError("expected --workdir=DIR of a run, or --hf=DIR of a model: one of them")
+    if not _BUDGET.value and (given := [flag for flag in (_ENFORCE, _LEDGER, _LAST, _PRICES) if flag.present]):
+        raise ValueError(f"--{given[0].name}: expected --budget=COST:NUMBER beside it")
+    if not any(_AGENTS.value):
+        raise ValueError(f"--agents: expected some of {', '.join(policies.TRAINED)}, got none")
     guard.read_api_key(_HOST.value, _KEY.value)  # before anything is loaded
     command.be_patient()
     command.keep_programs()

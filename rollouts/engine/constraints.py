@@ -22,6 +22,10 @@ _ANY_OBJECT = {"type": "object"}
 _NO_ARGUMENTS = {"type": "object", "properties": {}, "additionalProperties": False}
 
 
+class ConstraintError(ValueError):
+    """A constraint that the library gave up."""
+
+
 class Constraint:
     """What may be written next in one answer. Not for several threads at a time."""
 
@@ -34,11 +38,11 @@ class Constraint:
         Control tokens are never among them, but for the end-of-turn token where the answer may end; where it must, that
         is the only one.
 
-        Raises RuntimeError where the library gives up, for instance at a schema that takes too much work.
+        Raises ConstraintError where the library gives up, for instance at a schema that takes too much work.
         """
         bits = np.frombuffer(self._matcher.compute_bitmask(), np.uint8)
         if self._matcher.is_error():
-            raise RuntimeError(f"constrained decoding failed: {_shorten(self._matcher.get_error())}")
+            raise ConstraintError(f"a constraint took too much work: {_shorten(self._matcher.get_error())}")
         allowed = np.zeros(self._vocab_size, bool)
         found = np.unpackbits(bits, bitorder="little")[: self._vocab_size]
         allowed[: len(found)] = found
@@ -113,7 +117,12 @@ class Constraints:
         )
         if matcher.is_error():
             raise ValueError(f"'{field}': not supported as a constraint: {_shorten(matcher.get_error())}")
-        return Constraint(matcher, self._vocab_size)
+        made = Constraint(matcher, self._vocab_size)
+        try:
+            made.allowed()
+        except ConstraintError as error:
+            raise ValueError(f"'{field}': not supported as a constraint: {error}") from None
+        return made
 
 
 class _Vocabulary:

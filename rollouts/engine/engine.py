@@ -276,10 +276,10 @@ class Engine:
 
     # The device's work; runs on the engine's thread.
 
-    def _run_round(self, moves: list[_Move], crowded: bool) -> dict[int, Sampled]:
+    def _run_round(self, moves: list[_Move], crowded: bool) -> dict[int, Sampled | Exception]:
         """Moves streams, reads unread tokens and, unless turns should join first (`crowded`), draws.
 
-        Returns the samples of turns that are over, by slot.
+        Returns the samples of turns that are over, by slot, and the errors of constraints that failed.
         """
         with self._turn_taking:
             for move in moves:
@@ -290,20 +290,33 @@ class Engine:
                 self._slots.extend(unread)
             if crowded:
                 return {}
-            drawn = self._slots.decode(
-                {
-                    slot: Drawing(turn.seed, turn.length, turn.options, turn.constraint and turn.constraint.allowed())
-                    for slot, turn in self._running.items()
-                }
-            )
-        for slot, turn in self._running.items():
+            drawings, failed = self._prepare_drawings()
+            if not drawings:
+                return failed
+            drawn = self._slots.decode(drawings)
+        for slot in drawings:
+            turn = self._running[slot]
             part = tuple(part[slot, : drawn.counts[slot]] for part in drawn[:3])
             turn.parts.append(part)
-            for token in part[0] if turn.constraint else ():
-                turn.constraint.accept(int(token))
-        return {
-            slot: turn.collect(self._name_stop(turn)) for slot, turn in self._running.items() if not drawn.active[slot]
-        }
+            try:
+                for token in part[0] if turn.constraint else ():
+                    turn.constraint.accept(int(token))
+            except Exception as error:
+                failed[slot] = error
+        ended = {slot: self._running[slot] for slot in drawings if not drawn.active[slot]}
+        return {slot: turn.collect(self._name_stop(turn)) for slot, turn in ended.items()} | failed
+
+    def _prepare_drawings(self) -> tuple[dict[int, Drawing], dict[int, Exception]]:
+        """Asks constraints what may be drawn; returns what is drawn, and the errors of constraints that failed."""
+        drawings, failed = {}, {}
+        for slot, turn in self._running.items():
+            try:
+                mask = turn.constraint and turn.constraint.allowed()
+            except Exception as error:  # of this turn alone
+                failed[slot] = error
+            else:
+                drawings[slot] = Drawing(turn.seed, turn.length, turn.options, mask)
+        return drawings, failed
 
     def _name_stop(self, turn: _Turn) -> str:
         if turn.parts[-1][0][-1] == self._stop_id:

@@ -15,6 +15,8 @@ from models import qwen2
 from models.cache import KVCache
 from rollouts.engine.grammar import Grammar
 
+_COLD = 1e-5  # temperatures below it are 0: logits divided by them would overflow
+
 
 @dataclasses.dataclass(frozen=True)
 class TurnOptions:
@@ -184,10 +186,10 @@ def draw_tokens(
 
     Returns:
       tokens [S] int32 and their log-probabilities [S] under the distribution drawn from and under the model's own.
-      Where `allowed` is given, the first is under the tempered distribution, before top_k, top_p and `allowed`. At
+      Where not all is allowed, the first is under the tempered distribution, before top_k, top_p and `allowed`. At
       temperature 0 it is 0: nothing else could have been drawn.
     """
-    greedy = turns.temperature == 0
+    greedy = turns.temperature < _COLD
     shifted = logits - logits.max(-1, keepdims=True)
     tempered = shifted / jnp.where(greedy, 1.0, turns.temperature)[:, None]
     possible = tempered if allowed is None else jnp.where(allowed, tempered, -jnp.inf)
@@ -199,7 +201,9 @@ def draw_tokens(
     likeliest = jnp.argmax(possible, axis=-1).astype(jnp.int32)
     # About once in ten million draws, rounding in the running sum points at a token that has no probability.
     token = jnp.where(greedy | (_entries_at(chances, token) == 0), likeliest, token)
-    total = (chances if allowed is None else jnp.exp(tempered)).sum(-1)
+    total = chances.sum(-1)
+    if allowed is not None:
+        total = jnp.where(allowed.all(-1), total, jnp.exp(tempered).sum(-1))
     logprobs = jnp.where(greedy, 0.0, _entries_at(tempered, token) - jnp.log(total))
     return token, logprobs, _entries_at(shifted, token) - jnp.log(jnp.exp(shifted).sum(-1))
 

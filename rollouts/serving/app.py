@@ -16,6 +16,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
 
+from rollouts.engine.constraints import ConstraintError
 from rollouts.serving.answering import Piece, draw_answers, join_pieces
 from rollouts.serving.chats import ChatExchange, View, read_dialogue
 from rollouts.serving.completions import TextExchange
@@ -26,6 +27,8 @@ from rollouts.serving.responses import ChatWriter, TextWriter, Writer
 from rollouts.serving.served import Served
 
 T = TypeVar("T")
+
+_SWEEP = 1.0  # seconds
 
 
 def make_app(
@@ -60,6 +63,7 @@ def make_app(
         lifespan=server.live,
         middleware=[Middleware(CountRequests, counter=server.metrics.requests)],
         exception_handlers={
+            ConstraintError: _refuse_constraint,
             RequestError: _refuse,
             HTTPException: _refuse_path,
             ClientDisconnect: _end_quietly,
@@ -89,12 +93,24 @@ class _Server:
             for served in self._models.values():
                 await stack.enter_async_context(served.engine)
                 stack.callback(served.conversations.close)
+            sweeping = asyncio.create_task(self._drop_old())
+            stack.callback(sweeping.cancel)
             yield
+
+    async def _drop_old(self) -> None:
+        """Lets conversations go when they are old, also where nobody asks for anything."""
+        while True:
+            await asyncio.sleep(_SWEEP)
+            for served in self._models.values():
+                served.conversations.drop_old()
 
     async def complete_chat(self, request: Request) -> Response:
         """Answers /v1/chat/completions."""
         asked = read_request(ChatRequest, await _read_json(request))
         served = self._find_model(asked.model)
+        for param in ("tools", "logprobs", "return_token_ids") if self._view else ():
+            if getattr(asked, param):
+                raise RequestError(f"'{param}': not supported by a server with --customer_view", param=param)
         session = request.headers.get("x-session-id", "")
         exchange = ChatExchange(
             served, asked, session=session, entropy=self._entropy, overseer=self._overseer, view=self._view
@@ -105,6 +121,8 @@ class _Server:
         """Answers /v1/completions."""
         asked = read_request(CompletionRequest, await _read_json(request))
         served = self._find_model(asked.model)
+        if self._view or (self._overseer and self._overseer.enforces):
+            raise RequestError("this server answers in conversations alone: it looks over what is sent", status=404)
         exchange = TextExchange(served, asked, id=f"cmpl-{secrets.token_hex(8)}", entropy=self._entropy)
         return await self._answer(request, asked, served, exchange, TextWriter)
 
@@ -117,7 +135,8 @@ class _Server:
         kind: type[Writer],
     ) -> Response:
         logprobs, ids = asked.logprobs not in (None, False), bool(asked.return_token_ids)
-        writer = kind(exchange.id, served.name, int(time.time()), logprobs, ids, served.tokenizer)
+        now = int(time.time())
+        writer = kind(exchange.id, served.name, now, logprobs, ids, served.tokenizer, exchange.prompts)
         pieces = self._draw(served, exchange)
         if asked.stream:
             usage = bool(asked.stream_options and asked.stream_options.include_usage)
@@ -133,7 +152,7 @@ class _Server:
         numbers = range(len(exchange.starts))
         answers = [join_pieces([piece for piece in found if piece.index == number]) for number in numbers]
         sampled = sum(piece.sampled for piece in found)
-        return JSONResponse(writer.write_body(answers, exchange.prompts, exchange.count_usage(sampled)))
+        return JSONResponse(writer.write_body(answers, exchange.count_usage(sampled)))
 
     async def _draw(self, served: Served, exchange: ChatExchange | TextExchange) -> AsyncIterator[Piece]:
         """Draws the answers of an exchange, and keeps those that came to their end."""
@@ -165,14 +184,11 @@ class _Server:
         outcome = read_request(Outcome, await _read_json(request))
         if self._overseer is None:
             raise RequestError("this server keeps no ledger of outcomes; start it with --budget", status=404)
-        dialogue = next(
-            filter(None, (served.conversations.dialogue_of(outcome.id) for served in self._models.values())),
-            read_dialogue(outcome.id),
-        )
+        named = [served.conversations.find_dialogue(outcome.id) for served in self._models.values()]
+        said = {name: getattr(outcome, name) for name in ("resolved", "escalated", "rating")}
         try:
-            self._overseer.report(
-                dialogue, resolved=outcome.resolved, escalated=outcome.escalated, rating=outcome.rating
-            )
+            for dialogue in filter(None, named) if any(named) else [read_dialogue(outcome.id)]:
+                self._overseer.report(dialogue, **said)
         except KeyError:
             raise RequestError(
                 f"'id': expected the id of an answer, or an x-session-id, that is still known, got {outcome.id!r:.80}",
@@ -228,7 +244,7 @@ async def _stream_events(
     """Writes pieces as server-sent events."""
     sampled = 0
     async with contextlib.aclosing(pieces):
-        for chunk in writer.write_openings(len(exchange.starts), exchange.prompts):
+        for chunk in writer.open_stream(len(exchange.starts)):
             yield _write_event(chunk)
         try:
             async for piece in pieces:
@@ -243,7 +259,7 @@ async def _stream_events(
 
 
 def _write_event(data: Mapping[str, Any]) -> bytes:
-    return f"data: {json.dumps(data, ensure_ascii=False)}\n\n".encode()
+    return f"data: {json.dumps(data)}\n\n".encode()  # in ASCII: some clients end lines at other characters, too
 
 
 async def _await_unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
@@ -266,6 +282,9 @@ async def _await_leaving(request: Request) -> None:
 
 
 async def _read_json(request: Request) -> Any:
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/json":  # what a foreign page may send without asking is of another type
+        raise RequestError(f"expected the Content-Type application/json, got {kind or 'none'!r:.80}", status=415)
     try:
         return await request.json()
     except (ValueError, RecursionError) as error:
@@ -286,9 +305,14 @@ def _refuse(request: Request, error: RequestError) -> Response:
     return JSONResponse(error.to_json(), error.status)
 
 
+def _refuse_constraint(request: Request, error: ConstraintError) -> Response:
+    """Answers where a schema turned out to be too much in the middle of an answer."""
+    return _refuse(request, RequestError(f"'response_format' or 'tools': not supported: {error}"))
+
+
 def _refuse_path(request: Request, error: HTTPException) -> Response:
     message = f"{request.method} {request.url.path}: {error.detail}"
-    return JSONResponse(RequestError(message, status=error.status_code).to_json(), error.status_code)
+    return JSONResponse(RequestError(message, status=error.status_code).to_json(), error.status_code, error.headers)
 
 
 def _report_fault(request: Request, error: Exception) -> Response:

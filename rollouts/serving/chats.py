@@ -8,7 +8,7 @@ from rollouts import chat
 from rollouts.engine.engine import Constraint
 from rollouts.serving import tools
 from rollouts.serving.answering import Answer, CallReader, Read, Reader, Start, WholeReader, Wish, choose_seeds
-from rollouts.serving.conversations import Place, Said, describe_tools, sort_arguments
+from rollouts.serving.conversations import Known, Said, describe_tools, hash_others, sort_arguments
 from rollouts.serving.overseer import Overseer
 from rollouts.serving.protocol import ChatMessage, ChatRequest, RequestError, name_field
 from rollouts.serving.responses import Usage
@@ -25,7 +25,7 @@ class ChatExchange:
     Attributes:
       wish: how answers are drawn.
       starts: where.
-      prompts: [n] the whole stream before each answer.
+      prompts: [1] the whole stream before the answers.
       id: of the answer.
     """
 
@@ -40,7 +40,7 @@ class ChatExchange:
         view: View | None,
     ):
         """Finds the stream; `session` is the conversation's x-session-id, or "". Raises RequestError."""
-        self._served, self._session, self._overseer = served, session, overseer
+        self._served, self._overseer = served, overseer
         self._use = _read_tool_use(request)
         self._messages = self._prepare_messages(request)
         self._said = [_compare_form(message) for message in request.messages]
@@ -48,41 +48,40 @@ class ChatExchange:
         self._told = describe_tools(self._use.offered)
         count = request.n or 1
         options = choose_options(served, request)
-        constraints = [_make_constraint(served, request, self._use) for _ in range(count)]
         known = served.conversations.find(self._told, self._said, session)
-        self._places: dict[int, Place] = dict(enumerate(served.conversations.go_on(known, count)))
-        place = self._places[0]
-        self._dialogue, self._outputs = place.dialogue, place.outputs
-        self.starts = [Start(place.session, self._encode(place)) for place in self._places.values()]
-        self.prompts = [np.concatenate([session.ids, incoming]) for session, incoming in self.starts]
-        self._cached = len(place.session.ids)
-        self.id = f"chatcmpl-{place.dialogue}-{len(place.outputs)}"
+        prompt = self._encode(known)
+        served.check_room(prompt, "messages")
+        constraint = _make_constraint(served, request, self._use)
+        self._outputs = known.outputs if known else ()
+        places = served.conversations.go_on(known, count, session)
+        self._places, self._dialogue = dict(enumerate(places)), places[0].dialogue
+        self.prompts, self._cached = [prompt], len(places[0].session.ids)
+        self.starts = [Start(place.session, prompt[len(place.session.ids) :]) for place in places]
+        self.id = f"chatcmpl-{self._dialogue}-{len(self._outputs)}"
         self.wish = Wish(
             choose_seeds(request.seed, count, entropy),
             options,
             request.stop,
-            constraints,
+            [constraint and constraint.fork() for _ in range(count)],
             self._choose_reader(view),
             self._review if overseer else None,
             bool(overseer and overseer.enforces),
         )
-        try:
-            served.check_room(self.starts, "messages")
-        except RequestError:
-            self.close()
-            raise
 
     def keep(self, index: int, answer: Answer) -> None:
         """Keeps the conversation with an answer in it, for a client that comes back with it."""
         place = self._places.pop(index)
-        ids = place.session.ids.copy()
+        ids, (prompt,) = place.session.ids.copy(), self.prompts
         if answer.rewritten:
-            place.session.rewind(len(self.prompts[index]))
+            place.session.rewind(len(prompt))
             tokenizer = self._served.tokenizer
-            ids = np.array([*self.prompts[index], *tokenizer.encode(answer.text), tokenizer.im_end], np.int32)
+            ids = np.array([*prompt, *tokenizer.encode(answer.text), tokenizer.im_end], np.int32)
         calls = [(call["function"]["name"], sort_arguments(call["function"]["arguments"])) for call in answer.calls]
         messages = [*self._said, Said("assistant", answer.content, tuple(calls))]
-        self._served.conversations.keep(place, ids, answer.text, self._told, messages, self._session)
+        others = hash_others(self._told, messages)
+        outputs = (*self._outputs, answer.text)
+        known = Known(self._dialogue, ids, outputs, len(messages), others, place.session)
+        self._served.conversations.keep(place, known, self._told, messages)
 
     def count_usage(self, sampled: int) -> Usage:
         """Counts tokens, after so many were `sampled`."""
@@ -101,17 +100,17 @@ class ChatExchange:
             return lambda index: WholeReader(view)
         use = self._use
         return lambda index: CallReader(
-            tools.OutputReader(use.callable, key=f"{self.id}/{index}", parallel=use.parallel)
+            tools.OutputReader(use.callable, key=f"{self.id}/{index}", parallel=use.parallel, forced=use.forced)
         )
 
-    def _encode(self, place: Place) -> np.ndarray:
-        """Encodes what is new since the answer that the request goes on from."""
+    def _encode(self, known: Known | None) -> np.ndarray:
+        """Returns the stream before the answer, [T] int32: what is `known` of it as it is, and what is new."""
         tokenizer = self._served.tokenizer
-        if not place.count:
+        if known is None:
             return np.array(chat.encode_opening(tokenizer, self._messages), np.int32)
-        new = chat.encode_reply(tokenizer, self._messages[self._added + place.count :])
-        closing = [] if place.begun[-1] == tokenizer.im_end else [tokenizer.im_end]  # a stop or a limit ended it
-        return np.array([*place.begun[len(place.session.ids) :], *closing, *new], np.int32)
+        new = chat.encode_reply(tokenizer, self._messages[self._added + known.count :])
+        closing = [] if known.ids[-1] == tokenizer.im_end else [tokenizer.im_end]  # a stop or a limit ended it
+        return np.array([*known.ids, *closing, *new], np.int32)
 
     def _prepare_messages(self, request: ChatRequest) -> list[Message]:
         """Renders the conversation as the model is told it."""

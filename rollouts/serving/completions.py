@@ -6,7 +6,7 @@ from collections.abc import Callable
 import numpy as np
 
 from rollouts.serving.answering import Answer, PlainReader, Start, Wish, choose_seeds
-from rollouts.serving.protocol import CompletionRequest, RequestError
+from rollouts.serving.protocol import MOST_CHOICES, CompletionRequest, RequestError
 from rollouts.serving.responses import Usage
 from rollouts.serving.served import Served, choose_options
 
@@ -19,9 +19,17 @@ class TextExchange:
         self.id = id
         count = request.n or 1
         distinct = [_encode_prompt(served, prompt) for prompt in request.prompt]
-        self.prompts = distinct
+        if len(distinct) * count > MOST_CHOICES:
+            raise RequestError(
+                f"'prompt': expected at most {MOST_CHOICES} answers to a request, got {len(distinct) * count}",
+                param="prompt",
+            )
+        for prompt in distinct:
+            served.check_room(prompt, "prompt")
+        self._read = sum(map(len, distinct))
+        self.prompts = [prompt for prompt in distinct for _ in range(count)]
         seeds = [choose_seeds(request.seed, count, entropy) for _ in distinct]
-        self.starts = [Start(served.engine.open(), prompt) for prompt in distinct for _ in range(count)]
+        self.starts = [Start(served.engine.open(), prompt) for prompt in self.prompts]
         self.wish = Wish(
             list(itertools.chain(*seeds)),
             choose_options(served, request),
@@ -29,18 +37,13 @@ class TextExchange:
             [None] * len(self.starts),
             lambda index: PlainReader(),
         )
-        try:
-            served.check_room(self.starts, "prompt")
-        except RequestError:
-            self.close()
-            raise
 
     def keep(self, index: int, answer: Answer) -> None:
         """Does nothing: nobody comes back to a text."""
 
     def count_usage(self, sampled: int) -> Usage:
         """See ChatExchange."""
-        return Usage(sum(len(prompt) for prompt in self.prompts), 0, sampled)
+        return Usage(self._read, 0, sampled)
 
     def close(self) -> None:
         """Ends the streams."""

@@ -37,8 +37,17 @@ class Known:
     count: int  # its messages, the answer among them
     others: str  # hash of the messages that are not the agent's
     session: EngineSession | None  # whose stream is all of it, or its beginning; None: it has gone on
-    name: str  # x-session-id
+
+
+@dataclasses.dataclass
+class _Dialogue:
+    """What is kept of a conversation."""
+
+    name: str  # its x-session-id
     used: float
+    keys: set[str] = dataclasses.field(default_factory=set)  # of its states
+    newest: str = ""  # of the keys
+    under_way: int = 0  # answers
 
 
 class Place(NamedTuple):
@@ -46,9 +55,6 @@ class Place(NamedTuple):
 
     session: EngineSession
     dialogue: str
-    begun: np.ndarray  # [T] int32: what the stream begins with; the session may lack its end, or have nothing yet
-    outputs: tuple[str, ...]  # that the agent wrote in it
-    count: int  # messages that this is: the first ones of the request
 
 
 class Conversations:
@@ -70,12 +76,11 @@ class Conversations:
     ):
         self._engine, self._most, self._age, self._ended = engine, most, age, ended
         self._clock, self._name_dialogue = clock, name_dialogue
-        self._known: collections.OrderedDict[str, Known] = collections.OrderedDict()  # the longest unused first
-        self._named: dict[str, str] = {}  # x-session-id -> its newest entry in `_known`
-        self._living: collections.Counter[str] = collections.Counter()  # dialogue -> entries, and requests under way
+        self._known: dict[str, Known] = {}  # by a hash of x-session-id, tools and messages
+        self._dialogues: collections.OrderedDict[str, _Dialogue] = collections.OrderedDict()  # the longest unused first
 
     def __len__(self) -> int:
-        return len(self._known)
+        return len(self._dialogues)
 
     @property
     def open_sessions(self) -> int:
@@ -88,104 +93,111 @@ class Conversations:
         Args:
           told: what else the stream depends on: tools.
           messages: the conversation.
-          name: its x-session-id. The agent's own messages may then be other ones than it wrote; "": they must not.
+          name: its x-session-id. Where no beginning is known as it is, the agent's own messages may be other ones than
+            it wrote; "": they must not.
         """
         self.drop_old()
-        keys = _chain_hashes(told, messages)
-        named = self._known.get(self._named.get(name, ""))
-        if named and named.count < len(messages) and named.others == hash_others(told, messages[: named.count]):
-            return self._touch(self._named[name])
+        keys = _chain_hashes(f"{name}/{told}", messages)
         for count in range(len(messages) - 1, 0, -1):
             if messages[count - 1].role == "assistant" and keys[count - 1] in self._known:
-                return self._touch(keys[count - 1])
+                return self._known[keys[count - 1]]
+        dialogue = self._dialogues.get(self._name_session(name)) if name else None
+        newest = dialogue and self._known.get(dialogue.newest)
+        if newest and newest.count < len(messages) and newest.others == hash_others(told, messages[: newest.count]):
+            return newest
         return None
 
-    def _touch(self, key: str) -> Known:
-        known = self._known[key]
-        known.used = self._clock()
-        self._known.move_to_end(key)
-        return known
-
-    def go_on(self, known: Known | None, answers: int = 1) -> list[Place]:
+    def go_on(self, known: Known | None, answers: int = 1, name: str = "") -> list[Place]:
         """Returns a place for each answer to a request that goes on from `known`; None: from the beginning."""
-        dialogue = known.dialogue if known else self._name_dialogue()
+        dialogue = known.dialogue if known else self._choose_dialogue(name)
         sessions = [self._engine.open() for _ in range(answers)]
         if known and known.session:
             sessions[0].close()
             sessions[0], known.session = known.session, None
-        begun = (known.ids, known.outputs, known.count) if known else (np.zeros(0, np.int32), (), 0)
-        self._living[dialogue] += answers
-        return [Place(session, dialogue, *begun) for session in sessions]
+        self._touch(dialogue, name).under_way += answers
+        return [Place(session, dialogue) for session in sessions]
 
     def release(self, place: Place) -> None:
         """Closes the session of a request whose answer is not kept."""
         place.session.close()
-        self._leave(place.dialogue)
+        self._settle(place.dialogue)
 
-    def keep(
-        self, place: Place, ids: np.ndarray, output: str, told: str, messages: Sequence[Said], name: str = ""
-    ) -> None:
+    def keep(self, place: Place, known: Known, told: str, messages: Sequence[Said]) -> None:
         """Keeps a conversation up to the answer that was just given, its last message.
 
         Args:
           place: where the request went on.
-          ids: [T] int32, the stream.
-          output: what the agent wrote, whole.
+          known: what is kept.
           told: see `find`.
           messages: the conversation as the client will send it.
-          name: its x-session-id.
         """
-        key = _chain_hashes(told, messages)[-1]
-        self._forget(key)  # the same conversation, sampled once more
-        self._known[key] = Known(
-            place.dialogue,
-            ids,
-            (*place.outputs, output),
-            len(messages),
-            hash_others(told, messages),
-            place.session,
-            name,
-            self._clock(),
-        )
-        if name:
-            self._named[name] = key
-        self.drop_old()
+        dialogue = self._touch(place.dialogue)
+        key = _chain_hashes(f"{dialogue.name}/{told}", messages)[-1]
+        if before := self._known.get(key):  # the same conversation, sampled once more
+            self._forget(before)
+            self._dialogues[before.dialogue].keys.discard(key)
+        self._known[key] = known
+        dialogue.keys.add(key)
+        dialogue.newest = key
+        if before:
+            self._settle_if_empty(before.dialogue)
+        self._settle(place.dialogue)
 
-    def dialogue_of(self, name: str) -> str | None:
-        """Returns the dialogue of an x-session-id."""
-        known = self._known.get(self._named.get(name, ""))
-        return known and known.dialogue
+    def find_dialogue(self, name: str) -> str | None:
+        """Returns the dialogue of an x-session-id; None if it has none."""
+        session = self._name_session(name)
+        return session if session in self._dialogues else None
 
     def drop_old(self) -> None:
-        """Lets go of those that nobody came back to for long, and of the oldest if there are too many."""
-        latest = self._clock() - self._age
-        while self._known and (len(self._known) > self._most or next(iter(self._known.values())).used < latest):
-            self._forget(next(iter(self._known)))
+        """Lets go of those that nobody came back to for long, and of the longest unused if there are too many."""
+        latest, idle = self._clock() - self._age, [name for name, one in self._dialogues.items() if not one.under_way]
+        excess = len(self._dialogues) - self._most
+        for number, name in enumerate(idle):
+            if number < excess or self._dialogues[name].used < latest:
+                self._drop(name)
 
     def close(self) -> None:
         """Lets go of all."""
-        for key in list(self._known):
-            self._forget(key)
+        for name in list(self._dialogues):
+            self._drop(name)
 
-    def _forget(self, key: str) -> None:
-        if (known := self._known.pop(key, None)) is None:
-            return
+    def _choose_dialogue(self, name: str) -> str:
+        """Names a dialogue that begins: after its x-session-id, unless another one has that name."""
+        session = self._name_session(name) if name else ""
+        return session if session and session not in self._dialogues else self._name_dialogue()
+
+    def _name_session(self, name: str) -> str:
+        return f"s{_hash(name)[:15]}"
+
+    def _touch(self, name: str, session: str = "") -> _Dialogue:
+        dialogue = self._dialogues.setdefault(name, _Dialogue(session, 0.0))
+        dialogue.used = self._clock()
+        self._dialogues.move_to_end(name)
+        return dialogue
+
+    def _settle(self, name: str) -> None:
+        """Notes that an answer is no longer under way."""
+        self._dialogues[name].under_way -= 1
+        self._settle_if_empty(name)
+        self.drop_old()
+
+    def _settle_if_empty(self, name: str) -> None:
+        if (dialogue := self._dialogues.get(name)) and not (dialogue.keys or dialogue.under_way):
+            self._drop(name)
+
+    def _drop(self, name: str) -> None:
+        for key in self._dialogues.pop(name).keys:
+            self._forget(self._known.pop(key))
+        self._ended(name)
+
+    def _forget(self, known: Known) -> None:
         if known.session:
             known.session.close()
-        if self._named.get(known.name) == key:
-            del self._named[known.name]
-        self._leave(known.dialogue)
-
-    def _leave(self, dialogue: str) -> None:
-        self._living[dialogue] -= 1
-        if not self._living[dialogue]:
-            del self._living[dialogue]
-            self._ended(dialogue)
 
 
 def hash_others(told: str, messages: Sequence[Said]) -> str:
-    """Hashes what everybody but the agent said."""
-    return _hash(told, *(message for message in messages if message.role != "assistant"))
+    """Hashes what everybody but the agent said, and where the agent spoke."""
+    return _hash(told, *(message if message.role != "assistant" else "assistant" for message in messages))
 
 
 def sort_arguments(text: str) -> str:
@@ -198,7 +210,7 @@ def sort_arguments(text: str) -> str:
 
 def describe_tools(tools: Sequence[Mapping] | None) -> str:
     """Writes tools as one text, to compare them."""
-    return json.dumps(tools, sort_keys=True) if tools else ""
+    return json.dumps(tools) if tools else ""  # in their order, as the prompt has them
 
 
 def _chain_hashes(told: str, messages: Sequence[Said]) -> list[str]:

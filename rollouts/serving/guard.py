@@ -63,7 +63,8 @@ class Guard:
         if not self._key or scope["path"] in OPEN or scope["path"].startswith(OPEN_BELOW):
             return True
         given = Headers(scope=scope).get("authorization", "")
-        return hmac.compare_digest(given.encode("latin-1"), b"Bearer " + self._key)
+        scheme, _, key = given.partition(" ")
+        return scheme.lower() == "bearer" and hmac.compare_digest(key.encode("latin-1"), self._key)
 
     async def _serve_request(self, scope, receive, send) -> None:
         try:

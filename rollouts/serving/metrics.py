@@ -74,5 +74,6 @@ def _name_path(scope: Mapping[str, Any]) -> str:
         return "other"
     path = scope["path"]
     for name, value in scope["path_params"].items():
-        path = path.replace(str(value), f"{{{name}}}")
+        before, _, after = path.rpartition(str(value))
+        path = f"{before}{{{name}}}{after}"
     return path

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-MOST_STOPS, MOST_CHOICES = 16, 128
+MOST_STOPS, MOST_CHOICES, MOST_TOOLS, MOST_MESSAGES = 16, 128, 128, 4096
 
 
 class RequestError(ValueError):
@@ -54,63 +54,68 @@ def _join_parts(value: Any) -> Any:
     return "".join(part["text"] for part in value)
 
 
+class FieldError(ValueError):
+    """A value that a field must not have beside others; `field` is its name within its object."""
+
+    def __init__(self, field: str, message: str):
+        super().__init__(message)
+        self.field = field
+
+
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
-class Function(_Strict):
+class _Echoed(BaseModel):
+    """What clients send back of answers, of whatever server: they add fields of their own, which say nothing here."""
+
+    model_config = ConfigDict(extra="ignore", strict=True, frozen=True)
+
+
+class Function(_Echoed):
     """What a call calls."""
 
     name: Text
     arguments: Text
 
 
-class Call(_Strict):
+class Call(_Echoed):
     """A call of a tool, in the history of a conversation."""
 
-    id: Text = ""
-    type: Literal["function"] = "function"
+    type: Literal["function"] | None = "function"
     function: Function
-    name: Any = None  # some clients repeat the function's
-    index: Any = None
 
 
-class ChatMessage(_Strict):
-    """A message of a conversation; what a client echoes of our own answers is accepted."""
+class ChatMessage(_Echoed):
+    """A message of a conversation."""
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: Annotated[Text | None, BeforeValidator(_mend_text), BeforeValidator(_join_parts)] = None
     tool_calls: tuple[Call, ...] | None = Field(None, strict=False)
-    tool_call_id: Text | None = None
-    name: Any = None
-    action: Any = None
     refusal: _only("") = None
-    annotations: _only([]) = None
     audio: _only() = None
     function_call: _only() = None
-    reasoning_content: Any = None
-    reasoning: Any = None
 
     @model_validator(mode="after")
     def _check_content(self) -> "ChatMessage":
         if self.tool_calls and self.role != "assistant":
-            raise ValueError(f"tool_calls: expected none in a message with the role {self.role!r}")
-        if self.content is None and not self.tool_calls:
-            raise ValueError("content: expected a text" + (" or tool_calls" if self.role == "assistant" else ""))
+            raise FieldError("tool_calls", f"expected none in a message with the role {self.role!r}")
+        if self.content is None and self.role != "assistant":
+            raise FieldError("content", "expected a text")
         return self
 
 
 class StreamOptions(_Strict):
     """How an answer is streamed."""
 
-    include_usage: bool = False
+    include_usage: bool | None = None
     include_obfuscation: bool | None = None  # nothing is added to chunks; there is nothing to turn off
 
 
 class JsonSchema(_Strict):
     """A schema that an answer follows."""
 
-    name: Text = ""
+    name: Text | None = None
     description: Text | None = None
     schema_: dict[str, Any] = Field(alias="schema")
     strict: bool | None = None
@@ -125,7 +130,7 @@ class ResponseFormat(_Strict):
     @model_validator(mode="after")
     def _check_schema(self) -> "ResponseFormat":
         if (self.type == "json_schema") != (self.json_schema is not None):
-            raise ValueError('expected "json_schema" where "type" is "json_schema", and nowhere else')
+            raise FieldError("json_schema", 'expected where "type" is "json_schema", and nowhere else')
         return self
 
 
@@ -168,22 +173,34 @@ class _Request(_Strict):
     min_tokens: _only(0) = None
     logit_bias: _only({}) = None
     best_of: _only(1) = None
+    ignore_eos: _only(False) = None
+    include_stop_str_in_output: _only(False) = None
+    skip_special_tokens: _only(True) = None
+    length_penalty: _only(1) = None
+    use_beam_search: _only(False) = None
+    return_tokens_as_token_ids: _only(False) = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_nulls(cls, data: Any) -> Any:
+        """Drops fields that are null: they ask for nothing, whatever they are."""
+        return {name: value for name, value in data.items() if value is not None} if isinstance(data, dict) else data
 
     @model_validator(mode="after")
     def _check_stream(self) -> "_Request":
-        if self.stream_options is not None and not self.stream:
-            raise ValueError("stream_options: expected only with stream=true")
+        if self.stream_options and not self.stream:
+            raise FieldError("stream_options", "expected only with stream=true")
         return self
 
 
 class ChatRequest(_Request):
     """A request for the next message of a conversation."""
 
-    messages: tuple[ChatMessage, ...] = Field(min_length=1, strict=False)
+    messages: tuple[ChatMessage, ...] = Field(min_length=1, max_length=MOST_MESSAGES, strict=False)
     max_completion_tokens: int | None = Field(None, ge=1)
     logprobs: bool | None = None
     top_logprobs: _only(0) = None
-    tools: list[dict[str, Any]] | None = None
+    tools: list[dict[str, Any]] | None = Field(None, max_length=MOST_TOOLS)
     tool_choice: str | dict[str, Any] | None = None
     parallel_tool_calls: bool | None = None
     response_format: ResponseFormat | None = None
@@ -196,6 +213,9 @@ class ChatRequest(_Request):
     web_search_options: _only() = None
     reasoning_effort: Any = None  # this model thinks as it was trained to
     verbosity: _only("medium") = None
+    chat_template_kwargs: _only({}) = None
+    add_generation_prompt: _only(True) = None
+    continue_final_message: _only(False) = None
 
     @property
     def limit(self) -> int | None:
@@ -224,14 +244,14 @@ class CompletionRequest(_Request):
     """A request to go on with a text or with tokens."""
 
     prompt: Annotated[tuple[Text | tuple[int, ...], ...], BeforeValidator(_list_prompts)]
-    logprobs: int | None = Field(None, ge=0, le=1)
+    logprobs: _only(0) = None  # of the tokens that were drawn, not of others
     echo: _only(False) = None
     suffix: _only("") = None
 
     @property
-    def limit(self) -> int | None:
-        """The most tokens that the answer may have; None: the server's."""
-        return self.max_tokens
+    def limit(self) -> int:
+        """The most tokens that the answer may have."""
+        return self.max_tokens or 16  # as the protocol says
 
 
 class Outcome(_Strict):
@@ -245,7 +265,7 @@ class Outcome(_Strict):
     @model_validator(mode="after")
     def _check_rating(self) -> "Outcome":
         if self.rating is not None and not math.isfinite(self.rating):
-            raise ValueError("rating: expected a finite number")
+            raise FieldError("rating", "expected a finite number")
         return self
 
 
@@ -260,7 +280,8 @@ def read_request(kind: type[Request], body: object) -> Request:
         return kind.model_validate(body)
     except ValidationError as error:
         fault = error.errors(include_url=False)[0]
-        param = _name_field(fault["loc"])
+        own = fault.get("ctx", {}).get("error")
+        param = _name_field([*fault["loc"], *([own.field] if isinstance(own, FieldError) else [])])
         text = _describe_fault(fault)
         raise RequestError(f"'{param}': {text}" if param else text, param=param or None) from None
 
@@ -275,6 +296,12 @@ def _describe_fault(fault: Mapping[str, Any]) -> str:
             return str(fault["ctx"]["error"])
         case "too_short":
             return f"expected one or more, got {fault['input']!r:.80}"
+        case "too_long":
+            return f"expected at most {fault['ctx']['max_length']}, got {fault['ctx']['actual_length']}"
+        case "tuple_type" | "list_type":
+            return f"expected a list, got {fault['input']!r:.80}"
+        case "model_type" | "dict_type":
+            return f"expected an object, got {fault['input']!r:.80}"
     expected = re.sub(r"^Input should be (a valid )?", "expected ", fault["msg"])
     return f"{expected}, got {fault['input']!r:.80}"
 
@@ -291,3 +318,5 @@ def name_field() -> Iterator[None]:
         yield
     except ValueError as error:
         raise RequestError(str(error), param=str(error).split("'")[1]) from None
+    except RecursionError:
+        raise RequestError("'tools': expected tools that are nested less deep", param="tools") from None

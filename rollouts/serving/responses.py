@@ -41,6 +41,7 @@ class Writer(abc.ABC):
       token_ids: whether tokens were asked for. They come with `sampled_logprobs`, under the distribution that they were
         drawn from.
       tokenizer: the model's.
+      prompts: what was read before each answer of a text completion; before all of a chat completion.
     """
 
     id: str
@@ -49,10 +50,15 @@ class Writer(abc.ABC):
     logprobs: bool
     token_ids: bool
     tokenizer: Tokenizer
+    prompts: Sequence[np.ndarray]
 
     kind = chunk_kind = "text_completion"
 
-    def write_body(self, answers: Sequence[Answer], prompts: Sequence[np.ndarray], usage: Usage) -> dict[str, Any]:
+    def open_stream(self, count: int) -> list[dict[str, Any]]:
+        """Writes the first chunks of a stream of `count` answers."""
+        return []
+
+    def write_body(self, answers: Sequence[Answer], usage: Usage) -> dict[str, Any]:
         """Writes the whole answer."""
         choices = [
             {
@@ -61,18 +67,11 @@ class Writer(abc.ABC):
                 "finish_reason": answer.finish,
                 "logprobs": self._write_logprobs(answer),
                 **self._write_ids(answer),
+                **self._write_prompt(index),
             }
             for index, answer in enumerate(answers)
         ]
-        return self._begin(self.kind, choices) | self._write_prompts(prompts) | {"usage": usage.to_json()}
-
-    def write_openings(self, count: int, prompts: Sequence[np.ndarray]) -> list[dict[str, Any]]:
-        """Writes the first chunks of a stream of `count` answers, in their order: clients expect answer 0 first."""
-        opened = [
-            {"index": index, **self._open_part(), "finish_reason": None, "logprobs": None} for index in range(count)
-        ]
-        chunks = [self._begin(self.chunk_kind, [choice]) for choice in opened]
-        return [chunks[0] | self._write_prompts(prompts), *chunks[1:]]
+        return self._begin(self.kind, choices) | {"usage": usage.to_json()}
 
     def write_chunk(self, piece: Piece) -> dict[str, Any]:
         """Writes a piece of the answer."""
@@ -94,10 +93,6 @@ class Writer(abc.ABC):
         """Writes what was said, for a body."""
 
     @abc.abstractmethod
-    def _open_part(self) -> dict[str, Any]:
-        """Writes that an answer begins, for a chunk."""
-
-    @abc.abstractmethod
     def _write_part(self, piece: Piece) -> dict[str, Any]:
         """Writes what was said, for a chunk."""
 
@@ -108,11 +103,8 @@ class Writer(abc.ABC):
     def _begin(self, kind: str, choices: list[dict[str, Any]]) -> dict[str, Any]:
         return {"id": self.id, "object": kind, "created": self.created, "model": self.model, "choices": choices}
 
-    def _write_prompts(self, prompts: Sequence[np.ndarray]) -> dict[str, Any]:
-        if not (self.token_ids and len(prompts)):
-            return {}
-        lists = [prompt.tolist() for prompt in prompts]
-        return {"prompt_token_ids": lists[0] if len(lists) == 1 else lists}
+    def _write_prompt(self, index: int) -> dict[str, Any]:
+        return {"prompt_token_ids": self.prompts[index].tolist()} if self.token_ids else {}
 
     def _write_ids(self, drawn: Answer | Piece) -> dict[str, Any]:
         if not self.token_ids:
@@ -129,14 +121,28 @@ class ChatWriter(Writer):
         super().__init__(*fields)
         self._calls: collections.Counter[int] = collections.Counter()  # that were sent, by answer
 
+    def open_stream(self, count: int) -> list[dict[str, Any]]:
+        """See Writer. Clients expect that of answer 0 first, and the role in each."""
+        chunks = []
+        for index in range(count):
+            delta = {"role": "assistant", "content": ""}
+            choice = {"index": index, "delta": delta, "finish_reason": None, "logprobs": None}
+            chunks.append(self._begin(self.chunk_kind, [choice]))
+        chunks[0] |= super()._write_prompt(0)
+        return chunks
+
+    def write_body(self, answers: Sequence[Answer], usage: Usage) -> dict[str, Any]:
+        """See Writer."""
+        return super().write_body(answers, usage) | super()._write_prompt(0)
+
+    def _write_prompt(self, index: int) -> dict[str, Any]:
+        return {}  # all answers have the same, which stands beside them
+
     def _write_whole(self, answer: Answer) -> dict[str, Any]:
         message = {"role": "assistant", "content": answer.content or None, "refusal": None, **answer.fields}
         if answer.calls:
             message["tool_calls"] = list(answer.calls)
         return {"message": message}
-
-    def _open_part(self) -> dict[str, Any]:
-        return {"delta": {"role": "assistant", "content": ""}}
 
     def _write_part(self, piece: Piece) -> dict[str, Any]:
         delta: dict[str, Any] = {"content": piece.read.content} if piece.read.content else {}
@@ -160,11 +166,20 @@ class ChatWriter(Writer):
 class TextWriter(Writer):
     """Writes completions of texts."""
 
+    def __init__(self, *fields: Any):
+        super().__init__(*fields)
+        self._begun: set[int] = set()
+
+    def write_chunk(self, piece: Piece) -> dict[str, Any]:
+        """See Writer. The prompt of an answer comes with its first piece."""
+        chunk = super().write_chunk(piece)
+        if piece.index not in self._begun:
+            chunk["choices"][0] |= self._write_prompt(piece.index)
+        self._begun.add(piece.index)
+        return chunk
+
     def _write_whole(self, answer: Answer) -> dict[str, Any]:
         return {"text": answer.content}
-
-    def _open_part(self) -> dict[str, Any]:
-        return {"text": ""}
 
     def _write_part(self, piece: Piece) -> dict[str, Any]:
         return {"text": piece.read.content}

@@ -1,13 +1,14 @@
 """A model that is served, and what a request may ask of it."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+
+import numpy as np
 
 from models.tokenizer import Tokenizer
 from rollouts.engine.constraints import Constraints
 from rollouts.engine.engine import Engine
 from rollouts.engine.sampling import TurnOptions
-from rollouts.serving.answering import Start
 from rollouts.serving.conversations import Conversations
 from rollouts.serving.protocol import ChatRequest, CompletionRequest, RequestError
 
@@ -35,16 +36,16 @@ class Served:
     system: str | None = None
     created: int = 0
 
-    def check_room(self, starts: Sequence[Start], param: str) -> None:
-        """Raises RequestError if a prompt leaves no room for a token."""
-        for session, incoming in starts:
-            if len(incoming) >= session.room:
-                size, capacity = len(session.ids) + len(incoming), self.engine.sampling.capacity
-                raise RequestError(
-                    f"'{param}': expected fewer tokens than the {capacity} of the context, got {size}",
-                    param=param,
-                    code="context_length_exceeded",
-                )
+    def check_room(self, prompt: np.ndarray, param: str) -> None:
+        """Raises RequestError if a prompt, [T], leaves no room for a token."""
+        if len(prompt) >= (capacity := self.engine.sampling.capacity):
+            raise RequestError(
+                # In the words that clients look for.
+                f"This model's maximum context length is {capacity} tokens. However, your '{param}' resulted in "
+                f"{len(prompt)} tokens; expected fewer (context_length_exceeded)",
+                param=param,
+                code="context_length_exceeded",
+            )
 
 
 def choose_options(served: Served, request: ChatRequest | CompletionRequest) -> TurnOptions:
@@ -56,9 +57,9 @@ def choose_options(served: Served, request: ChatRequest | CompletionRequest) -> 
     if (request.n or 1) > default.slots:
         raise RequestError(f"'n': expected at most the {default.slots} of this server, got {request.n}", param="n")
     given = {
-        "max_new_tokens": request.limit,
+        "max_new_tokens": request.limit and min(request.limit, default.capacity),
         "temperature": request.temperature,
-        "top_k": request.top_k and max(request.top_k, 0),
+        "top_k": request.top_k and min(max(request.top_k, 0), served.engine.vocab_size),
         "top_p": request.top_p,
     }
     names = [field.name for field in dataclasses.fields(TurnOptions)]

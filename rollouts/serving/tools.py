@@ -108,7 +108,9 @@ def write_calls(content: str | None, calls: Sequence[Mapping[str, Any]], *, fiel
     return "\n".join(parts)
 
 
-def read_output(text: str, tools: Sequence[Mapping[str, Any]], *, key: str, parallel: bool = True) -> Output:
+def read_output(
+    text: str, tools: Sequence[Mapping[str, Any]], *, key: str, parallel: bool = True, forced: bool = False
+) -> Output:
     """Takes apart what the model wrote, up to its end-of-turn token.
 
     Beside calls, content is what stands before, between and after them, joined by newlines; white space around the
@@ -121,9 +123,12 @@ def read_output(text: str, tools: Sequence[Mapping[str, Any]], *, key: str, para
       tools: those that it may call, as in a request; with none, a tag is text.
       key: what tells this answer from all others, such as the id of the completion; the ids of calls come from it.
       parallel: whether to read on after the first call. If not, what is written after it is left out.
+      forced: whether nothing but calls could be written. A last one that a limit cut off is left out then.
     """
+    end = text.rfind(_CLOSE) if forced else -1
+    whole = text[: end + len(_CLOSE)] if end >= 0 else text
     try:
-        pieces, found = _take_apart(text, {tool["function"]["name"] for tool in tools}, parallel)
+        pieces, found = _take_apart(whole, {tool["function"]["name"] for tool in tools}, parallel)
     except ValueError:
         pieces, found = [], []
     if not found:
@@ -142,8 +147,9 @@ class OutputReader:
     from the first `<tool_call>` on until the text is complete: one call that cannot be read makes all of it content.
     """
 
-    def __init__(self, tools: Sequence[Mapping[str, Any]], *, key: str, parallel: bool = True):
-        self._tools, self._key, self._parallel = tools, key, parallel
+    def __init__(self, tools: Sequence[Mapping[str, Any]], **options: Any):
+        """The arguments are those of `read_output`, without a text."""
+        self._tools, self._options = tools, options
         self._pieces: list[str] = []
         self._held = ""  # not sent: white space that may stand before a tag, or what may be its beginning
         self._sent = 0  # characters
@@ -166,7 +172,7 @@ class OutputReader:
 
     def finish(self) -> tuple[str, list[ToolCall]]:
         """Returns the content that was not sent yet, which may be "", and the calls; to be called once."""
-        content, calls = read_output("".join(self._pieces), self._tools, key=self._key, parallel=self._parallel)
+        content, calls = read_output("".join(self._pieces), self._tools, **self._options)
         return (content or "")[self._sent :], calls
 
 
@@ -192,7 +198,8 @@ def read_tool_use(request: Mapping[str, Any]) -> ToolUse:
         raise _refuse("parallel_tool_calls", "true or false", parallel)
     chosen, forced = _read_choice(request.get("tool_choice"), names)
     may_call = tuple(tool for tool, name in zip(offered, names, strict=True) if name in chosen)
-    return ToolUse(tuple(offered), may_call, forced, parallel is not False)
+    named = forced and request["tool_choice"] != "required"  # one tool: it is one call that is asked for
+    return ToolUse(tuple(offered), may_call, forced, parallel is not False and not named)
 
 
 def _read_choice(choice: Any, names: Sequence[str]) -> tuple[Sequence[str], bool]:
@@ -278,6 +285,8 @@ def _parse_object(text: Any) -> str:
     if not isinstance(text, str):
         raise ValueError("expected text")
     start = _SPACE.match(text).end()
+    if start == len(text):  # of a tool without arguments, as some servers write them
+        return "{}"
     value, end = _parse_json(text, start)
     if _SPACE.match(text, end).end() < len(text):
         raise ValueError("expected nothing after the object")

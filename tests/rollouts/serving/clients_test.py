@@ -139,7 +139,7 @@ def test_what_was_asked_for_is_what_comes(client):
     assert call.function.name == "f" and isinstance(json.loads(call.function.arguments)["b"], bool)
     form = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"enum": [1, "two"]}}}
     assert json.loads(ask(client, response_format=form).choices[0].message.content) in (1, "two")
-    texts = client.completions.create(model="policy", prompt=["My ", "Soup"], n=2, seed=1, max_tokens=4, logprobs=1)
+    texts = client.completions.create(model="policy", prompt=["My ", "Soup"], n=2, seed=1, max_tokens=4, logprobs=0)
     strictly(Completion, texts)
     assert [choice.index for choice in texts.choices] == [0, 1, 2, 3] and texts.usage.completion_tokens <= 16
     assert len(texts.choices[0].logprobs.tokens) == len(texts.choices[0].logprobs.token_logprobs)
