@@ -134,7 +134,7 @@ class _Server:
         exchange: ChatExchange | TextExchange,
         kind: type[Writer],
     ) -> Response:
-        logprobs, ids = asked.logprobs not in (None, False), bool(asked.return_token_ids)
+        logprobs, ids = asked.logprobs is not None and asked.logprobs is not False, bool(asked.return_token_ids)
         now = int(time.time())
         writer = kind(exchange.id, served.name, now, logprobs, ids, served.tokenizer, exchange.prompts)
         pieces = self._draw(served, exchange)

@@ -244,7 +244,7 @@ class CompletionRequest(_Request):
     """A request to go on with a text or with tokens."""
 
     prompt: Annotated[tuple[Text | tuple[int, ...], ...], BeforeValidator(_list_prompts)]
-    logprobs: _only(0) = None  # of the tokens that were drawn, not of others
+    logprobs: int | None = Field(None, ge=0, le=0)  # of the tokens that were drawn, not of others
     echo: _only(False) = None
     suffix: _only("") = None
 

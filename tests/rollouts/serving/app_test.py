@@ -47,12 +47,15 @@ def say(http, messages, **changes):
     return answer.json()
 
 
+EXACT = {"logprobs": True, "return_token_ids": True}
+
+
 def converse(http, *, changed=lambda message: message, **changes):
     """Plays a dialogue of 8 turns through the server; returns its answers."""
     messages, answers = [{"role": "system", "content": SYSTEM}], []
     for number, words in enumerate(WORDS):
         messages.append({"role": "user", "content": words})
-        answers.append(say(http, messages, seed=100 + number, logprobs=True, return_token_ids=True, **changes))
+        answers.append(say(http, messages, seed=100 + number, **changes))
         messages.append(changed(answers[-1]["choices"][0]["message"]))
     return answers
 
@@ -73,7 +76,7 @@ def play_in_process():
 def test_a_dialogue_through_the_server_has_the_tokens_it_has_in_process_and_each_is_computed_once():
     served = served_of(engine_of(params(scale=8), **TALKATIVE))
     with serving(served) as url, httpx.Client(base_url=url, trust_env=False, timeout=60) as http:
-        answers = converse(http)
+        answers = converse(http, **EXACT)
         stream, samples = play_in_process()
         for answer, sample in zip(answers, samples, strict=True):
             choice = answer["choices"][0]
@@ -89,7 +92,9 @@ def test_a_dialogue_through_the_server_has_the_tokens_it_has_in_process_and_each
 
 def test_a_named_session_goes_on_although_its_client_keeps_other_words(served, http):
     before = served.engine.counts.computed
-    answers = converse(http, changed=lambda message: {**message, "content": "…"}, headers={"x-session-id": "mine"})
+    answers = converse(
+        http, changed=lambda message: {**message, "content": "…"}, headers={"x-session-id": "mine"}, **EXACT
+    )
     computed = served.engine.counts.computed - before
     assert computed == len(answers[-1]["prompt_token_ids"]) + len(answers[-1]["choices"][0]["token_ids"])
     assert answers[-1]["usage"]["prompt_tokens_details"]["cached_tokens"] > 0
@@ -127,8 +132,9 @@ def test_a_client_that_leaves_frees_its_slot(streamed):
         with contextlib.ExitStack() as stack:
             connection = stack.enter_context(socket.create_connection((http.base_url.host, http.base_url.port)))
             content = json.dumps(body).encode()
-            head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
-            connection.sendall(head.encode() + content)
+            head = ["POST /v1/chat/completions HTTP/1.1", "Host: 127.0.0.1", "Content-Type: application/json"]
+            head += [f"Content-Length: {len(content)}", "", ""]
+            connection.sendall("\r\n".join(head).encode() + content)
             until(lambda: served.engine.counts.computed > 100)  # in the middle of the answer
         until(lambda: not served.engine.open_sessions)
         assert len(say(http, [USER], max_tokens=2)["choices"]) == 1
@@ -229,7 +235,7 @@ def test_an_overseer_sees_every_answer_and_what_it_puts_in_its_place_is_what_the
     censor = Censor(enforces)
     served = served_of(engine_of(slots=4, capacity=1024, max_new_tokens=12), ended=censor.end)
     with serving(served, overseer=censor) as url, httpx.Client(base_url=url, trust_env=False, timeout=60) as http:
-        answers = converse(http)
+        answers = converse(http, **EXACT)
         contents = [answer["choices"][0]["message"]["content"] for answer in answers]
         dialogues, texts, befores, tokens = zip(*censor.seen, strict=True)
         assert len(set(dialogues)) == 1 and befores[0] == () and befores[-1] == tuple(contents[:-1])
@@ -280,6 +286,11 @@ def test_a_view_shows_customers_their_part_and_the_conversation_is_found_all_the
     served = served_of(engine_of(slots=4, capacity=1024, max_new_tokens=12))
     with serving(served, view=view) as url, httpx.Client(base_url=url, trust_env=False, timeout=60) as http:
         answers = converse(http)
+        body = {"model": "policy", "messages": [USER]}
+        for refused in ({"tools": [TOOL]}, EXACT, {"return_token_ids": True}):  # the whole text would be in them
+            answer = http.post("/v1/chat/completions", json=body | refused)
+            assert answer.status_code == 400 and "--customer_view" in answer.json()["error"]["message"]
+        assert http.post("/v1/completions", json={"model": "policy", "prompt": "x"}).status_code == 404
         for answer in answers:
             message = answer["choices"][0]["message"]
             assert message["action"] == "chat" and 0 < len(message["content"]) <= 3
@@ -301,16 +312,11 @@ def test_a_client_that_leaves_before_the_first_word_leaves_nothing_behind():
         async def send(message):
             raise OSError("the connection is gone")
 
-        scope = {
-            "type": "http",
-            "method": "POST",
-            "path": "/v1/chat/completions",
-            "headers": [(b"content-type", b"application/json")],
-            "query_string": b"",
-        }
+        scope = {"type": "http", "method": "POST", "path": "/v1/chat/completions", "query_string": b""}
+        scope |= {"http_version": "1.1", "app": app, "headers": [(b"content-type", b"application/json")]}
         async with served.engine:
             with contextlib.suppress(Exception):
-                await app(scope | {"http_version": "1.1", "app": app}, receive, send)
+                await app(scope, receive, send)
 
     asyncio.run(leave())
     assert served.engine.open_sessions == 0

@@ -316,7 +316,7 @@ def test_what_a_request_may_say():
     assert read_use(tools=BOTH, tool_choice="none") == (both, (), False, True)
     assert read_use(tools=BOTH, tool_choice="required", parallel_tool_calls=False) == (both, both, True, False)
     named = {"type": "function", "function": {"name": "list_orders"}}
-    assert read_use(tools=BOTH, tool_choice=named, parallel_tool_calls=True) == (both, (LIST,), True, True)
+    assert read_use(tools=BOTH, tool_choice=named, parallel_tool_calls=True) == (both, (LIST,), True, False)
     assert read_use(tools=BOTH, tool_choice=named).names == ["list_orders"]
     full = {"name": "f", "description": None, "parameters": {}, "strict": True}
     assert len(read_use(tools=[{"type": "function", "function": full}]).callable) == 1
