@@ -16,6 +16,7 @@ import signal
 from collections.abc import AsyncIterator, Callable
 
 import jax
+import pydantic
 from absl import flags
 from ml_collections import ConfigDict
 
@@ -24,7 +25,7 @@ from cmpo.cli import agents, command, terminal
 from cmpo.run.workdir import load_config
 from cmpo.training import tasks
 from rollouts import domains
-from rollouts.agents.conversation import AgentAtUrl, AgentHere, Partner, Spending, Told
+from rollouts.agents.conversation import AgentAtUrl, AgentHere, Offer, Partner, Spending, Told
 from rollouts.agents.person import mend_text
 from rollouts.endpoints import streaming
 from rollouts.types import DialogueError
@@ -124,17 +125,18 @@ async def open_url(
         if model is None and not served:
             raise ValueError(f"--model: expected the name of a model, as {http.base_url} lists none")
         try:  # what only a server of ours says
-            offer = await streaming.ask_object(http, "GET", http.base_url.copy_with(path="/page/about"))
-            title, told = f" ({offer['title']})", [task["opening"] for task in offer["tasks"]]
-        except (DialogueError, KeyError, TypeError):
-            offer, title, told = {}, "", []
-        if offer.get("customer_view"):
+            about = http.base_url.copy_with(path="/page/about")
+            offer = Offer.model_validate(await streaming.ask_object(http, "GET", about))
+        except (DialogueError, pydantic.ValidationError):
+            offer = Offer()
+        if offer.customer_view:
             heard = "It sends what a customer hears, and the action; thoughts stay there."
         else:
             heard = "It sends thoughts along, as far as there are any."
         if system is None:
-            system = told[scenario] if scenario < len(told) else ""
+            system = offer.tasks[scenario].opening if scenario < len(offer.tasks) else ""
         partner = AgentAtUrl(http, model or served[0], system, offer)
+        title = f" ({offer.title})" if offer.title else ""
         yield partner, f"{model or served[0]} at {http.base_url}{title}. {heard}"
 
 

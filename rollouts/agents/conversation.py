@@ -3,9 +3,10 @@
 import dataclasses
 import math
 from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import httpx
+import pydantic
 
 from rollouts.agents.person import mend_text
 from rollouts.domain import Domain
@@ -146,16 +147,29 @@ class AgentHere:
         self._session = None
 
 
+class Opening(pydantic.BaseModel):
+    """What an agent is told first in a task that a server of ours offers."""
+
+    opening: str
+
+
+class Offer(pydantic.BaseModel):
+    """What a server of ours says of itself at /page/about; a server without such a page offers nothing."""
+
+    title: str = ""
+    costs: Mapping[str, Literal["any", "sum"]] = {}
+    budgets: Mapping[str, float] = {}
+    tasks: Sequence[Opening] = ()
+    customer_view: bool = False
+    reads_turns: bool = False
+
+
 class AgentAtUrl:
-    """A model of an OpenAI-compatible server.
+    """A model of an OpenAI-compatible server. One of ours takes turns apart, which says what they cost."""
 
-    `offer` is what a server of ours says of itself at /page/about, {} where there is no such thing. It takes turns
-    apart, which says what they cost.
-    """
-
-    def __init__(self, http: httpx.AsyncClient, model: str, system: str, offer: Mapping[str, Any]):
+    def __init__(self, http: httpx.AsyncClient, model: str, system: str, offer: Offer):
         self._http, self._model, self._system, self._offer = http, model, system, offer
-        self.spending = Spending(offer.get("costs", {}), offer.get("budgets", {}))
+        self.spending = Spending(offer.costs, offer.budgets)
         self._messages: list[dict[str, str]] = []
 
     async def begin(self, system: str | None) -> None:
@@ -187,8 +201,8 @@ class AgentAtUrl:
 
     async def _read_costs(self, text: str, action: str) -> Mapping[str, float]:
         """Reads what a turn cost, as far as the server says it."""
-        costs = self._offer.get("costs", {})
-        if not self._offer.get("reads_turns") or not text:
+        costs = self._offer.costs
+        if not self._offer.reads_turns or not text:
             return {action: 1.0} if action in costs else {}
         try:
             url = self._http.base_url.copy_with(path="/page/turns")

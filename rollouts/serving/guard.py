@@ -5,6 +5,7 @@ import hmac
 import os
 from typing import Any
 
+import httpx
 import uvicorn
 from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
@@ -20,6 +21,8 @@ _LAST_SECONDS = 5
 
 class Guard:
     """ASGI middleware: refuses requests without the key (401), too large (413), too slow (408, 504) or too many (503).
+
+    Without a key it refuses those to other names than this machine's (421).
 
     It reads the body before it calls the application, so that a slow sender occupies nothing but a place here.
     """
@@ -44,6 +47,9 @@ class Guard:
             await self._app(scope, receive, send)
         elif scope["type"] != "http":
             await send({"type": "websocket.close", "code": 1008})
+        elif not self._is_meant(scope):
+            message = "expected the Host of this machine: without a key, pages of other names may not ask"
+            await _refuse_request(421, message)(scope, receive, send)
         elif not self._may_enter(scope):
             refusal = _refuse_request(
                 401, "expected the API key as 'Authorization: Bearer …'", {"WWW-Authenticate": "Bearer"}
@@ -58,6 +64,17 @@ class Guard:
                 await self._serve_request(scope, receive, send)
             finally:
                 self._under_way -= 1
+
+    def _is_meant(self, scope) -> bool:
+        """Whether a request is for a name of this machine: a foreign page can make its own name lead here.
+
+        With a key the name does not matter.
+        """
+        try:
+            host = httpx.URL(f"http://{Headers(scope=scope).get('host', 'localhost')}").host
+        except httpx.InvalidURL:
+            host = ""
+        return bool(self._key) or is_loopback(host)
 
     def _may_enter(self, scope) -> bool:
         if not self._key or scope["path"] in OPEN or scope["path"].startswith(OPEN_BELOW):

@@ -188,7 +188,7 @@ class _Request(_Strict):
 
     @model_validator(mode="after")
     def _check_stream(self) -> "_Request":
-        if self.stream_options and not self.stream:
+        if self.stream_options and self.stream_options.include_usage and not self.stream:
             raise FieldError("stream_options", "expected only with stream=true")
         return self
 

@@ -9,7 +9,7 @@ from starlette.applications import Starlette
 from starlette.responses import Response
 from starlette.routing import Route
 
-from rollouts.agents.conversation import AgentAtUrl, AgentHere, Spending, Told
+from rollouts.agents.conversation import AgentAtUrl, AgentHere, Offer, Spending, Told
 from rollouts.agents.person import mend_text
 from rollouts.endpoints import streaming
 from rollouts.endpoints.parts import Piece
@@ -86,7 +86,7 @@ def ask(models, words, *, offer=None, system="", more=()):
     async def talk():
         transport = httpx.ASGITransport(app=Starlette(routes=[*more, *models.routes]))
         async with streaming.open_http("http://127.0.0.1:9", transport=transport) as http:
-            partner = AgentAtUrl(http, models.names[0], system, offer or {})
+            partner = AgentAtUrl(http, models.names[0], system, Offer(**(offer or {})))
             await partner.begin(None)
             found = []
             for line in words:

@@ -76,6 +76,56 @@ def test_a_constraint_holds_for_its_turn_alone():
     assert greedy.ids.tolist() == [20] * 5 and greedy.stop == "length"
 
 
+class Broken(Only):
+    """A constraint that gives up at its second question, or at its first answer."""
+
+    def __init__(self, at):
+        super().__init__(20, 30)
+        self.at = at
+
+    def allowed(self):
+        if self.at == "allowed" and self.drawn:
+            raise RuntimeError("gave up")
+        return self.mask
+
+    def accept(self, token):
+        if self.at == "accept":
+            raise RuntimeError("gave up")
+        super().accept(token)
+
+
+@pytest.mark.parametrize("at", ["allowed", "accept"])
+def test_a_constraint_that_fails_fails_its_turn_alone(at):
+    async def play():
+        made = engine_of()
+        async with made:
+            sessions = [made.open(), made.open()]
+            failed, fine = await asyncio.gather(
+                sessions[0].generate(script(1)[0], 1, constraint=Broken(at)),
+                sessions[1].generate(script(2)[0], 14),
+                return_exceptions=True,
+            )
+            return failed, fine, await sessions[0].generate(script(1)[1], 2)  # the stream goes on
+
+    failed, fine, after = asyncio.run(play())
+    assert str(failed) == "gave up" and bits(fine) == bits(draw(engine_of(), (2, {}))[0]) and len(after.ids)
+
+
+def test_what_is_said_of_a_cut_turn_does_not_depend_on_a_constraint_beside_it():
+    options = {"options": TurnOptions(6, top_k=2)}
+    (alone,) = draw(engine_of(), (2, options))
+    beside, _ = draw(engine_of(), (2, options), (1, {"constraint": Only(20, 30), "options": TurnOptions(6)}))
+    assert bits(alone) == bits(beside) and (alone.logprobs > np.log(0.2)).any()
+
+
+def test_a_temperature_next_to_nothing_is_0():
+    (cold,), (greedy,) = (
+        draw(engine_of(), (1, {"options": TurnOptions(6, temperature=heat), "constraint": Only(20, 30)}))
+        for heat in (1.2e-38, 0.0)
+    )
+    assert bits(cold) == bits(greedy)
+
+
 def test_a_watch_sees_a_turn_grow_and_may_end_it_and_what_it_does_not_keep_leaves_the_stream():
     seen = []
 

@@ -355,3 +355,82 @@ def test_a_call_that_comes_back_as_litellm_writes_it_is_found_again():
         assert second["prompt_token_ids"][: len(before)] == before
         counts = served.engine.counts
         assert counts.computed == counts.streamed
+
+
+ECHOED = {
+    "role": "assistant",
+    "content": None,
+    "refusal": None,
+    "parsed": {"b": True},
+    "provider_specific_fields": None,
+    "annotations": [],
+    "id": "x",
+    "tool_calls": [
+        {
+            "id": None,
+            "type": None,
+            "index": 0,
+            "extra_content": {},
+            "function": {"name": "f", "arguments": "", "parsed_arguments": {"b": True}},
+        }
+    ],
+}
+
+
+def test_what_clients_add_to_messages_is_no_fault_of_theirs(http):
+    for message in (ECHOED, {"role": "assistant", "content": None}, {"role": "assistant"}):
+        say(
+            http,
+            [USER, message, USER],
+            max_tokens=1,
+            moderation=None,
+            stream_options={"include_usage": None},
+            tools=None,
+        )
+
+
+def test_numbers_that_no_machine_holds_hurt_nobody(http):
+    plain = say(http, [USER])["choices"][0]["message"]
+    for changes in ({"max_tokens": 2**70}, {"top_k": 2**70}, {"seed": 2**70}, {"seed": -1}, {"temperature": 1e-300}):
+        say(http, [USER], stop=["e", "i", "a"], **({"max_tokens": 20} | changes))
+    assert say(http, [USER])["choices"][0]["message"] == plain
+
+
+def test_a_schema_that_cannot_be_followed_fails_alone(http):
+    form = {"type": "json_schema", "json_schema": {"schema": {"$ref": "#"}}}
+    body = {"model": "policy", "messages": [USER], "response_format": form}
+    answer = http.post("/v1/chat/completions", json=body)
+    assert answer.status_code == 400 and "response_format" in answer.json()["error"]["param"]
+
+
+def test_a_body_that_a_foreign_page_could_send_is_refused(http):
+    body = json.dumps({"model": "policy", "messages": [USER]})
+    for path in ("/v1/chat/completions", "/v1/completions"):
+        answer = http.post(path, content=body, headers={"content-type": "text/plain"})
+        assert answer.status_code == 415 and "application/json" in answer.json()["error"]["message"]
+
+
+def test_texts_and_tokens_go_on_at_most_so_many_at_a_time(http):
+    answer = http.post("/v1/completions", json={"model": "policy", "prompt": ["a"] * 65, "n": 2})
+    assert answer.status_code == 400 and answer.json()["error"]["param"] == "prompt"
+    body = {"model": "policy", "prompt": ["My ", "Soup"], "n": 2, "return_token_ids": True, "seed": 1}
+    choices = http.post("/v1/completions", json=body).json()["choices"]
+    wanted = [trained().encode(text) for text in ("My ", "My ", "Soup", "Soup")]
+    assert [choice["prompt_token_ids"] for choice in choices] == wanted
+    assert max(len(choice["token_ids"]) for choice in choices) <= 16
+
+
+def test_a_conversation_that_does_not_fit_keeps_its_stream(served, http):
+    first = say(http, [USER], temperature=0.9)
+    messages = [USER, first["choices"][0]["message"]]
+    long = {"model": "policy", "messages": [*messages, {"role": "user", "content": "long " * 1000}]}
+    assert http.post("/v1/chat/completions", json=long).json()["error"]["code"] == "context_length_exceeded"
+    usage = say(http, [*messages, {"role": "user", "content": "And?"}])["usage"]
+    assert usage["prompt_tokens_details"]["cached_tokens"] == first["usage"]["total_tokens"]
+
+
+def test_conversations_are_let_go_although_nobody_asks():
+    served = served_of(engine_of(slots=4, capacity=1024, max_new_tokens=12), age=0.1)
+    with serving(served) as url, httpx.Client(base_url=url, trust_env=False, timeout=60) as http:
+        say(http, [USER])
+        until(lambda: not len(served.conversations) and not served.engine.open_sessions)

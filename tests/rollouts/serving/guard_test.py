@@ -79,7 +79,7 @@ def test_the_key_is_compared_in_constant_time(monkeypatch):
     monkeypatch.setattr(guard.hmac, "compare_digest", lambda a, b: compared.append((a, b)) or compare(a, b))
     with served(api_key="k") as client:
         assert client.get("/v1/slow", headers={"Authorization": "Bearer x"}).status_code == 401
-    assert compared == [(b"Bearer x", b"Bearer k")]
+    assert compared == [(b"x", b"k")]
 
 
 def test_bodies():
@@ -92,7 +92,7 @@ def test_bodies():
         # A gigabyte is announced and refused, of which nothing is sent.
         address = client.base_url.host, client.base_url.port
         with socket.create_connection(address, timeout=30) as connection:
-            connection.sendall(b"POST /v1/echo HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000000\r\n\r\n")
+            connection.sendall(b"POST /v1/echo HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000000\r\n\r\n")
             assert connection.recv(1000).startswith(b"HTTP/1.1 413 ")
 
 
@@ -100,7 +100,7 @@ def test_a_slow_sender_and_a_slow_answer_are_cut_off():
     with served(read_timeout=0.1, answer_timeout=0.1) as client:
         address = client.base_url.host, client.base_url.port
         with socket.create_connection(address, timeout=30) as connection:
-            connection.sendall(b"POST /v1/echo HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nhalf")
+            connection.sendall(b"POST /v1/echo HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\nhalf")
             assert connection.recv(1000).startswith(b"HTTP/1.1 408 ")
         assert client.get("/v1/slow").status_code == 504
         with pytest.raises(httpx.RemoteProtocolError):
@@ -151,3 +151,15 @@ def test_a_key_that_is_not_there_is_named(monkeypatch):
     monkeypatch.delenv("SERVING_TEST_KEY", raising=False)
     with pytest.raises(ValueError, match="SERVING_TEST_KEY is not set"):
         guard.read_api_key("127.0.0.1", "SERVING_TEST_KEY")
+
+
+@pytest.mark.parametrize("host", ["evil.example", "evil.example:8000", "127.0.0.1.evil.example", "[", "8.8.8.8"])
+def test_without_a_key_a_foreign_name_that_leads_here_is_refused(host):
+    with served() as client:
+        answer = client.post("/v1/echo", content=b"x", headers={"Host": host})
+        assert answer.status_code == 421 and "Host of this machine" in answer.json()["error"]["message"]
+        for own in ("localhost", "127.0.0.1:1", "[::1]:8000"):
+            assert client.post("/v1/echo", content=b"x", headers={"Host": own}).status_code == 200
+    with served(api_key="k") as client:
+        headers = {"Host": host, "Authorization": "bearer k"}
+        assert client.post("/v1/echo", content=b"x", headers=headers).status_code == 200

@@ -371,3 +371,14 @@ def test_whatever_a_request_says_is_read_or_refused_by_its_field(request_):
         assert str(refusal).startswith(("'tools", "'tool_choice", "'parallel_tool_calls'"))
     else:
         tools.write_system("s", use.offered).encode()
+
+
+def test_of_a_forced_answer_that_was_cut_off_the_whole_calls_are_left():
+    """Nothing but calls could be written, so its end is the beginning of one more."""
+    for cut in ("", "\n<tool", "\n<tool_call>\n", '\n<tool_call>\n{"name": "list_o'):
+        found = tools.read_output(CALL + cut, BOTH, key="k", forced=True)
+        assert found == tools.read_output(CALL, BOTH, key="k")
+        reader = tools.OutputReader(BOTH, key="k", forced=True)
+        assert [reader.feed(piece) for piece in (CALL[:20], CALL[20:] + cut)] == ["", ""]
+        assert reader.finish() == ("", found.calls)
+    assert tools.read_output(CALL[:-3], BOTH, key="k", forced=True).calls == []
