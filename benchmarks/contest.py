@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import functools
+import importlib.util
 import json
 import os
 import pathlib
@@ -82,6 +83,12 @@ def run(
             found[name] = json.loads(done.stdout.splitlines()[-1])
 
     return found, functools.partial(write, arguments.json)
+
+
+def name_missing(*modules: str) -> str:
+    """Says which of these modules are not installed; "" if all of them are."""
+    missing = [module for module in modules if importlib.util.find_spec(module) is None]
+    return f"not installed: {', '.join(missing)}" if missing else ""
 
 
 class Server(NamedTuple):
