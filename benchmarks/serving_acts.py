@@ -40,6 +40,8 @@ TOOL = {
     },
 }
 FORM = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"enum": [1, "two", None]}}}
+_FIELDS = {f"field_{number}": {"type": "string"} for number in range(2000)}
+MUCH = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "object", "properties": _FIELDS}}}
 
 
 class Unexpected(Exception):
@@ -255,6 +257,12 @@ def send_raw(
     return run
 
 
+def write_chunks(visit: Visit) -> Sequence[bytes]:
+    """Writes a body that is too large, and says its length nowhere."""
+    chunk = b"1000\r\n" + b" " * 4096 + b"\r\n"
+    return [write_head(visit, "Transfer-Encoding: chunked") + 30 * chunk]
+
+
 async def stay_silent(visit: Visit) -> None:
     """Connects, sends nothing or half of a head, and goes after a while."""
     _, writer = await asyncio.open_connection(*visit.address)
@@ -291,19 +299,10 @@ ACTS = {
     "n too large": Act(1, be_refused(400, n=17)),
     "no such field": Act(1, be_refused(400, colour="red")),
     "context overflow": Act(1, be_refused(400, messages=[{"role": "user", "content": "soup 1 " * 1000}])),
-    "numbers out of range": Act(1, be_refused(200, 400, max_tokens=2**31)),
+    "number out of range": Act(1, be_refused(200, 400, max_tokens=2**31)),
+    "schema that is too much": Act(0.2, be_refused(400, 500, response_format=MUCH, max_tokens=4)),
     "too large, announced": Act(1, send_raw(413, lambda visit: [write_head(visit, 10**9)], 0.0)),
-    "too large, in chunks": Act(
-        1,
-        send_raw(
-            413,
-            lambda visit: [
-                write_head(visit, "Transfer-Encoding: chunked"),
-                *[b"1000\r\n" + b" " * 4096 + b"\r\n"] * 30,
-            ],
-            0.0,
-        ),
-    ),
+    "too large, in chunks": Act(1, send_raw(413, write_chunks, 0.0)),
     "slow sender": Act(1, send_raw(408, lambda visit: [write_head(visit, 100), *[b" "] * 50], 0.2)),
     "no HTTP": Act(1, send_raw(400, lambda visit: [visit.rng.randbytes(200) + b"\r\n\r\n"], 0.0)),
     "half-open connection": Act(1, stay_silent),
