@@ -57,6 +57,7 @@ class Sizes(NamedTuple):
     streams: int
     alone: int  # requests of one stream, one after another
     loads: Mapping[str, Load]
+    repeats: int  # after a first run
 
     @property
     def context(self) -> int:
@@ -94,10 +95,15 @@ QUICK = {
 }
 
 
-def serve_ours(model: Model, port: int) -> list[str]:
-    """Returns the command of our server."""
-    layout = [f"--slots={model.sizes.streams}", f"--context_length={model.sizes.context + 1}"]
-    return [sys.executable, "-m", "cmpo.serve", f"--hf={model.directory}", "--dtype=float32", f"--port={port}", *layout]
+def serve_ours(slots: int | None = None) -> Callable[[Model, int], list[str]]:
+    """Returns what gives the command of our server, with so many slots; None: one for each stream."""
+
+    def command(model: Model, port: int) -> list[str]:
+        layout = [f"--slots={slots or model.sizes.streams}", f"--context_length={model.sizes.context + 1}"]
+        source = [f"--hf={model.directory}", "--dtype=float32"]
+        return [sys.executable, "-m", "cmpo.serve", f"--port={port}", *source, *layout]
+
+    return command
 
 
 def serve_transformers(batch: int) -> Callable[[Model, int], list[str]]:
@@ -129,7 +135,8 @@ def find_torch_fault(model: Model) -> str:
 
 
 CONTENDERS = (
-    Contender("ours", lambda model: "", serve_ours),
+    Contender("ours", lambda model: "", serve_ours()),
+    Contender("ours, 1 slot", lambda model: "", serve_ours(1)),
     Contender("transformers, one by one", find_torch_fault, serve_transformers(1)),
     Contender("transformers, by 8", find_torch_fault, serve_transformers(8)),
     Contender("llama.cpp", find_llama_fault, serve_llama),
@@ -208,7 +215,7 @@ async def measure(url: str, model: Model) -> dict[str, Any]:
             tokens = load.prompt if load.unit == "prompt tokens/s" else load.new
             for streams, count in ((1, model.sizes.alone), (model.sizes.streams, model.sizes.streams)):
                 taken = []
-                for run in range(REPEATS + 1):
+                for run in range(model.sizes.repeats + 1):
                     prompts = make_prompts(model, load, count, run)
                     started = time.perf_counter()
                     answers = await ask_all(client, model, prompts, load.new, streams)
@@ -269,7 +276,7 @@ def main() -> None:
     records = []
     for name in arguments.model or MODELS:
         streams = 8 if arguments.quick else STREAMS[name]
-        sizes = Sizes(streams, streams // 8, QUICK if arguments.quick else LOADS)
+        sizes = Sizes(streams, streams // 8, *((QUICK, 1) if arguments.quick else (LOADS, REPEATS)))
         if name == smollm2.NAME and (fault := smollm2.find_fault()):
             print(f"\n{name} is left out: {fault}", flush=True)
             continue
