@@ -103,7 +103,8 @@ class Server(NamedTuple):
 def serving(command: Callable[[int], Sequence[str]], environment: Mapping[str, str] | None = None) -> Iterator[Server]:
     """Runs the server that `command` starts at a port, until the block ends. Gives it once its /health answers.
 
-    `environment` is added to this process's. Exits with what the server printed if it does not start.
+    `environment` is added to this process's. Raises ChildProcessError, with what the server printed, if it does not
+    start.
     """
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
@@ -114,7 +115,8 @@ def serving(command: Callable[[int], Sequence[str]], environment: Mapping[str, s
             server = Server(f"http://127.0.0.1:{port}", process.pid, pathlib.Path(log.name))
             while not _is_healthy(server.url):
                 if process.poll() is not None:
-                    sys.exit(f"{' '.join(command(port))} did not start:\n{server.log.read_text()[-2000:]}")
+                    said = server.log.read_text()[-2000:].strip()
+                    raise ChildProcessError(f"{' '.join(command(port))} did not start:\n{said}")
                 time.sleep(0.1)
             yield server
         finally:

@@ -185,7 +185,7 @@ async def ask(client: httpx.AsyncClient, model: Model, prompt: list[int], new: i
     body = {"model": model.directory.name, "prompt": prompt, "max_tokens": new, "temperature": 0}
     answer = await client.post("/v1/completions", json=body)
     if answer.is_error:
-        raise RuntimeError(f"{answer.status_code}: {answer.text:.500}")
+        raise RuntimeError(f"expected an answer, got {answer.status_code}: {answer.text:.500}")
     found = answer.json()
     usage = found["usage"]
     if (usage["prompt_tokens"], usage["completion_tokens"]) != (len(prompt), new):
@@ -231,11 +231,13 @@ def compete(model: Model) -> Iterator[tuple[str, dict[str, Any]]]:
         if fault := contender.find_fault(model):
             print(f"{contender.name} is left out: {fault}", flush=True)
             continue
-        with contest.serving(lambda port, contender=contender: contender.command(model, port)) as server:
-            try:
-                yield contender.name, asyncio.run(measure(server.url, model))
-            except (RuntimeError, httpx.HTTPError) as error:
-                sys.exit(f"{contender.name} failed: {error!r}\n{server.log.read_text()[-2000:]}")
+        try:
+            with contest.serving(lambda port, contender=contender: contender.command(model, port)) as server:
+                found = asyncio.run(measure(server.url, model))
+        except ChildProcessError as error:
+            print(f"{contender.name} is left out: {error}", flush=True)
+        else:
+            yield contender.name, found
 
 
 def name_column(load: str, streams: int) -> str:

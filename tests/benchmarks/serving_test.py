@@ -64,7 +64,7 @@ def test_a_figure_that_grows_has_its_slope_per_minute(capsys):
 
 def test_a_server_that_does_not_start_is_shown_with_what_it_said():
     command = [sys.executable, "-c", "print('no such flag'); raise SystemExit(2)"]
-    with pytest.raises(SystemExit, match="did not start:\nno such flag"), contest.serving(lambda port: command):
+    with pytest.raises(ChildProcessError, match="did not start:\nno such flag"), contest.serving(lambda port: command):
         pass
 
 
