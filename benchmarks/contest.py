@@ -1,17 +1,22 @@
 """Contenders at the same work, each in a process of its own: what benchmarks have in common."""
 
 import argparse
+import contextlib
 import functools
+import importlib.util
 import json
 import os
 import pathlib
 import platform
+import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import httpx
 
 from cmpo.run import files
 
@@ -78,6 +83,56 @@ def run(
             found[name] = json.loads(done.stdout.splitlines()[-1])
 
     return found, functools.partial(write, arguments.json)
+
+
+def name_missing(*modules: str) -> str:
+    """Says which of these modules are not installed; "" if all of them are."""
+    missing = [module for module in modules if importlib.util.find_spec(module) is None]
+    return f"not installed: {', '.join(missing)}" if missing else ""
+
+
+class Server(NamedTuple):
+    """A server in a process of its own, on this machine."""
+
+    url: str
+    pid: int
+    log: pathlib.Path  # what it printed
+
+
+@contextlib.contextmanager
+def serving(command: Callable[[int], Sequence[str]], environment: Mapping[str, str] | None = None) -> Iterator[Server]:
+    """Runs the server that `command` starts at a port, until the block ends. Gives it once its /health answers.
+
+    `environment` is added to this process's. Raises ChildProcessError, with what the server printed, if it does not
+    start.
+    """
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    with tempfile.NamedTemporaryFile(suffix=".log") as log:
+        own = {**os.environ, **(environment or {})}
+        process = subprocess.Popen(command(port), stdout=log, stderr=subprocess.STDOUT, env=own)
+        try:
+            server = Server(f"http://127.0.0.1:{port}", process.pid, pathlib.Path(log.name))
+            while not _is_healthy(server.url):
+                if process.poll() is not None:
+                    said = server.log.read_text()[-2000:].strip()
+                    raise ChildProcessError(f"{' '.join(command(port))} did not start:\n{said}")
+                time.sleep(0.1)
+            yield server
+        finally:
+            process.terminate()
+            try:
+                process.wait(30)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def _is_healthy(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/health", trust_env=False).is_success
+    except httpx.TransportError:
+        return False
 
 
 def write(path: pathlib.Path | None, records: Sequence[Mapping[str, Any]]) -> None:

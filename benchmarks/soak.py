@@ -13,12 +13,11 @@ import asyncio
 import itertools
 import os
 import pathlib
-import socket
-import subprocess
 import sys
 import time
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-import httpx
 import numpy as np
 
 from benchmarks import contest
@@ -73,20 +72,19 @@ async def soak(url: str, server: int, dialogues: int, seconds: float) -> tuple[l
     return looks, ok, failed, len(asyncio.all_tasks()) - 1
 
 
-def serve() -> tuple[subprocess.Popen, str]:
-    """The embedded endpoint in a process of its own, and its URL."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    server = subprocess.Popen([sys.executable, "-m", "rollouts.embedded", f"--port={port}"])
-    while True:
-        try:
-            httpx.get(f"http://127.0.0.1:{port}/health", trust_env=False)
-        except httpx.TransportError:
-            if server.poll() is not None:
-                sys.exit("the server did not start")
-            time.sleep(0.1)
-        else:
-            return server, f"http://127.0.0.1:{port}/v1"
+def report(looks: Sequence[Mapping[str, float]], note: str) -> list[dict[str, Any]]:
+    """Prints what became of the figures of the looks, after a warm-up; returns the records, with this note."""
+    warm, half, records = looks[len(looks) // 5 :], looks[len(looks) // 2 :], []
+    minutes = np.arange(len(half)) * EVERY / 60
+    print("| | least | most | mean of fifths 2 to 5 | trend per minute |\n|---|---:|---:|---:|---:|")
+    for name in looks[0]:
+        values, slope = [seen[name] for seen in warm], np.polyfit(minutes, [seen[name] for seen in half], 1)[0]
+        means = ", ".join(f"{np.mean(part):,.1f}" for part in np.array_split(values, 4))
+        print(f"| {name} | {min(values):,.1f} | {max(values):,.1f} | {means} | {slope:+.2f} |")
+        record = {"what": f"soak: {name}", "ours": max(values), "peer": min(values), "peer_name": "least after warm-up"}
+        record |= {"ratio": min(values) / max(values) if max(values) else 1.0, "unit": name, "trend_per_minute": slope}
+        records.append({**record, "note": note})
+    return records
 
 
 def main() -> None:
@@ -96,25 +94,13 @@ def main() -> None:
     parser.add_argument("--dialogues", type=int, default=256, help="at a time")
     parser.add_argument("--json", type=pathlib.Path, help="also write the figures there")
     arguments = parser.parse_args()
-    server, url = serve()
-    try:
-        looks, ok, failed, left = asyncio.run(soak(url, server.pid, arguments.dialogues, 60 * arguments.minutes))
-    finally:
-        server.terminate()
-        server.wait()
-    warm, half, records = looks[len(looks) // 5 :], looks[len(looks) // 2 :], []
-    minutes = np.arange(len(half)) * EVERY / 60
+    with contest.serving(lambda port: [sys.executable, "-m", "rollouts.embedded", f"--port={port}"]) as server:
+        work = soak(f"{server.url}/v1", server.pid, arguments.dialogues, 60 * arguments.minutes)
+        looks, ok, failed, left = asyncio.run(work)
     print(f"{arguments.minutes:g} minutes, {arguments.dialogues} dialogues at a time: {ok:,} ended, {failed} failed")
-    print(f"{left} tasks left at the end\n\n| | least | most | mean of fifths 2 to 5 | trend per minute |")
-    print("|---|---:|---:|---:|---:|")
-    for name in looks[0]:
-        values, slope = [seen[name] for seen in warm], np.polyfit(minutes, [seen[name] for seen in half], 1)[0]
-        means = ", ".join(f"{np.mean(part):,.1f}" for part in np.array_split(values, 4))
-        print(f"| {name} | {min(values):,.1f} | {max(values):,.1f} | {means} | {slope:+.2f} |")
-        record = {"what": f"soak: {name}", "ours": max(values), "peer": min(values), "peer_name": "least after warm-up"}
-        record |= {"ratio": min(values) / max(values), "unit": name, "trend_per_minute": slope}
-        note = f"{arguments.minutes:g} minutes, {ok} dialogues ended, {failed} failed, {left} tasks left"
-        records.append({**record, "note": note})
+    print(f"{left} tasks left at the end\n")
+    note = f"{arguments.minutes:g} minutes, {ok} dialogues ended, {failed} failed, {left} tasks left"
+    records = report(looks, note)
     contest.write(arguments.json, records)
 
 
