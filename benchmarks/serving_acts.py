@@ -116,7 +116,7 @@ def _list_words(choice: Mapping[str, Any]) -> list[Any]:
 
 def _join_events(text: str) -> list[dict[str, Any]]:
     """Puts the choices of a stream together. Raises Unexpected for one without its end."""
-    *events, done = [line.removeprefix("data: ") for line in text.splitlines() if line]
+    *events, done = [line.removeprefix("data: ") for line in text.split("\n") if line]
     if done != "[DONE]":
         raise Unexpected(f"expected [DONE] at the end of a stream, got {done:.300}")
     joined: dict[int, dict[str, Any]] = {}

@@ -6,11 +6,12 @@
 model. Each client does one thing after another (ACTS), drawn by chance. What is asked well must be answered with status
 200; what is not must get its status; nobody waits for those who leave. Every few seconds the memory and open files of
 the server are noted, what /metrics says of conversations, streams and requests, and how long /metrics took. After a
-warm-up, the first fifth of the time, nothing may grow: see benchmarks/soak.py. Then all clients are gone: no request
-may be under way, and no stream open but those of conversations that may come back.
+warm-up, the first fifth of the time, nothing may grow: see benchmarks/soak.py. Then all clients are gone, for so long
+that no conversation may come back, and one comes with a message: no request may be under way, and no stream open but
+this one's.
 
-Every KEPT-th answer is kept, and asked for once more of a new server, one at a time: it must be the same, to the last
-character. Exits with status 1 where something was not as it must be.
+Some of the answers, KEPT requests and conversations drawn by chance, are asked for once more of a new server, one at a
+time: they must be the same, to the last character. Exits with status 1 where something was not as it must be.
 """
 
 import argparse
@@ -31,16 +32,16 @@ from benchmarks.serving_acts import ACTS, Asked, Visit
 from models import hf
 from tests.builders import engines, servers
 
-KEPT, MOST_KEPT = 20, 300
+KEPT = 300
 FAULTS = 3  # of each act, that are told
-KEY = "a-key-of-the-soak"
+KEY, AGE = "a-key-of-the-soak", 30
 FLAGS = (
     "--slots=16",
     "--context_length=1024",
     "--max_body_bytes=100000",
     "--read_timeout=2",
     "--conversations=1000",
-    "--conversation_seconds=60",
+    f"--conversation_seconds={AGE}",
     "--api_key_env=SOAK_KEY",
 )
 GAUGES = ("cmpo_conversations", "cmpo_open_streams", "cmpo_requests_under_way")
@@ -76,7 +77,16 @@ async def visit(url: str, pid: int, clients: int, seconds: float) -> tuple[list[
     """Has `clients` at a time do what they do; returns the looks and the tally."""
     end, looks = time.monotonic() + seconds, []
     tally = Tally(collections.Counter(), collections.Counter(), [], [])
-    names, weights = list(ACTS), [act.weight for act in ACTS.values()]
+    names, weights, answered = list(ACTS), [act.weight for act in ACTS.values()], 0
+
+    def keep(asked: Sequence[Asked], rng: random.Random) -> None:
+        """Keeps each of those that were answered with the same chance."""
+        nonlocal answered
+        answered += 1
+        if len(tally.kept) < KEPT:
+            tally.kept.append(asked)
+        elif (place := rng.randrange(answered)) < KEPT:
+            tally.kept[place] = asked
 
     async def come_and_go(number: int) -> None:
         rng = random.Random(number)
@@ -92,8 +102,8 @@ async def visit(url: str, pid: int, clients: int, seconds: float) -> tuple[list[
                     passed = seconds - end + time.monotonic()
                     tally.faults.append(f"{name}, after {passed:.1f} s: {error!r:.500}")
             else:
-                if asked and tally.done[name] % KEPT == 1 and len(tally.kept) < MOST_KEPT:
-                    tally.kept.append(asked)
+                if asked:
+                    keep(asked, rng)
             await asyncio.sleep(rng.expovariate(10))
 
     async def watch() -> None:
@@ -111,7 +121,9 @@ async def run_soak(
 ) -> tuple[list[dict[str, float]], Tally, dict[str, float]]:
     """Returns the looks, the tally, and a look at what was left when all were gone."""
     looks, tally = await visit(server.url, server.pid, clients, seconds)
-    await asyncio.sleep(3.0)
+    await asyncio.sleep(AGE + 1)
+    async with open_client(server.url) as client:
+        await ACTS["a message"].run(Visit(client, KEY, random.Random()))
     return looks, tally, await look(server.url, server.pid)
 
 
@@ -152,7 +164,7 @@ def main() -> None:
     print("|---|---:|---:|")
     for name in ACTS:
         print(f"| {name} | {tally.done[name]:,} | {tally.wrong[name]:,} |")
-    leaked = left["open streams"] - left["conversations"]
+    leaked = left["open streams"] - 1
     traces = log.count("Traceback (most recent call last)")
     print(f"\n{len(tally.kept)} answers asked for alone: {len(different)} different")
     print(f"at the end: {left}; tracebacks of the server: {traces}\n")
