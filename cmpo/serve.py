@@ -68,6 +68,7 @@ _CUSTOMER = flags.DEFINE_bool(
     "customer_view", False, "Send what a customer would see, the action in a field of its own."
 )
 
+_FULL = 4  # times the tokens of all slots that the streams of kept conversations may have; the rest is parked
 _WINDOW = 0.001  # seconds in which requests that come together join one batch
 _LONGEST = 8192  # tokens of a context that nobody asked for
 
@@ -208,7 +209,8 @@ def _make_served(
     free: bool = True,
     **fields: Any,
 ) -> Served:
-    conversations = Conversations(engine, most=_KEPT.value, age=_AGE.value, ended=ended)
+    room = _FULL * engine.sampling.slots * engine.sampling.capacity
+    conversations = Conversations(engine, most=_KEPT.value, room=room, age=_AGE.value, ended=ended)
     constraints = Constraints(tokenizer, engine.vocab_size) if free else None
     return Served(name, engine, tokenizer, conversations, constraints, created=int(time.time()), **fields)
 

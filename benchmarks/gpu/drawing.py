@@ -39,7 +39,7 @@ def decode(size: str, sizes: Sizes) -> Iterator[Record]:
         )
         rest = turns, None, None, np.int32(layout.steps)
         logits = jax.random.normal(jax.random.key(1), (slots, model.vocab_size))
-        options = {"stop_id": 0, "size": layout.steps, "capacity": layout.capacity, "cuts": False}
+        options = {"stop_id": 0, "size": layout.steps, "capacity": layout.capacity, "plain": True}
         lowered = sampling.decode.lower(model, weights, kv, logits, *rest, **options)
         program, compiling = device.compiled(lowered)
 

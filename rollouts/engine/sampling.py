@@ -38,6 +38,11 @@ class TurnOptions:
         """Whether top_k or top_p cut some tokens."""
         return bool(self.top_k) or self.top_p < 1
 
+    @property
+    def plain(self) -> bool:
+        """Whether every token may be drawn."""
+        return not self.cuts and self.temperature >= _COLD
+
     def _check_field(self, name: str, holds: bool, expected: str) -> None:
         if not holds:
             raise ValueError(f"{name}: expected {expected}, got {getattr(self, name)}")
@@ -102,7 +107,7 @@ def extend(
 
 
 @functools.partial(
-    jax.jit, static_argnames=("config", "stop_id", "size", "capacity", "cuts"), donate_argnames=("kv", "logits")
+    jax.jit, static_argnames=("config", "stop_id", "size", "capacity", "plain"), donate_argnames=("kv", "logits")
 )
 def decode(
     config: qwen2.Qwen2Config,
@@ -117,7 +122,7 @@ def decode(
     stop_id: int,
     size: int,
     capacity: int,
-    cuts: bool,
+    plain: bool,
 ) -> tuple[Drawn, jax.Array, KVCache]:
     """Draws up to `steps` tokens in every active slot; ends early when all turns are over.
 
@@ -136,7 +141,7 @@ def decode(
       stop_id: the end-of-turn token.
       size: N.
       capacity: of a slot.
-      cuts: whether top_k or top_p cut anything in some slot; where they do not, the program is a faster one.
+      plain: whether every token may be drawn in every slot; the program is a faster one then.
     """
     keys = jax.vmap(jax.random.key)(turns.seeds)
 
@@ -151,7 +156,7 @@ def decode(
         allowed = grammar.allowed[states] if grammar else None
         if masks is not None:
             allowed = masks if allowed is None else masks & allowed
-        token, *logprobs = draw_tokens(logits, uniform, turns, allowed, cuts=cuts)
+        token, *logprobs = draw_tokens(logits, uniform, turns, allowed, plain=plain)
         ids, logprobs, model_logprobs = (
             kept.at[:, number].set(jnp.where(active, new, 0))
             for kept, new in zip(drawn[:3], (token, *logprobs), strict=True)
@@ -173,7 +178,7 @@ def decode(
 
 
 def draw_tokens(
-    logits: jax.Array, uniform: jax.Array, turns: Turns, allowed: jax.Array | None = None, *, cuts: bool
+    logits: jax.Array, uniform: jax.Array, turns: Turns, allowed: jax.Array | None = None, *, plain: bool
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Draws a token in each row by inverting the cumulative distribution at one uniform number.
 
@@ -182,7 +187,7 @@ def draw_tokens(
       uniform: [S] float32 in [0, 1).
       turns: their temperature, top_k, top_p, applied in this order.
       allowed: [S, V] bool, tokens to draw from, before top_k and top_p; None: all.
-      cuts: whether some row has a top_k or a top_p that cuts.
+      plain: whether every token may be drawn in every row; the result is the same, to the bit.
 
     Returns:
       tokens [S] int32 and their log-probabilities [S] under the distribution drawn from and under the model's own.
@@ -195,12 +200,13 @@ def draw_tokens(
     possible = tempered if allowed is None else jnp.where(allowed, tempered, -jnp.inf)
     highest = 0.0 if allowed is None else possible.max(-1, keepdims=True)  # far below 0 it would leave no chances
     chances = jnp.exp(possible - highest)
-    if cuts:
+    if not plain:
         chances = _cut_unlikely(chances, turns)
     token = _invert_cumulative(chances, uniform)
-    likeliest = jnp.argmax(possible, axis=-1).astype(jnp.int32)
-    # About once in ten million draws, rounding in the running sum points at a token that has no probability.
-    token = jnp.where(greedy | (_entries_at(chances, token) == 0), likeliest, token)
+    if not plain:
+        likeliest = jnp.argmax(possible, axis=-1).astype(jnp.int32)
+        # About once in ten million draws, rounding in the running sum points at a token that has no probability.
+        token = jnp.where(greedy | (_entries_at(chances, token) == 0), likeliest, token)
     total = chances.sum(-1)
     if allowed is not None:
         total = jnp.where(allowed.all(-1), total, jnp.exp(tempered).sum(-1))
@@ -240,4 +246,5 @@ def _cut_unlikely(chances: jax.Array, turns: Turns) -> jax.Array:
     mass_before = jnp.cumsum(kept, axis=-1) - kept
     within = (mass_before < turns.top_p[:, None] * kept.sum(-1, keepdims=True)) | (turns.top_p[:, None] == 1)
     least = jnp.maximum(least, jnp.min(jnp.where(within, ordered, jnp.inf), axis=-1, keepdims=True))
-    return jnp.where(chances >= least, chances, 0.0)
+    cuts = (turns.top_k > 0) | (turns.top_p < 1)
+    return jnp.where((chances >= least) | ~cuts[:, None], chances, 0.0)

@@ -185,7 +185,7 @@ class Slots:
             stop_id=self._stop_id,
             size=sampling.steps,
             capacity=sampling.capacity,
-            cuts=any(drawing.options.cuts for drawing in drawings.values()),
+            plain=not (masked or self._grammar) and all(drawing.options.plain for drawing in drawings.values()),
         )
         drawn = jax.device_get(drawn)
         for slot in drawings:

@@ -60,8 +60,8 @@ class Place(NamedTuple):
 class Conversations:
     """The conversations of one model. Not for several threads.
 
-    `most` of them are kept, each for `age` seconds after it was last used; `ended` is told of a dialogue to which
-    nobody can come back.
+    `most` of them are kept, with at most `room` tokens in open streams, each for `age` seconds after it was last used;
+    `ended` is told of a dialogue to which nobody can come back.
     """
 
     def __init__(
@@ -69,12 +69,13 @@ class Conversations:
         engine: Engine,
         *,
         most: int,
+        room: int,
         age: float,
         ended: Callable[[str], None] = lambda dialogue: None,
         clock: Callable[[], float] = time.monotonic,
         name_dialogue: Callable[[], str] = lambda: secrets.token_hex(8),
     ):
-        self._engine, self._most, self._age, self._ended = engine, most, age, ended
+        self._engine, self._most, self._room, self._age, self._ended = engine, most, room, age, ended
         self._clock, self._name_dialogue = clock, name_dialogue
         self._known: dict[str, Known] = {}  # by a hash of x-session-id, tools and messages
         self._dialogues: collections.OrderedDict[str, _Dialogue] = collections.OrderedDict()  # the longest unused first
@@ -151,9 +152,13 @@ class Conversations:
     def drop_old(self) -> None:
         """Lets go of those that nobody came back to for long, and of the longest unused if there are too many."""
         latest, idle = self._clock() - self._age, [name for name, one in self._dialogues.items() if not one.under_way]
-        excess = len(self._dialogues) - self._most
-        for number, name in enumerate(idle):
-            if number < excess or self._dialogues[name].used < latest:
+        held = {known.dialogue: 0 for known in self._known.values()}
+        for known in self._known.values():
+            held[known.dialogue] += len(known.ids) if known.session else 0
+        for name in idle:
+            crowded = len(self._dialogues) > self._most or sum(held.values()) > self._room
+            if crowded or self._dialogues[name].used < latest:
+                held.pop(name, None)
                 self._drop(name)
 
     def close(self) -> None:

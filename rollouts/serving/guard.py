@@ -17,6 +17,7 @@ OPEN_BELOW = "/page/files/"
 """Paths that need no key, and where the files of a page are, which asks for the key itself."""
 
 _LAST_SECONDS = 5
+_KEEP = {"timeout_keep_alive": 75}  # longer than clients keep a connection: theirs must be the side that closes it
 
 
 class Guard:
@@ -153,7 +154,7 @@ async def serve_app(app: Any, *, host: str = "127.0.0.1", port: int, api_key_env
     Raises ValueError, see `read_api_key`.
     """
     guarded = Guard(app, api_key=read_api_key(host, api_key_env), **limits)
-    options = {"log_level": "warning", "access_log": False, "timeout_graceful_shutdown": _LAST_SECONDS}
+    options = {"log_level": "warning", "access_log": False, "timeout_graceful_shutdown": _LAST_SECONDS, **_KEEP}
     await uvicorn.Server(uvicorn.Config(guarded, host=host, port=port, **options)).serve()
 
 

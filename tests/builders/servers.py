@@ -32,10 +32,10 @@ def constraints():
     return Constraints(trained(), CONFIG.vocab_size)
 
 
-def served_of(engine=None, *, name="policy", most=64, age=600.0, ended=lambda dialogue: None, **fields):
+def served_of(engine=None, *, name="policy", most=64, room=10**6, age=600.0, ended=lambda dialogue: None, **fields):
     """A model with random weights."""
     engine = engine or engine_of(capacity=1024, max_new_tokens=12)
-    conversations = Conversations(engine, most=most, age=age, ended=ended)
+    conversations = Conversations(engine, most=most, room=room, age=age, ended=ended)
     return Served(
         name,
         engine,

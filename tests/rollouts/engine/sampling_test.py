@@ -58,7 +58,7 @@ def test_draws_follow_the_cut_softmax(temperature, top_k, top_p):
     options = Sampling(temperature=temperature, top_k=top_k, top_p=top_p)
     uniform = jax.random.uniform(jax.random.key(1), (100_000,))
     known, turns = jnp.asarray(logits[None], jnp.float32), turns_of(options)
-    draw = jax.jit(jax.vmap(lambda u: device.draw_tokens(known, u[None], turns, cuts=options.cuts)))
+    draw = jax.jit(jax.vmap(lambda u: device.draw_tokens(known, u[None], turns, plain=options.plain)))
     tokens, logprobs, model_logprobs = (np.asarray(x)[:, 0] for x in draw(uniform))
     chances = cut(logits, temperature, top_k, top_p)
     assert (chances == 0).any() == options.cuts and (chances[tokens] > 0).all()
@@ -71,10 +71,10 @@ def test_draws_follow_the_cut_softmax(temperature, top_k, top_p):
 def test_at_temperature_0_the_likeliest_of_what_is_allowed_is_drawn_for_certain():
     logits = jnp.asarray(np.random.default_rng(0).normal(size=(3, 300)), jnp.float32)
     allowed = jnp.ones((3, 300), bool).at[0, jnp.argmax(logits[0])].set(False)
-    draw, uniform = jax.jit(device.draw_tokens, static_argnames="cuts"), jnp.array([0.0, 0.5, 0.999])
+    draw, uniform = jax.jit(device.draw_tokens, static_argnames="plain"), jnp.array([0.0, 0.5, 0.999])
     turns = turns_of(*[Sampling(temperature=0.0)] * 3)
     for mask in (None, allowed):
-        token, logprobs, model_logprobs = draw(logits, uniform, turns, mask, cuts=False)
+        token, logprobs, model_logprobs = draw(logits, uniform, turns, mask, plain=False)
         likely = np.asarray(logits if mask is None else jnp.where(mask, logits, -jnp.inf))
         assert token.tolist() == np.argmax(likely, axis=-1).tolist() and logprobs.tolist() == [0.0] * 3
         expected = np.log(cut(np.asarray(logits[0]), 1.0, 0, 1.0)[token[0]])

@@ -39,12 +39,13 @@ class Session:
 class Table:
     """Conversations with a clock of their own, and a record of who has ended."""
 
-    def __init__(self, most=10, age=100.0):
+    def __init__(self, most=10, room=1000, age=100.0):
         self.engine, self.now, self.ended = Sessions(), 0.0, []
         names = iter("abcdefghij")
         self.kept = Conversations(
             self.engine,
             most=most,
+            room=room,
             age=age,
             ended=self.ended.append,
             clock=lambda: self.now,
@@ -192,3 +193,13 @@ def test_several_answers_to_a_request_are_of_one_dialogue():
         table.kept.release(place)
     table.kept.close()
     assert table.ended == ["a"] and not table.engine.open_now
+
+
+def test_conversations_are_let_go_by_the_room_that_their_streams_take():
+    table = Table(room=3)
+    table.answer(HELLO, HI)  # a token
+    table.answer(HELLO, HI, AGAIN, YES)  # two
+    table.answer(Said("user", "Another"), HI)
+    assert table.ended == [] and len(table.engine.open_now) == 2
+    table.answer(Said("user", "A third"), HI)
+    assert table.ended == ["a"] and len(table.engine.open_now) == 2
