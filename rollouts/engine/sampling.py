@@ -201,7 +201,9 @@ def draw_tokens(
     highest = 0.0 if allowed is None else possible.max(-1, keepdims=True)  # far below 0 it would leave no chances
     chances = jnp.exp(possible - highest)
     if not plain:
-        chances = _cut_unlikely(chances, turns)
+        cuts = (turns.top_k > 0) | (turns.top_p < 1)
+        cut = jax.lax.cond(cuts.any(), _cut_unlikely, lambda chances, turns: chances, chances, turns)  # it sorts
+        chances = jnp.where(cuts[:, None], cut, chances)
     token = _invert_cumulative(chances, uniform)
     if not plain:
         likeliest = jnp.argmax(possible, axis=-1).astype(jnp.int32)
@@ -246,5 +248,4 @@ def _cut_unlikely(chances: jax.Array, turns: Turns) -> jax.Array:
     mass_before = jnp.cumsum(kept, axis=-1) - kept
     within = (mass_before < turns.top_p[:, None] * kept.sum(-1, keepdims=True)) | (turns.top_p[:, None] == 1)
     least = jnp.maximum(least, jnp.min(jnp.where(within, ordered, jnp.inf), axis=-1, keepdims=True))
-    cuts = (turns.top_k > 0) | (turns.top_p < 1)
-    return jnp.where((chances >= least) | ~cuts[:, None], chances, 0.0)
+    return jnp.where(chances >= least, chances, 0.0)
