@@ -83,7 +83,7 @@ HAND = (
         ),
     ),
     *_in(
-        "cmpo/cli/agents.py",
+        "cmpo/cli/policies.py",
         ("start", "state.reference if start else ", "", "--agent=start evaluates CMPO"),
         ("eval-temperature", ", temperature=config.eval.temperature", "", "evaluations explore"),
     ),
