@@ -36,7 +36,7 @@ from rollouts.domain import Domain
 from rollouts.engine.constraints import Constraints
 from rollouts.engine.engine import Engine
 from rollouts.engine.sampling import TurnOptions
-from rollouts.serving import guard
+from rollouts.serving import listening
 from rollouts.serving.answering import Read
 from rollouts.serving.app import make_app
 from rollouts.serving.conversations import Conversations
@@ -45,13 +45,6 @@ from rollouts.serving.served import Served
 
 _HF = flags.DEFINE_string("hf", None, "Directory of a model in Hugging Face's format, or its name on the hub.")
 _AGENTS = flags.DEFINE_list("agents", ["policy"], "Which states of the run: policy, best, start; each is a model.")
-_HOST = flags.DEFINE_string("host", "127.0.0.1", "Address to serve at; any other than loopback needs a key.")
-_PORT = flags.DEFINE_integer("port", 8000, "Port to serve at.", lower_bound=1, upper_bound=65535)
-_KEY = flags.DEFINE_string("api_key_env", "", "Name of the environment variable that holds the key clients must send.")
-_BODY = flags.DEFINE_integer("max_body_bytes", 4_000_000, "Requests with larger bodies are refused.", lower_bound=1)
-_CONCURRENT = flags.DEFINE_integer("max_concurrent", 1024, "Requests above this number are refused.", lower_bound=1)
-_READ = flags.DEFINE_float("read_timeout", 30.0, "Seconds a request may take to come in.", lower_bound=0.0)
-_ANSWER = flags.DEFINE_float("answer_timeout", 300.0, "Seconds an answer may take.", lower_bound=0.0)
 _SLOTS = flags.DEFINE_integer("slots", 16, "Answers that are drawn at a time.", lower_bound=1)
 _CONTEXT = flags.DEFINE_integer(
     "context_length", 0, "Tokens of a conversation; 0: the run's, or the model's up to 8192."
@@ -68,6 +61,7 @@ _CUSTOMER = flags.DEFINE_bool(
     "customer_view", False, "Send what a customer would see, the action in a field of its own."
 )
 
+_DEFAULT_PORT = 8000
 _FULL = 4  # times the tokens of all slots that the streams of kept conversations may have; the rest is parked
 _WINDOW = 0.001  # seconds in which requests that come together join one batch
 _LONGEST = 8192  # tokens of a context that nobody asked for
@@ -81,7 +75,7 @@ def run() -> None:
         raise ValueError(f"--{given[0].name}: expected --budget=COST:NUMBER beside it")
     if not any(_AGENTS.value):
         raise ValueError(f"--agents: expected some of {', '.join(policies.TRAINED)}, got none")
-    guard.read_api_key(_HOST.value, _KEY.value)  # before anything is loaded
+    listening.check_flags()
     command.be_patient()
     command.keep_programs()
     config = load_config(pathlib.Path(command.WORKDIR.value)) if command.WORKDIR.value else None
@@ -111,18 +105,9 @@ async def serve(
             table = await stack.enter_async_context(open_page_table(config, make_clients(config), talkers, **offer))
         view = functools.partial(_view_output, domain) if _CUSTOMER.value else None
         app = make_app(models, overseer=ledger, view=view, routes=make_page_routes(table))
-        names, where = ", ".join(served.name for served in models), f"http://{_HOST.value}:{_PORT.value}"
+        names, where = ", ".join(served.name for served in models), listening.name_address(_DEFAULT_PORT)
         print(f"serving {names} at {where}/v1; a page to talk to at {where}", flush=True)
-        await guard.serve_app(
-            app,
-            host=_HOST.value,
-            port=_PORT.value,
-            api_key_env=_KEY.value,
-            max_body_bytes=_BODY.value,
-            max_concurrent=_CONCURRENT.value,
-            read_timeout=_READ.value,
-            answer_timeout=_ANSWER.value,
-        )
+        await listening.serve_app(app, _DEFAULT_PORT)
 
 
 async def warm_up(models: Sequence[Served]) -> None:

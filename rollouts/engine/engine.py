@@ -38,7 +38,7 @@ class Sampled(NamedTuple):
     stop: str  # end_of_turn | length | context | cut
 
 
-class Constraint(Protocol):
+class TokenMask(Protocol):
     """What a turn may write, token by token."""
 
     def allowed(self) -> np.ndarray:
@@ -58,7 +58,7 @@ class _Turn(NamedTuple):
     future: asyncio.Future
     parts: list[tuple[np.ndarray, ...]]  # ids and both log-probabilities, call by call
     options: TurnOptions
-    constraint: Constraint | None
+    constraint: TokenMask | None
     watch: Watch | None
 
     @property
@@ -346,7 +346,7 @@ class EngineSession:
         seed: int,
         *,
         options: TurnOptions | None = None,
-        constraint: Constraint | None = None,
+        constraint: TokenMask | None = None,
         watch: Watch | None = None,
     ) -> Sampled:
         """Appends `ids` ([I] int32, at least one, fewer than `room`) to the stream and samples a turn after them.

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from models.tokenizer import Tokenizer
-from rollouts.engine.engine import Constraint, EngineSession, Sampled
+from rollouts.engine.engine import EngineSession, Sampled, TokenMask
 from rollouts.engine.sampling import TurnOptions
 from rollouts.seeds import fold
 from rollouts.serving.text import TextStream
@@ -89,7 +89,7 @@ class Wish(NamedTuple):
     seeds: Sequence[int]  # one for each answer
     options: TurnOptions
     stops: Sequence[str]
-    constraints: Sequence[Constraint | None]  # one for each answer
+    constraints: Sequence[TokenMask | None]  # one for each answer
     reader: Callable[[int], Reader]  # gets the number of the answer
     review: Callable[[str, int], str] | None = None  # gets a whole text and its tokens; returns what takes its place
     waits: bool = False  # is nothing sent before it was reviewed?
@@ -102,7 +102,7 @@ class Start(NamedTuple):
     incoming: np.ndarray  # [I] int32
 
 
-class Piece(NamedTuple):
+class DrawnPiece(NamedTuple):
     """The next bit of an answer."""
 
     index: int  # of the answer
@@ -116,7 +116,7 @@ class Piece(NamedTuple):
     sampled: int = 0  # at its end: how many tokens were sampled
 
 
-class Answer(NamedTuple):
+class DrawnAnswer(NamedTuple):
     """All pieces of an answer in one."""
 
     content: str
@@ -137,12 +137,12 @@ def choose_seeds(seed: int | None, count: int, entropy: Callable[[], int]) -> li
     return [first, *(fold(first, "choice", number) for number in range(1, count))]
 
 
-async def draw_answers(wish: Wish, starts: Sequence[Start], tokenizer: Tokenizer) -> AsyncIterator[Piece]:
+async def draw_answers(wish: Wish, starts: Sequence[Start], tokenizer: Tokenizer) -> AsyncIterator[DrawnPiece]:
     """Draws an answer at each of `starts`, all at once, and gives their pieces as they come.
 
     Leaving it early cancels what is being drawn.
     """
-    pieces: asyncio.Queue[Piece | None] = asyncio.Queue()
+    pieces: asyncio.Queue[DrawnPiece | None] = asyncio.Queue()
 
     async def draw_one(index: int) -> None:
         drawing = _Drawing(index, wish, tokenizer, pieces.put_nowait)
@@ -174,7 +174,7 @@ async def draw_answers(wish: Wish, starts: Sequence[Start], tokenizer: Tokenizer
 class _Drawing:
     """An answer that is being drawn: watches its turn, and passes on what may be shown."""
 
-    def __init__(self, index: int, wish: Wish, tokenizer: Tokenizer, emit: Callable[[Piece], None]):
+    def __init__(self, index: int, wish: Wish, tokenizer: Tokenizer, emit: Callable[[DrawnPiece], None]):
         self._index, self._wish, self._emit, self._reader = index, wish, emit, wish.reader(index)
         self._text = TextStream(tokenizer.decode, wish.stops, silent=[tokenizer.im_end])
         self._fed = self._shown = self._sent = 0  # tokens read, characters shown, tokens sent
@@ -211,14 +211,14 @@ class _Drawing:
 
     def _send(self, read: Read, so_far: Sampled, kept: int, **end: Any) -> None:
         tokens = (part[self._sent : kept] for part in so_far[:3])
-        self._emit(Piece(self._index, read, *tokens, **end))
+        self._emit(DrawnPiece(self._index, read, *tokens, **end))
         self._sent = kept
 
 
-def join_pieces(pieces: Sequence[Piece]) -> Answer:
+def join_pieces(pieces: Sequence[DrawnPiece]) -> DrawnAnswer:
     """Puts the pieces of one answer together."""
     fields = {name: value for piece in pieces for name, value in piece.read.fields.items()}
     arrays = (np.concatenate(parts) for parts in zip(*(piece[2:5] for piece in pieces), strict=True))
     calls = [call for piece in pieces for call in piece.read.calls]
     content, end = "".join(piece.read.content for piece in pieces), pieces[-1]
-    return Answer(content, calls, fields, *arrays, end.finish, end.text, end.rewritten)
+    return DrawnAnswer(content, calls, fields, *arrays, end.finish, end.text, end.rewritten)

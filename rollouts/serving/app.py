@@ -17,7 +17,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
 
 from rollouts.engine.constraints import ConstraintError
-from rollouts.serving.answering import Piece, draw_answers, join_pieces
+from rollouts.serving.answering import DrawnPiece, draw_answers, join_pieces
 from rollouts.serving.chats import ChatExchange, View, read_dialogue
 from rollouts.serving.completions import TextExchange
 from rollouts.serving.metrics import CountRequests, ServerMetrics
@@ -142,7 +142,7 @@ class _Server:
             usage = bool(asked.stream_options and asked.stream_options.include_usage)
             return EventStream(_stream_events(writer, pieces, exchange, usage), exchange.close)
 
-        async def collect() -> list[Piece]:
+        async def collect() -> list[DrawnPiece]:
             return [piece async for piece in pieces]
 
         try:
@@ -154,10 +154,10 @@ class _Server:
         sampled = sum(piece.sampled for piece in found)
         return JSONResponse(writer.write_body(answers, exchange.count_usage(sampled)))
 
-    async def _draw(self, served: Served, exchange: ChatExchange | TextExchange) -> AsyncIterator[Piece]:
+    async def _draw(self, served: Served, exchange: ChatExchange | TextExchange) -> AsyncIterator[DrawnPiece]:
         """Draws the answers of an exchange, and keeps those that came to their end."""
         metrics, started = self.metrics, time.perf_counter()
-        by_answer: dict[int, list[Piece]] = {}
+        by_answer: dict[int, list[DrawnPiece]] = {}
         asked = exchange.count_usage(0)
         metrics.prompt.labels(served.name).inc(asked.prompt)
         metrics.cached.labels(served.name).inc(asked.cached)
@@ -239,7 +239,7 @@ class EventStream(StreamingResponse):
 
 
 async def _stream_events(
-    writer: Writer, pieces: AsyncIterator[Piece], exchange: ChatExchange | TextExchange, usage: bool
+    writer: Writer, pieces: AsyncIterator[DrawnPiece], exchange: ChatExchange | TextExchange, usage: bool
 ) -> AsyncGenerator[bytes, None]:
     """Writes pieces as server-sent events."""
     sampled = 0

@@ -5,10 +5,10 @@ from collections.abc import Callable
 import numpy as np
 
 from rollouts import chat
-from rollouts.engine.engine import Constraint
+from rollouts.engine.engine import TokenMask
 from rollouts.serving import tools
-from rollouts.serving.answering import Answer, CallReader, Read, Reader, Start, WholeReader, Wish, choose_seeds
-from rollouts.serving.conversations import Known, Said, describe_tools, hash_others, sort_arguments
+from rollouts.serving.answering import CallReader, DrawnAnswer, Read, Reader, Start, WholeReader, Wish, choose_seeds
+from rollouts.serving.conversations import Known, Spoken, describe_tools, hash_others, sort_arguments
 from rollouts.serving.overseer import Overseer
 from rollouts.serving.protocol import ChatMessage, ChatRequest, RequestError, name_field
 from rollouts.serving.responses import Usage
@@ -68,7 +68,7 @@ class ChatExchange:
             bool(overseer and overseer.enforces),
         )
 
-    def keep(self, index: int, answer: Answer) -> None:
+    def keep(self, index: int, answer: DrawnAnswer) -> None:
         """Keeps the conversation with an answer in it, for a client that comes back with it."""
         place = self._places.pop(index)
         ids, (prompt,) = place.session.ids.copy(), self.prompts
@@ -77,7 +77,7 @@ class ChatExchange:
             tokenizer = self._served.tokenizer
             ids = np.array([*prompt, *tokenizer.encode(answer.text), tokenizer.im_end], np.int32)
         calls = [(call["function"]["name"], sort_arguments(call["function"]["arguments"])) for call in answer.calls]
-        messages = [*self._said, Said("assistant", answer.content, tuple(calls))]
+        messages = [*self._said, Spoken("assistant", answer.content, tuple(calls))]
         others = hash_others(self._told, messages)
         outputs = (*self._outputs, answer.text)
         known = Known(self._dialogue, ids, outputs, len(messages), others, place.session)
@@ -145,7 +145,7 @@ def _read_tool_use(request: ChatRequest) -> tools.ToolUse:
         return tools.read_tool_use(asked)
 
 
-def _make_constraint(served: Served, request: ChatRequest, use: tools.ToolUse) -> Constraint | None:
+def _make_constraint(served: Served, request: ChatRequest, use: tools.ToolUse) -> TokenMask | None:
     """Makes what an answer must follow; None: nothing. Raises RequestError."""
     form = request.response_format
     structured = form is not None and form.type != "text"
@@ -166,6 +166,6 @@ def _name_role(message: ChatMessage) -> str:
     return "system" if message.role == "developer" else message.role
 
 
-def _compare_form(message: ChatMessage) -> Said:
+def _compare_form(message: ChatMessage) -> Spoken:
     calls = [(call.function.name, sort_arguments(call.function.arguments)) for call in message.tool_calls or ()]
-    return Said(_name_role(message), message.content or "", tuple(calls))
+    return Spoken(_name_role(message), message.content or "", tuple(calls))

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from rollouts.serving.answering import Answer, PlainReader, Start, Wish, choose_seeds
+from rollouts.serving.answering import DrawnAnswer, PlainReader, Start, Wish, choose_seeds
 from rollouts.serving.protocol import MOST_CHOICES, CompletionRequest, RequestError
 from rollouts.serving.responses import Usage
 from rollouts.serving.served import Served, choose_options
@@ -38,7 +38,7 @@ class TextExchange:
             lambda index: PlainReader(),
         )
 
-    def keep(self, index: int, answer: Answer) -> None:
+    def keep(self, index: int, answer: DrawnAnswer) -> None:
         """Does nothing: nobody comes back to a text."""
 
     def count_usage(self, sampled: int) -> Usage:

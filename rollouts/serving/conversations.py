@@ -19,7 +19,7 @@ import numpy as np
 from rollouts.engine.engine import Engine, EngineSession
 
 
-class Said(NamedTuple):
+class Spoken(NamedTuple):
     """A message in the form in which two are compared."""
 
     role: str
@@ -50,7 +50,7 @@ class _Dialogue:
     under_way: int = 0  # answers
 
 
-class Place(NamedTuple):
+class Seat(NamedTuple):
     """Where a request goes on."""
 
     session: EngineSession
@@ -88,7 +88,7 @@ class Conversations:
         """Streams that are kept for those who may come back."""
         return sum(known.session is not None for known in self._known.values())
 
-    def find(self, told: str, messages: Sequence[Said], name: str = "") -> Known | None:
+    def find(self, told: str, messages: Sequence[Spoken], name: str = "") -> Known | None:
         """Finds the longest beginning of a conversation that is known.
 
         Args:
@@ -108,7 +108,7 @@ class Conversations:
             return newest
         return None
 
-    def go_on(self, known: Known | None, answers: int = 1, name: str = "") -> list[Place]:
+    def go_on(self, known: Known | None, answers: int = 1, name: str = "") -> list[Seat]:
         """Returns a place for each answer to a request that goes on from `known`; None: from the beginning."""
         dialogue = known.dialogue if known else self._choose_dialogue(name)
         sessions = [self._engine.open() for _ in range(answers)]
@@ -116,14 +116,14 @@ class Conversations:
             sessions[0].close()
             sessions[0], known.session = known.session, None
         self._touch(dialogue, name).under_way += answers
-        return [Place(session, dialogue) for session in sessions]
+        return [Seat(session, dialogue) for session in sessions]
 
-    def release(self, place: Place) -> None:
+    def release(self, place: Seat) -> None:
         """Closes the session of a request whose answer is not kept."""
         place.session.close()
         self._settle(place.dialogue)
 
-    def keep(self, place: Place, known: Known, told: str, messages: Sequence[Said]) -> None:
+    def keep(self, place: Seat, known: Known, told: str, messages: Sequence[Spoken]) -> None:
         """Keeps a conversation up to the answer that was just given, its last message.
 
         Args:
@@ -200,7 +200,7 @@ class Conversations:
             known.session.close()
 
 
-def hash_others(told: str, messages: Sequence[Said]) -> str:
+def hash_others(told: str, messages: Sequence[Spoken]) -> str:
     """Hashes what everybody but the agent said, and where the agent spoke."""
     return _hash(told, *(message if message.role != "assistant" else "assistant" for message in messages))
 
@@ -218,7 +218,7 @@ def describe_tools(tools: Sequence[Mapping] | None) -> str:
     return json.dumps(tools) if tools else ""  # in their order, as the prompt has them
 
 
-def _chain_hashes(told: str, messages: Sequence[Said]) -> list[str]:
+def _chain_hashes(told: str, messages: Sequence[Spoken]) -> list[str]:
     """Returns a hash of each beginning of a conversation, in one walk."""
     hashes, before = [], told
     for message in messages:
@@ -227,5 +227,5 @@ def _chain_hashes(told: str, messages: Sequence[Said]) -> list[str]:
     return hashes
 
 
-def _hash(*parts: str | Said) -> str:
+def _hash(*parts: str | Spoken) -> str:
     return hashlib.blake2b(json.dumps(parts).encode(), digest_size=16).hexdigest()

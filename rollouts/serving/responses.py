@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from models.tokenizer import Tokenizer
-from rollouts.serving.answering import Answer, Piece
+from rollouts.serving.answering import DrawnAnswer, DrawnPiece
 
 
 class Usage(NamedTuple):
@@ -58,7 +58,7 @@ class Writer(abc.ABC):
         """Writes the first chunks of a stream of `count` answers."""
         return []
 
-    def write_body(self, answers: Sequence[Answer], usage: Usage) -> dict[str, Any]:
+    def write_body(self, answers: Sequence[DrawnAnswer], usage: Usage) -> dict[str, Any]:
         """Writes the whole answer."""
         choices = [
             {
@@ -73,7 +73,7 @@ class Writer(abc.ABC):
         ]
         return self._begin(self.kind, choices) | {"usage": usage.to_json()}
 
-    def write_chunk(self, piece: Piece) -> dict[str, Any]:
+    def write_chunk(self, piece: DrawnPiece) -> dict[str, Any]:
         """Writes a piece of the answer."""
         choice = {
             "index": piece.index,
@@ -89,15 +89,15 @@ class Writer(abc.ABC):
         return self._begin(self.chunk_kind, []) | {"usage": usage.to_json()}
 
     @abc.abstractmethod
-    def _write_whole(self, answer: Answer) -> dict[str, Any]:
+    def _write_whole(self, answer: DrawnAnswer) -> dict[str, Any]:
         """Writes what was said, for a body."""
 
     @abc.abstractmethod
-    def _write_part(self, piece: Piece) -> dict[str, Any]:
+    def _write_part(self, piece: DrawnPiece) -> dict[str, Any]:
         """Writes what was said, for a chunk."""
 
     @abc.abstractmethod
-    def _write_logprobs(self, drawn: Answer | Piece) -> dict[str, Any] | None:
+    def _write_logprobs(self, drawn: DrawnAnswer | DrawnPiece) -> dict[str, Any] | None:
         """Writes the tokens' log-probabilities; None if they were not asked for."""
 
     def _begin(self, kind: str, choices: list[dict[str, Any]]) -> dict[str, Any]:
@@ -106,7 +106,7 @@ class Writer(abc.ABC):
     def _write_prompt(self, index: int) -> dict[str, Any]:
         return {"prompt_token_ids": self.prompts[index].tolist()} if self.token_ids else {}
 
-    def _write_ids(self, drawn: Answer | Piece) -> dict[str, Any]:
+    def _write_ids(self, drawn: DrawnAnswer | DrawnPiece) -> dict[str, Any]:
         if not self.token_ids:
             return {}
         return {"token_ids": drawn.ids.tolist(), "sampled_logprobs": _to_list(drawn.logprobs)}
@@ -131,20 +131,20 @@ class ChatWriter(Writer):
         chunks[0] |= super()._write_prompt(0)
         return chunks
 
-    def write_body(self, answers: Sequence[Answer], usage: Usage) -> dict[str, Any]:
+    def write_body(self, answers: Sequence[DrawnAnswer], usage: Usage) -> dict[str, Any]:
         """See Writer."""
         return super().write_body(answers, usage) | super()._write_prompt(0)
 
     def _write_prompt(self, index: int) -> dict[str, Any]:
         return {}  # all answers have the same, which stands beside them
 
-    def _write_whole(self, answer: Answer) -> dict[str, Any]:
+    def _write_whole(self, answer: DrawnAnswer) -> dict[str, Any]:
         message = {"role": "assistant", "content": answer.content or None, "refusal": None, **answer.fields}
         if answer.calls:
             message["tool_calls"] = list(answer.calls)
         return {"message": message}
 
-    def _write_part(self, piece: Piece) -> dict[str, Any]:
+    def _write_part(self, piece: DrawnPiece) -> dict[str, Any]:
         delta: dict[str, Any] = {"content": piece.read.content} if piece.read.content else {}
         if piece.read.calls:
             first = self._calls[piece.index]
@@ -152,7 +152,7 @@ class ChatWriter(Writer):
             self._calls[piece.index] += len(piece.read.calls)
         return {"delta": delta | dict(piece.read.fields)}
 
-    def _write_logprobs(self, drawn: Answer | Piece) -> dict[str, Any] | None:
+    def _write_logprobs(self, drawn: DrawnAnswer | DrawnPiece) -> dict[str, Any] | None:
         if not self.logprobs:
             return None
         content = []
@@ -170,7 +170,7 @@ class TextWriter(Writer):
         super().__init__(*fields)
         self._begun: set[int] = set()
 
-    def write_chunk(self, piece: Piece) -> dict[str, Any]:
+    def write_chunk(self, piece: DrawnPiece) -> dict[str, Any]:
         """See Writer. The prompt of an answer comes with its first piece."""
         chunk = super().write_chunk(piece)
         if piece.index not in self._begun:
@@ -178,13 +178,13 @@ class TextWriter(Writer):
         self._begun.add(piece.index)
         return chunk
 
-    def _write_whole(self, answer: Answer) -> dict[str, Any]:
+    def _write_whole(self, answer: DrawnAnswer) -> dict[str, Any]:
         return {"text": answer.content}
 
-    def _write_part(self, piece: Piece) -> dict[str, Any]:
+    def _write_part(self, piece: DrawnPiece) -> dict[str, Any]:
         return {"text": piece.read.content}
 
-    def _write_logprobs(self, drawn: Answer | Piece) -> dict[str, Any] | None:
+    def _write_logprobs(self, drawn: DrawnAnswer | DrawnPiece) -> dict[str, Any] | None:
         if not self.logprobs:
             return None
         tokens = [self.tokenizer.decode([token]) for token in drawn.ids]

@@ -5,15 +5,15 @@ import numpy as np
 from rollouts.serving.conversations import (
     Conversations,
     Known,
-    Said,
+    Spoken,
     describe_tools,
     hash_others,
     sort_arguments,
 )
 
 TOLD = ""
-HELLO, HI = Said("user", "Hello"), Said("assistant", "Hi!")
-AGAIN, YES = Said("user", "Again?"), Said("assistant", "Yes.")
+HELLO, HI = Spoken("user", "Hello"), Spoken("assistant", "Hi!")
+AGAIN, YES = Spoken("user", "Again?"), Spoken("assistant", "Yes.")
 
 
 class Sessions:
@@ -80,7 +80,7 @@ def test_a_turn_that_is_asked_for_once_more_gets_a_stream_that_begins_with_the_s
     table = Table()
     table.answer(HELLO, HI)
     table.answer(HELLO, HI, AGAIN, YES)
-    known, other = table.answer(HELLO, HI, AGAIN, Said("assistant", "No."))
+    known, other = table.answer(HELLO, HI, AGAIN, Spoken("assistant", "No."))
     assert known.ids.tolist() == [2] and other.dialogue == "a" and len(table.engine.open_now) == 2
     assert table.answer(HELLO, HI, AGAIN, YES, AGAIN, YES)[0].ids.tolist() == [2, 4]
 
@@ -101,11 +101,11 @@ def test_one_word_or_tool_that_differs_is_another_conversation():
     table = Table()
     table.answer(HELLO, HI)
     for messages, told in (
-        ([Said("user", "hello"), HI], TOLD),
-        ([HELLO, Said("assistant", "Hi")], TOLD),
-        ([HELLO, Said("assistant", "Hi!", (("find", "{}"),))], TOLD),
+        ([Spoken("user", "hello"), HI], TOLD),
+        ([HELLO, Spoken("assistant", "Hi")], TOLD),
+        ([HELLO, Spoken("assistant", "Hi!", (("find", "{}"),))], TOLD),
         ([HELLO, HI], describe_tools([{"type": "function"}])),
-        ([Said("system", "Be kind."), HELLO, HI], TOLD),
+        ([Spoken("system", "Be kind."), HELLO, HI], TOLD),
     ):
         assert table.kept.find(told, [*messages, AGAIN]) is None
     assert table.kept.find(TOLD, [HELLO, HI, AGAIN]).count == 2
@@ -119,11 +119,11 @@ def test_arguments_are_compared_as_json():
 def test_a_named_session_is_found_although_its_client_changed_what_the_agent_said():
     table = Table()
     _, first = table.answer(HELLO, HI, name="s")
-    short = Said("assistant", "without the thoughts")
+    short = Spoken("assistant", "without the thoughts")
     assert table.kept.find(TOLD, [HELLO, short, AGAIN]) is None
     _, second = table.answer(HELLO, short, AGAIN, YES, name="s")
     assert second.session is first.session and table.kept.find_dialogue("s") == first.dialogue == second.dialogue
-    known, third = table.answer(HELLO, short, Said("user", "Another question"), YES, name="s")
+    known, third = table.answer(HELLO, short, Spoken("user", "Another question"), YES, name="s")
     assert known is None and third.dialogue == "a"  # its history is another one, so the name is not its
 
 
@@ -141,7 +141,7 @@ def test_a_name_is_one_dialogue_also_after_it_was_let_go_and_two_names_are_two()
 def test_of_several_answers_to_a_named_session_the_one_that_is_sent_back_goes_on():
     table = Table()
     places = table.kept.go_on(None, 2, "s")
-    answers = [Said("assistant", "one"), Said("assistant", "two")]
+    answers = [Spoken("assistant", "one"), Spoken("assistant", "two")]
     for place, answer in zip(places, answers, strict=True):
         table.keep(place, None, HELLO, answer)
     assert table.answer(HELLO, answers[0], AGAIN, YES, name="s")[1].session is places[0].session
@@ -150,9 +150,9 @@ def test_of_several_answers_to_a_named_session_the_one_that_is_sent_back_goes_on
 def test_nobody_who_names_a_session_gets_the_words_of_another():
     table = Table()
     table.answer(HELLO, HI, name="s")
-    assert table.kept.find(TOLD, [Said("user", "Who?"), HI, AGAIN], "s") is None
+    assert table.kept.find(TOLD, [Spoken("user", "Who?"), HI, AGAIN], "s") is None
     assert table.kept.find(describe_tools([{}]), [HELLO, HI, AGAIN], "s") is None
-    assert table.kept.find(TOLD, [Said("assistant", "Welcome!"), HELLO, AGAIN], "s") is None
+    assert table.kept.find(TOLD, [Spoken("assistant", "Welcome!"), HELLO, AGAIN], "s") is None
     assert table.kept.find(TOLD, [HELLO, HI, AGAIN]) is None and table.kept.find(TOLD, [HELLO, HI, AGAIN], "t") is None
 
 
@@ -161,9 +161,9 @@ def test_conversations_are_let_go_by_age_and_by_number_and_each_dialogue_ends_on
     table.answer(HELLO, HI)
     table.answer(HELLO, HI, AGAIN, YES)
     table.now = 60.0
-    table.answer(Said("user", "Another"), HI)
+    table.answer(Spoken("user", "Another"), HI)
     assert table.ended == [] and len(table.kept) == 2
-    table.answer(Said("user", "A third"), HI)
+    table.answer(Spoken("user", "A third"), HI)
     assert table.ended == ["a"] and len(table.kept) == 2 and len(table.engine.open_now) == 2
     table.now = 170.0
     table.kept.drop_old()
@@ -174,7 +174,7 @@ def test_a_dialogue_with_a_request_under_way_has_not_ended():
     table = Table(most=1)
     table.answer(HELLO, HI)
     (place,) = table.kept.go_on(table.kept.find(TOLD, [HELLO, HI, AGAIN]))
-    table.answer(Said("user", "Another"), HI)
+    table.answer(Spoken("user", "Another"), HI)
     assert table.ended == ["b"]  # the other one has no room
     table.kept.release(place)
     assert table.kept.find(TOLD, [HELLO, HI, AGAIN]).count == 2 and table.ended == ["b"]
@@ -184,9 +184,9 @@ def test_several_answers_to_a_request_are_of_one_dialogue():
     table = Table()
     places = table.kept.go_on(None, 3)
     for number, place in enumerate(places):
-        table.keep(place, None, HELLO, Said("assistant", str(number)))
+        table.keep(place, None, HELLO, Spoken("assistant", str(number)))
     assert [place.dialogue for place in places] == ["a"] * 3 and len(table.engine.open_now) == 3
-    again = table.kept.go_on(table.kept.find(TOLD, [HELLO, Said("assistant", "2"), AGAIN]), 2)
+    again = table.kept.go_on(table.kept.find(TOLD, [HELLO, Spoken("assistant", "2"), AGAIN]), 2)
     assert again[0].session is places[2].session
     assert {place.dialogue for place in again} == {"a"} and len(table.engine.open_now) == 4
     for place in again:
@@ -199,7 +199,7 @@ def test_conversations_are_let_go_by_the_room_that_their_streams_take():
     table = Table(room=3)
     table.answer(HELLO, HI)  # a token
     table.answer(HELLO, HI, AGAIN, YES)  # two
-    table.answer(Said("user", "Another"), HI)
+    table.answer(Spoken("user", "Another"), HI)
     assert table.ended == [] and len(table.engine.open_now) == 2
-    table.answer(Said("user", "A third"), HI)
+    table.answer(Spoken("user", "A third"), HI)
     assert table.ended == ["a"] and len(table.engine.open_now) == 2
