@@ -1,8 +1,11 @@
 """The rules of all our servers: loopback unless there is a key, and limits on body, concurrency and time."""
 
 import asyncio
+import contextlib
 import hmac
 import os
+import signal
+from collections.abc import Iterator
 from typing import Any
 
 import httpx
@@ -155,7 +158,23 @@ async def serve_app(app: Any, *, host: str = "127.0.0.1", port: int, api_key_env
     """
     guarded = Guard(app, api_key=read_api_key(host, api_key_env), **limits)
     options = {"log_level": "warning", "access_log": False, "timeout_graceful_shutdown": _LAST_SECONDS, **_KEEP}
-    await uvicorn.Server(uvicorn.Config(guarded, host=host, port=port, **options)).serve()
+    await _Server(uvicorn.Config(guarded, host=host, port=port, **options)).serve()
+
+
+class _Server(uvicorn.Server):
+    """A server that ends when it is told to, and leaves it at that: the program around it has more to close."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Listens to SIGINT and SIGTERM; the second one does not wait for requests."""
+        loop, signals = asyncio.get_running_loop(), (signal.SIGINT, signal.SIGTERM)
+        for number in signals:
+            loop.add_signal_handler(number, self.handle_exit, number, None)
+        try:
+            yield
+        finally:
+            for number in signals:
+                loop.remove_signal_handler(number)
 
 
 def _refuse_request(status: int, message: str, headers: dict[str, str] | None = None) -> JSONResponse:
