@@ -188,7 +188,8 @@ def send_refused(status: int, content: bytes, **headers: str) -> Callable[[Visit
 async def _send_refused(
     visit: Visit, content: bytes, statuses: Sequence[int], headers: Mapping[str, str] | None = None
 ) -> None:
-    answer = await visit.client.post(CHAT, content=content, headers=headers or {})
+    headers = {"Content-Type": "application/json", **(headers or {})}
+    answer = await visit.client.post(CHAT, content=content, headers=headers)
     if answer.status_code not in statuses:
         raise Unexpected(f"expected {statuses}, got {answer.status_code} {answer.text:.300} to {content[:300]!r}")
     if answer.status_code != 200 and set(answer.json()["error"]) != {"message", "type", "param", "code"}:
@@ -300,7 +301,7 @@ ACTS = {
     "no such field": Act(1, be_refused(400, colour="red")),
     "context overflow": Act(1, be_refused(400, messages=[{"role": "user", "content": "soup 1 " * 1000}])),
     "number out of range": Act(1, be_refused(200, 400, max_tokens=2**31)),
-    "schema that is too much": Act(0.2, be_refused(400, 500, response_format=MUCH, max_tokens=4)),
+    "schema that is too much": Act(0.2, be_refused(400, response_format=MUCH, max_tokens=4)),
     "too large, announced": Act(1, send_raw(413, lambda visit: [write_head(visit, 10**9)], 0.0)),
     "too large, in chunks": Act(1, send_raw(413, write_chunks, 0.0)),
     "slow sender": Act(1, send_raw(408, lambda visit: [write_head(visit, 100), *[b" "] * 50], 0.2)),

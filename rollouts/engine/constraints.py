@@ -49,9 +49,9 @@ class Constraint:
         return allowed
 
     def accept(self, token: int) -> None:
-        """Takes the token that was drawn. Raises ValueError if it is not allowed; then there is no going on."""
+        """Takes the token that was drawn. Raises ConstraintError if there is no going on after it."""
         if not self._matcher.consume_token(int(token)):
-            raise ValueError(f"the token {token} is not allowed here: {_shorten(self._matcher.get_error())}")
+            raise ConstraintError(f"the token {token} is not allowed here: {_shorten(self._matcher.get_error())}")
 
     def fork(self) -> "Constraint":
         """Returns a constraint that goes on from here on its own."""

@@ -317,7 +317,8 @@ def _refuse_path(request: Request, error: HTTPException) -> Response:
 
 def _report_fault(request: Request, error: Exception) -> Response:
     """Answers where this program is at fault; the server logs the error."""
-    return JSONResponse(RequestError("a fault of the server", status=500).to_json(), 500)
+    headers = {"Connection": "close"}  # as the server does after an error
+    return JSONResponse(RequestError("a fault of the server", status=500).to_json(), 500, headers)
 
 
 def _end_quietly(request: Request, error: ClientDisconnect) -> Response:

@@ -403,6 +403,14 @@ def test_a_schema_that_cannot_be_followed_fails_alone(http):
     assert answer.status_code == 400 and "response_format" in answer.json()["error"]["param"]
 
 
+def test_a_schema_that_turns_out_too_much_in_the_middle_is_refused_then(http):
+    fields = {f"field_{number}": {"type": "string"} for number in range(1900)}
+    form = {"type": "json_schema", "json_schema": {"schema": {"type": "object", "properties": fields}}}
+    body = {"model": "policy", "messages": [USER], "response_format": form, "max_tokens": 4}
+    answer = http.post("/v1/chat/completions", json=body)
+    assert answer.status_code == 400 and "response_format" in answer.json()["error"]["message"]
+
+
 def test_a_body_that_a_foreign_page_could_send_is_refused(http):
     body = json.dumps({"model": "policy", "messages": [USER]})
     for path in ("/v1/chat/completions", "/v1/completions"):
