@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 
 import httpx
 
+from tests.builders import servers
+
 MODEL = "tiny"
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
 WORDS = [
@@ -27,18 +29,7 @@ WORDS = [
     "a",
     "system",
 ]
-TOOL = {
-    "type": "function",
-    "function": {
-        "name": "f",
-        "parameters": {
-            "type": "object",
-            "properties": {"b": {"type": "boolean"}},
-            "required": ["b"],
-            "additionalProperties": False,
-        },
-    },
-}
+TOOL = servers.make_tool(b={"type": "boolean"})
 FORM = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"enum": [1, "two", None]}}}
 _FIELDS = {f"field_{number}": {"type": "string"} for number in range(2000)}
 MUCH = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "object", "properties": _FIELDS}}}

@@ -24,7 +24,7 @@ class Read(NamedTuple):
     """What was made of the next bit of a model's text."""
 
     content: str = ""
-    calls: Sequence[Mapping[str, Any]] = ()  # of tools, whole
+    calls: Sequence[Mapping[str, Any]] = ()  # of tools, whole; all of them come at the end of a text
     fields: Mapping[str, Any] = MappingProxyType({})  # of the message, beside the protocol's
 
 
@@ -178,7 +178,6 @@ class _Drawing:
         self._index, self._wish, self._emit, self._reader = index, wish, emit, wish.reader(index)
         self._text = TextStream(tokenizer.decode, wish.stops, silent=[tokenizer.im_end])
         self._fed = self._shown = self._sent = 0  # tokens read, characters shown, tokens sent
-        self._called = False
 
     def watch(self, so_far: Sampled) -> int | None:
         """See `rollouts.engine.engine.Watch`."""
@@ -198,15 +197,13 @@ class _Drawing:
         rewritten = final != text.text
         read, end = self._read(final), self._reader.close()
         read = Read(read.content + end.content, [*read.calls, *end.calls], {**read.fields, **end.fields})
-        self._called |= bool(end.calls)
-        finish = "tool_calls" if self._called else "stop" if text.stopped else _FINISHES[so_far.stop]
+        finish = "tool_calls" if read.calls else "stop" if text.stopped else _FINISHES[so_far.stop]
         kept, sampled = 0 if rewritten else text.kept, text.kept
         self._send(read, so_far, kept, finish=finish, text=final, rewritten=rewritten, sampled=sampled)
 
     def _read(self, text: str) -> Read:
         read = self._reader.feed(text[self._shown :])
         self._shown = len(text)
-        self._called |= bool(read.calls)
         return read
 
     def _send(self, read: Read, so_far: Sampled, kept: int, **end: Any) -> None:

@@ -17,7 +17,7 @@ class TextExchange:
     def __init__(self, served: Served, request: CompletionRequest, *, id: str, entropy: Callable[[], int]):
         """Opens a stream for each answer. Raises RequestError."""
         self.id = id
-        count = request.n or 1
+        count, options = request.n or 1, choose_options(served, request)
         distinct = [_encode_prompt(served, prompt) for prompt in request.prompt]
         if len(distinct) * count > MOST_CHOICES:
             raise RequestError(
@@ -32,7 +32,7 @@ class TextExchange:
         self.starts = [Start(served.engine.open(), prompt) for prompt in self.prompts]
         self.wish = Wish(
             list(itertools.chain(*seeds)),
-            choose_options(served, request),
+            options,
             request.stop,
             [None] * len(self.starts),
             lambda index: PlainReader(),

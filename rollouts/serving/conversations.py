@@ -111,10 +111,10 @@ class Conversations:
     def go_on(self, known: Known | None, answers: int = 1, name: str = "") -> list[Seat]:
         """Returns a place for each answer to a request that goes on from `known`; None: from the beginning."""
         dialogue = known.dialogue if known else self._choose_dialogue(name)
-        sessions = [self._engine.open() for _ in range(answers)]
+        own = []
         if known and known.session:
-            sessions[0].close()
-            sessions[0], known.session = known.session, None
+            own, known.session = [known.session], None
+        sessions = own + [self._engine.open() for _ in range(answers - len(own))]
         self._touch(dialogue, name).under_way += answers
         return [Seat(session, dialogue) for session in sessions]
 
@@ -152,14 +152,11 @@ class Conversations:
     def drop_old(self) -> None:
         """Lets go of those that nobody came back to for long, and of the longest unused if there are too many."""
         latest, idle = self._clock() - self._age, [name for name, one in self._dialogues.items() if not one.under_way]
-        held = {known.dialogue: 0 for known in self._known.values()}
-        for known in self._known.values():
-            held[known.dialogue] += len(known.ids) if known.session else 0
-        for name in idle:
-            crowded = len(self._dialogues) > self._most or sum(held.values()) > self._room
-            if crowded or self._dialogues[name].used < latest:
-                held.pop(name, None)
-                self._drop(name)
+        held = sum(len(known.ids) for known in self._known.values() if known.session)
+        for name in idle:  # those that come later were used later
+            if len(self._dialogues) <= self._most and held <= self._room and self._dialogues[name].used >= latest:
+                break
+            held -= sum(len(known.ids) for known in self._drop(name) if known.session)
 
     def close(self) -> None:
         """Lets go of all."""
@@ -190,10 +187,13 @@ class Conversations:
         if (dialogue := self._dialogues.get(name)) and not (dialogue.keys or dialogue.under_way):
             self._drop(name)
 
-    def _drop(self, name: str) -> None:
-        for key in self._dialogues.pop(name).keys:
-            self._forget(self._known.pop(key))
+    def _drop(self, name: str) -> list[Known]:
+        """Lets go of a dialogue; returns its states."""
+        states = [self._known.pop(key) for key in self._dialogues.pop(name).keys]
+        for known in states:
+            self._forget(known)
         self._ended(name)
+        return states
 
     def _forget(self, known: Known) -> None:
         if known.session:

@@ -1,7 +1,6 @@
 """What the server answers: bodies and chunks of the OpenAI protocol."""
 
 import abc
-import collections
 import dataclasses
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -117,10 +116,6 @@ class ChatWriter(Writer):
 
     kind, chunk_kind = "chat.completion", "chat.completion.chunk"
 
-    def __init__(self, *fields: Any):
-        super().__init__(*fields)
-        self._calls: collections.Counter[int] = collections.Counter()  # that were sent, by answer
-
     def open_stream(self, count: int) -> list[dict[str, Any]]:
         """See Writer. Clients expect that of answer 0 first, and the role in each."""
         chunks = []
@@ -147,9 +142,7 @@ class ChatWriter(Writer):
     def _write_part(self, piece: DrawnPiece) -> dict[str, Any]:
         delta: dict[str, Any] = {"content": piece.read.content} if piece.read.content else {}
         if piece.read.calls:
-            first = self._calls[piece.index]
-            delta["tool_calls"] = [{"index": first + number, **call} for number, call in enumerate(piece.read.calls)]
-            self._calls[piece.index] += len(piece.read.calls)
+            delta["tool_calls"] = [{"index": number, **call} for number, call in enumerate(piece.read.calls)]
         return {"delta": delta | dict(piece.read.fields)}
 
     def _write_logprobs(self, drawn: DrawnAnswer | DrawnPiece) -> dict[str, Any] | None:

@@ -46,6 +46,13 @@ def served_of(engine=None, *, name="policy", most=64, room=10**6, age=600.0, end
     )
 
 
+def make_tool(**properties):
+    """The tool `f`, whose arguments are these and no others."""
+    closed = {"required": list(properties), "additionalProperties": False}
+    parameters = {"type": "object", "properties": properties, **closed}
+    return {"type": "function", "function": {"name": "f", "parameters": parameters}}
+
+
 @contextlib.contextmanager
 def serving(*models, guard=None, **options):
     """Serves models, or an application, behind the guard; gives the base URL."""

@@ -11,7 +11,6 @@ import httpx
 import jax
 import pytest
 
-from cmpo import serve  # noqa: F401, defines the flags
 from models import hf, qwen2
 from rollouts.serving import listening
 from tests.builders import commands

@@ -18,7 +18,7 @@ from rollouts.serving.answering import Read
 from rollouts.serving.app import make_app
 from rollouts.types import Message
 from tests.builders.engines import engine_of, params
-from tests.builders.servers import served_of, serving, trained
+from tests.builders.servers import make_tool, served_of, serving, trained
 
 SYSTEM = "You are a customer service agent."
 SCENARIO = dataclasses.replace(next(generator.deal_scenarios(1)), agent_prompt=SYSTEM)
@@ -322,18 +322,7 @@ def test_a_client_that_leaves_before_the_first_word_leaves_nothing_behind():
     assert served.engine.open_sessions == 0
 
 
-TOOL = {
-    "type": "function",
-    "function": {
-        "name": "f",
-        "parameters": {
-            "type": "object",
-            "properties": {"b": {"type": "boolean"}, "a": {"enum": [1, 2]}},
-            "required": ["b", "a"],
-            "additionalProperties": False,
-        },
-    },
-}
+TOOL = make_tool(b={"type": "boolean"}, a={"enum": [1, 2]})
 
 
 def test_a_call_that_comes_back_as_litellm_writes_it_is_found_again():
@@ -418,7 +407,11 @@ def test_a_body_that_a_foreign_page_could_send_is_refused(http):
         assert answer.status_code == 415 and "application/json" in answer.json()["error"]["message"]
 
 
-def test_texts_and_tokens_go_on_at_most_so_many_at_a_time(http):
+def test_texts_and_tokens_go_on_at_most_so_many_at_a_time(served, http):
+    open_before = served.engine.open_sessions
+    answer = http.post("/v1/completions", json={"model": "policy", "prompt": "a", "n": 5})
+    assert answer.status_code == 400 and answer.json()["error"]["param"] == "n"
+    assert served.engine.open_sessions == open_before
     answer = http.post("/v1/completions", json={"model": "policy", "prompt": ["a"] * 65, "n": 2})
     assert answer.status_code == 400 and answer.json()["error"]["param"] == "prompt"
     body = {"model": "policy", "prompt": ["My ", "Soup"], "n": 2, "return_token_ids": True, "seed": 1}

@@ -10,21 +10,10 @@ from openai.types import Completion
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from tests.builders.engines import engine_of
-from tests.builders.servers import served_of, serving
+from tests.builders.servers import make_tool, served_of, serving
 
 USER = {"role": "user", "content": "My soup arrived cold!"}
-TOOL = {
-    "type": "function",
-    "function": {
-        "name": "f",
-        "parameters": {
-            "type": "object",
-            "properties": {"b": {"type": "boolean"}},
-            "required": ["b"],
-            "additionalProperties": False,
-        },
-    },
-}
+TOOL = make_tool(b={"type": "boolean"})
 IDS = {"extra_body": {"return_token_ids": True}}
 
 
