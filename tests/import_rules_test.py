@@ -81,16 +81,18 @@ def imports(name, path, known):
 
 def declared(setup_py):
     """The normalised names in setup.py's `install_requires`, and those in any of its extras."""
+    tree = ast.parse(setup_py.read_text(encoding="utf-8"))
+    named = {node.targets[0].id: node.value for node in tree.body if isinstance(node, ast.Assign)}
     call = next(
-        node
-        for node in ast.walk(ast.parse(setup_py.read_text(encoding="utf-8")))
-        if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("setup")
+        node for node in ast.walk(tree) if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("setup")
     )
     arguments = {keyword.arg: keyword.value for keyword in call.keywords}
 
     def names(argument):
-        """All string items of lists below a node; keys of a dict are no items."""
-        lists = [node for node in ast.walk(argument) if isinstance(node, ast.List)] if argument else []
+        """All string items of lists below a node, some of which have a name; keys of a dict are no items."""
+        below = list(ast.walk(argument)) if argument else []
+        below += [named[node.id] for node in below if isinstance(node, ast.Name) and node.id in named]
+        lists = [node for node in below if isinstance(node, ast.List)]
         items = [item.value for node in lists for item in node.elts if isinstance(item, ast.Constant)]
         return {normalized(re.match(r"[\w.-]+", item)[0]) for item in items}
 

@@ -36,7 +36,7 @@ def make_sampling(config: ConfigDict, mesh: Mesh, **changes) -> Sampling:
     with budgets.name_section_in_errors("engine"):
         chosen = Sampling(**options)
     # On several devices, prompts are computed in a row for every slot, so that each device computes its own slots.
-    return dataclasses.replace(chosen, rows=0) if sharding.rows_axis_size(mesh.local_mesh) > 1 else chosen
+    return dataclasses.replace(chosen, rows=0, fit=False) if sharding.rows_axis_size(mesh.local_mesh) > 1 else chosen
 
 
 def make_engine(

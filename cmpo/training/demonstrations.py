@@ -3,6 +3,7 @@
 import json
 import math
 import pathlib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -14,10 +15,12 @@ from cmpo.training.packing import Stream
 from models.tokenizer import Tokenizer
 from rollouts import chat
 from rollouts.domain import TurnFormat
-from rollouts.types import Dialogue, Message
+from rollouts.types import Dialogue, GivenMessage, Message
 
 Conversation = list[Message]
 
+_ROLES = re.compile("s(?!.*uu)[gut]*a(?:[gut]+a)*")
+"""The order of roles, see `_abbreviate_role`."""
 _EMPTY_VALUES = (None, "", [], {})
 _KEYS_OF_A_LINE = ("tools", "functions", "system", "images", "audios", "videos", "weight")
 """Keys of a line that change what its messages say, or how much they count."""
@@ -29,7 +32,11 @@ def from_dialogue(dialogue: Dialogue) -> Conversation:
     """Returns the agent's view of a dialogue: system, user, assistant, user, …"""
     conversation = [*dialogue.task.opening]
     for turn in dialogue.turns:
-        conversation += [*turn.messages, Message("assistant", turn.text)]
+        given = (
+            GivenMessage("assistant", message.content) if message.role == "assistant" else message
+            for message in turn.messages
+        )
+        conversation += [*given, Message("assistant", turn.text)]
     return conversation
 
 
@@ -42,7 +49,9 @@ def write_conversations(path: pathlib.Path, conversations: Iterable[Conversation
 def read_conversations(turn_format: TurnFormat, path: str | pathlib.Path) -> list[Conversation]:
     """Reads a file of `write_conversations`, or another one in the same format, which is the authors' (docs/data.md).
 
-    A conversation is a system message, then user and assistant in turn; every assistant message is in the turn format.
+    A conversation is a system message, then user and assistant in turn. What tools answer stands in place of a user's
+    words, and an assistant's message with the weight 0 is one that the agent did not write; every other one is in the
+    turn format.
 
     Raises FileNotFoundError, or ValueError with the number of a line that is no such conversation.
     """
@@ -67,15 +76,27 @@ def _parse_conversation(turn_format: TurnFormat, line: Mapping[str, Any]) -> Con
     if not isinstance(found, list):
         raise ValueError(f"messages: expected a list of messages, got {_describe_value(line, 'messages')}")
     conversation = [_parse_message(message, f"messages.{number}") for number, message in enumerate(found)]
-    roles = [message.role for message in conversation]
-    if roles != ["system", *["user", "assistant"] * (len(roles) // 2)] or len(roles) < 3:
+    if not _ROLES.fullmatch("".join(map(_abbreviate_role, conversation))):
+        roles = [message.role for message in conversation]
         raise ValueError(f"expected the roles system, user, assistant, user, …, got {roles!r:.300}")
-    for number, message in enumerate(conversation[2::2], start=1):
-        try:
-            turn_format.parse(message.content)
-        except ValueError as error:
-            raise ValueError(f"messages.{2 * number}.content: {type(error).__name__}: {error}") from None
+    for number, message in enumerate(conversation):
+        if is_written(message):
+            try:
+                turn_format.parse(message.content)
+            except ValueError as error:
+                raise ValueError(f"messages.{number}.content: {type(error).__name__}: {error}") from None
     return conversation
+
+
+def is_written(message: Message) -> bool:
+    """Whether the agent wrote a message of its conversation."""
+    return message.role == "assistant" and not isinstance(message, GivenMessage)
+
+
+def _abbreviate_role(message: Message) -> str:
+    """Returns one letter for who wrote a message: g: an assistant, but not the agent."""
+    letters = {"system": "s", "user": "u", "tool": "t", "assistant": "a" if is_written(message) else "g"}
+    return letters.get(message.role, "-")
 
 
 def _parse_message(found: Any, place: str) -> Message:
@@ -83,10 +104,10 @@ def _parse_message(found: Any, place: str) -> Message:
         raise ValueError(f"{place}: expected an object with role and content, got {found!r:.100}")
     if not isinstance(found.get("role"), str):
         raise ValueError(f"{place}.role: expected text, got {_describe_value(found, 'role')}")
-    _refuse_extras(
-        {name: value for name, value in found.items() if name not in {"role", "content"} | _HARMLESS_KEYS}, f"{place}."
-    )
-    return Message(found["role"], _parse_content(found, f"{place}.content"))
+    given = found["role"] == "assistant" and found.get("weight") == 0
+    known = {"role", "content"} | _HARMLESS_KEYS | ({"weight"} if given else set())
+    _refuse_extras({name: value for name, value in found.items() if name not in known}, f"{place}.")
+    return (GivenMessage if given else Message)(found["role"], _parse_content(found, f"{place}.content"))
 
 
 def _parse_content(message: Mapping[str, Any], place: str) -> str:
@@ -133,19 +154,19 @@ def encode_conversation(
     The stream ends before the first turn that does not fit in `room` tokens, and may be empty.
     """
 
-    def hear_message(message: Message) -> Message:
-        return Message(message.role, turn_format.hear(message.content))
-
-    tokens, mask = [], []
-    incoming = chat.encode_opening(tokenizer, [*conversation[:1], hear_message(conversation[1])])
-    for user, assistant in zip(conversation[1::2], conversation[2::2], strict=True):
-        if tokens:
-            incoming = chat.encode_reply(tokenizer, [hear_message(user)])
-        written = [*tokenizer.encode(assistant.content), tokenizer.im_end]
+    tokens, mask, came = [], [], []
+    for message in conversation:
+        if not is_written(message):
+            heard = turn_format.hear(message.content) if message.role == "user" else message.content
+            came.append(Message(message.role, heard))
+            continue
+        incoming = (chat.encode_reply if tokens else chat.encode_opening)(tokenizer, came)
+        written = [*tokenizer.encode(message.content), tokenizer.im_end]
         if len(tokens) + len(incoming) + len(written) > room:
             break
         tokens += [*incoming, *written]
         mask += [False] * len(incoming) + [True] * len(written)
+        came = []
     count = len(tokens)
     return Stream(
         tokens=np.array(tokens, np.int32),
@@ -164,7 +185,7 @@ def encode_fitting(
     """
     streams = [encode_conversation(tokenizer, turn_format, conversation, room) for conversation in conversations]
     cut = sum(
-        np.sum(stream.tokens == tokenizer.im_end) < len(conversation)
+        np.sum(stream.tokens[stream.mask] == tokenizer.im_end) < sum(map(is_written, conversation))
         for stream, conversation in zip(streams, conversations, strict=True)
     )
     if cut:

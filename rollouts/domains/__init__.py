@@ -6,7 +6,7 @@ from typing import Any
 
 from rollouts.domain import Domain
 
-DOMAINS = {"fds": "rollouts.domains.fds.domain"}
+DOMAINS = {"fds": "rollouts.domains.fds.domain", "tau2": "rollouts.domains.tau2.domain"}
 """Name -> the module whose `make` returns the domain."""
 
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from rollouts.endpoints import thoughts
+from rollouts.tool_calls import ToolCall
 
 _FINISHES = {
     **dict.fromkeys(("", "stop", "eos", "eos_token", "stop_sequence", "end_turn", "complete"), ""),
@@ -30,6 +31,7 @@ class Answer(NamedTuple):
     answer_tokens: int | None = None  # thoughts included
     reasoning: str | None = None  # thoughts that the server keeps apart; None: it has no place for them
     finish: str = ""  # why the model stopped: "": it was done | length | content_filter | refusal | another word
+    calls: str = ""  # of tools: a JSON list of objects with name and arguments, the latter as text; "" if there is none
 
 
 class Delta(NamedTuple):
@@ -77,7 +79,11 @@ def read_answer(body: bytes) -> Answer:
             reasoning = _join_parts(message.get(field)) if reasoning is None else reasoning
         refusal = _join_parts(message.get("refusal")) or refusal
         answer = Answer(
-            content or refusal, *_read_usage(found.get("usage")), reasoning, _read_finish(choice, message, refusal)
+            content or refusal,
+            *_read_usage(found.get("usage")),
+            reasoning,
+            _read_finish(choice, message, refusal),
+            _read_calls(message.get("tool_calls")),
         )
         "".join(text or "" for text in (answer.content, answer.reasoning, answer.finish)).encode()  # no half surrogates
     except ErrorBody:
@@ -159,6 +165,27 @@ def extract_turn(answer: Answer) -> str:
     return text
 
 
+def extract_step(answer: Answer) -> tuple[str, list[ToolCall]]:
+    """Returns what somebody with tools says, without thoughts, and the calls that they make; one of both may be empty.
+
+    Raises NoAnswer unless it is whole and plain, and the arguments of each call are a JSON object.
+    """
+    if not answer.calls:
+        return extract_text(answer), []
+    _check_finish(answer, allowed=("", "tool_calls"))
+    calls = [ToolCall(f"call_{number}", **call) for number, call in enumerate(json.loads(answer.calls))]
+    for call in calls:
+        try:
+            readable = isinstance(json.loads(call.arguments), dict)
+        except (ValueError, RecursionError):
+            readable = False
+        if not (readable and call.name):
+            raise NoAnswer(
+                "malformed", f"called {call.name} with arguments that are no object: {call.arguments!r:.200}"
+            )
+    return thoughts.split_thoughts(answer.content).answer.strip(), calls
+
+
 def plausible_count(count: int | None, estimate: int) -> int:
     """Returns a text's tokens as the server counts them, or our `estimate` if it does not count or counts too few.
 
@@ -225,6 +252,17 @@ def _read_finish(choice: Mapping, message: Mapping, refusal: str) -> str:
         return "refusal"
     reason = choice.get("finish_reason") or ""
     return _FINISHES.get(reason.lower(), reason)
+
+
+def _read_calls(calls: Any) -> str:
+    """Returns the calls of a message as `Answer` has them; one that cannot be read has no name."""
+    found = []
+    for call in calls if isinstance(calls, list) else []:
+        function = call.get("function") if isinstance(call, Mapping) else None
+        name, arguments = (function.get(key) for key in ("name", "arguments")) if function else (None, None)
+        text = arguments if isinstance(arguments, str) else json.dumps(arguments)
+        found.append({"name": name if isinstance(name, str) else "", "arguments": text or "{}"})
+    return json.dumps(found) if found else ""
 
 
 def _read_parts(content: Any) -> tuple[str, str | None, str]:

@@ -16,6 +16,7 @@ from rollouts.endpoints.recording import Memory, Recording, ReplayMiss
 from rollouts.endpoints.replicas import Failure, Replica, Replicas
 from rollouts.endpoints.settings import EMBEDDED, Endpoint, build_request, check_endpoint, translate_request
 from rollouts.seeds import fold
+from rollouts.tool_calls import ToolCall
 from rollouts.types import DialogueError, Message
 
 __all__ = ["EMBEDDED", "BudgetReached", "ChatClient", "Endpoint", "ReplayMiss", "check_endpoint"]
@@ -94,7 +95,17 @@ class ChatClient:
         answer = await self._find_answer(build_request(self._endpoint, messages, seed=seed), answers.extract_turn)
         return answers.extract_turn(answer), answer.finish == "length"
 
-    async def _find_answer(self, asked: dict[str, Any], read: Callable[[Answer], str]) -> Answer:
+    async def ask_with_tools(
+        self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]], *, seed: int
+    ) -> tuple[str, list[ToolCall]]:
+        """Returns the answer to `messages` of somebody who has `tools`, and the calls in it; raises as `chat`.
+
+        `messages` may hold calls and their results: `rollouts.types.CallingMessage`, `ResultMessage`.
+        """
+        asked = build_request(self._endpoint, messages, seed=seed, tools=tools)
+        return answers.extract_step(await self._find_answer(asked, answers.extract_step))
+
+    async def _find_answer(self, asked: dict[str, Any], read: Callable[[Answer], Any]) -> Answer:
         """Returns an answer that `read` can read: the kept one, if the request was asked before, or a new one."""
         key = {"endpoint": self._name, **asked}
         if self._replayed:
@@ -110,7 +121,7 @@ class ChatClient:
                 await asyncio.to_thread(self._recorded.record_failure, key, error)
             raise
         beside = {} if answer.reasoning is None else {"reasoning": answer.reasoning}
-        beside |= {"finish": answer.finish} if answer.finish else {}
+        beside |= {name: value for name in ("finish", "calls") if (value := getattr(answer, name))}
         if self._memory:
             self._memory.record(given, answer.content, **beside)
         if not self._recorded:
@@ -118,9 +129,10 @@ class ChatClient:
         await asyncio.to_thread(self._recorded.record, key, answer.content, **beside)
         return self._recall_answer(self._recorded.kept(key), read)
 
-    def _recall_answer(self, kept: Mapping[str, str], read: Callable[[Answer], str]) -> Answer:
+    def _recall_answer(self, kept: Mapping[str, str], read: Callable[[Answer], Any]) -> Answer:
         """Returns a recorded answer. Raises DialogueError if it is unusable; older recordings may hold such answers."""
-        answer = Answer(kept["answer"], reasoning=kept.get("reasoning"), finish=kept.get("finish", ""))
+        beside = {name: kept.get(name, "") for name in ("finish", "calls")}
+        answer = Answer(kept["answer"], reasoning=kept.get("reasoning"), **beside)
         try:
             read(answer)
         except NoAnswer as error:
@@ -135,7 +147,7 @@ class ChatClient:
             f"{setting if error.cause == 'truncated' else ''}",
         )
 
-    async def _ask_until_answered(self, asked: dict[str, Any], read: Callable[[Answer], str]) -> Answer:
+    async def _ask_until_answered(self, asked: dict[str, Any], read: Callable[[Answer], Any]) -> Answer:
         """Sends a request until there is a usable answer, or no further attempt may help."""
         sent, attempt, unfit, last = asked, 0, 0, None
         async with self._slots:
@@ -168,7 +180,7 @@ class ChatClient:
             taken = await self._wait_for_rates(most.tokens)
             spent = most  # an attempt that is given up may cost something too
             answer = await self._replicas.send_request(content, avoid=avoid)
-            wrote = answers.estimate_tokens(f"{answer.reasoning or ''}{answer.content}".encode())
+            wrote = answers.estimate_tokens(f"{answer.reasoning or ''}{answer.content}{answer.calls}".encode())
             spent = Spent(
                 1,
                 answers.plausible_count(answer.prompt_tokens, most.prompt_tokens),

@@ -88,7 +88,12 @@ def list_urls(endpoint: Endpoint) -> list[str]:
 
 
 def build_request(
-    endpoint: Endpoint, messages: Sequence[Message], *, seed: int, response_format: Mapping[str, Any] | None = None
+    endpoint: Endpoint,
+    messages: Sequence[Message],
+    *,
+    seed: int,
+    response_format: Mapping[str, Any] | None = None,
+    tools: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
     """Builds a request: all that an answer may depend on, with the protocol's names of fields."""
     asked = {
@@ -102,6 +107,8 @@ def build_request(
         del asked["temperature"]
     if response_format is not None and (sent := FORMATS[endpoint.response_format](response_format)):
         asked["response_format"] = dict(sent)
+    if tools:
+        asked["tools"] = [dict(tool) for tool in tools]
     return asked | json.loads(endpoint.extra_body or "{}")
 
 
@@ -164,7 +171,7 @@ def _check_extra_body(name: str, text: str) -> None:
         found = None
     if not isinstance(found, dict):
         raise ValueError(f"config.{name}.extra_body: expected a JSON object as text, got {text!r:.100}")
-    ours = {"endpoint", "model", "messages", "response_format", "n", "stream"}.union(*FIELDS.values())
+    ours = {"endpoint", "model", "messages", "response_format", "tools", "n", "stream"}.union(*FIELDS.values())
     if taken := sorted(ours & found.keys()):
         raise ValueError(f"config.{name}.extra_body: expected fields without a setting of their own, got {taken[0]!r}")
 

@@ -86,7 +86,7 @@ class Constraints:
         """Returns a constraint to a call, or to one or more (`parallel`), as Qwen2.5 writes them, and nothing else.
 
         Args:
-          tools: all tools of a request, checked by `rollouts.serving.tools.read_tool_use`; messages name their place.
+          tools: all tools of a request, checked by `serving.tool_use.read_tool_use`; messages name their place.
           names: which of them may be called; None: all.
           parallel: whether more than one call may be written.
 

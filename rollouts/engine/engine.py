@@ -121,6 +121,10 @@ class Engine:
         """Sessions that were opened and not closed."""
         return len(self._open)
 
+    def list_batches(self) -> list[int]:
+        """Lists how many turns at a time each have a program of their own."""
+        return self._slots.list_batches()
+
     def load(self, params: qwen2.Params, *, version: int = 0) -> None:
         """Takes new weights; `version` tells them apart from those before.
 

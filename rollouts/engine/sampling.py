@@ -11,7 +11,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from models import qwen2
+from models import cache, qwen2
 from models.cache import KVCache
 from rollouts.engine.grammar import Grammar
 
@@ -58,6 +58,9 @@ class Sampling(TurnOptions):
     rows: int = 0  # R; 0: one for each slot
     steps: int = 8  # N: after so many tokens, new sessions join and those that are done leave
     window: float = 0.01  # seconds without a new turn after which an idle engine starts
+    # Compute no more than the slots in use, rounded up to a power of 4 (few shapes, few compilations). It is faster
+    # where few of many slots are used, but the last bits of a result then depend on how many are.
+    fit: bool = False
 
     def __post_init__(self):
         super().__post_init__()
@@ -118,6 +121,7 @@ def decode(
     grammar: Grammar | None,
     masks: jax.Array | None,
     steps: jax.Array,
+    slots: jax.Array | None,
     *,
     stop_id: int,
     size: int,
@@ -138,11 +142,16 @@ def decode(
       grammar: what may be drawn; None: anything.
       masks: [S, V] bool, what may be drawn next, of the grammar's too; None: anything. It holds for one step.
       steps: int32, 1 to N; 1 where there are masks.
+      slots: [R] int32, those that `turns` and `masks`, of R rows then, are about; others are left as they are, and a
+        number that is no slot stands for none. None: row s is slot s.
       stop_id: the end-of-turn token.
       size: N.
       capacity: of a slot.
       plain: whether every token may be drawn in every slot; the program is a faster one then.
     """
+    if slots is not None:
+        whole_kv, whole_logits = kv, logits
+        kv, logits = cache.take_slots(kv, slots), jnp.take(logits, slots, axis=0, mode="clip")
     keys = jax.vmap(jax.random.key)(turns.seeds)
 
     def is_unfinished(carry):
@@ -166,14 +175,16 @@ def decode(
         drawn = Drawn(ids, logprobs, model_logprobs, drawn.counts + active, active & ~over)
         return number + 1, drawn, logits, kv, grammar.follows[states, token] if grammar else states
 
-    slots = len(turns.active)
+    rows = len(turns.active)
     nothing = Drawn(
-        *(jnp.zeros((slots, size), dtype) for dtype in (jnp.int32, jnp.float32, jnp.float32)),
-        counts=jnp.zeros(slots, jnp.int32),
+        *(jnp.zeros((rows, size), dtype) for dtype in (jnp.int32, jnp.float32, jnp.float32)),
+        counts=jnp.zeros(rows, jnp.int32),
         active=turns.active,
     )
     first = (jnp.int32(0), nothing, logits, kv, turns.states)
     _, drawn, logits, kv, _ = jax.lax.while_loop(is_unfinished, draw_step, first)
+    if slots is not None:
+        kv, logits = cache.put_slots(whole_kv, slots, kv), whole_logits.at[slots].set(logits, mode="drop")
     return drawn, logits, kv
 
 

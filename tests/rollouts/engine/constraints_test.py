@@ -12,8 +12,8 @@ from tokenizers import decoders
 
 from models.tokenizer import Tokenizer, train_tokenizer
 from models.tokenizer_files import SETTINGS
+from rollouts import tool_calls
 from rollouts.engine.constraints import ConstraintError, Constraints
-from rollouts.serving import tools
 from tests.builders.drawing import draw_answer
 
 V = 400  # of the model; the tokenizer has fewer
@@ -90,19 +90,19 @@ def test_whatever_is_drawn_follows_the_schema(made, schema, seed):
 def test_whatever_is_drawn_is_calls_of_the_tools(made, parallel, seed):
     tokenizer, constraints = MADE[made]
     text = draw_answer(constraints.constrain_calls(TOOLS, parallel=parallel), tokenizer, V, seed)
-    content, calls = tools.read_output(text, TOOLS, key="k")
+    content, calls = tool_calls.read_output(text, TOOLS, key="k")
     assert content is None and (len(calls) >= 1 if parallel else len(calls) == 1)
     parameters = {tool["function"]["name"]: tool["function"].get("parameters") for tool in TOOLS}
     for call in calls:
         jsonschema.validate(json.loads(call.arguments), parameters[call.name] or {"maxProperties": 0})
     if "\\u" not in text:  # control characters may be spelt in two ways
-        assert tools.write_calls(None, [call.to_object() for call in calls]) == text
+        assert tool_calls.write_calls(None, [call.to_object() for call in calls]) == text
 
 
 def test_several_calls_come_where_they_may():
     tokenizer, constraints = MADE["qwen"]
     texts = [draw_answer(constraints.constrain_calls(TOOLS), tokenizer, V, seed) for seed in range(20)]
-    called = [[call.name for call in tools.read_output(text, TOOLS, key="k").calls] for text in texts]
+    called = [[call.name for call in tool_calls.read_output(text, TOOLS, key="k").calls] for text in texts]
     assert {name for names in called for name in names} == {"find_order", "find_orders", "note"}
     assert max(map(len, called)) > 1
 

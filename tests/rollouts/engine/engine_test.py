@@ -254,7 +254,7 @@ def test_leaving_in_the_middle_waits_for_the_thread():
 
 def test_a_layout_is_compiled_once():
     before = device.decode._cache_size(), device.extend._cache_size()
-    options = {"slots": 3, "chunk": 7}  # as no other test has it
+    options = {"slots": 5, "chunk": 7}  # as no other test has it
     run([0], engine_of(**options))
     run([1, 2, 3, 4], engine_of(**options))
     assert (device.decode._cache_size(), device.extend._cache_size()) == (before[0] + 1, before[1] + 1)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from models import cache
+from rollouts.engine import sampling as device
 from rollouts.engine import slots as slots_module
 from tests.builders.engines import (
     SMALL,
@@ -62,6 +63,38 @@ def test_transcripts_depend_neither_on_latency_nor_on_slots(slots, latency, rows
         for (_, ours), (_, other) in zip(turns, alone(number), strict=True):
             assert np.array_equal(ours.ids, other.ids)
             np.testing.assert_allclose(ours.logprobs, other.logprobs, atol=1e-5)
+
+
+@pytest.mark.parametrize("rows", [0, 2])
+def test_an_engine_that_fits_its_calls_to_who_is_there_draws_the_same(rows):
+    """The same tokens, up to rounding in their log-probabilities, with as few rows as a power of 4 gives."""
+    made = engine_of(slots=24, rows=rows, steps=3, fit=True)
+    assert made.list_batches() == [1, 4, 16, 24]
+    for numbers in ([7], [0, 1, 2], range(8, 19), range(19, 43), [7]):
+        for number, turns in run(numbers, made).items():
+            for (_, ours), (_, other) in zip(turns, alone(number), strict=True):
+                assert np.array_equal(ours.ids, other.ids)
+                np.testing.assert_allclose(ours.logprobs, other.logprobs, atol=1e-5)
+    assert made.counts.computed + made.counts.copied == made.counts.streamed
+
+
+def test_only_as_many_rows_as_are_needed_are_computed(monkeypatch):
+    calls = []
+
+    def keep_shapes(config, params, kv, logits, turns, grammar, masks, steps, slots, **options):
+        calls.append((len(turns.active), None if slots is None else slots.tolist()))
+        return decode(config, params, kv, logits, turns, grammar, masks, steps, slots, **options)
+
+    decode = device.decode
+    monkeypatch.setattr(device, "decode", keep_shapes)
+    run([0], engine_of(fit=True))
+    assert {(rows, len(slots)) for rows, slots in calls} == {(1, 1)}
+    calls.clear()
+    run([0, 1], engine_of(fit=True))
+    assert {rows for rows, _ in calls} <= {1, 4} and max(calls)[1][2:] == [SMALL.slots] * 2
+    calls.clear()
+    run([0], engine_of())
+    assert set(map(str, calls)) == {f"({SMALL.slots}, None)"}
 
 
 def test_every_token_of_a_dialogue_is_computed_once():

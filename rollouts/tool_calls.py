@@ -1,4 +1,4 @@
-"""Tools as Qwen2.5's chat template writes them: in the prompt, in what the model writes, in a request.
+"""Calls of tools as Qwen2.5's chat template has them: in the prompt, and in what the model writes.
 
 The model calls a tool by writing
 
@@ -57,20 +57,6 @@ class Output(NamedTuple):
     calls: list[ToolCall]
 
 
-class ToolUse(NamedTuple):
-    """What a request says about tools."""
-
-    offered: tuple[Mapping[str, Any], ...]  # for the system message
-    callable: tuple[Mapping[str, Any], ...]  # which of them the answer may call
-    forced: bool  # the answer must be calls, and nothing else
-    parallel: bool  # it may be more than one
-
-    @property
-    def names(self) -> list[str]:
-        """The names of the tools that the answer may call."""
-        return [tool["function"]["name"] for tool in self.callable]
-
-
 def write_system(system: str | None, tools: Sequence[Mapping[str, Any]]) -> str:
     """Writes the system message of a conversation with `tools`; without tools, it is `system`, or "".
 
@@ -79,7 +65,7 @@ def write_system(system: str | None, tools: Sequence[Mapping[str, Any]]) -> str:
     """
     if not tools:
         return system or ""
-    signatures = "".join(f"\n{_write_json(tool)}" for tool in tools)
+    signatures = "".join(f"\n{write_json(tool)}" for tool in tools)
     return ("" if system is None else f"{system}\n\n") + _TOOLS.format(signatures=signatures)
 
 
@@ -95,15 +81,17 @@ def write_calls(content: str | None, calls: Sequence[Mapping[str, Any]], *, fiel
       ValueError: when one of the calls is none, naming the field in quotes.
     """
     if not isinstance(calls, list | tuple):
-        raise _refuse(field, "a list of tool calls", calls)
+        raise refuse_field(field, "a list of tool calls", calls)
     parts = [content] if content else []
     for number, call in enumerate(calls):
         here = f"{field}[{number}]"
-        function = _read_function(call, here)
+        function = read_function(call, here)
         try:
             arguments = _parse_object(function.get("arguments"))
         except ValueError:
-            raise _refuse(f"{here}.function.arguments", "a JSON object as text", function.get("arguments")) from None
+            raise refuse_field(
+                f"{here}.function.arguments", "a JSON object as text", function.get("arguments")
+            ) from None
         parts.append(f'{_OPEN}\n{{"name": "{function["name"]}", "arguments": {arguments}}}\n{_CLOSE}')
     return "\n".join(parts)
 
@@ -176,83 +164,16 @@ class OutputReader:
         return (content or "")[self._sent :], calls
 
 
-def read_tool_use(request: Mapping[str, Any]) -> ToolUse:
-    """Reads `tools`, `tool_choice` and `parallel_tool_calls` of a chat completion's request.
-
-    Raises:
-      ValueError: when one of them is not what the protocol says, naming the field in quotes.
-    """
-    offered = request.get("tools")
-    if offered is None:
-        offered = []
-    if not isinstance(offered, list):
-        raise _refuse("tools", "a list of tools", offered)
-    names: list[str] = []
-    for number, tool in enumerate(offered):
-        name = _check_tool(tool, f"tools[{number}]")
-        if name in names:
-            raise ValueError(f"'tools[{number}].function.name': expected different names, got {name!r} twice")
-        names.append(name)
-    parallel = request.get("parallel_tool_calls")
-    if not isinstance(parallel, bool | None):
-        raise _refuse("parallel_tool_calls", "true or false", parallel)
-    chosen, forced = _read_choice(request.get("tool_choice"), names)
-    may_call = tuple(tool for tool, name in zip(offered, names, strict=True) if name in chosen)
-    named = forced and request["tool_choice"] != "required"  # one tool: it is one call that is asked for
-    return ToolUse(tuple(offered), may_call, forced, parallel is not False and not named)
-
-
-def _read_choice(choice: Any, names: Sequence[str]) -> tuple[Sequence[str], bool]:
-    """Returns the names that may be called, and whether one must be."""
-    match choice:
-        case None | "auto":
-            return names, False
-        case "none":
-            return (), False
-        case "required" if names:
-            return names, True
-        case {"type": "function", "function": {"name": str(name)}} if name in names:
-            return (name,), True
-        case {"type": "function", "function": {"name": str(name)}} if names:
-            raise ValueError(f"'tool_choice.function.name': expected one of {', '.join(names)}, got {name!r:.80}")
-        case "required" | {"type": "function", "function": {"name": str()}}:
-            raise ValueError("'tool_choice': expected a call of one of 'tools', got none of them; give tools")
-    expected = "auto, none, required or {'type': 'function', 'function': {'name': …}}"
-    raise _refuse("tool_choice", expected, choice)
-
-
-def _check_tool(tool: Any, field: str) -> str:
-    """Returns the name of a tool. Raises ValueError unless it can be written into a prompt and called."""
-    function = _read_function(tool, field)
-    if tool.get("type") != "function":
-        raise _refuse(f"{field}.type", "'function', the only type of tool that is supported", tool.get("type"))
-    for name, kind, expected in (
-        ("description", str, "text"),
-        ("parameters", Mapping, "a JSON schema"),
-        ("strict", bool, "true or false"),
-    ):
-        if not isinstance(function.get(name), kind | None):
-            raise _refuse(f"{field}.function.{name}", expected, function[name])
-    kind = (function.get("parameters") or {}).get("type", "object")
-    if kind != "object":
-        raise _refuse(f"{field}.function.parameters.type", "'object'", kind)
-    try:
-        _write_json(tool).encode()
-    except ValueError as error:
-        raise ValueError(f"'{field}': expected a tool that can be written as JSON: {error}") from None
-    return function["name"]
-
-
-def _read_function(item: Any, field: str) -> Mapping[str, Any]:
+def read_function(item: Any, field: str) -> Mapping[str, Any]:
     """Returns `function` of a tool or a call. Raises ValueError unless it has a name."""
     if not isinstance(item, Mapping):
-        raise _refuse(field, "an object", item)
+        raise refuse_field(field, "an object", item)
     function = item.get("function")
     if not isinstance(function, Mapping):
-        raise _refuse(f"{field}.function", "an object", function)
+        raise refuse_field(f"{field}.function", "an object", function)
     name = function.get("name")
     if not (isinstance(name, str) and _NAME.fullmatch(name)):
-        raise _refuse(f"{field}.function.name", "1 to 128 of the characters a-z, A-Z, 0-9, '_', '.' and '-'", name)
+        raise refuse_field(f"{field}.function.name", "1 to 128 of the characters a-z, A-Z, 0-9, '_', '.' and '-'", name)
     return function
 
 
@@ -305,12 +226,12 @@ def _write_object(value: Any) -> str:
     """Writes an object as JSON that every client can read. Raises ValueError if it is none, or cannot be written so."""
     if not isinstance(value, dict):
         raise ValueError("expected an object")
-    text = _write_json(value)
+    text = write_json(value)
     text.encode()  # half of a surrogate pair is no text
     return text
 
 
-def _write_json(value: Any) -> str:
+def write_json(value: Any) -> str:
     """Writes a value as `tojson` does in chat templates. Raises ValueError for NaN, infinity, and nesting too deep."""
     try:
         return json.dumps(value, ensure_ascii=False, allow_nan=False)
@@ -327,5 +248,6 @@ def _make_id(key: str, number: int) -> str:
     return "call_" + hashlib.sha256(f"{key}/{number}".encode()).hexdigest()[:24]
 
 
-def _refuse(field: str, expected: str, got: Any) -> ValueError:
+def refuse_field(field: str, expected: str, got: Any) -> ValueError:
+    """Returns the error that names a field in quotes, what was expected there and what came."""
     return ValueError(f"'{field}': expected {expected}, got {reprlib.repr(got)}")

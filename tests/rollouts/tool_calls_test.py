@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 
 from models import tokenizer
 from models.tokenizer_files import SETTINGS
-from rollouts import chat
-from rollouts.serving import tools
+from rollouts import chat, tool_calls
 from rollouts.types import Message
 from tests.builders import almost, qwen_template
 
@@ -52,7 +51,7 @@ def openai_call(name, arguments, **more):
 
 
 def read(text, offered=BOTH, **options):
-    content, calls = tools.read_output(text, offered, key="k", **options)
+    content, calls = tool_calls.read_output(text, offered, key="k", **options)
     return content, [(call.name, call.arguments) for call in calls]
 
 
@@ -60,22 +59,22 @@ def read(text, offered=BOTH, **options):
 
 
 def test_the_system_message_is_qwens():
-    assert tools.write_system("Be kind.", BOTH) == WRITTEN
-    assert tools.write_system(None, BOTH) == WRITTEN.removeprefix("Be kind.\n\n")
-    assert [tools.write_system(system, []) for system in ("Be kind.", None)] == ["Be kind.", ""]
+    assert tool_calls.write_system("Be kind.", BOTH) == WRITTEN
+    assert tool_calls.write_system(None, BOTH) == WRITTEN.removeprefix("Be kind.\n\n")
+    assert [tool_calls.write_system(system, []) for system in ("Be kind.", None)] == ["Be kind.", ""]
 
 
 def test_calls_of_a_history_are_written_as_the_model_writes_them():
     number = openai_call("find_order", '{"number":4711}')
-    assert tools.write_calls("", [number]) == tools.write_calls(None, [number]) == CALL
-    assert tools.write_calls("Wait.", [number, openai_call("list_orders", " {} ")]) == f"Wait.\n{CALL}\n{OTHER}"
+    assert tool_calls.write_calls("", [number]) == tool_calls.write_calls(None, [number]) == CALL
+    assert tool_calls.write_calls("Wait.", [number, openai_call("list_orders", " {} ")]) == f"Wait.\n{CALL}\n{OTHER}"
 
 
 def test_a_message_of_tau2s_client_is_written():
     """It has no content, and each call a name of its own beside the function's."""
     call = openai_call("find_order", '{"number": 4711}') | {"name": "find_order"}
     message = {"role": "assistant", "tool_calls": [call]}
-    assert tools.write_calls(message.get("content"), message["tool_calls"]) == CALL
+    assert tool_calls.write_calls(message.get("content"), message["tool_calls"]) == CALL
 
 
 @pytest.mark.parametrize(
@@ -102,7 +101,7 @@ def test_a_message_of_tau2s_client_is_written():
 )
 def test_what_is_no_call_is_refused_by_its_field(calls, message):
     with pytest.raises(ValueError, match=message):
-        tools.write_calls(None, calls, field="messages[2].tool_calls")
+        tool_calls.write_calls(None, calls, field="messages[2].tool_calls")
 
 
 @pytest.fixture(scope="module")
@@ -144,14 +143,16 @@ def test_the_stream_is_the_conversation_rendered_by_transformers(trained, refere
     """System, tools, user, assistant with calls, their results, user, and so on, as ids."""
     offered = [*BOTH, {"type": "function", "function": {"name": "x.y-Z_1", "parameters": schema}}]
     theirs = [] if system is None else [{"role": "system", "content": system}]
-    ours = [Message("system", tools.write_system(trained.find_default_system() if system is None else system, offered))]
+    ours = [
+        Message("system", tool_calls.write_system(trained.find_default_system() if system is None else system, offered))
+    ]
     for user, content, calls in exchanges:
         theirs.append({"role": "user", "content": user})
         ours.append(Message("user", user))
         functions = [{"function": {"name": name, "arguments": arguments}} for name, arguments, _ in calls]
         theirs.append({"role": "assistant", "content": content, "tool_calls": functions})
         sent = [openai_call(name, json.dumps(arguments, indent=1)) for name, arguments, _ in calls]
-        ours.append(Message("assistant", tools.write_calls(content, sent)))
+        ours.append(Message("assistant", tool_calls.write_calls(content, sent)))
         theirs += [{"role": "tool", "content": result} for _, _, result in calls]
         ours += [Message("tool", result) for _, _, result in calls]
     theirs.append({"role": "user", "content": "And?"})
@@ -220,7 +221,7 @@ def test_a_malformed_call_makes_all_of_it_text_as_written(kind, text):
 @pytest.mark.parametrize("text", ["", " ", "\n\t\u00a0\n"])
 @pytest.mark.parametrize("offered", [[], BOTH])
 def test_an_answer_is_never_empty(text, offered):
-    assert read(text, offered) == (tools.SILENCE, []) and tools.SILENCE.strip()
+    assert read(text, offered) == (tool_calls.SILENCE, []) and tool_calls.SILENCE.strip()
 
 
 def test_words_stay_as_written():
@@ -242,24 +243,24 @@ def test_where_calls_may_not_be_parallel_the_answer_ends_with_the_first():
 
 def test_ids_come_from_the_key_alone():
     def ids(key):
-        return [call.id for call in tools.read_output(CALL + CALL, BOTH, key=key).calls]
+        return [call.id for call in tool_calls.read_output(CALL + CALL, BOTH, key=key).calls]
 
     assert ids("a") == ids("a") and len({*ids("a"), *ids("b")}) == 4
     assert all(id.startswith("call_") and len(id) == 29 for id in ids("a"))
 
 
 def test_a_call_is_written_as_the_protocol_has_it():
-    (call,) = tools.read_output(CALL, BOTH, key="k").calls
+    (call,) = tool_calls.read_output(CALL, BOTH, key="k").calls
     assert call.to_object() == openai_call("find_order", '{"number": 4711}', id=call.id)
 
 
 @given(words, st.lists(st.tuples(st.sampled_from(["find_order", "list_orders"]), objects), min_size=1, max_size=3))
 def test_what_is_read_is_written_again(content, calls):
-    text = tools.write_calls(content, [openai_call(name, json.dumps(arguments)) for name, arguments in calls])
-    found = tools.read_output(text, BOTH, key="k")
+    text = tool_calls.write_calls(content, [openai_call(name, json.dumps(arguments)) for name, arguments in calls])
+    found = tool_calls.read_output(text, BOTH, key="k")
     assert found.content == (content or None)
     assert [(call.name, json.loads(call.arguments)) for call in found.calls] == calls
-    assert tools.write_calls(found.content, [call.to_object() for call in found.calls]) == text
+    assert tool_calls.write_calls(found.content, [call.to_object() for call in found.calls]) == text
 
 
 FRAGMENTS = (
@@ -277,8 +278,8 @@ TEXTS = st.lists(st.sampled_from(FRAGMENTS), max_size=6).map("".join) | almost.t
 @example(" \n <tool", list(range(10)), True, BOTH)
 @example("", [], True, BOTH)
 def test_pieces_give_the_same_answer_as_the_whole(text, cuts, parallel, offered):
-    content, calls = tools.read_output(text, offered, key="k", parallel=parallel)
-    reader = tools.OutputReader(offered, key="k", parallel=parallel)
+    content, calls = tool_calls.read_output(text, offered, key="k", parallel=parallel)
+    reader = tool_calls.OutputReader(offered, key="k", parallel=parallel)
     ends = [*sorted(min(cut, len(text)) for cut in cuts), len(text)]
     sent = "".join(reader.feed(text[start:end]) for start, end in zip([0, *ends], ends, strict=False))
     rest, found = reader.finish()
@@ -287,7 +288,7 @@ def test_pieces_give_the_same_answer_as_the_whole(text, cuts, parallel, offered)
 
 
 def test_words_are_sent_at_once_and_what_may_be_a_call_is_held():
-    reader = tools.OutputReader(BOTH, key="k")
+    reader = tool_calls.OutputReader(BOTH, key="k")
     pieces = ["Let", " me", " see", ".", "\n", "a <", "b", " <tool", "_", "call>", *OTHER.removeprefix("<tool_call>")]
     sent = [reader.feed(piece) for piece in pieces]
     assert sent == ["Let", " me", " see", ".", "", "\na", " <b", *[""] * (len(pieces) - 7)]
@@ -296,89 +297,17 @@ def test_words_are_sent_at_once_and_what_may_be_a_call_is_held():
 
 
 def test_without_tools_only_the_space_at_the_end_is_held():
-    reader = tools.OutputReader([], key="k")
+    reader = tool_calls.OutputReader([], key="k")
     assert [reader.feed(piece) for piece in ("\n", "<tool_call>", "x ", "y")] == ["", "\n<tool_call>", "x", " y"]
     assert reader.finish() == ("", [])
-
-
-# The request.
-
-
-def test_what_a_request_may_say():
-    def read_use(**request):
-        return tools.read_tool_use(request)
-
-    nothing = tools.ToolUse((), (), False, True)
-    assert read_use() == read_use(tools=None) == read_use(tools=[], tool_choice="auto") == nothing
-    assert read_use(tool_choice="none", parallel_tool_calls=None) == nothing
-    both = tuple(BOTH)
-    assert read_use(tools=BOTH) == read_use(tools=BOTH, tool_choice="auto") == (both, both, False, True)
-    assert read_use(tools=BOTH, tool_choice="none") == (both, (), False, True)
-    assert read_use(tools=BOTH, tool_choice="required", parallel_tool_calls=False) == (both, both, True, False)
-    named = {"type": "function", "function": {"name": "list_orders"}}
-    assert read_use(tools=BOTH, tool_choice=named, parallel_tool_calls=True) == (both, (LIST,), True, False)
-    assert read_use(tools=BOTH, tool_choice=named).names == ["list_orders"]
-    full = {"name": "f", "description": None, "parameters": {}, "strict": True}
-    assert len(read_use(tools=[{"type": "function", "function": full}]).callable) == 1
-
-
-def tool(**function):
-    return {"type": "function", "function": {"name": "f"} | function}
-
-
-NAMED = {"type": "function", "function": {"name": "gone"}}
-
-
-@pytest.mark.parametrize(
-    ("request_", "message"),
-    [
-        ({"tools": {}}, "'tools': expected a list of tools, got {}"),
-        ({"tools": ["f"]}, "'tools[0]': expected an object, got 'f'"),
-        ({"tools": [LIST, {"type": "function"}]}, "'tools[1].function': expected an object, got None"),
-        ({"tools": [LIST | {"type": "web_search"}]}, "'tools[0].type': expected 'function'"),
-        ({"tools": [{"function": {"name": "f"}}]}, "'tools[0].type': expected 'function'"),
-        ({"tools": [tool(name="")]}, "'tools[0].function.name': expected 1 to 128"),
-        ({"tools": [tool(name="a b")]}, "'tools[0].function.name': expected 1 to 128"),
-        ({"tools": [tool(name=7)]}, "'tools[0].function.name': expected 1 to 128"),
-        ({"tools": [tool(), tool()]}, "'tools[1].function.name': expected different names, got 'f' twice"),
-        ({"tools": [tool(description=7)]}, "'tools[0].function.description': expected text, got 7"),
-        ({"tools": [tool(parameters=[])]}, "'tools[0].function.parameters': expected a JSON schema, got []"),
-        ({"tools": [tool(parameters={"type": "string"})]}, "'tools[0].function.parameters.type': expected 'object'"),
-        ({"tools": [tool(strict="yes")]}, "'tools[0].function.strict': expected true or false, got 'yes'"),
-        ({"tools": [tool(description="\ud83d")]}, "'tools[0]': expected a tool that can be written as JSON"),
-        ({"tools": [tool(x=float("nan"))]}, "'tools[0]': expected a tool that can be written as JSON"),
-        ({"tools": BOTH, "tool_choice": "any"}, "'tool_choice': expected auto, none, required or"),
-        ({"tools": BOTH, "tool_choice": {"type": "allowed_tools"}}, "'tool_choice': expected auto, none, required or"),
-        ({"tools": BOTH, "tool_choice": NAMED}, "'tool_choice.function.name': expected one of find_order, list_orders"),
-        ({"tool_choice": NAMED}, "'tool_choice': expected a call of one of 'tools'"),
-        ({"tools": [], "tool_choice": "required"}, "'tool_choice': expected a call of one of 'tools'"),
-        ({"parallel_tool_calls": 1}, "'parallel_tool_calls': expected true or false, got 1"),
-    ],
-)
-def test_a_wrong_field_is_named(request_, message):
-    with pytest.raises(ValueError) as refusal:
-        tools.read_tool_use(request_)
-    assert str(refusal.value).startswith(message)
-
-
-@given(almost.trees({"tools": BOTH, "tool_choice": NAMED, "parallel_tool_calls": True}))
-def test_whatever_a_request_says_is_read_or_refused_by_its_field(request_):
-    if not isinstance(request_, dict):
-        return
-    try:
-        use = tools.read_tool_use(request_)
-    except ValueError as refusal:
-        assert str(refusal).startswith(("'tools", "'tool_choice", "'parallel_tool_calls'"))
-    else:
-        tools.write_system("s", use.offered).encode()
 
 
 def test_of_a_forced_answer_that_was_cut_off_the_whole_calls_are_left():
     """Nothing but calls could be written, so its end is the beginning of one more."""
     for cut in ("", "\n<tool", "\n<tool_call>\n", '\n<tool_call>\n{"name": "list_o'):
-        found = tools.read_output(CALL + cut, BOTH, key="k", forced=True)
-        assert found == tools.read_output(CALL, BOTH, key="k")
-        reader = tools.OutputReader(BOTH, key="k", forced=True)
+        found = tool_calls.read_output(CALL + cut, BOTH, key="k", forced=True)
+        assert found == tool_calls.read_output(CALL, BOTH, key="k")
+        reader = tool_calls.OutputReader(BOTH, key="k", forced=True)
         assert [reader.feed(piece) for piece in (CALL[:20], CALL[20:] + cut)] == ["", ""]
         assert reader.finish() == ("", found.calls)
-    assert tools.read_output(CALL[:-3], BOTH, key="k", forced=True).calls == []
+    assert tool_calls.read_output(CALL[:-3], BOTH, key="k", forced=True).calls == []

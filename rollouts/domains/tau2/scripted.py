@@ -1,0 +1,231 @@
+"""Agents that need no model: one that does nothing, one that knows what the task wants, and one that works by the book.
+
+The last two write what a model would write, so that they can be imitated and serve as yardsticks.
+"""
+
+import abc
+import json
+import random
+import re
+from collections.abc import Generator, Sequence
+from typing import Any
+
+from rollouts.domains.tau2 import turn_format
+from rollouts.domains.tau2.costs import TRANSFER
+from rollouts.domains.tau2.tasks import Tau2Task
+from rollouts.domains.tau2.world import Call
+from rollouts.types import Message, Sample
+
+Work = Generator[str, str, None]
+"""Yields outputs of the agent, gets what comes back: a user's words, or what tools answered."""
+
+HANDED_OVER = "YOU ARE BEING TRANSFERRED TO A HUMAN AGENT. PLEASE HOLD ON."
+SORRY = "I am sorry, I cannot help you with that."
+_DONE = "All of that has been done. Please try again, does it work now?"
+
+WORDS = {  # tool of the user -> how an agent asks for it
+    "toggle_airplane_mode": "Please turn airplane mode off.",
+    "toggle_data": "Please turn mobile data on.",
+    "toggle_roaming": "Please turn data roaming on.",
+    "toggle_data_saver_mode": "Please turn data saver off.",
+    "toggle_wifi_calling": "Please turn Wi-Fi calling off.",
+    "set_network_mode_preference": "Please set the preferred network mode to 4G/5G.",
+    "disconnect_vpn": "Please disconnect your VPN.",
+    "reset_apn_settings": "Please reset your APN settings.",
+    "reboot_device": "Please restart your phone.",
+    "reseat_sim_card": "Please take out your SIM card and insert it again.",
+    "grant_app_permission": "Please grant the messaging app the {permission} permission.",
+    "make_payment": "I have sent you a payment request.\nPlease pay it.",
+}
+
+
+class ScriptedSession(abc.ABC):
+    """One dialogue of a scripted agent."""
+
+    def __init__(self, task: Tau2Task, seed: int):
+        self._work = self.work(task, random.Random(seed))
+        next(self._work)
+
+    @abc.abstractmethod
+    def work(self, task: Tau2Task, choose: random.Random) -> Work:
+        """Works on a task. The first yield gives nothing and gets what opens the dialogue."""
+
+    async def reply(self, messages: Sequence[Message], seed: int) -> Sample:
+        """See `rollouts.play.Session`."""
+        return Sample(self._work.send("\n".join(message.content for message in messages)))
+
+    def close(self) -> None:
+        """See `rollouts.play.Session`."""
+        self._work.close()
+
+
+class ScriptedAgent:
+    """An agent of one kind of session."""
+
+    def __init__(self, session: type[ScriptedSession]):
+        self._session = session
+
+    async def open(self, task: Tau2Task, seed: int) -> ScriptedSession:
+        """See `rollouts.play.Agent`."""
+        return self._session(task, seed)
+
+
+class Idle(ScriptedSession):
+    """Says that it is sorry."""
+
+    def work(self, task: Tau2Task, choose: random.Random) -> Work:
+        """See ScriptedSession."""
+        yield ""
+        while True:
+            yield turn_format.write_calls([Call("done", {})]) if task.solo else SORRY
+
+
+class Knowing(ScriptedSession):
+    """Does what the task wants: its own part with tools, the user's in words."""
+
+    def work(self, task: Tau2Task, choose: random.Random) -> Work:
+        """See ScriptedSession."""
+        yield ""
+        criteria = task.source.evaluation_criteria
+        actions = (criteria and criteria.actions) or []
+        for action in actions:
+            if action.requestor == "assistant" or task.solo:
+                yield turn_format.write_calls([Call(action.name, action.arguments)])
+            else:
+                yield WORDS[action.name].format(**action.arguments)
+            if action.name == TRANSFER and not task.solo:
+                yield HANDED_OVER
+        if task.solo:
+            yield turn_format.write_calls([Call("done", {})])
+        for told in (criteria and criteria.communicate_info) or []:
+            yield f"It is {told}."
+        while True:
+            yield _DONE
+
+
+class ByTheBook(ScriptedSession):
+    """Works through what may be wrong at the telephone company, by what the user and the tools say."""
+
+    def work(self, task: Tau2Task, choose: random.Random) -> Work:
+        """See ScriptedSession."""
+        trouble = yield ""
+        heard = yield "I am sorry to hear that. What is your phone number?"
+        phone = re.search(r"\d{3}-\d{3}-\d{4}", heard)
+        customer = json.loads((yield _call("get_customer_by_phone", phone_number=phone[0] if phone else "")))
+        line = {}
+        for number in customer["line_ids"]:
+            line = json.loads((yield _call("get_details_by_id", id=number)))
+            if phone and line["phone_number"] == phone[0]:
+                break
+        names = {"customer_id": customer["customer_id"], "line_id": line["line_id"]}
+        if "MMS" in trouble:
+            steps = (_mend_network, _mend_line, _mend_network_mode, _mend_wifi_calling, _mend_permissions, _mend_apn)
+        elif re.search("data|internet", trouble):
+            steps = (_mend_network, _mend_line, _mend_data_saver, _mend_network_mode, _mend_vpn)
+        else:
+            steps = (_mend_network, _mend_suspension, _mend_apn)
+        for step in steps:
+            beyond_help = yield from step(line, names)
+            if beyond_help:
+                break
+        yield _call(TRANSFER, summary="I cannot fix the issue.")
+        while True:
+            yield HANDED_OVER
+
+
+Step = Generator[str, str, bool]
+"""A part of the work; returns whether no agent can help."""
+
+
+def _mend_network(line: dict[str, Any], names: dict[str, str]) -> Step:
+    seen = yield "Please check your network status."
+    if "Airplane Mode: ON" in seen:
+        yield WORDS["toggle_airplane_mode"]
+    if "SIM Card Status: missing" in seen:
+        yield WORDS["reseat_sim_card"]
+    if "SIM Card Status: locked" in seen:
+        return True
+    if "Mobile Data Enabled: No" in seen:
+        yield WORDS["toggle_data"]
+    return False
+
+
+def _mend_line(line: dict[str, Any], names: dict[str, str]) -> Step:
+    """Roaming, on both sides, and data that is used up."""
+    where = yield "Are you abroad, or at home?"
+    if "abroad" in where:
+        if not line["roaming_enabled"]:
+            yield _call("enable_roaming", **names)
+        yield WORDS["toggle_roaming"]
+    usage = json.loads((yield _call("get_data_usage", **names)))
+    used, limit, refueled = (float(usage[f"data_{name}_gb"]) for name in ("used", "limit", "refueling"))
+    if used >= limit + refueled:
+        if refueled:
+            return True
+        yield "Your data is used up. May I refuel 2.0 GB of data?"
+        yield _call("refuel_data", **names, gb_amount=2.0)
+        yield "I have added the data. Please try again."
+    return False
+
+
+def _mend_suspension(line: dict[str, Any], names: dict[str, str]) -> Step:
+    if line["status"] != "Suspended":
+        return False
+    if line["contract_end_date"] and line["contract_end_date"] < "2025-02-25":
+        return True
+    bills = json.loads((yield _call("get_bills_for_customer", customer_id=names["customer_id"])))
+    for bill in bills:
+        if bill["status"] == "Overdue":
+            yield _call("send_payment_request", customer_id=names["customer_id"], bill_id=bill["bill_id"])
+            yield WORDS["make_payment"]
+    yield _call("resume_line", **names)
+    yield WORDS["reboot_device"]
+    return False
+
+
+def _mend_apn(line: dict[str, Any], names: dict[str, str]) -> Step:
+    seen = yield "Please check your APN settings."
+    if re.search("Not Set|broken", seen, re.IGNORECASE):
+        yield WORDS["reset_apn_settings"]
+        yield WORDS["reboot_device"]
+    return False
+
+
+def _mend_network_mode(line: dict[str, Any], names: dict[str, str]) -> Step:
+    seen = yield "Please check your preferred network mode."
+    if "4g_5g_preferred" not in seen:
+        yield WORDS["set_network_mode_preference"]
+    return False
+
+
+def _mend_data_saver(line: dict[str, Any], names: dict[str, str]) -> Step:
+    seen = yield "Please check whether data saver is on."
+    if "ON" in seen:
+        yield WORDS["toggle_data_saver_mode"]
+    return False
+
+
+def _mend_vpn(line: dict[str, Any], names: dict[str, str]) -> Step:
+    seen = yield "Are you using a VPN?"
+    if "connected" in seen and "not connected" not in seen:
+        yield WORDS["disconnect_vpn"]
+    return False
+
+
+def _mend_wifi_calling(line: dict[str, Any], names: dict[str, str]) -> Step:
+    seen = yield "Please check whether Wi-Fi calling is on."
+    if "turned ON" in seen:
+        yield WORDS["toggle_wifi_calling"]
+    return False
+
+
+def _mend_permissions(line: dict[str, Any], names: dict[str, str]) -> Step:
+    seen = yield "Please check the permissions of the messaging app."
+    for permission in ("sms", "storage"):
+        if permission not in seen:
+            yield WORDS["grant_app_permission"].format(permission=permission)
+    return False
+
+
+def _call(name: str, **arguments: Any) -> str:
+    return turn_format.write_calls([Call(name, arguments)])

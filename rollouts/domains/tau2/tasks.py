@@ -1,0 +1,168 @@
+"""Tasks of the benchmark: what the agent is told first, and from which splits they come."""
+
+import dataclasses
+import functools
+import hashlib
+import json
+import random
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rollouts import tool_calls
+from rollouts.domains.tau2.package import Package
+from rollouts.types import Message, Task
+
+EXTRA = "extra"
+"""The name of a split that the package does not have: the tasks of a domain that are not in its benchmark, `base`."""
+
+_SHORT = "You are a customer service agent."
+_TELECOM = re.compile(r"\[(?P<intent>\w+)\](?P<issues>[^[]*)\[PERSONA:(?P<persona>\w+)\]")
+
+
+@dataclasses.dataclass(frozen=True)
+class Tau2Task(Task):
+    """A task of the benchmark."""
+
+    domain: str
+    told: str  # the system message, tools included
+    tools: tuple[str, ...]  # names of those that the agent may call
+    solo: bool  # there is no user
+    source: Any = dataclasses.field(repr=False)  # the package's own
+
+    @property
+    def opening(self) -> Sequence[Message]:
+        """See Task. Without a user, the episode says it: nobody else opens the dialogue."""
+        return () if self.solo else (Message("system", self.told),)
+
+    @property
+    def labels(self) -> Mapping[str, Any]:
+        """See Task. Of telecom, what is asked for, how many things are broken, and who the user is."""
+        if not (found := _TELECOM.fullmatch(self.id)):
+            return {"domain": self.domain}
+        return {
+            "domain": self.domain,
+            "intent": found["intent"].removesuffix("_issue"),
+            "issues": found["issues"].count("|") + 1,
+            "persona": found["persona"],
+        }
+
+    @property
+    def description(self) -> Mapping[str, Any]:
+        """See Task."""
+        return {"id": self.id, **self.labels, "scenario": str(self.source.user_scenario)}
+
+    @property
+    def digest(self) -> str:
+        """See Task."""
+        return hashlib.sha256(f"{self.told}\n{self._scenario}".encode()).hexdigest()[:16]
+
+    @functools.cached_property
+    def _scenario(self) -> str:
+        """The package's own task as JSON, without the times at which it was read."""
+        found = self.source.model_dump(mode="json")
+        for message in (found["initial_state"] or {}).get("message_history") or []:
+            message.pop("timestamp", None)
+        return json.dumps(found, sort_keys=True)
+
+
+class SplitTasks:
+    """Tasks of some splits, as a `rollouts.domain.TaskSource`: in another order in each epoch."""
+
+    def __init__(self, train: Sequence[Tau2Task], test: Sequence[Tau2Task], seed: int):
+        self._train, self._test, self._seed = train, test, seed
+
+    def train(self, cursor: int, count: int) -> list[Tau2Task]:
+        """See TaskSource."""
+        return [self._deal_task(self._train, number, f"train {self._seed}") for number in range(cursor, cursor + count)]
+
+    def held_out(self, count: int, seed: int) -> list[Tau2Task]:
+        """See TaskSource. Where `count` is more than there are, tasks come again, each as often as the others."""
+        return [self._deal_task(self._test, number, f"test {seed}") for number in range(count)]
+
+    def _deal_task(self, tasks: Sequence[Tau2Task], number: int, seed: str) -> Tau2Task:
+        epoch, place = divmod(number, len(tasks))
+        return tasks[_shuffle(len(tasks), f"{seed} {epoch}")[place]]
+
+
+@functools.lru_cache(maxsize=64)
+def _shuffle(count: int, seed: str) -> list[int]:
+    order = list(range(count))
+    random.Random(seed).shuffle(order)
+    return order
+
+
+def open_splits(package: Package, data: Mapping[str, Any], seed: int) -> SplitTasks:
+    """Opens the splits that a config's section `data` names.
+
+    Raises ValueError, naming the field, for a split that the domain does not have, and where a task is in both.
+    """
+    domain = data["domain"]
+    found = {task.id: task for task in package.registry.get_tasks_loader(domain)(None)}
+    splits = _find_splits(package, domain, found)
+    chosen = {field: _choose_ids(splits, data[field], f"config.data.{field}", domain) for field in ("train", "test")}
+    if both := sorted(set(chosen["train"]) & set(chosen["test"])):
+        raise ValueError(
+            f"config.data: expected no task in both train={data['train']} and test={data['test']}, got {len(both)}, "
+            f"{both[0]!r} among them; a score on tasks that were trained on says nothing"
+        )
+    make = functools.partial(make_task, package, domain, solo=data["user"] == "solo", short=data["prompt"] == "short")
+    return SplitTasks(*([make(found[name]) for name in ids] for ids in chosen.values()), seed)
+
+
+def load_tasks(package: Package, domain: str, *, split: str = "base", solo: bool = False) -> list[Tau2Task]:
+    """Loads the tasks of some splits, joined by +, in the order in which the package has them."""
+    found = {task.id: task for task in package.registry.get_tasks_loader(domain)(None)}
+    ids = _choose_ids(_find_splits(package, domain, found), split, "split", domain)
+    return [make_task(package, domain, found[name], solo=solo) for name in ids]
+
+
+def make_task(package: Package, domain: str, source: Any, *, solo: bool, short: bool = False) -> Tau2Task:
+    """Makes a task of the package's own; `short` tells the agent nothing of policy and tools.
+
+    Raises ValueError for a task that is not for an agent without a user, where `solo` asks for one.
+    """
+    policy, tools = _describe_work(package, domain, solo)
+    agents = package.agents
+    if not solo:
+        agent = agents.LLMAgent(tools=[*tools], domain_policy=policy)
+    elif agents.LLMSoloAgent.check_valid_task(source):
+        agent = agents.LLMSoloAgent(tools=[*tools], domain_policy=policy, task=source)
+    else:
+        raise ValueError(f"config.data.user: expected tasks with a ticket for solo, got {source.id} of {domain}")
+    offered = [tool.openai_schema for tool in agent.tools]
+    names = tuple(tool["function"]["name"] for tool in offered)
+    if short:
+        told = f"{_SHORT}\n\n{source.ticket}" if solo else _SHORT
+    else:
+        told = tool_calls.write_system(agent.system_prompt, offered)
+    return Tau2Task(source.id, domain, told, names, solo, source)
+
+
+@functools.cache
+def _describe_work(package: Package, domain: str, solo: bool) -> tuple[str, Sequence[Any]]:
+    """Returns the policy of a domain, and the tools that the agent has, as the package has them."""
+    environment = package.registry.get_env_constructor(domain)(solo_mode=solo)
+    tools = environment.get_tools()
+    if solo and environment.user_tools:
+        tools += environment.get_user_tools()
+    return environment.get_policy(), tools
+
+
+def _find_splits(package: Package, domain: str, ids: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Returns the ids of each split of a domain; one that has none is all `base`."""
+    load = package.registry.get_task_splits_loader(domain)
+    splits = dict(load()) if load else {"base": list(ids)}
+    if rest := [name for name in ids if name not in splits["base"]]:
+        splits[EXTRA] = rest
+    return splits
+
+
+def _choose_ids(splits: Mapping[str, Sequence[str]], names: str, field: str, domain: str) -> list[str]:
+    """Returns the ids of the tasks of some splits, each once."""
+    chosen: dict[str, None] = {}
+    for name in names.split("+"):
+        if name not in splits:
+            raise ValueError(f"{field}: expected some of {sorted(splits)}, the splits of {domain}, got {name!r}")
+        chosen |= dict.fromkeys(splits[name])
+    return list(chosen)

@@ -1,0 +1,60 @@
+"""The turn format: words, or calls of tools as Qwen2.5 writes them; thoughts may come first, in ``<think>…</think>``.
+
+See `rollouts.domain.TurnFormat`; this module is one.
+"""
+
+import json
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from models.tokenizer import Tokenizer
+from rollouts import chat, tool_calls
+from rollouts.domains.tau2.world import Call
+from rollouts.engine.grammar import Grammar
+
+_THOUGHT = re.compile(r"\s*<think>(?P<thought>.*?)</think>\s*", re.DOTALL)
+_ANY_NAME = re.compile(r'<tool_call>\s*\{\s*"name"\s*:\s*"([^"]*)"')
+
+
+class Output(NamedTuple):
+    """An agent's output, taken apart."""
+
+    thought: str
+    content: str | None  # for the user, unless there are calls; None only beside calls
+    calls: list[Call]
+    malformed: bool  # calls were begun that cannot be read, or call a tool that there is not: then all is content
+
+
+def read_output(text: str, tools: Sequence[str]) -> Output:
+    """Takes an output apart; `tools` are the names of those that may be called. It reads as `cmpo.serve` does."""
+    found = _THOUGHT.match(text)
+    rest = text[found.end() :] if found else text
+    offered = [{"function": {"name": name}} for name in tools]
+    content, calls = tool_calls.read_output(rest, offered, key="")
+    made = [Call(call.name, json.loads(call.arguments)) for call in calls]
+    return Output(found["thought"].strip() if found else "", content, made, not made and "<tool_call>" in rest)
+
+
+def parse(text: str) -> Output:
+    """Takes an output apart, whatever tools there are. Raises ValueError for calls that cannot be read."""
+    output = read_output(text, _ANY_NAME.findall(text))
+    if output.malformed:
+        raise ValueError(f"expected calls as <tool_call>\\n{{…}}\\n</tool_call>, got {text!r}")
+    return output
+
+
+def write_calls(calls: Sequence[Call], content: str = "") -> str:
+    """Writes calls as the agent writes them; `parse` gives them back."""
+    asked = [{"function": {"name": call.name, "arguments": json.dumps(call.arguments)}} for call in calls]
+    return tool_calls.write_calls(content, asked)
+
+
+def hear(text: str) -> str:
+    """Returns what agent and user hear of each other: `text` without control tokens."""
+    return chat.clean_text(text)
+
+
+def grammar(tokenizer: Tokenizer, vocab_size: int) -> Grammar | None:
+    """See `rollouts.domain.TurnFormat`: free text has none."""
+    return None
