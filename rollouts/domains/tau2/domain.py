@@ -22,7 +22,12 @@ from rollouts.play import Agent
 from rollouts.seeds import fold
 from rollouts.types import Dialogue
 
-_AGENTS = {"idle": scripted.Idle, "knowing": scripted.Knowing, "by_the_book": scripted.ByTheBook}
+_AGENTS = {
+    "idle": scripted.Idle,
+    "knowing": scripted.Knowing,
+    "by_the_book": scripted.ByTheBook,
+    "hasty": scripted.Hasty,
+}
 
 
 class Tau2Domain(Domain):
@@ -82,7 +87,7 @@ class Tau2Domain(Domain):
 
     def scripted_agent(self, config: Mapping[str, Any], name: str, budget: float | None = None) -> Agent:
         """See Domain."""
-        return scripted.ScriptedAgent(_AGENTS[name or "by_the_book"])
+        return scripted.ScriptedAgent(_AGENTS[name or "hasty"])
 
     def decline_action(self, text: str, seed: int) -> str:
         """See Domain. What costs something is a call: it is not made."""

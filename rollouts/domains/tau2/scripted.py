@@ -1,6 +1,5 @@
-"""Agents that need no model: one that does nothing, one that knows what the task wants, and one that works by the book.
-
-The last two write what a model would write, so that they can be imitated and serve as yardsticks.
+"""Agents that need no model: one that does nothing, one that knows what the task wants, one that works by the book, and
+a hasty one, which leaves out steps of the book. They write what a model would write, so that they can be imitated.
 """
 
 import abc
@@ -106,6 +105,9 @@ class Knowing(ScriptedSession):
 class ByTheBook(ScriptedSession):
     """Works through what may be wrong at the telephone company, by what the user and the tools say."""
 
+    skips = 0.0  # the chance that a step is left out
+    gives_up = 0.0  # the chance, before each step, that the user is transferred at once
+
     def work(self, task: Tau2Task, choose: random.Random) -> Work:
         """See ScriptedSession."""
         trouble = yield ""
@@ -125,12 +127,22 @@ class ByTheBook(ScriptedSession):
         else:
             steps = (_mend_network, _mend_suspension, _mend_apn)
         for step in steps:
+            if choose.random() < self.gives_up:
+                break
+            if choose.random() < self.skips:
+                continue
             beyond_help = yield from step(line, names)
             if beyond_help:
                 break
         yield _call(TRANSFER, summary="I cannot fix the issue.")
         while True:
             yield HANDED_OVER
+
+
+class Hasty(ByTheBook):
+    """Leaves out steps, and gives up early: what demonstrations may be like, and what there is to learn."""
+
+    skips, gives_up = 0.2, 0.05
 
 
 Step = Generator[str, str, bool]
