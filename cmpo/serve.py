@@ -46,6 +46,9 @@ from rollouts.serving.served import Served
 _HF = flags.DEFINE_string("hf", None, "Directory of a model in Hugging Face's format, or its name on the hub.")
 _AGENTS = flags.DEFINE_list("agents", ["policy"], "Which states of the run: policy, best, start; each is a model.")
 _SLOTS = flags.DEFINE_integer("slots", 16, "Answers that are drawn at a time.", lower_bound=1)
+_EXACT = flags.DEFINE_bool(
+    "exact", False, "Always compute all slots, so that an answer is the same to the bit among any number of others."
+)
 _CONTEXT = flags.DEFINE_integer(
     "context_length", 0, "Tokens of a conversation; 0: the run's, or the model's up to 8192."
 )
@@ -152,7 +155,7 @@ def open_run(config: ConfigDict, names: Sequence[str], make: Callable[..., Serve
     layout = {
         "slots": _SLOTS.value,
         "rows": 0,
-        "fit": True,
+        "fit": not _EXACT.value,
         "capacity": _CONTEXT.value or config.model.context_length,
         "window": _WINDOW,
     }
@@ -182,7 +185,13 @@ def open_checkpoint(path: str, make: Callable[..., Served]) -> Served:
     tokenizer = tokenizers.load(source)
     mesh = build.make_mesh(config, model, jax.devices()[:1])
     sampling = build.make_sampling(
-        config, mesh, slots=_SLOTS.value, rows=0, fit=True, max_new_tokens=config.model.context_length, window=_WINDOW
+        config,
+        mesh,
+        slots=_SLOTS.value,
+        rows=0,
+        fit=not _EXACT.value,
+        max_new_tokens=config.model.context_length,
+        window=_WINDOW,
     )
     engine = Engine(model, tokenizer.im_end, sampling)
     layout = sharding.find_shardings(mesh, qwen2.shapes(model))

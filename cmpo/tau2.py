@@ -9,6 +9,7 @@ is listed. Beside every score stands that of an agent that does nothing.
 
 import contextlib
 import json
+import os
 import pathlib
 import socket
 import subprocess
@@ -33,6 +34,8 @@ _URL = flags.DEFINE_string("agent_url", None, "Base URL of a server of the OpenA
 _AGENT = flags.DEFINE_string("agent_model", None, "Its model; default: the first that it lists.")
 _USER_URL = flags.DEFINE_string("user_url", None, "Base URL of the LLM that plays the user.")
 _USER = flags.DEFINE_string("user_model", None, "Its model; default: the first that it lists.")
+_AGENT_KEY = flags.DEFINE_string("agent_api_key_env", "", "Environment variable that holds the key of --agent_url.")
+_USER_KEY = flags.DEFINE_string("user_api_key_env", "", "Environment variable that holds the key of --user_url.")
 _DOMAINS = flags.DEFINE_list("domains", ["airline", "retail", "telecom"], f"Some of {', '.join(DOMAINS)}.")
 _TRIALS = flags.DEFINE_integer("trials", 4, "How often each task is played.", lower_bound=1)
 _SPLIT = flags.DEFINE_string("split", "base", "Which tasks; base: the whole benchmark of a domain.")
@@ -57,10 +60,12 @@ def run() -> None:
     if not (command.OUT.value or command.WORKDIR.value):
         raise ValueError("--out: expected a directory for the results, got none")
     out = pathlib.Path(command.OUT.value or pathlib.Path(command.WORKDIR.value, "tau2"))
+    user_key, agent_key = (read_key(flag) for flag in (_USER_KEY, _AGENT_KEY))
     package = load_package()
-    user = Model(_USER_URL.value, _USER.value or find_model(_USER_URL.value, "--user_url"), 0.0, _TOKENS.value)
+    name = _USER.value or find_model(_USER_URL.value, "--user_url", user_key)
+    user = Model(_USER_URL.value, name, 0.0, _TOKENS.value, _USER_KEY.value)
     out.mkdir(parents=True, exist_ok=True)
-    with open_agent(out) as agent:
+    with open_agent(out, agent_key) as agent:
         played = {name: play_domain(name, agent, user, out) for name in _DOMAINS.value}
     idle = {name: official.score_idle_agent(package, name, _SPLIT.value) for name in played}
     result = {
@@ -80,11 +85,12 @@ def run() -> None:
 
 
 @contextlib.contextmanager
-def open_agent(out: pathlib.Path) -> Iterator[Model]:
+def open_agent(out: pathlib.Path, key: str) -> Iterator[Model]:
     """Gives the agent, from a server that runs meanwhile if there is none. Raises ValueError if none answers."""
     sampling = _TEMPERATURE.value, _TOKENS.value
     if _URL.value:
-        yield Model(_URL.value, _AGENT.value or find_model(_URL.value, "--agent_url"), *sampling)
+        name = _AGENT.value or find_model(_URL.value, "--agent_url", key)
+        yield Model(_URL.value, name, *sampling, _AGENT_KEY.value)
         return
     with contextlib.closing(socket.socket()) as free:
         free.bind(("127.0.0.1", 0))
@@ -111,10 +117,18 @@ def wait_for_server(server: subprocess.Popen, url: str, log: pathlib.Path) -> No
     raise ValueError(f"cmpo.serve does not answer: {find_last_line(log)}")
 
 
-def find_model(url: str, flag: str) -> str:
+def read_key(flag: flags.FlagHolder) -> str:
+    """Reads the key that a flag names the variable of; "": it names none. Raises ValueError if it is not set."""
+    if flag.value and not os.environ.get(flag.value):
+        raise ValueError(f"--{flag.name}: the environment variable {flag.value} is not set")
+    return os.environ.get(flag.value, "")
+
+
+def find_model(url: str, flag: str, key: str = "") -> str:
     """Returns the name of the first model that a server lists. Raises ValueError if it lists none."""
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
     try:
-        return httpx.get(f"{url.rstrip('/')}/models").raise_for_status().json()["data"][0]["id"]
+        return httpx.get(f"{url.rstrip('/')}/models", headers=headers).raise_for_status().json()["data"][0]["id"]
     except (httpx.HTTPError, httpx.InvalidURL, LookupError, TypeError, ValueError) as error:
         raise ValueError(f"{flag}: {url}: expected a server that lists its models: {error}") from None
 

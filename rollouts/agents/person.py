@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from rollouts.play import Chat
+from rollouts.tool_calls import ToolCall
 from rollouts.types import Message
 
 
@@ -36,6 +37,12 @@ class PersonAsUser:
         else:
             self._tell(messages[0].content)
         return await self._read()
+
+    async def ask_with_tools(
+        self, messages: Sequence[Message], tools: Sequence[Mapping], *, seed: int
+    ) -> tuple[str, list[ToolCall]]:
+        """Shows and returns as `chat` does: a person has no tools here."""
+        return await self.chat(messages, seed=seed), []
 
 
 class Verdicts:

@@ -260,7 +260,7 @@ def _read_calls(calls: Any) -> str:
     for call in calls if isinstance(calls, list) else []:
         function = call.get("function") if isinstance(call, Mapping) else None
         name, arguments = (function.get(key) for key in ("name", "arguments")) if function else (None, None)
-        text = arguments if isinstance(arguments, str) else json.dumps(arguments)
+        text = arguments if isinstance(arguments, str | None) else json.dumps(arguments)
         found.append({"name": name if isinstance(name, str) else "", "arguments": text or "{}"})
     return json.dumps(found) if found else ""
 

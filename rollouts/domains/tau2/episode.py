@@ -69,7 +69,8 @@ class Service(Episode):
         before = [shown for message in world.messages if (shown := show_message(message))]
         last = world.messages[-1]
         if last.role == "assistant" and not last.tool_calls:
-            return [*before, *await self._hear_user(last.content)]
+            heard = await self._hear_user(last.content)
+            return [*before, *heard] if heard else []
         if last.role == "assistant" or (last.role == "user" and last.tool_calls):
             raise DialogueError("world_error", f"task {task.id}: a history that ends with a call is not supported")
         return before

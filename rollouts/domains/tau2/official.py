@@ -26,7 +26,7 @@ class Model(NamedTuple):
     name: str
     temperature: float
     max_tokens: int
-    key: str = "none"  # for a server that wants none
+    key_env: str = ""  # name of the environment variable that holds its key; "": it wants none
 
 
 class Played(NamedTuple):
@@ -58,8 +58,9 @@ def write_command(
     options: dict[str, Any] = {"domain": domain, "task-split-name": split, "num-trials": trials, "seed": seed}
     for role, model in (("agent", agent), ("user", user)):
         sampling = {"temperature": model.temperature, "max_tokens": model.max_tokens}
-        arguments = {"base_url": model.url, "api_key": model.key, **sampling}
+        arguments = {"base_url": model.url, **sampling}
         options |= {f"{role}-llm": f"openai/{model.name}", f"{role}-llm-args": json.dumps(arguments)}
+        options |= {f"{role}-api-key": model.key_env} if model.key_env else {}  # a command line is for all to see
     options |= {"results-dir": folder, "save-to": domain, "max-concurrency": concurrency}
     options |= {} if tasks is None else {"num-tasks": tasks}
     command = [sys.executable, "-m", "tau2.cli", "run"]
@@ -71,7 +72,8 @@ _TOLERANT = ("--skip-failed-samples",)  # or one dialogue that fails ends all of
 
 def client_environment() -> dict[str, str]:
     """Returns the environment that the client runs in: it stays off the network but for the endpoints."""
-    return os.environ | {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "PYTHONUNBUFFERED": "1"}
+    always = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "PYTHONUNBUFFERED": "1"}
+    return {"OPENAI_API_KEY": "none"} | os.environ | always  # without any key, it does not even ask
 
 
 def read_results(path: pathlib.Path) -> list[Played]:

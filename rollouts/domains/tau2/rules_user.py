@@ -70,15 +70,13 @@ class Topic(NamedTuple):
     setting: Setting | None = None  # a switch, in place of `do`
 
 
-def _topic(words: str, *look: str, do: Sequence[Call] = (), setting: Setting | None = None) -> Topic:
-    return Topic(re.compile(words, re.IGNORECASE), [Call(name, {}) for name in look], do, setting)
-
-
-def _switch(look: str, is_on: str, switch: str, *, wanted: bool) -> Setting:
-    return Setting(look, is_on, switch, wanted)
+def _topic(words: str, *look: str | Call, do: Sequence[Call] = (), setting: Setting | None = None) -> Topic:
+    tools = [one if isinstance(one, Call) else Call(one, {}) for one in look]
+    return Topic(re.compile(words, re.IGNORECASE), tools, do, setting)
 
 
 _APP = {"app_name": "messaging"}
+_PERMISSIONS = Call("check_app_permissions", _APP)
 _NETWORK = "check_network_status"
 TOPICS = (  # the first one that fits a sentence is what it asks for
     _topic(
@@ -89,24 +87,24 @@ TOPICS = (  # the first one that fits a sentence is what it asks for
     _topic(
         r"air ?plane mode|flight mode",
         _NETWORK,
-        setting=_switch(_NETWORK, "Airplane Mode: ON", "toggle_airplane_mode", wanted=False),
+        setting=Setting(_NETWORK, "Airplane Mode: ON", "toggle_airplane_mode", wanted=False),
     ),
     _topic(
         r"data sav(?:er|ing)|data restriction",
         "check_data_restriction_status",
-        setting=_switch(
+        setting=Setting(
             "check_data_restriction_status", "Data Saver mode is ON", "toggle_data_saver_mode", wanted=False
         ),
     ),
     _topic(
         r"wi-?fi calling",
         "check_wifi_calling_status",
-        setting=_switch("check_wifi_calling_status", "turned ON", "toggle_wifi_calling", wanted=False),
+        setting=Setting("check_wifi_calling_status", "turned ON", "toggle_wifi_calling", wanted=False),
     ),
     _topic(
         r"roaming",
         _NETWORK,
-        setting=_switch(_NETWORK, "Data Roaming Enabled: Yes", "toggle_roaming", wanted=True),
+        setting=Setting(_NETWORK, "Data Roaming Enabled: Yes", "toggle_roaming", wanted=True),
     ),
     _topic(
         r"network mode|preferred network|network preference|network type",
@@ -117,21 +115,15 @@ TOPICS = (  # the first one that fits a sentence is what it asks for
     _topic(r"\bapn\b|access point", "check_apn_settings", do=[Call("reset_apn_settings", {})]),
     _topic(r"re-?boot|re-?start|turn (?:it|the phone|your phone) off and", do=[Call("reboot_device", {})]),
     _topic(r"\bsim\b", "check_sim_status", do=[Call("reseat_sim_card", {})]),
-    _topic(
-        r"storage",
-        do=[Call("grant_app_permission", {**_APP, "permission": "storage"})],
-    )._replace(look=[Call("check_app_permissions", _APP)]),
-    _topic(
-        r"\bsms\b",
-        do=[Call("grant_app_permission", {**_APP, "permission": "sms"})],
-    )._replace(look=[Call("check_app_permissions", _APP)]),
-    _topic(r"permission")._replace(look=[Call("check_app_permissions", _APP)]),
+    _topic(r"storage", _PERMISSIONS, do=[Call("grant_app_permission", {**_APP, "permission": "storage"})]),
+    _topic(r"\bsms\b", _PERMISSIONS, do=[Call("grant_app_permission", {**_APP, "permission": "sms"})]),
+    _topic(r"permission", _PERMISSIONS),
     _topic(r"speed ?test|internet speed|\bspeed\b", "run_speed_test"),
     _topic(r"\bmms\b|picture message", "can_send_mms"),
     _topic(
         r"mobile data|cellular data|\bdata\b (?:switch|connection|on|off)|turn (?:on|off) (?:your )?data",
         _NETWORK,
-        setting=_switch(_NETWORK, "Mobile Data Enabled: Yes", "toggle_data", wanted=True),
+        setting=Setting(_NETWORK, "Mobile Data Enabled: Yes", "toggle_data", wanted=True),
     ),
     _topic(r"network status|signal", _NETWORK),
     _topic(r"status bar|top of (?:your|the) screen", "check_status_bar"),

@@ -6,14 +6,14 @@ import pydantic
 
 from rollouts.sections import Count, Section
 
-Splits = Annotated[str, pydantic.Field(pattern=r"[a-z_]+(\+[a-z_]+)*")]
+Splits = Annotated[str, pydantic.Field(pattern=r"^([a-z_]+(\+[a-z_]+)*)?$")]
 
 
 class DataSettings(Section):
     """Which tasks there are, and what the agent is told of its work."""
 
     domain: Literal["telecom", "retail", "airline", "mock"] = "telecom"
-    train: Splits = "train"  # splits to train on, joined by +; telecom also has `extra`, all tasks that are in none
+    train: Splits = "train"  # splits to train on, joined by +; telecom also has `extra`, all tasks beyond its benchmark
     test: Splits = "test"  # splits for evaluations; no task may be in both
     prompt: Literal["full", "short"] = "full"  # what the official agent is told, or one line: it learns from examples
     user: Literal["rules", "llm", "solo"] = "rules"  # who calls; rules: of telecom alone; solo: nobody

@@ -17,7 +17,7 @@ EXTRA = "extra"
 """The name of a split that the package does not have: the tasks of a domain that are not in its benchmark, `base`."""
 
 _SHORT = "You are a customer service agent."
-_TELECOM = re.compile(r"\[(?P<intent>\w+)\](?P<issues>[^[]*)\[PERSONA:(?P<persona>\w+)\]")
+_TELECOM = re.compile(r"\[(?P<intent>\w+)\][^[]*\[PERSONA:(?P<persona>\w+)\]")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,15 +37,10 @@ class Tau2Task(Task):
 
     @property
     def labels(self) -> Mapping[str, Any]:
-        """See Task. Of telecom, what is asked for, how many things are broken, and who the user is."""
-        if not (found := _TELECOM.fullmatch(self.id)):
-            return {"domain": self.domain}
-        return {
-            "domain": self.domain,
-            "intent": found["intent"].removesuffix("_issue"),
-            "issues": found["issues"].count("|") + 1,
-            "persona": found["persona"],
-        }
+        """See Task: what is asked for, which telecom alone tells, and who the user is."""
+        found = _TELECOM.fullmatch(self.id)
+        intent, persona = (found["intent"].removesuffix("_issue"), found["persona"]) if found else (self.domain, "None")
+        return {"domain": self.domain, "intent": intent, "persona": persona}
 
     @property
     def description(self) -> Mapping[str, Any]:
@@ -74,6 +69,8 @@ class SplitTasks:
 
     def train(self, cursor: int, count: int) -> list[Tau2Task]:
         """See TaskSource."""
+        if not self._train:
+            raise ValueError("config.data.train: expected splits to train on, got none")
         return [self._deal_task(self._train, number, f"train {self._seed}") for number in range(cursor, cursor + count)]
 
     def held_out(self, count: int, seed: int) -> list[Tau2Task]:
@@ -161,7 +158,7 @@ def _find_splits(package: Package, domain: str, ids: Mapping[str, Any]) -> dict[
 def _choose_ids(splits: Mapping[str, Sequence[str]], names: str, field: str, domain: str) -> list[str]:
     """Returns the ids of the tasks of some splits, each once."""
     chosen: dict[str, None] = {}
-    for name in names.split("+"):
+    for name in filter(None, names.split("+")):
         if name not in splits:
             raise ValueError(f"{field}: expected some of {sorted(splits)}, the splits of {domain}, got {name!r}")
         chosen |= dict.fromkeys(splits[name])

