@@ -21,7 +21,7 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from cmpo.algorithms.budgets import budgets_of
-from cmpo.cli import agents, command, terminal
+from cmpo.cli import agents, command, remote, terminal
 from cmpo.run.workdir import load_config
 from cmpo.training import tasks
 from rollouts import domains
@@ -153,7 +153,7 @@ def run() -> None:
         served_by = agents.load(config, command.WORKDIR.value)
         opening = open_agent(config, served_by, command.WORKDIR.value, _SYSTEM.value, _SCENARIO.value)
     else:
-        key = agents.API_KEY_ENV.value or ""
+        key = remote.API_KEY_ENV.value or ""
         opening = open_url(_URL.value, _MODEL.value, _SYSTEM.value, _SCENARIO.value, key)
 
     async def talk() -> None:

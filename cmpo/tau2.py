@@ -22,7 +22,7 @@ import httpx
 import numpy as np
 from absl import flags
 
-from cmpo.cli import command
+from cmpo.cli import command, remote
 from cmpo.evaluation import bootstrap, tables
 from cmpo.run import files
 from rollouts.domains.tau2 import official
@@ -30,11 +30,8 @@ from rollouts.domains.tau2.official import Model, Played
 from rollouts.domains.tau2.package import DOMAINS, load_package
 
 _HF = flags.DEFINE_string("hf", None, "Directory of a model in Hugging Face's format, in place of --workdir.")
-_URL = flags.DEFINE_string("agent_url", None, "Base URL of a server of the OpenAI protocol, in place of --workdir.")
-_AGENT = flags.DEFINE_string("agent_model", None, "Its model; default: the first that it lists.")
 _USER_URL = flags.DEFINE_string("user_url", None, "Base URL of the LLM that plays the user.")
 _USER = flags.DEFINE_string("user_model", None, "Its model; default: the first that it lists.")
-_AGENT_KEY = flags.DEFINE_string("agent_api_key_env", "", "Environment variable that holds the key of --agent_url.")
 _USER_KEY = flags.DEFINE_string("user_api_key_env", "", "Environment variable that holds the key of --user_url.")
 _DOMAINS = flags.DEFINE_list("domains", ["airline", "retail", "telecom"], f"Some of {', '.join(DOMAINS)}.")
 _TRIALS = flags.DEFINE_integer("trials", 4, "How often each task is played.", lower_bound=1)
@@ -51,7 +48,7 @@ _READY = 600.0  # seconds within which a server must answer
 
 def run() -> None:
     """Plays, reads the results and writes the table."""
-    if sum(map(bool, (command.WORKDIR.value, _HF.value, _URL.value))) != 1:
+    if sum(map(bool, (command.WORKDIR.value, _HF.value, remote.URL.value))) != 1:
         raise ValueError("expected one of --workdir=DIR, --hf=DIR and --agent_url=URL")
     if unknown := [name for name in _DOMAINS.value if name not in DOMAINS]:
         raise ValueError(f"--domains: expected some of {', '.join(DOMAINS)}, got {unknown[0]!r}")
@@ -60,7 +57,7 @@ def run() -> None:
     if not (command.OUT.value or command.WORKDIR.value):
         raise ValueError("--out: expected a directory for the results, got none")
     out = pathlib.Path(command.OUT.value or pathlib.Path(command.WORKDIR.value, "tau2"))
-    user_key, agent_key = (read_key(flag) for flag in (_USER_KEY, _AGENT_KEY))
+    user_key, agent_key = (read_key(flag) for flag in (_USER_KEY, remote.API_KEY_ENV))
     package = load_package()
     name = _USER.value or find_model(_USER_URL.value, "--user_url", user_key)
     user = Model(_USER_URL.value, name, 0.0, _TOKENS.value, _USER_KEY.value)
@@ -71,7 +68,7 @@ def run() -> None:
     result = {
         "package": package.name,
         "data": {name: package.hash_data(name) for name in played},
-        "agent": agent._asdict() | {"source": command.WORKDIR.value or _HF.value or _URL.value},
+        "agent": agent._asdict() | {"source": command.WORKDIR.value or _HF.value or remote.URL.value},
         "user": user._asdict(),
         "split": _SPLIT.value,
         "trials": _TRIALS.value,
@@ -88,9 +85,9 @@ def run() -> None:
 def open_agent(out: pathlib.Path, key: str) -> Iterator[Model]:
     """Gives the agent, from a server that runs meanwhile if there is none. Raises ValueError if none answers."""
     sampling = _TEMPERATURE.value, _TOKENS.value
-    if _URL.value:
-        name = _AGENT.value or find_model(_URL.value, "--agent_url", key)
-        yield Model(_URL.value, name, *sampling, _AGENT_KEY.value)
+    if remote.URL.value:
+        name = remote.MODEL.value or find_model(remote.URL.value, "--agent_url", key)
+        yield Model(remote.URL.value, name, *sampling, remote.API_KEY_ENV.value or "")
         return
     with contextlib.closing(socket.socket()) as free:
         free.bind(("127.0.0.1", 0))
@@ -121,7 +118,7 @@ def read_key(flag: flags.FlagHolder) -> str:
     """Reads the key that a flag names the variable of; "": it names none. Raises ValueError if it is not set."""
     if flag.value and not os.environ.get(flag.value):
         raise ValueError(f"--{flag.name}: the environment variable {flag.value} is not set")
-    return os.environ.get(flag.value, "")
+    return os.environ.get(flag.value or "", "")
 
 
 def find_model(url: str, flag: str, key: str = "") -> str:

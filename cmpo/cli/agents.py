@@ -14,7 +14,7 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from cmpo.algorithms.budgets import budgets_of
-from cmpo.cli import policies
+from cmpo.cli import policies, remote
 from cmpo.training import collecting
 from cmpo.training.collecting import Agents
 from rollouts import domains
@@ -27,11 +27,6 @@ _AGENT = flags.DEFINE_string(
 )
 _BUDGET = flags.DEFINE_float(
     "budget", None, "What the oracle may spend of the domain's first cost; default: config.pid.target.", lower_bound=0.0
-)
-_URL = flags.DEFINE_string("agent_url", None, "Base URL of the agent's endpoint; short for --config.agent.url.")
-_MODEL = flags.DEFINE_string("agent_model", None, "Its model; short for --config.agent.model.")
-API_KEY_ENV = flags.DEFINE_string(
-    "agent_api_key_env", None, "Environment variable that holds its key; short for --config.agent.api_key_env."
 )
 
 
@@ -49,7 +44,7 @@ def load(config: ConfigDict, workdir: str | None) -> Named:
 
     Raises FileNotFoundError or ValueError if it needs a run and there is none in `workdir`, or cannot be an endpoint.
     """
-    given = {"url": _URL.value, "model": _MODEL.value, "api_key_env": API_KEY_ENV.value}
+    given = {"url": remote.URL.value, "model": remote.MODEL.value, "api_key_env": remote.API_KEY_ENV.value}
     config.agent.update({name: value for name, value in given.items() if value is not None})
     name = _AGENT.value or ("endpoint" if config.agent.url else "policy")
     if name == "endpoint":

@@ -121,7 +121,7 @@ def decode(
     grammar: Grammar | None,
     masks: jax.Array | None,
     steps: jax.Array,
-    slots: jax.Array | None,
+    slots: jax.Array | None = None,
     *,
     stop_id: int,
     size: int,
