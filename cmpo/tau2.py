@@ -43,7 +43,8 @@ _CONCURRENCY = flags.DEFINE_integer("concurrency", 8, "Dialogues at a time.", lo
 _SEED = flags.DEFINE_integer("seed", 300, "Of the client.", lower_bound=0)
 _SERVE = flags.DEFINE_multi_string("serve_flag", [], "A further flag of cmpo.serve, such as --context_length=16384.")
 
-_READY = 600.0  # seconds within which a server must answer
+_READY = 600.0  # seconds within which a server must be there
+_PATIENCE = 60.0  # seconds within which one that is there must answer
 
 
 def run() -> None:
@@ -64,7 +65,10 @@ def run() -> None:
     out.mkdir(parents=True, exist_ok=True)
     with open_agent(out, agent_key) as agent:
         played = {name: play_domain(name, agent, user, out) for name in _DOMAINS.value}
-    idle = {name: official.score_idle_agent(package, name, _SPLIT.value) for name in played}
+    idle = {
+        name: official.score_idle_agent(package, name, _SPLIT.value, {one.task for one in dialogues})
+        for name, dialogues in played.items()
+    }
     result = {
         "package": package.name,
         "data": {name: package.hash_data(name) for name in played},
@@ -108,7 +112,7 @@ def wait_for_server(server: subprocess.Popen, url: str, log: pathlib.Path) -> No
     until = time.monotonic() + _READY
     while time.monotonic() < until and server.poll() is None:
         with contextlib.suppress(httpx.HTTPError):
-            if httpx.get(url.removesuffix("/v1") + "/health").status_code == 200:
+            if httpx.get(url.removesuffix("/v1") + "/health", timeout=_PATIENCE).status_code == 200:
                 return
         time.sleep(0.2)
     raise ValueError(f"cmpo.serve does not answer: {find_last_line(log)}")
@@ -125,7 +129,11 @@ def find_model(url: str, flag: str, key: str = "") -> str:
     """Returns the name of the first model that a server lists. Raises ValueError if it lists none."""
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     try:
-        return httpx.get(f"{url.rstrip('/')}/models", headers=headers).raise_for_status().json()["data"][0]["id"]
+        return (
+            httpx.get(f"{url.rstrip('/')}/models", headers=headers, timeout=_PATIENCE)
+            .raise_for_status()
+            .json()["data"][0]["id"]
+        )
     except (httpx.HTTPError, httpx.InvalidURL, LookupError, TypeError, ValueError) as error:
         raise ValueError(f"{flag}: {url}: expected a server that lists its models: {error}") from None
 

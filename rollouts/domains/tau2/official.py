@@ -10,7 +10,7 @@ import os
 import pathlib
 import statistics
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from rollouts.domains.tau2.package import Package
@@ -115,10 +115,12 @@ def compute_pass_hat(rewards: Sequence[float], k: int) -> float:
     return math.comb(successes, k) / math.comb(len(rewards), k)
 
 
-def score_idle_agent(package: Package, domain: str, split: str = "base") -> dict[str, float]:
-    """Scores an agent that does nothing, by task: it says that it is sorry, and the user hangs up."""
+def score_idle_agent(package: Package, domain: str, split: str, played: Container[str]) -> dict[str, float]:
+    """Scores an agent that does nothing in the tasks that were `played`: it is sorry, and the user goes."""
     scorer, scores = Scorer(package, domain), {}
     for task in load_tasks(package, domain, split=split):
+        if task.id not in played:
+            continue
         world = World(package, domain, task.source, solo=False, max_steps=100, max_errors=10)
         world.add_message("user", "Hello.")
         world.add_message("assistant", "I am sorry, I cannot help you with that.")
