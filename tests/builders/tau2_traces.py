@@ -8,7 +8,7 @@ from rollouts.domain import Episodes
 from rollouts.domains.tau2 import turn_format
 from rollouts.domains.tau2.episode import Rules, Service
 from rollouts.domains.tau2.scoring import Scorer
-from rollouts.domains.tau2.world import Call, Result
+from rollouts.domains.tau2.world import Action, Result
 from rollouts.play import play_dialogue
 from rollouts.types import Sample
 
@@ -19,7 +19,7 @@ class Trace:
     """Both sides of a dialogue that is known beforehand; the agent says `told` at the end, and the user stops."""
 
     def __init__(self, actions, told=()):
-        self.left = [(action.requestor, Call(action.name, dict(action.arguments))) for action in actions]
+        self.left = [(action.requestor, Action(action.name, dict(action.arguments))) for action in actions]
         self.told = " ".join(told) or "Goodbye."
 
     async def open(self, task, seed):
@@ -30,7 +30,7 @@ class Trace:
         if self.left and (self.solo or self.left[0][0] == "assistant"):
             return Sample(turn_format.write_calls([self.left.pop(0)[1]]))
         if self.solo:
-            return Sample(turn_format.write_calls([Call("done", {})]))
+            return Sample(turn_format.write_calls([Action("done", {})]))
         return Sample("Please go on." if self.left else self.told)
 
     def close(self):

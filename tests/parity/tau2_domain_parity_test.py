@@ -6,13 +6,13 @@ import pytest
 from rollouts.domains.tau2 import costs, scripted, tasks, turn_format
 from rollouts.domains.tau2.costs import COSTS
 from rollouts.domains.tau2.domain import make
-from rollouts.domains.tau2.world import Call
+from rollouts.domains.tau2.world import Action
 from tests.builders.tau2_traces import Answering, Saying, gold_trace, talk
 
 
 def cost_of(package, task, *calls):
     """What calls cost, by name."""
-    said = [turn_format.write_calls([Call(name, arguments)]) for name, arguments in calls]
+    said = [turn_format.write_calls([Action(name, arguments)]) for name, arguments in calls]
     dialogue, _ = talk(package, task, Saying(*said, "Goodbye."), Answering("Hello."), costs=COSTS)
     return dict(zip([cost.name for cost in COSTS], dialogue.cost.tolist(), strict=True))
 
@@ -74,7 +74,7 @@ def test_what_the_words_of_an_output_tell_of_its_cost():
 
     np.testing.assert_array_equal(read("Hello."), [0, 0, 0, 1, 0])
     np.testing.assert_array_equal(read("<tool_call>{"), [0, 0, 1, 1, 0])
-    transfer = turn_format.write_calls([Call(costs.TRANSFER, {"summary": "x"})])
+    transfer = turn_format.write_calls([Action(costs.TRANSFER, {"summary": "x"})])
     np.testing.assert_array_equal(read(transfer), [1, np.nan, np.nan, 0, np.nan])
     assert domain.decline_action(transfer, 0) == scripted.SORRY
     assert domain.view_output("<think>x</think>Hello.") == ("Hello.", {"action": None})

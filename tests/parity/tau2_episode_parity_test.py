@@ -10,11 +10,11 @@ from rollouts.domains.tau2.costs import COSTS
 from rollouts.domains.tau2.domain import make
 from rollouts.domains.tau2.episode import GREETING, Rules
 from rollouts.domains.tau2.rules_user import RulesUser
-from rollouts.domains.tau2.world import Call
+from rollouts.domains.tau2.world import Action
 from rollouts.types import Sample
 from tests.builders.tau2_traces import RULES, Answering, Saying, Trace, plain, run_officially, talk
 
-CALL = turn_format.write_calls([Call("get_details_by_id", {"id": "L1002"})])
+CALL = turn_format.write_calls([Action("get_details_by_id", {"id": "L1002"})])
 
 
 def test_the_agent_hears_a_greeting_that_nobody_sampled_and_cannot_end_the_dialogue(package, telecom):
@@ -90,7 +90,7 @@ def test_limits_are_the_official_ones(package, telecom):
     for steps in range(1, 24):
         user = RulesUser(task.labels["intent"], known, 0)
         dialogue, episode = talk(
-            package, task, scripted.ScriptedAgent(scripted.ByTheBook), user, rules=RULES._replace(max_steps=steps)
+            package, task, scripted.PlannedAgent(scripted.ByTheBook), user, rules=RULES._replace(max_steps=steps)
         )
         user = RulesUser(task.labels["intent"], known, 0)
         run = run_officially(package, task, scripted.ByTheBook(task, 0), user, max_steps=steps)
@@ -99,7 +99,7 @@ def test_limits_are_the_official_ones(package, telecom):
 
 
 def test_ten_errors_end_a_dialogue_whoever_makes_them(package, telecom):
-    wrong = turn_format.write_calls([Call("get_details_by_id", {"id": "X"})])
+    wrong = turn_format.write_calls([Action("get_details_by_id", {"id": "X"})])
     dialogue, _ = talk(package, telecom[0], Saying(*[wrong] * 20), Answering("Hello."), costs=COSTS)
     assert (len(dialogue.turns), dialogue.end, dialogue.outcome) == (10, "too_many_errors", 0.0)
     assert dialogue.cost.tolist() == [0, 0, 10, 0, 0]
@@ -124,7 +124,7 @@ def test_without_a_user_words_are_a_breach_and_done_is_the_end(package):
     dialogue, _ = talk(package, task, agent, None)
     assert agent.heard == [[("system", task.told)]]
     assert (dialogue.end, dialogue.outcome, make(()).breaches) == ("agent_error", 0.0, ("agent_error",))
-    done = turn_format.write_calls([Call("done", {}), Call("reboot_device", {})])
+    done = turn_format.write_calls([Action("done", {}), Action("reboot_device", {})])
     dialogue, episode = talk(package, task, Saying(done), None)
     assert dialogue.end == "agent_stop" and len(episode.world.messages) == 1
 
@@ -146,7 +146,7 @@ def test_the_same_seed_gives_the_same_dialogue(package, telecom):
     known = task.source.user_scenario.instructions.known_info
 
     def transcript(seed):
-        agent = scripted.ScriptedAgent(scripted.Hasty)
+        agent = scripted.PlannedAgent(scripted.Hasty)
         user = RulesUser(task.labels["intent"], known, seed)
         dialogue, _ = talk(package, task, agent, user, seed=seed)
         return [(turn.messages, turn.text) for turn in dialogue.turns]

@@ -89,7 +89,7 @@ def test_the_agent_in_words_solves_telecom_in_both_loops(package, loaded):
         def make_user(task=task, known=known, number=number):
             return RulesUser(task.labels["intent"], known, number)
 
-        agent = scripted.ScriptedAgent(scripted.Knowing)
+        agent = scripted.PlannedAgent(scripted.Knowing)
         dialogue, episode = asyncio.run(play(package, task, agent, make_user(), scorer=scorer))
         assert dialogue.outcome == 1.0, (task.id, plain(episode.world.messages))
         run = run_officially(package, task, scripted.Knowing(task, 0), make_user())

@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 from rollouts.domain import Cost
-from rollouts.domains.tau2.world import Call, Result
+from rollouts.domains.tau2.world import Action, Result
 
 TRANSFER = "transfer_to_human_agents"
 COSTS = (
@@ -65,7 +65,7 @@ another (`modify_pending_order_payment`) gives nothing back.
 """
 
 
-def read_refunds(domain: str, environment: Any, calls: Sequence[Call]) -> float:
+def read_refunds(domain: str, environment: Any, calls: Sequence[Action]) -> float:
     """Reads what was given back so far of all that `calls` are about; its rise is what they gave back."""
     readers = REFUNDS.get(domain, {})
     about = {
@@ -77,11 +77,11 @@ def read_refunds(domain: str, environment: Any, calls: Sequence[Call]) -> float:
     return float(sum(reader(environment.tools.db, number) for reader, number in about))
 
 
-def count_calls(environment: Any, calls: Sequence[Call], results: Sequence[Result]) -> dict[str, float]:
+def count_calls(environment: Any, calls: Sequence[Action], results: Sequence[Result]) -> dict[str, float]:
     """Counts transfers, writes and errors of calls that the agent made."""
     kits = [kit for kit in (environment.tools, environment.user_tools) if kit is not None]
 
-    def writes(call: Call) -> bool:
+    def writes(call: Action) -> bool:
         return any(kit.has_tool(call.name) and kit.tool_type(call.name).value == "write" for kit in kits)
 
     done = [call for call, result in zip(calls, results, strict=True) if not result.error]

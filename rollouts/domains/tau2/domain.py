@@ -90,7 +90,7 @@ class Tau2Domain(Domain):
 
     def scripted_agent(self, config: Mapping[str, Any], name: str, budget: float | None = None) -> Agent:
         """See Domain."""
-        return scripted.ScriptedAgent(_AGENTS[name or "hasty"])
+        return scripted.PlannedAgent(_AGENTS[name or "hasty"])
 
     def decline_action(self, text: str, seed: int) -> str:
         """See Domain. What costs something is a call: it is not made."""
@@ -101,7 +101,7 @@ class Tau2Domain(Domain):
         try:
             output = turn_format.parse(text)
         except ValueError:
-            output = turn_format.Output("", text, [], True)
+            output = turn_format.AgentOutput("", text, [], True)
         counted = dict.fromkeys((cost.name for cost in COSTS), float("nan"))
         counted["transfer"] = float(any(call.name == TRANSFER for call in output.calls))
         counted["message"] = float(not output.calls)

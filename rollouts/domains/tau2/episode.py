@@ -12,7 +12,7 @@ from rollouts.domains.tau2.package import Package
 from rollouts.domains.tau2.scoring import Scorer
 from rollouts.domains.tau2.tasks import Tau2Task
 from rollouts.domains.tau2.users import User
-from rollouts.domains.tau2.world import PROPER, Call, Ended, Result, World, find_stop
+from rollouts.domains.tau2.world import PROPER, Action, DialogueOver, Result, World, find_stop
 from rollouts.types import DialogueError, Message, Sample
 
 GREETING = "Hi! How can I help you today?"
@@ -43,7 +43,7 @@ class Service(Episode):
         self._rules, self._constrained = rules, constrained
         self.world: World | None = None
         self._turns, self._cut = 0, ""
-        self._output = turn_format.Output("", None, [], False)
+        self._output = turn_format.AgentOutput("", None, [], False)
         self._results: Sequence[Result] = ()
 
     @property
@@ -125,13 +125,13 @@ class Service(Episode):
             words = await self._user.speak(turn_format.hear(content), self._use_tools)
             world.add_message("user", words, stops="user_stop" if find_stop(words) else "")
             world.check()
-        except Ended:
+        except DialogueOver:
             self.last_words = world.messages[-1].content or ""
             return []
         return [Message("user", turn_format.hear(words))]
 
-    def _use_tools(self, calls: Sequence[Call]) -> Sequence[Result]:
-        """Lets the user use tools. Raises Ended where that was the last step."""
+    def _use_tools(self, calls: Sequence[Action]) -> Sequence[Result]:
+        """Lets the user use tools. Raises DialogueOver where that was the last step."""
         self.world.add_message("user", None, calls)
         results = self.world.answer_calls()
         self.world.check()
@@ -142,7 +142,7 @@ def show_message(message: Any) -> Message | None:
     """Shows the agent a message from before the dialogue; None for what the user did alone."""
     calls = getattr(message, "tool_calls", None) or []
     if message.role == "assistant":
-        asked = [Call(call.name, call.arguments) for call in calls]
+        asked = [Action(call.name, call.arguments) for call in calls]
         return Message("assistant", turn_format.write_calls(asked, message.content or ""))
     if message.role == "user":
         return None if calls else Message("user", message.content)
@@ -150,7 +150,7 @@ def show_message(message: Any) -> Message | None:
 
 
 def note_turn(
-    text: str, output: turn_format.Output, results: Sequence[Result], counted: dict[str, float]
+    text: str, output: turn_format.AgentOutput, results: Sequence[Result], counted: dict[str, float]
 ) -> dict[str, Any]:
     """Notes a turn for transcripts and tables."""
     answered = zip(output.calls, results, strict=True) if results else ((call, None) for call in output.calls)

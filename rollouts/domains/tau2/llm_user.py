@@ -7,7 +7,7 @@ from typing import Any
 
 from rollouts.domains.tau2.package import Package
 from rollouts.domains.tau2.users import Act
-from rollouts.domains.tau2.world import Call
+from rollouts.domains.tau2.world import Action
 from rollouts.endpoints.client import ChatClient
 from rollouts.seeds import fold
 from rollouts.types import CallingMessage, Message, ResultMessage
@@ -40,7 +40,7 @@ class LlmUser:
                 return words
             named = [call._replace(id=f"call_{self._asked}_{number}") for number, call in enumerate(calls)]
             self._messages.append(CallingMessage("assistant", words, [call.to_object() for call in named]))
-            results = act([Call(call.name, json.loads(call.arguments)) for call in calls])
+            results = act([Action(call.name, json.loads(call.arguments)) for call in calls])
             self._messages += [
                 ResultMessage("tool", result.content, call.id) for call, result in zip(named, results, strict=True)
             ]

@@ -11,9 +11,9 @@ from collections.abc import Callable, Generator, Sequence
 from typing import NamedTuple
 
 from rollouts.domains.tau2.users import Act
-from rollouts.domains.tau2.world import Call, Result
+from rollouts.domains.tau2.world import Action, Result
 
-Using = Generator[Sequence[Call], Sequence[Result], str]
+Using = Generator[Sequence[Action], Sequence[Result], str]
 """Yields tools to be used, gets what they answer, returns what to say."""
 
 PATIENCE = 4
@@ -65,24 +65,24 @@ class Topic(NamedTuple):
     """Something that an agent may ask for."""
 
     words: re.Pattern[str]
-    look: Sequence[Call] = ()  # tools that show it
-    do: Sequence[Call] = ()  # tools that change it, in this order
+    look: Sequence[Action] = ()  # tools that show it
+    do: Sequence[Action] = ()  # tools that change it, in this order
     setting: Setting | None = None  # a switch, in place of `do`
 
 
-def _topic(words: str, *look: str | Call, do: Sequence[Call] = (), setting: Setting | None = None) -> Topic:
-    tools = [one if isinstance(one, Call) else Call(one, {}) for one in look]
+def _topic(words: str, *look: str | Action, do: Sequence[Action] = (), setting: Setting | None = None) -> Topic:
+    tools = [one if isinstance(one, Action) else Action(one, {}) for one in look]
     return Topic(re.compile(words, re.IGNORECASE), tools, do, setting)
 
 
 _APP = {"app_name": "messaging"}
-_PERMISSIONS = Call("check_app_permissions", _APP)
+_PERMISSIONS = Action("check_app_permissions", _APP)
 _NETWORK = "check_network_status"
 TOPICS = (  # the first one that fits a sentence is what it asks for
     _topic(
         r"payment request|\bpay\b|payment",
         "check_payment_request",
-        do=[Call("check_payment_request", {}), Call("make_payment", {})],
+        do=[Action("check_payment_request", {}), Action("make_payment", {})],
     ),
     _topic(
         r"air ?plane mode|flight mode",
@@ -109,14 +109,14 @@ TOPICS = (  # the first one that fits a sentence is what it asks for
     _topic(
         r"network mode|preferred network|network preference|network type",
         "check_network_mode_preference",
-        do=[Call("set_network_mode_preference", {"mode": "4g_5g_preferred"})],
+        do=[Action("set_network_mode_preference", {"mode": "4g_5g_preferred"})],
     ),
-    _topic(r"\bvpn\b", "check_vpn_status", do=[Call("disconnect_vpn", {})]),
-    _topic(r"\bapn\b|access point", "check_apn_settings", do=[Call("reset_apn_settings", {})]),
-    _topic(r"re-?boot|re-?start|turn (?:it|the phone|your phone) off and", do=[Call("reboot_device", {})]),
-    _topic(r"\bsim\b", "check_sim_status", do=[Call("reseat_sim_card", {})]),
-    _topic(r"storage", _PERMISSIONS, do=[Call("grant_app_permission", {**_APP, "permission": "storage"})]),
-    _topic(r"\bsms\b", _PERMISSIONS, do=[Call("grant_app_permission", {**_APP, "permission": "sms"})]),
+    _topic(r"\bvpn\b", "check_vpn_status", do=[Action("disconnect_vpn", {})]),
+    _topic(r"\bapn\b|access point", "check_apn_settings", do=[Action("reset_apn_settings", {})]),
+    _topic(r"re-?boot|re-?start|turn (?:it|the phone|your phone) off and", do=[Action("reboot_device", {})]),
+    _topic(r"\bsim\b", "check_sim_status", do=[Action("reseat_sim_card", {})]),
+    _topic(r"storage", _PERMISSIONS, do=[Action("grant_app_permission", {**_APP, "permission": "storage"})]),
+    _topic(r"\bsms\b", _PERMISSIONS, do=[Action("grant_app_permission", {**_APP, "permission": "sms"})]),
     _topic(r"permission", _PERMISSIONS),
     _topic(r"speed ?test|internet speed|\bspeed\b", "run_speed_test"),
     _topic(r"\bmms\b|picture message", "can_send_mms"),
@@ -223,7 +223,7 @@ class RulesUser:
         said = [answer for words, answer in _QUESTIONS if any(words.search(part) for part in asked)]
         return [answer.format(**self._known) for answer in said] if self._known else []
 
-    def _handle(self, topic: Topic, sentence: str) -> Generator[Sequence[Call], Sequence[Result], list[str]]:
+    def _handle(self, topic: Topic, sentence: str) -> Generator[Sequence[Action], Sequence[Result], list[str]]:
         """Does what a sentence asks for; returns what there is to say of it."""
         if not _CHANGE.search(sentence) or not (topic.do or topic.setting):
             seen = yield topic.look or topic.do
@@ -235,16 +235,16 @@ class RulesUser:
             toggled = bool(_TOGGLE.search(sentence))
             wanted = False if _OFF.search(sentence) else True if _ON.search(sentence) else setting.wanted
             if not toggled:
-                (shown,) = yield [Call(setting.look, {})]
+                (shown,) = yield [Action(setting.look, {})]
                 if (setting.is_on in shown.content) == wanted:
                     return [shown.content]
-            calls = [Call(setting.switch, {})]
-        done = yield [*calls, Call(self._goal.tool, {})]
+            calls = [Action(setting.switch, {})]
+        done = yield [*calls, Action(self._goal.tool, {})]
         self._judge(done[-1].content)
         return [*(result.content for result in done), *self._complain()]
 
-    def _look_for_goal(self) -> Generator[Sequence[Call], Sequence[Result], list[str]]:
-        (seen,) = yield [Call(self._goal.tool, {})]
+    def _look_for_goal(self) -> Generator[Sequence[Action], Sequence[Result], list[str]]:
+        (seen,) = yield [Action(self._goal.tool, {})]
         self._judge(seen.content)
         return [seen.content, *self._complain()]
 

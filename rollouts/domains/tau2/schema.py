@@ -9,7 +9,7 @@ from rollouts.sections import Count, Section
 Splits = Annotated[str, pydantic.Field(pattern=r"^([a-z_]+(\+[a-z_]+)*)?$")]
 
 
-class DataSettings(Section):
+class SplitSettings(Section):
     """Which tasks there are, and what the agent is told of its work."""
 
     domain: Literal["telecom", "retail", "airline", "mock"] = "telecom"
@@ -30,5 +30,5 @@ class LimitSettings(Section):
 class Tau2Settings(Section):
     """All of them."""
 
-    data: DataSettings = DataSettings()
+    data: SplitSettings = SplitSettings()
     episode: LimitSettings = LimitSettings()

@@ -12,7 +12,7 @@ from typing import Any
 from rollouts.domains.tau2 import turn_format
 from rollouts.domains.tau2.costs import TRANSFER
 from rollouts.domains.tau2.tasks import Tau2Task
-from rollouts.domains.tau2.world import Call
+from rollouts.domains.tau2.world import Action
 from rollouts.types import Message, Sample
 
 Work = Generator[str, str, None]
@@ -38,7 +38,7 @@ WORDS = {  # tool of the user -> how an agent asks for it
 }
 
 
-class ScriptedSession(abc.ABC):
+class PlannedSession(abc.ABC):
     """One dialogue of a scripted agent."""
 
     def __init__(self, task: Tau2Task, seed: int):
@@ -58,58 +58,58 @@ class ScriptedSession(abc.ABC):
         self._work.close()
 
 
-class ScriptedAgent:
+class PlannedAgent:
     """An agent of one kind of session."""
 
-    def __init__(self, session: type[ScriptedSession]):
+    def __init__(self, session: type[PlannedSession]):
         self._session = session
 
-    async def open(self, task: Tau2Task, seed: int) -> ScriptedSession:
+    async def open(self, task: Tau2Task, seed: int) -> PlannedSession:
         """See `rollouts.play.Agent`."""
         return self._session(task, seed)
 
 
-class Idle(ScriptedSession):
+class Idle(PlannedSession):
     """Says that it is sorry."""
 
     def work(self, task: Tau2Task, choose: random.Random) -> Work:
-        """See ScriptedSession."""
+        """See PlannedSession."""
         yield ""
         while True:
-            yield turn_format.write_calls([Call("done", {})]) if task.solo else SORRY
+            yield turn_format.write_calls([Action("done", {})]) if task.solo else SORRY
 
 
-class Knowing(ScriptedSession):
+class Knowing(PlannedSession):
     """Does what the task wants: its own part with tools, the user's in words."""
 
     def work(self, task: Tau2Task, choose: random.Random) -> Work:
-        """See ScriptedSession."""
+        """See PlannedSession."""
         yield ""
         criteria = task.source.evaluation_criteria
         actions = (criteria and criteria.actions) or []
         for action in actions:
             if action.requestor == "assistant" or task.solo:
-                yield turn_format.write_calls([Call(action.name, action.arguments)])
+                yield turn_format.write_calls([Action(action.name, action.arguments)])
             else:
                 yield WORDS[action.name].format(**action.arguments)
             if action.name == TRANSFER and not task.solo:
                 yield HANDED_OVER
         if task.solo:
-            yield turn_format.write_calls([Call("done", {})])
+            yield turn_format.write_calls([Action("done", {})])
         for told in (criteria and criteria.communicate_info) or []:
             yield f"It is {told}."
         while True:
             yield _DONE
 
 
-class ByTheBook(ScriptedSession):
+class ByTheBook(PlannedSession):
     """Works through what may be wrong at the telephone company, by what the user and the tools say."""
 
     skips = 0.0  # the chance that a step is left out
     gives_up = 0.0  # the chance, before each step, that the user is transferred at once
 
     def work(self, task: Tau2Task, choose: random.Random) -> Work:
-        """See ScriptedSession."""
+        """See PlannedSession."""
         trouble = yield ""
         heard = yield "I am sorry to hear that. What is your phone number?"
         phone = re.search(r"\d{3}-\d{3}-\d{4}", heard)
@@ -240,4 +240,4 @@ def _mend_permissions(line: dict[str, Any], names: dict[str, str]) -> Step:
 
 
 def _call(name: str, **arguments: Any) -> str:
-    return turn_format.write_calls([Call(name, arguments)])
+    return turn_format.write_calls([Action(name, arguments)])

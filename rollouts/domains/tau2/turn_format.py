@@ -10,33 +10,33 @@ from typing import NamedTuple
 
 from models.tokenizer import Tokenizer
 from rollouts import chat, tool_calls
-from rollouts.domains.tau2.world import Call
+from rollouts.domains.tau2.world import Action
 from rollouts.engine.grammar import Grammar
 
 _THOUGHT = re.compile(r"\s*<think>(?P<thought>.*?)</think>\s*", re.DOTALL)
 _ANY_NAME = re.compile(r'<tool_call>\s*\{\s*"name"\s*:\s*"([^"]*)"')
 
 
-class Output(NamedTuple):
+class AgentOutput(NamedTuple):
     """An agent's output, taken apart."""
 
     thought: str
     content: str | None  # for the user, unless there are calls; None only beside calls
-    calls: list[Call]
+    calls: list[Action]
     malformed: bool  # calls were begun that cannot be read, or call a tool that there is not: then all is content
 
 
-def read_output(text: str, tools: Sequence[str]) -> Output:
+def read_output(text: str, tools: Sequence[str]) -> AgentOutput:
     """Takes an output apart; `tools` are the names of those that may be called. It reads as `cmpo.serve` does."""
     found = _THOUGHT.match(text)
     rest = text[found.end() :] if found else text
     offered = [{"function": {"name": name}} for name in tools]
     content, calls = tool_calls.read_output(rest, offered, key="")
-    made = [Call(call.name, json.loads(call.arguments)) for call in calls]
-    return Output(found["thought"].strip() if found else "", content, made, not made and "<tool_call>" in rest)
+    made = [Action(call.name, json.loads(call.arguments)) for call in calls]
+    return AgentOutput(found["thought"].strip() if found else "", content, made, not made and "<tool_call>" in rest)
 
 
-def parse(text: str) -> Output:
+def parse(text: str) -> AgentOutput:
     """Takes an output apart, whatever tools there are. Raises ValueError for calls that cannot be read."""
     output = read_output(text, _ANY_NAME.findall(text))
     if output.malformed:
@@ -44,7 +44,7 @@ def parse(text: str) -> Output:
     return output
 
 
-def write_calls(calls: Sequence[Call], content: str = "") -> str:
+def write_calls(calls: Sequence[Action], content: str = "") -> str:
     """Writes calls as the agent writes them; `parse` gives them back."""
     asked = [{"function": {"name": call.name, "arguments": json.dumps(call.arguments)}} for call in calls]
     return tool_calls.write_calls(content, asked)

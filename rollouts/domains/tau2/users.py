@@ -3,10 +3,10 @@
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from rollouts.domains.tau2.world import Call, Result
+from rollouts.domains.tau2.world import Action, Result
 
-Act = Callable[[Sequence[Call]], Sequence[Result]]
-"""Uses tools, which may be several at once; raises `world.Ended` where the dialogue comes to its end with that."""
+Act = Callable[[Sequence[Action]], Sequence[Result]]
+"""Uses tools, which may be several at once; raises `world.DialogueOver` where the dialogue ends with that."""
 
 
 class User(Protocol):

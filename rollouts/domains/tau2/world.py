@@ -16,7 +16,7 @@ PROPER = ("user_stop", "agent_stop")
 """Ends after which a dialogue is scored; after any other its reward is 0."""
 
 
-class Call(NamedTuple):
+class Action(NamedTuple):
     """A call of a tool."""
 
     name: str
@@ -30,7 +30,7 @@ class Result(NamedTuple):
     error: bool
 
 
-class Ended(Exception):
+class DialogueOver(Exception):
     """The dialogue came to its end while somebody was at work; `World.end` says how."""
 
 
@@ -60,7 +60,7 @@ class World:
             message_history=self.messages,
         )
 
-    def add_message(self, role: str, content: str | None, calls: Sequence[Call] = (), *, stops: str = "") -> None:
+    def add_message(self, role: str, content: str | None, calls: Sequence[Action] = (), *, stops: str = "") -> None:
         """Adds what the `assistant` or the `user` said, a step of the dialogue; `stops` is the end that it makes."""
         requested = [self._make_call(role, call) for call in calls]
         kind = self._messages.AssistantMessage if role == "assistant" else self._messages.UserMessage
@@ -87,9 +87,9 @@ class World:
         return [Result(result.content or "", result.error) for result in results]
 
     def check(self) -> None:
-        """Raises Ended if the dialogue has come to its end."""
+        """Raises DialogueOver if the dialogue has come to its end."""
         if self.end:
-            raise Ended
+            raise DialogueOver
 
     def _count_step(self, *, goes_on: bool) -> None:
         """Counts a step; limits hold unless it `goes_on` with tools that have yet to answer, as the official ones do.
@@ -105,7 +105,7 @@ class World:
         if self._errors >= self._max_errors:
             self.end = "too_many_errors"
 
-    def _make_call(self, role: str, call: Call) -> Any:
+    def _make_call(self, role: str, call: Action) -> Any:
         self._calls += 1
         made = {"id": f"call_{self._calls}", "name": call.name, "arguments": call.arguments, "requestor": role}
         return self._messages.ToolCall(**made)

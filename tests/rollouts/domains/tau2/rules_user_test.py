@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from rollouts.domains.tau2.rules_user import PATIENCE, RulesUser
-from rollouts.domains.tau2.world import Call, Result, find_stop
+from rollouts.domains.tau2.world import Action, Result, find_stop
 
 KNOWN = "You are John Smith with phone number 555-123-2002. You are currently abroad in France."
 NETWORK = """Airplane Mode: ON
@@ -68,12 +68,15 @@ SPEED = "run_speed_test"
         ("Please reset the APN settings.", ["reset_apn_settings", SPEED]),
         ("Now reboot your device.", ["reboot_device", SPEED]),
         ("Please disconnect the VPN.", ["disconnect_vpn", SPEED]),
-        ("Set your network mode to 4G/5G.", [Call("set_network_mode_preference", {"mode": "4g_5g_preferred"}), SPEED]),
+        (
+            "Set your network mode to 4G/5G.",
+            [Action("set_network_mode_preference", {"mode": "4g_5g_preferred"}), SPEED],
+        ),
         (
             "Grant the messaging app the storage permission.",
-            [Call("grant_app_permission", {**APP, "permission": "storage"}), SPEED],
+            [Action("grant_app_permission", {**APP, "permission": "storage"}), SPEED],
         ),
-        ("Which permissions does the messaging app have?", [Call("check_app_permissions", APP)]),
+        ("Which permissions does the messaging app have?", [Action("check_app_permissions", APP)]),
         ("Please pay the bill.", ["check_payment_request", "make_payment", SPEED]),
         ("Please run a speed test.", [SPEED]),
         ("Can you send an MMS?", ["can_send_mms"]),
@@ -135,7 +138,7 @@ def test_the_user_stops_when_the_trouble_is_over_and_not_before(intent, tool, go
     (said,), _ = talk("Please restart your phone.", intent=intent, phone=Phone(**bad))
     assert not find_stop(said)
     (said,), phone = talk("Please restart your phone.", intent=intent, phone=Phone(**bad | {tool: good}))
-    assert find_stop(said) and phone.used[-1] == Call(tool, {})
+    assert find_stop(said) and phone.used[-1] == Action(tool, {})
 
 
 def test_frustration_comes_with_the_second_attempt_in_vain():

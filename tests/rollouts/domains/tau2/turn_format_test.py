@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from rollouts import tool_calls
 from rollouts.domains.tau2 import turn_format
-from rollouts.domains.tau2.world import Call
+from rollouts.domains.tau2.world import Action
 from tests.builders import almost
 
 TOOLS = ("find", "list")
@@ -20,8 +20,8 @@ CALL = '<tool_call>\n{"name": "find", "arguments": {"number": 4711}}\n</tool_cal
     [
         ("Hello.", ("", "Hello.", [], False)),
         ("<think>Hm.</think>\nHello.", ("Hm.", "Hello.", [], False)),
-        (f"<think>###STOP###</think>{CALL}", ("###STOP###", None, [Call("find", {"number": 4711})], False)),
-        (f"Wait.\n{CALL}\n{CALL}", ("", "Wait.", [Call("find", {"number": 4711})] * 2, False)),
+        (f"<think>###STOP###</think>{CALL}", ("###STOP###", None, [Action("find", {"number": 4711})], False)),
+        (f"Wait.\n{CALL}\n{CALL}", ("", "Wait.", [Action("find", {"number": 4711})] * 2, False)),
         ("", ("", tool_calls.SILENCE, [], False)),
         ("<think>Hm.</think>", ("Hm.", tool_calls.SILENCE, [], False)),
         ("<think>Hm.", ("", "<think>Hm.", [], False)),
@@ -35,14 +35,16 @@ def test_an_output_is_taken_apart(text, expected):
 
 
 def test_without_a_list_of_tools_only_the_form_counts():
-    assert turn_format.parse(CALL.replace("find", "gone")).calls == [Call("gone", {"number": 4711})]
+    assert turn_format.parse(CALL.replace("find", "gone")).calls == [Action("gone", {"number": 4711})]
     assert turn_format.parse("Hello.").content == "Hello."
     with pytest.raises(ValueError, match="expected calls as <tool_call>"):
         turn_format.parse(CALL[:-3])
 
 
 calls = st.builds(
-    Call, st.sampled_from(TOOLS), st.dictionaries(st.text(max_size=4), st.integers() | st.text(max_size=4), max_size=2)
+    Action,
+    st.sampled_from(TOOLS),
+    st.dictionaries(st.text(max_size=4), st.integers() | st.text(max_size=4), max_size=2),
 )
 
 
