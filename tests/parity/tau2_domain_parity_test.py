@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from configs import tau2
 from rollouts.domains.tau2 import costs, scripted, tasks, turn_format
 from rollouts.domains.tau2.costs import COSTS
 from rollouts.domains.tau2.domain import make
@@ -114,6 +115,7 @@ def test_tasks_come_from_splits_that_have_none_in_common(package):
     [
         ({"train": "base"}, "config.data: expected no task in both train=base and test=test, got 40"),
         ({"test": "small"}, "config.data: expected no task in both train=train.extra and test=small, got 20"),
+        ({"test": ""}, "config.data.test: expected splits to evaluate on, got none"),
         ({"train": "gone"}, "config.data.train: expected some of .*'extra'.*, the splits of telecom, got 'gone'"),
         ({"domain": "retail"}, "config.data.user: expected llm or solo for retail, got 'rules'"),
         (
@@ -159,3 +161,19 @@ def test_an_unknown_cost_is_refused():
 def test_gold_traces_need_no_user_of_their_own(package, telecom):
     dialogue, _ = talk(package, telecom[0], trace := gold_trace(telecom[0]), trace)
     assert dialogue.outcome == 1.0
+
+
+@pytest.mark.parametrize(("name", "field"), [("", "config.sft.path"), ("by_the_book", "--agent"), ("hasty", "--agent")])
+@pytest.mark.parametrize("changes", [{"domain": "retail", "user": "llm"}, {"user": "solo"}])
+def test_who_works_by_the_book_knows_telecom_and_needs_a_user(name, field, changes):
+    config = tau2.get_config()
+    config.data.update(changes)
+    with pytest.raises(ValueError, match=f"{field}: expected .* knows telecom with a user alone"):
+        make(()).scripted_agent(config, name)
+    assert make(()).scripted_agent(config, "knowing")
+
+
+def test_by_the_book_a_user_whom_nobody_knows_is_handed_over(package, telecom):
+    agent = scripted.PlannedAgent(scripted.ByTheBook)
+    dialogue, _ = talk(package, telecom[0], agent, Answering("It is broken.", "I do not know it."), costs=COSTS)
+    assert dialogue.end == "user_stop" and dialogue.cost[0] == 1

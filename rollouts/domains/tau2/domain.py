@@ -89,7 +89,14 @@ class Tau2Domain(Domain):
         return LlmUser(package, task.domain, task.source, chats["user"], fold(seed, "user"))
 
     def scripted_agent(self, config: Mapping[str, Any], name: str, budget: float | None = None) -> Agent:
-        """See Domain."""
+        """See Domain. Those who work by the book know the telephone company, and need a user to ask."""
+        data = config["data"]
+        if name not in ("idle", "knowing") and (data["domain"] != "telecom" or data["user"] == "solo"):
+            field, expected = ("--agent", "idle or knowing") if name else ("config.sft.path", "demonstrations")
+            raise ValueError(
+                f"{field}: expected {expected}: {name or 'the agent that writes them'} knows telecom with a user alone, "
+                f"got {data['domain']}, user={data['user']}"
+            )
         return scripted.PlannedAgent(_AGENTS[name or "hasty"])
 
     def decline_action(self, text: str, seed: int) -> str:

@@ -138,17 +138,19 @@ _LOOK = re.compile(
     re.IGNORECASE,
 )
 _DONE = re.compile(r"\b(?:i have|i've|has been|have been|was|were)\b", re.IGNORECASE)
+_PLEASE = re.compile(r"\b(?:please|can you|could you)\b", re.IGNORECASE)
 _OFF = re.compile(r"\b(?:off|disable|deactivate)\b", re.IGNORECASE)
 _ON = re.compile(r"\b(?:on|enable|activate)\b", re.IGNORECASE)
 _TOGGLE = re.compile(r"\btoggle\b", re.IGNORECASE)
 _SENTENCE = re.compile(r"(?<=[.!?])\s+|\n+")
-_TRANSFER = re.compile(r"transferred to a human|transferring you|transfer you", re.IGNORECASE)
+_TRANSFER = re.compile(r"\byou (?:are|will be|have been) (?:being )?transferred to\b", re.IGNORECASE)
 _NEWS = re.compile(
     r"\b(?:i have|i've|has been|is now|are now|now)\b.*\b(?:enabled|refuel|added|resumed|active|restored|lifted|sent"
     r"|fixed|applied)|(?:try|test|check) (?:it )?again|does it work|is it (?:working|resolved|fixed)"
     r"|(?:resolved|fixed|working) now",
     re.IGNORECASE,
 )
+_ASKING = re.compile(r"\b(?:please|provide|tell|share|give|need|confirm|let me know)\b", re.IGNORECASE)
 _QUESTIONS = (  # asked for, and what is said; {…} is what the scenario tells the user
     (re.compile(r"phone number|your number|which (?:line|number)", re.IGNORECASE), "My phone number is {phone}."),
     (re.compile(r"\bname\b|who am i speaking", re.IGNORECASE), "My name is {name}."),
@@ -201,15 +203,15 @@ class RulesUser:
             return self._trouble
         if _TRANSFER.search(heard):
             return "All right. ###TRANSFER###"
-        said = self._answer_questions(heard)
-        asked = _find_requests(heard)
+        news, asked = _NEWS.search(heard), _find_requests(heard)
+        said = [] if news else self._answer_questions(heard)
         if asked:
             topic, sentence = asked[0]
             seen = yield from self._handle(topic, sentence)
             said += seen
             if len(asked) > 1:
                 said.append("One thing at a time, please.")
-        elif not said and _NEWS.search(heard):
+        elif news:
             said += yield from self._look_for_goal()
         self._in_vain = 0 if said else self._in_vain + 1
         if self._solved:
@@ -219,7 +221,7 @@ class RulesUser:
         return " ".join(said) or f"What shall I do? {self._trouble}"
 
     def _answer_questions(self, heard: str) -> list[str]:
-        asked = [part for part in _SENTENCE.split(heard) if part.rstrip().endswith("?") or "provide" in part.lower()]
+        asked = [part for part in _SENTENCE.split(heard) if part.rstrip().endswith("?") or _ASKING.search(part)]
         said = [answer for words, answer in _QUESTIONS if any(words.search(part) for part in asked)]
         return [answer.format(**self._known) for answer in said] if self._known else []
 
@@ -263,6 +265,7 @@ def _find_requests(heard: str) -> list[tuple[Topic, str]]:
     found = []
     for sentence in _SENTENCE.split(heard):
         topic = next((topic for topic in TOPICS if topic.words.search(sentence)), None)
-        if topic and not _DONE.search(sentence) and (_CHANGE.search(sentence) or _LOOK.search(sentence)):
+        theirs = _DONE.search(sentence) and not _PLEASE.search(sentence)
+        if topic and not theirs and (_CHANGE.search(sentence) or _LOOK.search(sentence)):
             found.append((topic, sentence))
     return found

@@ -113,19 +113,21 @@ class ByTheBook(PlannedSession):
         trouble = yield ""
         heard = yield "I am sorry to hear that. What is your phone number?"
         phone = re.search(r"\d{3}-\d{3}-\d{4}", heard)
-        customer = json.loads((yield _call("get_customer_by_phone", phone_number=phone[0] if phone else "")))
+        customer = _read_object((yield _call("get_customer_by_phone", phone_number=phone[0] if phone else "")))
         line = {}
-        for number in customer["line_ids"]:
-            line = json.loads((yield _call("get_details_by_id", id=number)))
-            if phone and line["phone_number"] == phone[0]:
+        for number in customer.get("line_ids", ()):
+            line = _read_object((yield _call("get_details_by_id", id=number)))
+            if line["phone_number"] == phone[0]:
                 break
-        names = {"customer_id": customer["customer_id"], "line_id": line["line_id"]}
+        names = {"customer_id": customer.get("customer_id"), "line_id": line.get("line_id")}
         if "MMS" in trouble:
             steps = (_mend_network, _mend_line, _mend_network_mode, _mend_wifi_calling, _mend_permissions, _mend_apn)
         elif re.search("data|internet", trouble):
             steps = (_mend_network, _mend_line, _mend_data_saver, _mend_network_mode, _mend_vpn)
         else:
             steps = (_mend_network, _mend_suspension, _mend_apn)
+        if not line:  # nobody knows whose it is
+            steps = ()
         for step in steps:
             if choose.random() < self.gives_up:
                 break
@@ -237,6 +239,14 @@ def _mend_permissions(line: dict[str, Any], names: dict[str, str]) -> Step:
         if permission not in seen:
             yield WORDS["grant_app_permission"].format(permission=permission)
     return False
+
+
+def _read_object(answer: str) -> dict[str, Any]:
+    """Reads what a tool answered; {} if that is an error."""
+    try:
+        return json.loads(answer)
+    except ValueError:
+        return {}
 
 
 def _call(name: str, **arguments: Any) -> str:

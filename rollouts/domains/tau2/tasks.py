@@ -103,6 +103,8 @@ def open_splits(package: Package, data: Mapping[str, Any], seed: int) -> SplitTa
             f"config.data: expected no task in both train={data['train']} and test={data['test']}, got {len(both)}, "
             f"{both[0]!r} among them; a score on tasks that were trained on says nothing"
         )
+    if not chosen["test"]:
+        raise ValueError("config.data.test: expected splits to evaluate on, got none")
     make = functools.partial(make_task, package, domain, solo=data["user"] == "solo", short=data["prompt"] == "short")
     return SplitTasks(*([make(found[name]) for name in ids] for ids in chosen.values()), seed)
 

@@ -13,7 +13,7 @@ from rollouts import chat, tool_calls
 from rollouts.domains.tau2.world import Action
 from rollouts.engine.grammar import Grammar
 
-_THOUGHT = re.compile(r"\s*<think>(?P<thought>.*?)</think>\s*", re.DOTALL)
+_THOUGHT = re.compile(r"\s*<think>(.*?)(?:</think>\s*|\Z)", re.DOTALL)  # one that was cut off, too
 _ANY_NAME = re.compile(r'<tool_call>\s*\{\s*"name"\s*:\s*"([^"]*)"')
 
 
@@ -28,12 +28,11 @@ class AgentOutput(NamedTuple):
 
 def read_output(text: str, tools: Sequence[str]) -> AgentOutput:
     """Takes an output apart; `tools` are the names of those that may be called. It reads as `cmpo.serve` does."""
-    found = _THOUGHT.match(text)
-    rest = text[found.end() :] if found else text
+    thoughts, rest = _THOUGHT.findall(text), _THOUGHT.sub("", text)
     offered = [{"function": {"name": name}} for name in tools]
     content, calls = tool_calls.read_output(rest, offered, key="")
     made = [Action(call.name, json.loads(call.arguments)) for call in calls]
-    return AgentOutput(found["thought"].strip() if found else "", content, made, not made and "<tool_call>" in rest)
+    return AgentOutput("\n".join(map(str.strip, thoughts)), content, made, not made and "<tool_call>" in rest)
 
 
 def parse(text: str) -> AgentOutput:

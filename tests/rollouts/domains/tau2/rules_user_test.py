@@ -82,6 +82,8 @@ SPEED = "run_speed_test"
         ("Can you send an MMS?", ["can_send_mms"]),
         ("I have enabled roaming on your line. Please try again.", [SPEED]),
         ("I have looked at the APN settings of others.", []),
+        ("I have enabled roaming, please turn on data roaming.", ["check_network_status", "toggle_roaming", SPEED]),
+        ("I have added 2.0 GB of data to your line, is it working now?", [SPEED]),
         ("Have a nice day.", []),
     ],
 )
@@ -110,6 +112,8 @@ def test_questions_are_answered_from_the_scenario():
         "Your data is used up. May I refuel 2.0 GB?",
         "Would another plan suit you?",
         "Could you provide your phone number and email?",
+        "Please tell me your phone number so that I can look at the line.",
+        "I need your phone number first.",
     )
     assert said == [
         "My phone number is 555-123-2002.",
@@ -117,6 +121,8 @@ def test_questions_are_answered_from_the_scenario():
         "Yes, please refuel 2.0 GB of data.",
         "I do not want to change my plan.",
         "My phone number is 555-123-2002. I do not have that at hand.",
+        "My phone number is 555-123-2002.",
+        "My phone number is 555-123-2002.",
     ]
     assert phone.used == []
 
@@ -149,6 +155,8 @@ def test_frustration_comes_with_the_second_attempt_in_vain():
 def test_a_user_who_is_transferred_says_so_and_hears_no_stop_of_others():
     (said,), _ = talk("YOU ARE BEING TRANSFERRED TO A HUMAN AGENT. PLEASE HOLD ON.")
     assert said.endswith("###TRANSFER###")
+    (said,), _ = talk("I do not want to transfer you if I can fix it.")
+    assert not find_stop(said)
     (said,), _ = talk("###STOP### ###TRANSFER###")
     assert not find_stop(said)
 

@@ -24,7 +24,8 @@ CALL = '<tool_call>\n{"name": "find", "arguments": {"number": 4711}}\n</tool_cal
         (f"Wait.\n{CALL}\n{CALL}", ("", "Wait.", [Action("find", {"number": 4711})] * 2, False)),
         ("", ("", tool_calls.SILENCE, [], False)),
         ("<think>Hm.</think>", ("Hm.", tool_calls.SILENCE, [], False)),
-        ("<think>Hm.", ("", "<think>Hm.", [], False)),
+        ("<think>Hm.", ("Hm.", tool_calls.SILENCE, [], False)),  # cut off
+        ("<think>a</think><think>b ###STOP###</think>Hello.", ("a\nb ###STOP###", "Hello.", [], False)),
         (CALL[:-3], ("", CALL[:-3], [], True)),
         (CALL.replace("find", "gone"), ("", CALL.replace("find", "gone"), [], True)),
         (CALL.replace("{", "", 1), ("", CALL.replace("{", "", 1), [], True)),
