@@ -94,8 +94,8 @@ class Tau2Domain(Domain):
         if name not in ("idle", "knowing") and (data["domain"] != "telecom" or data["user"] == "solo"):
             field, expected = ("--agent", "idle or knowing") if name else ("config.sft.path", "demonstrations")
             raise ValueError(
-                f"{field}: expected {expected}: {name or 'the agent that writes them'} knows telecom with a user alone, "
-                f"got {data['domain']}, user={data['user']}"
+                f"{field}: expected {expected}: {name or 'who writes them'} knows telecom with a user alone, got "
+                f"{data['domain']}, user={data['user']}"
             )
         return scripted.PlannedAgent(_AGENTS[name or "hasty"])
 
