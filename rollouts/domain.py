@@ -102,6 +102,16 @@ def add_costs(costs: Sequence[Cost], by_turn: np.ndarray) -> np.ndarray:
     return total.astype(by_turn.dtype)
 
 
+def choose_costs(costs: Sequence[Cost], constrained: Iterable[str]) -> tuple[Cost, ...]:
+    """Chooses the costs of these names, by default the first. Raises ValueError for an unknown name."""
+    names = set(constrained) or {costs[0].name}
+    if unknown := names - {cost.name for cost in costs}:
+        raise ValueError(
+            f"config.pid.target: expected some of {tuple(cost.name for cost in costs)}, got {sorted(unknown)[0]!r}"
+        )
+    return tuple(cost for cost in costs if cost.name in names)
+
+
 class Measure(NamedTuple):
     """How a number is shown in tables."""
 

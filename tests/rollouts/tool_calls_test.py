@@ -13,17 +13,7 @@ from models.tokenizer_files import SETTINGS
 from rollouts import chat, tool_calls
 from rollouts.types import Message
 from tests.builders import almost, qwen_template
-
-FIND = {
-    "type": "function",
-    "function": {
-        "name": "find_order",
-        "description": "Finds an order, s'il vous plaît: <fast> & “sure”.",
-        "parameters": {"type": "object", "properties": {"number": {"type": "integer"}}, "required": ["number"]},
-    },
-}
-LIST = {"type": "function", "function": {"name": "list_orders"}}
-BOTH = [FIND, LIST]
+from tests.builders.tools import BOTH, LIST
 
 WRITTEN = """Be kind.
 

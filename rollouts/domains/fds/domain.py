@@ -6,7 +6,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rollouts.domain import EVERYWHERE, Bound, Cost, Domain, Effect, Episodes, Measure, Shown, TaskSource
+from rollouts.domain import EVERYWHERE, Bound, Cost, Domain, Effect, Episodes, Measure, Shown, TaskSource, choose_costs
 from rollouts.domains.fds import generator, rules, turn_format
 from rollouts.domains.fds import judge as judging
 from rollouts.domains.fds.embedded import oracle
@@ -228,7 +228,4 @@ class Generated:
 
 def make(constrained: Sequence[str]) -> FdsDomain:
     """Returns the domain with these costs constrained; by default, vouchers. Raises ValueError for an unknown name."""
-    costs = {cost.name: cost for cost in rules.COSTS}
-    if unknown := set(constrained) - set(costs):
-        raise ValueError(f"config.pid.target: expected some of {tuple(costs)}, got {sorted(unknown)[0]!r}")
-    return FdsDomain(tuple(cost for cost in rules.COSTS if cost.name in (constrained or ("voucher",))))
+    return FdsDomain(choose_costs(rules.COSTS, constrained))

@@ -6,7 +6,18 @@ from typing import Any
 
 import numpy as np
 
-from rollouts.domain import EVERYWHERE, Cost, Domain, Effect, Episodes, Measure, Shown, TaskSource
+from rollouts.domain import (
+    EVERYWHERE,
+    Cost,
+    Domain,
+    Effect,
+    Episodes,
+    Measure,
+    Shown,
+    TaskSource,
+    add_costs,
+    choose_costs,
+)
 from rollouts.domains.tau2 import package as packages
 from rollouts.domains.tau2 import scripted, turn_format
 from rollouts.domains.tau2.costs import COSTS, TRANSFER
@@ -85,7 +96,7 @@ class Tau2Domain(Domain):
             return None
         if kind == "rules":
             known = task.source.user_scenario.instructions.known_info or ""
-            return RulesUser(task.labels.get("intent", ""), known, fold(seed, "user"))
+            return RulesUser(task.labels["intent"], known, fold(seed, "user"))
         return LlmUser(package, task.domain, task.source, chats["user"], fold(seed, "user"))
 
     def scripted_agent(self, config: Mapping[str, Any], name: str, budget: float | None = None) -> Agent:
@@ -143,7 +154,7 @@ def _sum_cost(cost: Cost) -> Callable[[Dialogue], float]:
 
     def measure(dialogue: Dialogue) -> float:
         amounts = [turn.notes["costs"][cost.name] for turn in dialogue.turns]
-        return float(any(amounts)) if cost.total == "any" else float(sum(amounts))
+        return float(add_costs([cost], np.array(amounts, float).reshape(-1, 1))[0])
 
     return measure
 
@@ -154,7 +165,4 @@ def _show_cost(cost: Cost) -> Measure:
 
 def make(constrained: Sequence[str]) -> Tau2Domain:
     """Returns the domain with these costs constrained; by default, transfers. Raises ValueError for an unknown name."""
-    known = {cost.name: cost for cost in COSTS}
-    if unknown := set(constrained) - set(known):
-        raise ValueError(f"config.pid.target: expected some of {tuple(known)}, got {sorted(unknown)[0]!r}")
-    return Tau2Domain(tuple(cost for cost in COSTS if cost.name in (constrained or ("transfer",))))
+    return Tau2Domain(choose_costs(COSTS, constrained))

@@ -13,10 +13,11 @@ import sys
 from collections.abc import Container, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from rollouts.domains.tau2 import scripted
 from rollouts.domains.tau2.package import Package
 from rollouts.domains.tau2.scoring import Scorer
 from rollouts.domains.tau2.tasks import load_tasks
-from rollouts.domains.tau2.world import World
+from rollouts.domains.tau2.world import STOPS, World
 
 
 class Model(NamedTuple):
@@ -123,7 +124,7 @@ def score_idle_agent(package: Package, domain: str, split: str, played: Containe
             continue
         world = World(package, domain, task.source, solo=False, max_steps=100, max_errors=10)
         world.add_message("user", "Hello.")
-        world.add_message("assistant", "I am sorry, I cannot help you with that.")
-        world.add_message("user", "###STOP###", stops="user_stop")
+        world.add_message("assistant", scripted.SORRY)
+        world.add_message("user", STOPS[0], stops="user_stop")
         scores[task.id] = scorer.score_dialogue(task.source, world)
     return scores

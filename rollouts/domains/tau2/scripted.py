@@ -6,7 +6,7 @@ import abc
 import json
 import random
 import re
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
 from rollouts.domains.tau2 import turn_format
@@ -205,32 +205,32 @@ def _mend_apn(line: dict[str, Any], names: dict[str, str]) -> Step:
     return False
 
 
-def _mend_network_mode(line: dict[str, Any], names: dict[str, str]) -> Step:
-    seen = yield "Please check your preferred network mode."
-    if "4g_5g_preferred" not in seen:
-        yield WORDS["set_network_mode_preference"]
-    return False
+def _mend_setting(question: str, tool: str, is_wrong: Callable[[str], bool]) -> Callable[..., Step]:
+    """Returns the step that asks for a setting, and has it changed with `tool` where the answer shows it wrong."""
+
+    def mend(line: dict[str, Any], names: dict[str, str]) -> Step:
+        seen = yield question
+        if is_wrong(seen):
+            yield WORDS[tool]
+        return False
+
+    return mend
 
 
-def _mend_data_saver(line: dict[str, Any], names: dict[str, str]) -> Step:
-    seen = yield "Please check whether data saver is on."
-    if "ON" in seen:
-        yield WORDS["toggle_data_saver_mode"]
-    return False
-
-
-def _mend_vpn(line: dict[str, Any], names: dict[str, str]) -> Step:
-    seen = yield "Are you using a VPN?"
-    if "connected" in seen and "not connected" not in seen:
-        yield WORDS["disconnect_vpn"]
-    return False
-
-
-def _mend_wifi_calling(line: dict[str, Any], names: dict[str, str]) -> Step:
-    seen = yield "Please check whether Wi-Fi calling is on."
-    if "turned ON" in seen:
-        yield WORDS["toggle_wifi_calling"]
-    return False
+_mend_network_mode = _mend_setting(
+    "Please check your preferred network mode.",
+    "set_network_mode_preference",
+    lambda seen: "4g_5g_preferred" not in seen,
+)
+_mend_data_saver = _mend_setting(
+    "Please check whether data saver is on.", "toggle_data_saver_mode", lambda seen: "ON" in seen
+)
+_mend_vpn = _mend_setting(
+    "Are you using a VPN?", "disconnect_vpn", lambda seen: "connected" in seen and "not connected" not in seen
+)
+_mend_wifi_calling = _mend_setting(
+    "Please check whether Wi-Fi calling is on.", "toggle_wifi_calling", lambda seen: "turned ON" in seen
+)
 
 
 def _mend_permissions(line: dict[str, Any], names: dict[str, str]) -> Step:

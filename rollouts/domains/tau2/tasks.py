@@ -95,8 +95,7 @@ def open_splits(package: Package, data: Mapping[str, Any], seed: int) -> SplitTa
     Raises ValueError, naming the field, for a split that the domain does not have, and where a task is in both.
     """
     domain = data["domain"]
-    found = {task.id: task for task in package.registry.get_tasks_loader(domain)(None)}
-    splits = _find_splits(package, domain, found)
+    found, splits = _load_splits(package, domain)
     chosen = {field: _choose_ids(splits, data[field], f"config.data.{field}", domain) for field in ("train", "test")}
     if both := sorted(set(chosen["train"]) & set(chosen["test"])):
         raise ValueError(
@@ -111,8 +110,8 @@ def open_splits(package: Package, data: Mapping[str, Any], seed: int) -> SplitTa
 
 def load_tasks(package: Package, domain: str, *, split: str = "base", solo: bool = False) -> list[Tau2Task]:
     """Loads the tasks of some splits, joined by +, in the order in which the package has them."""
-    found = {task.id: task for task in package.registry.get_tasks_loader(domain)(None)}
-    ids = _choose_ids(_find_splits(package, domain, found), split, "split", domain)
+    found, splits = _load_splits(package, domain)
+    ids = _choose_ids(splits, split, "split", domain)
     return [make_task(package, domain, found[name], solo=solo) for name in ids]
 
 
@@ -121,40 +120,47 @@ def make_task(package: Package, domain: str, source: Any, *, solo: bool, short: 
 
     Raises ValueError for a task that is not for an agent without a user, where `solo` asks for one.
     """
-    policy, tools = _describe_work(package, domain, solo)
-    agents = package.agents
     if not solo:
-        agent = agents.LLMAgent(tools=[*tools], domain_policy=policy)
-    elif agents.LLMSoloAgent.check_valid_task(source):
-        agent = agents.LLMSoloAgent(tools=[*tools], domain_policy=policy, task=source)
-    else:
+        told, tools = _describe_work(package, domain)
+        return Tau2Task(source.id, domain, _SHORT if short else told, tools, solo, source)
+    if not package.agents.LLMSoloAgent.check_valid_task(source):
         raise ValueError(f"config.data.user: expected tasks with a ticket for solo, got {source.id} of {domain}")
-    offered = [tool.openai_schema for tool in agent.tools]
-    names = tuple(tool["function"]["name"] for tool in offered)
-    if short:
-        told = f"{_SHORT}\n\n{source.ticket}" if solo else _SHORT
-    else:
-        told = tool_calls.write_system(agent.system_prompt, offered)
-    return Tau2Task(source.id, domain, told, names, solo, source)
+    policy, tools = _describe_solo_work(package, domain)
+    agent = package.agents.LLMSoloAgent(tools=[*tools], domain_policy=policy, task=source)
+    told = f"{_SHORT}\n\n{source.ticket}" if short else _write_prompt(agent)
+    return Tau2Task(source.id, domain, told, tuple(tool.name for tool in agent.tools), solo, source)
 
 
 @functools.cache
-def _describe_work(package: Package, domain: str, solo: bool) -> tuple[str, Sequence[Any]]:
-    """Returns the policy of a domain, and the tools that the agent has, as the package has them."""
-    environment = package.registry.get_env_constructor(domain)(solo_mode=solo)
-    tools = environment.get_tools()
-    if solo and environment.user_tools:
-        tools += environment.get_user_tools()
-    return environment.get_policy(), tools
+def _describe_work(package: Package, domain: str) -> tuple[str, tuple[str, ...]]:
+    """Returns what an agent with a user is told, the same in all tasks, and the names of its tools."""
+    environment = package.registry.get_env_constructor(domain)()
+    agent = package.agents.LLMAgent(tools=environment.get_tools(), domain_policy=environment.get_policy())
+    return _write_prompt(agent), tuple(tool.name for tool in agent.tools)
 
 
-def _find_splits(package: Package, domain: str, ids: Mapping[str, Any]) -> dict[str, list[str]]:
-    """Returns the ids of each split of a domain; one that has none is all `base`."""
+@functools.cache
+def _describe_solo_work(package: Package, domain: str) -> tuple[str, Sequence[Any]]:
+    """Returns the policy of an agent without a user, and its tools, those of the user among them."""
+    environment = package.registry.get_env_constructor(domain)(solo_mode=True)
+    users = environment.get_user_tools() if environment.user_tools else []
+    return environment.get_policy(), [*environment.get_tools(), *users]
+
+
+def _write_prompt(agent: Any) -> str:
+    """Writes what an official agent is told, with its tools as Qwen2.5 has them."""
+    return tool_calls.write_system(agent.system_prompt, [tool.openai_schema for tool in agent.tools])
+
+
+def _load_splits(package: Package, domain: str) -> tuple[dict[str, Any], dict[str, list[str]]]:
+    """Loads the tasks of a domain by id, and the ids of each split; a domain that has none is all `base`."""
+    found = {task.id: task for task in package.registry.get_tasks_loader(domain)(None)}
     load = package.registry.get_task_splits_loader(domain)
-    splits = dict(load()) if load else {"base": list(ids)}
-    if rest := [name for name in ids if name not in splits["base"]]:
+    splits = dict(load()) if load else {"base": list(found)}
+    base = set(splits["base"])
+    if rest := [name for name in found if name not in base]:
         splits[EXTRA] = rest
-    return splits
+    return found, splits
 
 
 def _choose_ids(splits: Mapping[str, Sequence[str]], names: str, field: str, domain: str) -> list[str]:

@@ -6,17 +6,7 @@ from hypothesis import given
 from rollouts import tool_calls
 from rollouts.serving import tool_use
 from tests.builders import almost
-
-FIND = {
-    "type": "function",
-    "function": {
-        "name": "find_order",
-        "description": "Finds an order, s'il vous plaît: <fast> & “sure”.",
-        "parameters": {"type": "object", "properties": {"number": {"type": "integer"}}, "required": ["number"]},
-    },
-}
-LIST = {"type": "function", "function": {"name": "list_orders"}}
-BOTH = [FIND, LIST]
+from tests.builders.tools import BOTH, LIST
 
 
 def test_what_a_request_may_say():
