@@ -1,4 +1,4 @@
-"""The suite itself: it ends, with an error and the name of the test, whatever a test does to its process."""
+"""The suite itself: it ends, and names the test, whatever a test does to its process; commands run twice in one."""
 
 import os
 import subprocess
@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from tests.builders import commands
 from tests.builders.runs import ROOT
 
 FATAL = {  # what a test does, and what is to be read of it
@@ -32,3 +33,19 @@ def test_a_process_that_dies_or_hangs_ends_the_run_and_its_test_is_named(tmp_pat
     done = subprocess.run(command, env=quick, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 1 and FATAL[fatal] in done.stdout + done.stderr
     assert "crashed while running 'some_test.py::test_fatal'" in done.stdout
+
+
+def test_a_command_that_runs_twice_in_a_process_finds_all_its_flags(tmp_path, monkeypatch):
+    flag = "from absl import app, flags\n{} = flags.DEFINE_integer('{}', {}, 'Of a test.')\n"
+    (tmp_path / "flags_of_a_test.py").write_text(flag.format("SHARED", "shared_of_a_test", 1))
+    (tmp_path / "command_of_a_test.py").write_text(
+        flag.format("OWN", "own_of_a_test", 2)
+        + "import flags_of_a_test\napp.run(lambda _: print(flags_of_a_test.SHARED.value, OWN.value))\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    for arguments, printed in (
+        (["--shared_of_a_test=5"], "5 2\n"),
+        (["--own_of_a_test=6"], "1 6\n"),
+        (["--shared_of_a_test=7"], "7 2\n"),
+    ):
+        assert commands.run("command_of_a_test", *arguments) == (0, printed, "")

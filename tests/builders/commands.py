@@ -37,7 +37,7 @@ def run(module, *arguments, folder=ROOT):
             mock.patch("absl.app.run", _run),
             mock.patch("cmpo.cli.command.keep_programs"),
             warnings.catch_warnings(),
-            _own_flags(),
+            _own_flags(module),
         ):
             inside.enter_context(context)
         warnings.simplefilter("ignore", RuntimeWarning)  # of runpy: the module was imported before
@@ -57,16 +57,28 @@ def _run(main, flags_parser=flags.FLAGS):
 
 
 @contextlib.contextmanager
-def _own_flags():
-    """Within, a module may define its flags once more; after, all are as they were."""
-    defined = dict(flags.FLAGS._flags())
+def _own_flags(module):
+    """Within, `module` may define its flags once more; after, all are as they were.
+
+    Those of the modules that it imported stay, with their defaults: a second import would not define them again.
+    """
+    flags_of = flags.FLAGS
+    defined = dict(flags_of._flags())
     strict = [flag for flag in defined.values() if not flag.allow_override]
+    imported = {}
     try:
         with flagsaver.flagsaver():
             for flag in strict:
                 flag.allow_override = True
-            yield
+            try:
+                yield
+            finally:
+                own = {flag.name for flag in flags_of.flags_by_module_dict().get(module, ())}
+                new = flags_of._flags().keys() - defined.keys() - own
+                imported = {name: flags_of[name] for name in new}
     finally:
-        flags.FLAGS.__dict__["__flags"] = defined
+        flags_of.__dict__["__flags"] = defined | imported
+        for flag in imported.values():
+            flag.unparse()
         for flag in strict:
             flag.allow_override = False
