@@ -37,15 +37,15 @@ def test_a_process_that_dies_or_hangs_ends_the_run_and_its_test_is_named(tmp_pat
 
 def test_a_command_that_runs_twice_in_a_process_finds_all_its_flags(tmp_path, monkeypatch):
     flag = "from absl import app, flags\n{} = flags.DEFINE_integer('{}', {}, 'Of a test.')\n"
-    (tmp_path / "flags_of_a_test.py").write_text(flag.format("SHARED", "shared_of_a_test", 1))
-    (tmp_path / "command_of_a_test.py").write_text(
-        flag.format("OWN", "own_of_a_test", 2)
-        + "import flags_of_a_test\napp.run(lambda _: print(flags_of_a_test.SHARED.value, OWN.value))\n"
+    (tmp_path / "lamp_flags.py").write_text(flag.format("SHARED", "lamp_height", 1))
+    (tmp_path / "lamp.py").write_text(
+        flag.format("OWN", "lamp_width", 2)
+        + "import lamp_flags\napp.run(lambda _: print(lamp_flags.SHARED.value, OWN.value))\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     for arguments, printed in (
-        (["--shared_of_a_test=5"], "5 2\n"),
-        (["--own_of_a_test=6"], "1 6\n"),
-        (["--shared_of_a_test=7"], "7 2\n"),
+        (["--lamp_height=5"], "5 2\n"),
+        (["--lamp_width=6"], "1 6\n"),
+        (["--lamp_height=7"], "7 2\n"),
     ):
-        assert commands.run("command_of_a_test", *arguments) == (0, printed, "")
+        assert commands.run("lamp", *arguments) == (0, printed, "")
