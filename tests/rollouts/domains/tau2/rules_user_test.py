@@ -85,14 +85,40 @@ SPEED = "run_speed_test"
         ("I have enabled roaming, please turn on data roaming.", ["check_network_status", "toggle_roaming", SPEED]),
         ("I have added 2.0 GB of data to your line, is it working now?", [SPEED]),
         ("Have a nice day.", []),
+        ("Please do not turn on data saver.", []),
+        ("Don't forget to turn off airplane mode.", ["check_network_status", "toggle_airplane_mode", SPEED]),
+        ("Please restart your phone without removing the SIM card.", ["reboot_device", SPEED]),
+        ("Toggle airplane mode off.", ["check_network_status", "toggle_airplane_mode", SPEED]),
+        ("Please toggle airplane mode on your phone.", ["toggle_airplane_mode", SPEED]),
+        ("Airplane mode should not be on.", ["check_network_status", "toggle_airplane_mode", SPEED]),
+        ("Make sure that airplane mode is not on.", ["check_network_status", "toggle_airplane_mode", SPEED]),
+        ("Make sure that data roaming is on.", ["check_network_status", "toggle_roaming", SPEED]),
+        ("Is your SIM card set correctly?", ["check_sim_status"]),
+        ("Please check that your APN is set correctly.", ["check_apn_settings"]),
+        ("Please verify you can turn on data roaming.", ["check_network_status"]),
+        ("Turn mobile data off and on again.", ["check_network_status", "toggle_data", "toggle_data", SPEED]),
+        ("Turn airplane mode on and then off again.", ["check_network_status", "toggle_airplane_mode", SPEED]),
+        ("Please power cycle your phone.", ["reboot_device", SPEED]),
+        ("Turn your phone off and on again.", ["reboot_device", SPEED]),
+        ("Please switch off your device, then turn it on.", ["reboot_device", SPEED]),
+        ("If airplane mode is on, please turn it off.", ["check_network_status", "toggle_airplane_mode", SPEED]),
+        ("Is data roaming on? If not, turn it on.", ["check_network_status", "toggle_roaming", SPEED]),
+        ("I have reset the APN settings and roaming.", []),
     ],
 )
 def test_what_is_asked_for_is_done(words, tools):
     assert used(words) == tools
 
 
-def test_one_thing_at_a_time():
-    words = "Please turn airplane mode off. Then restart your phone."
+@pytest.mark.parametrize(
+    "words",
+    [
+        "Please turn airplane mode off. Then restart your phone.",
+        "Please turn airplane mode off and restart your phone.",
+        "Please turn off airplane mode, data saver and Wi-Fi calling.",
+    ],
+)
+def test_one_thing_at_a_time(words):
     (said,), phone = talk(words)
     assert [call.name for call in phone.used] == ["check_network_status", "toggle_airplane_mode", SPEED]
     assert said.endswith("One thing at a time, please.")
@@ -166,6 +192,13 @@ def test_patience_ends_and_comes_back_with_what_helps():
     said, _ = talk(*idle)
     assert [find_stop(words) for words in said] == [False] * (PATIENCE - 1) + [True]
     said, _ = talk(*idle[1:], "Please restart your phone.", *idle[1:])
+    assert not any(map(find_stop, said))
+
+
+def test_who_asks_the_same_again_and_again_leads_nowhere():
+    said, _ = talk(*["What is your phone number?"] * (PATIENCE + 1))
+    assert [find_stop(words) for words in said] == [False] * PATIENCE + [True]
+    said, _ = talk(*["Please restart your phone.", "Is airplane mode on?", "Please check your APN settings."] * 2)
     assert not any(map(find_stop, said))
 
 
