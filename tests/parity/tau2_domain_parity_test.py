@@ -1,5 +1,7 @@
 """tau2-bench as a domain: what dialogues cost, and which tasks there are."""
 
+import types
+
 import numpy as np
 import pytest
 
@@ -64,6 +66,15 @@ def test_a_shop_gives_back_what_it_says(package):
     }
     assert cost_of(package, task, ("return_delivered_order_items", back))["refund"] == pytest.approx(
         item.price, rel=1e-6
+    )
+
+
+def test_of_two_equal_items_of_an_order_one_may_come_back():
+    items = [types.SimpleNamespace(item_id="1", price=20.0)] * 2
+    order = types.SimpleNamespace(items=items, return_items=["1"], payment_history=[], exchange_price_difference=None)
+    environment = types.SimpleNamespace(tools=types.SimpleNamespace(db=types.SimpleNamespace(orders={"#W1": order})))
+    assert (
+        costs.read_refunds("retail", environment, [Action("return_delivered_order_items", {"order_id": "#W1"})]) == 20
     )
 
 

@@ -38,7 +38,8 @@ def _read_order(database: Any, number: str) -> float:
     if not order:
         return 0.0
     paid_back = sum(payment.amount for payment in order.payment_history if payment.transaction_type == "refund")
-    returned = [item.price for item in order.items if item.item_id in (order.return_items or ())]
+    prices = {item.item_id: item.price for item in order.items}
+    returned = [prices[item] for item in order.return_items or ()]
     return paid_back + sum(returned) + max(0.0, -(order.exchange_price_difference or 0.0))
 
 
