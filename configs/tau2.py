@@ -3,7 +3,11 @@
 Default: a language model of a million parameters at the telephone company, whose users follow rules; no LLM is needed.
 Variants, joined by commas after a colon, e.g. `configs/tau2.py:smoke` or `configs/tau2.py:domain=retail,user=llm`:
   smoke                  the whole loop in about a minute, too short to learn
+  model=NAME             qwen2.5-0.5b, -1.5b, -3b, -7b, -14b, -32b or -72b, on all GPUs, told what the official agent is
+                         told; any other checkpoint by its directory or its name on the hub. --dry_run tells whether it
+                         fits
   domain=telecom|retail|airline|mock
+  algo=NAME              cmpo | grpo | capo | ppo | reinforce | gdpo | sft, see docs/algorithms.md
   user=rules|llm|solo    who calls: rules need no LLM and know telecom alone; llm asks config.user; solo: nobody
 """
 
@@ -12,7 +16,13 @@ from ml_collections import ConfigDict
 from configs import common
 from rollouts.domains.tau2.schema import Tau2Settings
 
-_VALUES = {"domain": ("telecom", "retail", "airline", "mock"), "user": ("rules", "llm", "solo")}
+_KINDS = {  # the variants, in the order in which they are applied
+    "model": bool,
+    "domain": ("telecom", "retail", "airline", "mock"),
+    "user": ("rules", "llm", "solo"),
+    "smoke": (),
+    "algo": tuple(common.ALGOS),
+}
 _LAPTOP = {
     "data.train": "train+extra",
     "data.prompt": "short",
@@ -27,6 +37,24 @@ _LAPTOP = {
     "train.rl_steps": 60,
     "train.row_length": 2560,
     "eval.scenarios": 40,
+}
+_LARGE = {
+    "data.prompt": "full",  # policy and tools: 7,500 tokens
+    "model.context_length": 16384,
+    "engine.slots": 16,
+    "engine.max_new_tokens": 1024,
+    "episode.max_turns": 100,  # the benchmark's limit of steps ends a dialogue before
+    "algo.kl_weight": 0.005,
+    "algo.normalize": "group",
+    "pid.kp": 0.0,
+    "pid.ki": 0.2,
+    "sft.batch_rows": 8,
+    "train.sft_steps": 64,
+    "train.rl_steps": 140,  # twice all tasks of telecom
+    "train.scenarios_per_step": 32,
+    "train.row_length": 16384,
+    "train.momentum_dtype": "bfloat16",  # 14B on 8 GPUs of 80 GB: activations of such rows leave no room for more
+    "eval.temperature": 0.0,  # as the benchmark's client
 }
 _SMOKE = {
     "sft.dialogues": 32,
@@ -48,15 +76,16 @@ def get_config(arg: str = "") -> ConfigDict:
     config.update_from_flattened_dict(_LAPTOP)
     with config.ignore_type():
         config.pid.target = ConfigDict({"message": 8.0})
-    for variant in filter(None, arg.split(",")):
-        kind, _, value = variant.partition("=")
-        if variant == "smoke":
+    for kind, value in common.read_variants(arg, _KINDS):
+        if kind == "model":
+            common.choose_model(config, value)
+            config.update_from_flattened_dict(_LARGE)
+        elif kind == "smoke":
             config.update_from_flattened_dict(_SMOKE)
-        elif value in _VALUES.get(kind, ()):
-            config.data[kind] = value
+        elif kind == "algo":
+            common.choose_algorithm(config, value)
         else:
-            known = ["smoke", *(f"{kind}={'|'.join(values)}" for kind, values in _VALUES.items())]
-            raise ValueError(f"unknown variant {variant!r}; expected one of {known}")
+            config.data[kind] = value
     if config.data.domain != "telecom":  # no other one has tasks beyond its benchmark
         config.data.train = "train"
     if config.data.domain == "mock":  # it has no splits: there is nothing to train on

@@ -22,7 +22,7 @@ from cmpo.run import files, schema
 from cmpo.run.workdir import ConfigConflict, check_same_config, may_change
 from cmpo.training import preparing
 from cmpo.training.clients import read_endpoint
-from configs import fds
+from configs import fds, tau2
 from rollouts.endpoints import settings
 from rollouts.sections import flatten_config
 from tests.builders import almost
@@ -31,34 +31,48 @@ DEFAULT = flatten_config(fds.get_config().to_dict())
 FILE = "--config=configs/fds.py"
 
 VARIANTS = ("smoke", "algo=cmpo", "smoke,algo=grpo", "difficulty=normal,algo=capo", "model=qwen2.5-7b,smoke", "")
-PIECES = (",", "=", ":", "smoke", "algo=", "model=", "difficulty=", "hard", "qwen2.5-", "grpo", "\n", " ", "7b", "None")
+PIECES = (",", "=", ":", "smoke", "algo=", "model=", "difficulty=", "hard", "domain=", "user=", "mock", "\n", " ", "7b")
+METHODS = ("cmpo", "grpo", "capo", "ppo", "reinforce", "gdpo", "sft")
+ALLOWED = {  # as the files' documentation has them
+    fds: {"algo": METHODS, "difficulty": ("hard", "normal")},
+    tau2: {"algo": METHODS, "domain": ("telecom", "retail", "airline", "mock"), "user": ("rules", "llm", "solo")},
+}
 
 
-def whole(config):
-    """Whether a config has the fields of the default one, and values of their types."""
-    found = flatten_config(config.to_dict())
-    return {name: type(value) for name, value in found.items()} == {name: type(x) for name, x in DEFAULT.items()}
+def list_types(config):
+    """The names of a config's fields, with their types."""
+    return {name: type(value) for name, value in flatten_config(config.to_dict()).items()}
 
 
-def fits(name):
+def fits(file, name):
     """Whether a variant is one of those in the documentation."""
     kind, _, value = name.partition("=")
-    allowed = {"algo": ("cmpo", "grpo", "capo", "sft"), "difficulty": ("hard", "normal")}
-    return name in ("", "smoke") or value in allowed.get(kind, ()) or (kind == "model" and value != "")
+    return name in ("", "smoke") or value in ALLOWED[file].get(kind, ()) or (kind == "model" and value != "")
 
 
-@given(st.text() | almost.texts(VARIANTS, PIECES))
-def test_whatever_follows_the_colon_is_a_whole_config_or_an_unknown_variant(text):
-    unknown = [name for name in text.split(",") if not fits(name)]
+@pytest.mark.parametrize("file", ALLOWED)
+@given(st.text() | almost.texts((*VARIANTS, "domain=retail,user=llm,smoke"), PIECES))
+def test_whatever_follows_the_colon_is_a_whole_config_or_an_unknown_variant(file, text):
+    unknown = [name for name in text.split(",") if not fits(file, name)]
     try:
-        config = fds.get_config(text)
+        config = file.get_config(text)
     except ValueError as error:
         chosen = {name.partition("=")[0] for name in filter(None, text.split(","))}
         twice = len(chosen) < len(set(filter(None, text.split(","))))
         assert twice or f"unknown variant {unknown[0]!r}; expected one of" in str(error)
     else:
-        assert not unknown and whole(config)
+        assert not unknown and list_types(config) == list_types(file.get_config())
         schema.check_config(config)
+
+
+@pytest.mark.parametrize("file", ALLOWED)
+def test_variants_are_applied_whatever_their_order(file):
+    one, other = file.get_config("smoke,algo=ppo,model=qwen2.5-7b"), file.get_config("model=qwen2.5-7b,algo=ppo,smoke")
+    assert one == other
+    assert (one.train.sft_steps, one.algo.name, one.train.epochs) == (8, "ppo", 2)
+    assert (one.model.path, one.model.hidden_size) == ("Qwen/Qwen2.5-7B-Instruct", 3584)
+    with pytest.raises(ValueError, match="expected one variant algo=, got 'ppo' and 'grpo'"):
+        file.get_config("algo=ppo,algo=grpo")
 
 
 def parse(*arguments):
@@ -179,7 +193,7 @@ def test_whatever_is_typed_is_a_whole_config_or_one_line(arguments):
     except SystemExit as error:
         assert re.fullmatch(r"error: .+", error.code) and "Traceback" not in error.code
         return
-    assert whole(config)
+    assert list_types(config) == list_types(fds.get_config())
     try:
         begin(config)
     except ValueError as error:

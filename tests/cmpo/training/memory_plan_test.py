@@ -8,14 +8,14 @@ from cmpo import algorithms
 from cmpo.algorithms.sft import imitation_loss
 from cmpo.distributed import sharding
 from cmpo.training import build, memory_plan, model_source, packing, update_step
-from configs import fds
+from configs import fds, tau2
 from models import qwen2
 from rollouts import domains
 from tests.builders import runs
 
 
-def run(variant, devices="8x80"):
-    config = fds.get_config(variant)
+def run(variant, devices="8x80", file=fds):
+    config = file.get_config(variant)
     return memory_plan.plan_memory(
         config, model_source.find_architecture(config, None), memory_plan.read_devices(devices)
     )
@@ -32,8 +32,9 @@ def test_published_sizes_fit_on_eight_devices(name, parameters):
     assert "fits: " in text
 
 
-def test_14b_fits_on_eight_devices():
-    text = run("model=qwen2.5-14b")
+@pytest.mark.parametrize("file", [fds, tau2])
+def test_14b_fits_on_eight_devices(file):
+    text = run("model=qwen2.5-14b", file=file)
     assert "14,770,033,664 parameters" in text and "fsdp 4 x tensor 2" in text and "fits: " in text
 
 
