@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 _NORMALIZE_AXES = {"group": (0, 1), "trajectory": (1,), "center": (0, 1), "none": None}
 NORMALIZE = tuple(_NORMALIZE_AXES)
-CREDIT = ("instant", "return_to_go")
+CREDIT = ("instant", "return_to_go", "dialogue")
 
 
 def hybrid_advantage(
@@ -34,14 +34,17 @@ def hybrid_advantage(
 
     - "instant" (the paper): `w_O R_O[i] + w_P R_P[i,t] - lambda . c[i,t]`;
     - "return_to_go": `w_O R_O[i] + sum_{s>=t} discount^(s-t) (w_P R_P[i,s] - lambda . c[i,s])` over the valid
-      turns s, so that a turn also answers for the cost it provokes later. The outcome is not discounted.
+      turns s, so that a turn also answers for the cost it provokes later. The outcome is not discounted;
+    - "dialogue" (the authors' code): `r[i] = w_O R_O[i] - sum_s lambda . c[i,s]`, and where that is above 0, `w_P`
+      times the mean of `R_P[i,s]` on top: the same for all turns of a dialogue, which counts once in its group.
 
     The advantage is `(u - mean) / (std + eps)`, population standard deviation, over all valid turns of the group
     ("group") or of the dialogue ("trajectory"), `u - mean` over those of the group ("center"), or `u` itself ("none").
+    With "instant" credit "trajectory" is blind to the outcome, which is the same in all turns of a dialogue.
     Where all valid utilities are equal it is 0, but for "none". Divided by their spread, groups in which little is at
     stake count as much as those in which much is; "center" lets each count for what it is worth.
-    A long dialogue so weighs more in its group's mean; with one turn per dialogue (or equally many), process weight 0
-    and lambda 0 this is GRPO's advantage.
+    A long dialogue so weighs more in its group's mean, but with "dialogue" credit; with that, or with one turn per
+    dialogue (or equally many), process weight 0 and lambda 0 this is GRPO's advantage.
 
     Masked turns give exactly 0 and influence nothing, whatever they hold (NaN and inf included), in values and in
     gradients. A dialogue that failed is a row of `turn_mask` that is all False; its outcome may be NaN.
@@ -59,7 +62,7 @@ def hybrid_advantage(
       outcome_weight: w_O.
       process_weight: w_P (1 here; the authors' code uses 2).
       normalize: "group", "trajectory", "center" or "none".
-      credit: "instant" or "return_to_go".
+      credit: "instant", "return_to_go" or "dialogue".
       discount: per turn, 0..1; used by "return_to_go" only.
       eps: added to the standard deviation.
 
@@ -67,13 +70,15 @@ def hybrid_advantage(
       [G, N] advantages, in standard deviations (in units of utility for "center" and "none"), dtype of the inputs.
 
     Raises:
-      ValueError: unknown `normalize` or `credit`.
+      ValueError: unknown `normalize` or `credit`, or "trajectory" with "dialogue", which has nothing to compare.
       AssertionError: ranks, types or shapes do not match.
     """
     if normalize not in NORMALIZE:
         raise ValueError(f"normalize: expected one of {NORMALIZE}, got {normalize!r}")
     if credit not in CREDIT:
         raise ValueError(f"credit: expected one of {CREDIT}, got {credit!r}")
+    if (normalize, credit) == ("trajectory", "dialogue"):
+        raise ValueError("normalize: expected another than 'trajectory' where credit is 'dialogue': all would be 0")
     chex.assert_rank([outcome, process, cost, turn_mask, lambdas], [1, 2, 3, 2, 1])
     chex.assert_type([outcome, process, cost, turn_mask, lambdas], [float, float, float, bool, float])
     chex.assert_equal_shape([process, turn_mask])
@@ -86,14 +91,18 @@ def hybrid_advantage(
     cost = jnp.where(jnp.expand_dims(turn_mask, 2), cost, 0)
 
     # Products are summed elementwise: a `dot` may run in reduced precision on an accelerator, and these are tiny.
-    reward = process_weight * process - jnp.sum(cost * lambdas, axis=-1)
-    if credit == "return_to_go":
-        reward = _return_to_go(reward, discount)
-    utility = jnp.where(turn_mask, outcome_weight * outcome + reward, 0)
+    price = jnp.sum(cost * lambdas, axis=-1)
+    if credit == "dialogue":
+        utility = _value_dialogues(outcome_weight * outcome, process_weight * process, price, turn_mask)
+    else:
+        reward = process_weight * process - price
+        if credit == "return_to_go":
+            reward = _return_to_go(reward, discount)
+        utility = jnp.where(turn_mask, outcome_weight * outcome + reward, 0)
     axes = _NORMALIZE_AXES[normalize]
     if axes is None:
         return utility
-    centred, std = _centre(utility, turn_mask, axes)
+    centred, std = _centre(utility, turn_mask, _count_once(turn_mask) if credit == "dialogue" else turn_mask, axes)
     return centred if normalize == "center" else centred / (std + eps)
 
 
@@ -117,10 +126,11 @@ def compute_effective_prices(
     Arguments and errors are those of `hybrid_advantage`, whose other options are `options`.
     """
     utility = hybrid_advantage(outcome, process, cost, turn_mask, lambdas, normalize="none", **options)
+    counted = _count_once(turn_mask) if options.get("credit") == "dialogue" else turn_mask
     if normalize in ("center", "none"):
         return lambdas
     axes = _NORMALIZE_AXES[normalize]
-    centred, std = _centre(utility, turn_mask, axes)
+    centred, std = _centre(utility, turn_mask, counted, axes)
     differ = jnp.any(centred != 0, axes, keepdims=True)
     return lambdas * jnp.mean(1 / (std + eps), where=differ)
 
@@ -133,14 +143,30 @@ def _return_to_go(reward: chex.Array, discount: float) -> chex.Array:
     return jnp.sum(weight * reward[:, None, :], axis=-1)
 
 
-def _centre(utility: chex.Array, mask: chex.Array, axes: tuple[int, ...]) -> tuple[chex.Array, chex.Array]:
-    """`u - mean` over the masked entries along `axes`, 0 where masked out or all equal, and the standard deviation."""
+def _value_dialogues(outcome: chex.Array, process: chex.Array, price: chex.Array, mask: chex.Array) -> chex.Array:
+    """Utility of whole dialogues in each of their turns, [G, N]: of what is given a turn, the outcome in each."""
+    turns = jnp.maximum(jnp.sum(mask, axis=1, keepdims=True), 1)
+    worth = outcome - jnp.sum(price, axis=1, keepdims=True)
+    quality = jnp.sum(process, axis=1, keepdims=True) / turns
+    return jnp.where(mask, worth + jnp.where(worth > 0, quality, 0), 0)
+
+
+def _count_once(mask: chex.Array) -> chex.Array:
+    """The first valid turn of each dialogue, [G, N] bool."""
+    return mask & (jnp.cumsum(mask, axis=1) == 1)
+
+
+def _centre(
+    utility: chex.Array, mask: chex.Array, counted: chex.Array, axes: tuple[int, ...]
+) -> tuple[chex.Array, chex.Array]:
+    """`u - mean` of those `counted` along `axes`, 0 where masked out or all equal, and their standard deviation."""
     # Measured from the largest utility, which changes nothing in exact arithmetic. In float32 the mean of equal
     # numbers can miss them by a rounding error as large as eps, and dividing by it would turn noise into advantages.
     pivot = jax.lax.stop_gradient(jnp.max(utility, axes, keepdims=True, where=mask, initial=-jnp.inf))
     utility = jnp.where(mask, utility - pivot, 0)
-    count = jnp.maximum(jnp.sum(mask, axes, keepdims=True), 1)
-    centred = jnp.where(mask, utility - jnp.sum(utility, axes, keepdims=True) / count, 0)
-    variance = jnp.sum(jnp.square(centred), axes, keepdims=True) / count
+    count = jnp.maximum(jnp.sum(counted, axes, keepdims=True), 1)
+    mean = jnp.sum(utility, axes, keepdims=True, where=counted) / count
+    centred = jnp.where(mask, utility - mean, 0)
+    variance = jnp.sum(jnp.square(centred), axes, keepdims=True, where=counted) / count
     # Equal utilities are centred to exact zeros; any std will do for them, save 0, where sqrt has no finite slope.
     return centred, jnp.sqrt(jnp.where(variance > 0, variance, 1))

@@ -28,6 +28,12 @@ class Clipped(Algorithm):
                 "got 1: with nothing to compare a dialogue with, nothing would be learnt from its outcome"
             )
 
+        if (self.normalization(), settings["credit"]) == ("trajectory", "dialogue"):
+            raise ValueError(
+                "config.algo.normalize: expected another than 'trajectory' where config.algo.credit is 'dialogue': all "
+                "turns of a dialogue are worth the same there, and nothing would be learnt"
+            )
+
     def normalization(self) -> str:
         """What turns are compared with: `normalize` of `hybrid_advantage`, or something else."""
         return self.settings["normalize"]

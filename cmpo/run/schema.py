@@ -98,8 +98,9 @@ class AlgoSettings(Section):
     group_size: Count = 4  # dialogues of a task
     outcome_weight: float = 1.0
     process_weight: float = 1.0  # the authors' code: 2
-    normalize: Literal[advantage.NORMALIZE] = "center"  # the paper: trajectory
-    credit: Literal[advantage.CREDIT] = "instant"
+    normalize: Literal[advantage.NORMALIZE] = "center"  # the paper: trajectory, which with instant credit is blind to
+    # the outcome
+    credit: Literal[advantage.CREDIT] = "instant"  # the authors' code: dialogue
     discount: Share = 1.0
     clip_low: Share = 0.2
     clip_high: NotNegative = 0.2

@@ -1,6 +1,7 @@
 """The hybrid advantage against hand values, a NumPy reference, GRPO, and rubbish outside the mask."""
 
 import functools
+import itertools
 
 import chex
 import hypothesis
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 from absl.testing import parameterized
 
-from cmpo.advantage import compute_effective_prices, hybrid_advantage
+from cmpo.advantage import CREDIT, NORMALIZE, compute_effective_prices, hybrid_advantage
 
 # Two dialogues, the second ends after one turn. The cell outside the mask is rubbish on purpose.
 OUTCOME = np.array([4.0, 2.0], np.float32)
@@ -22,16 +23,23 @@ MASK = np.array([[True, True], [True, False]])
 LAMBDAS = np.array([2.0], np.float32)
 ARGS = (OUTCOME, PROCESS, COST, MASK, LAMBDAS)
 
+FORMS = [form for form in itertools.product(NORMALIZE, CREDIT) if form != ("trajectory", "dialogue")]
+
 jitted = jax.jit(hybrid_advantage, static_argnames=("normalize", "credit"))
 
 
 def reference(outcome, process, cost, mask, lambdas, *, w_o, w_p, normalize, credit, discount, eps):
     """The docstring's formulas, turn by turn, in float64."""
-    groups, utility = [], {}
+    groups, utility, once = [], {}, credit == "dialogue"
     for i in range(len(outcome)):
         valid = [t for t in range(mask.shape[1]) if mask[i, t]]
         price = {t: sum(float(lam) * float(c) for lam, c in zip(lambdas, cost[i, t], strict=True)) for t in valid}
         for t in valid:
+            if once:
+                worth = w_o * float(outcome[i]) - sum(price.values())
+                scores = [w_p * float(process[i, s]) for s in valid]
+                utility[i, t] = worth + (np.mean(scores) if worth > 0 else 0)
+                continue
             later = [t] if credit == "instant" else [s for s in valid if s >= t]
             utility[i, t] = w_o * float(outcome[i]) + sum(
                 discount ** (s - t) * (w_p * float(process[i, s]) - price[s]) for s in later
@@ -41,7 +49,7 @@ def reference(outcome, process, cost, mask, lambdas, *, w_o, w_p, normalize, cre
         groups = [sum(groups, [])]
     result = np.zeros(mask.shape)
     for cells in groups:
-        values = [utility[cell] for cell in cells]
+        values = list({i: utility[i, t] for i, t in cells}.values()) if once else [utility[cell] for cell in cells]
         for cell in cells:
             result[cell] = utility[cell]
             if normalize != "none":
@@ -64,6 +72,10 @@ class HandValuesTest(chex.TestCase):
         ("to_go", "none", "return_to_go", [[4.0, 3.0], [2.0, 0.0]]),
         # 4, 3, 2 have mean 3 and std sqrt(2/3).
         ("to_go_group", "group", "return_to_go", [[1.2247449, 0.0], [-1.2247449, 0.0]]),
+        # 4 - 2 + (.5 + 1) / 2; 2. Mean 2.375, both .375 away.
+        ("dialogue", "none", "dialogue", [[2.75, 2.75], [2.0, 0.0]]),
+        ("dialogue_group", "group", "dialogue", [[1.0, 1.0], [-1.0, 0.0]]),
+        ("dialogue_center", "center", "dialogue", [[0.375, 0.375], [-0.375, 0.0]]),
     )
     def test_matches_hand_values(self, normalize, credit, expected):
         function = self.variant(
@@ -84,6 +96,11 @@ class HandValuesTest(chex.TestCase):
             normalize="none",
         )
         assert result == 9.0
+
+    def test_quality_counts_only_where_a_dialogue_is_worth_its_price(self):
+        # 4 - 5 = -1: no process score; 2 - 0 = 2, and 0.
+        result = hybrid_advantage(*ARGS[:-1], np.float32([5]), normalize="none", credit="dialogue")
+        chex.assert_trees_all_close(result, jnp.array([[-1.0, -1.0], [2.0, 0.0]]))
 
     def test_what_comes_later_counts_in_full_unless_a_discount_is_given(self):
         # Process minus price: .5, -1; 0. To go: -.5, -1; 0. Plus outcome: 3.5, 3; 2.
@@ -110,8 +127,7 @@ def groups(draw, g=3, n=4, c=2):
     return array(g, 0, 5), array((g, n), 0, 1), array((g, n, c), 0, 2), mask, array(c, 0, 5)
 
 
-@pytest.mark.parametrize("normalize", ["group", "trajectory", "center", "none"])
-@pytest.mark.parametrize("credit", ["instant", "return_to_go"])
+@pytest.mark.parametrize(("normalize", "credit"), FORMS)
 @hypothesis.settings(deadline=None, max_examples=50)
 @hypothesis.given(inputs=groups(), w_o=quarters(0, 2), w_p=quarters(0, 2), discount=st.sampled_from([0.0, 0.5, 1.0]))
 def test_matches_numpy_reference(normalize, credit, inputs, w_o, w_p, discount):
@@ -153,8 +169,7 @@ def test_vmap_over_groups_equals_a_loop(normalize):
         chex.assert_trees_all_close(one, function(*group, lambdas), atol=1e-5)
 
 
-@pytest.mark.parametrize("normalize", ["group", "trajectory", "center", "none"])
-@pytest.mark.parametrize("credit", ["instant", "return_to_go"])
+@pytest.mark.parametrize(("normalize", "credit"), FORMS)
 def test_gradients_see_nothing_outside_the_mask(normalize, credit):
     outcome = np.float32([4, np.nan, 3])  # the second dialogue failed
     process = np.float32([[0.5, np.nan], [np.nan, np.inf], [0.25, 0.75]])
@@ -201,8 +216,12 @@ def test_without_process_and_cost_it_is_grpo():
     # GRPO: each sample's reward, standardised over the group, on all of its tokens.
     grpo = (rewards - rewards.mean()) / (rewards.std() + 1e-6)
     process, cost = rng.uniform(size=(8, 3)).astype(np.float32), np.ones((8, 3, 1), np.float32)
-    result = hybrid_advantage(rewards, process, cost, process >= 0, np.zeros(1, np.float32), process_weight=0.0)
-    np.testing.assert_allclose(result, np.repeat(grpo[:, None], 3, axis=1), rtol=1e-5)
+    lengths = rng.integers(1, 4, (8, 1))
+    for credit, mask in (("instant", process >= 0), ("dialogue", np.arange(3) < lengths)):
+        result = hybrid_advantage(
+            rewards, process, cost, mask, np.zeros(1, np.float32), process_weight=0.0, credit=credit
+        )
+        np.testing.assert_allclose(result, np.where(mask, grpo[:, None], 0), rtol=1e-5)
 
 
 def test_refuses_what_it_does_not_know():
@@ -210,6 +229,8 @@ def test_refuses_what_it_does_not_know():
         hybrid_advantage(*ARGS, normalize="batch")
     with pytest.raises(ValueError, match="'instant', 'return_to_go'.*'gae'"):
         hybrid_advantage(*ARGS, credit="gae")
+    with pytest.raises(ValueError, match="normalize: expected another than 'trajectory' where credit is 'dialogue'"):
+        hybrid_advantage(*ARGS, normalize="trajectory", credit="dialogue")
 
 
 @pytest.mark.parametrize(

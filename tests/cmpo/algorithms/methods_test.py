@@ -174,6 +174,7 @@ def test_equal_advantages_are_no_noise_when_they_are_made_white():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"algo.normalize": "trajectory", "algo.credit": "dialogue"}, "config.algo.normalize: expected another than"),
         ({"algo.name": "gdpo", "algo.group_size": 1, "algo.normalize": "none"}, "config.algo.group_size: expected 2"),
         (
             {"algo.name": "grpo", "algo.normalize": "trajectory"},
