@@ -27,15 +27,15 @@ _LAPTOP = {
     "data.train": "train+extra",
     "data.prompt": "short",
     "model.vocab_size": 1024,
-    "model.context_length": 2560,
-    "engine.max_new_tokens": 64,
+    "model.context_length": 3072,
+    "engine.max_new_tokens": 96,
     "episode.max_turns": 40,
     "algo.credit": "return_to_go",  # every message costs one: compared with others alone, none would be to blame
     "algo.process_weight": 0.0,
     "sft.dialogues": 1024,
     "train.sft_steps": 600,
     "train.rl_steps": 60,
-    "train.row_length": 2560,
+    "train.row_length": 3072,
     "eval.scenarios": 40,
 }
 _LARGE = {

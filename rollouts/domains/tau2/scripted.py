@@ -103,42 +103,28 @@ class Knowing(PlannedSession):
 
 
 class ByTheBook(PlannedSession):
-    """Works through what may be wrong at the telephone company, by what the user and the tools say."""
+    """Works through what may be wrong at the telephone company, by what the user and the tools say.
+
+    It thinks of the trouble and of the step it is at, so that who imitates it need not gather both from afar.
+    """
 
     skips = 0.0  # the chance that a step is left out
     gives_up = 0.0  # the chance, before each step, that the user is transferred at once
 
     def work(self, task: Tau2Task, choose: random.Random) -> Work:
         """See PlannedSession."""
-        trouble = yield ""
-        heard = yield "I am sorry to hear that. What is your phone number?"
-        phone = re.search(r"\d{3}-\d{3}-\d{4}", heard)
-        customer = _read_object((yield _call("get_customer_by_phone", phone_number=phone[0] if phone else "")))
-        line = {}
-        for number in customer.get("line_ids", ()):
-            line = _read_object((yield _call("get_details_by_id", id=number)))
-            if line["phone_number"] == phone[0]:
-                break
-        names = {"customer_id": customer.get("customer_id"), "line_id": line.get("line_id")}
-        if "MMS" in trouble:
-            steps = (_mend_network, _mend_line, _mend_network_mode, _mend_wifi_calling, _mend_permissions, _mend_apn)
-        elif re.search("data|internet", trouble):
-            steps = (_mend_network, _mend_line, _mend_data_saver, _mend_network_mode, _mend_vpn)
-        else:
-            steps = (_mend_network, _mend_suspension, _mend_apn)
-        if not line:  # nobody knows whose it is
-            steps = ()
-        for step in steps:
+        told = yield ""
+        trouble = "mms" if "MMS" in told else "data" if re.search("data|internet", told) else "service"
+        names, line = yield from _think(f"{trouble}: who", _find_line())
+        for name, step in _STEPS[trouble] if line else ():  # without a line, nobody knows whose phone it is
             if choose.random() < self.gives_up:
                 break
             if choose.random() < self.skips:
                 continue
-            beyond_help = yield from step(line, names)
+            beyond_help = yield from _think(f"{trouble}: {name}", step(line, names))
             if beyond_help:
                 break
-        yield _call(TRANSFER, summary="I cannot fix the issue.")
-        while True:
-            yield HANDED_OVER
+        yield from _think(f"{trouble}: hand over", _hand_over())
 
 
 class Hasty(ByTheBook):
@@ -149,6 +135,36 @@ class Hasty(ByTheBook):
 
 Step = Generator[str, str, bool]
 """A part of the work; returns whether no agent can help."""
+
+
+def _think(thought: str, work: Generator[str, str, Any]) -> Generator[str, str, Any]:
+    """Puts a thought before all outputs of `work`, and returns what that returns."""
+    heard = None
+    while True:
+        try:
+            output = work.send(heard)
+        except StopIteration as done:
+            return done.value
+        heard = yield f"<think>{thought}</think>{output}"
+
+
+def _find_line() -> Generator[str, str, tuple[dict[str, str], dict[str, Any]]]:
+    """Asks who it is; returns the names of customer and line, and the line, {} where there is none."""
+    heard = yield "I am sorry to hear that. What is your phone number?"
+    phone = re.search(r"\d{3}-\d{3}-\d{4}", heard)
+    customer = _read_object((yield _call("get_customer_by_phone", phone_number=phone[0] if phone else "")))
+    line = {}
+    for number in customer.get("line_ids", ()):
+        line = _read_object((yield _call("get_details_by_id", id=number)))
+        if line["phone_number"] == phone[0]:
+            break
+    return {"customer_id": customer.get("customer_id"), "line_id": line.get("line_id")}, line
+
+
+def _hand_over() -> Work:
+    yield _call(TRANSFER, summary="I cannot fix the issue.")
+    while True:
+        yield HANDED_OVER
 
 
 def _mend_network(line: dict[str, Any], names: dict[str, str]) -> Step:
@@ -239,6 +255,27 @@ def _mend_permissions(line: dict[str, Any], names: dict[str, str]) -> Step:
         if permission not in seen:
             yield WORDS["grant_app_permission"].format(permission=permission)
     return False
+
+
+_STEPS = {
+    "mms": (
+        ("network", _mend_network),
+        ("line", _mend_line),
+        ("network mode", _mend_network_mode),
+        ("Wi-Fi calling", _mend_wifi_calling),
+        ("permissions", _mend_permissions),
+        ("APN", _mend_apn),
+    ),
+    "data": (
+        ("network", _mend_network),
+        ("line", _mend_line),
+        ("data saver", _mend_data_saver),
+        ("network mode", _mend_network_mode),
+        ("VPN", _mend_vpn),
+    ),
+    "service": (("network", _mend_network), ("suspension", _mend_suspension), ("APN", _mend_apn)),
+}
+"""What may be wrong, by the trouble, in the order in which it is looked at."""
 
 
 def _read_object(answer: str) -> dict[str, Any]:
