@@ -56,5 +56,5 @@ def get_config(arg: str = "") -> ConfigDict:
 
 def _scale_rate(method: str, base: str, factor: float) -> str:
     """The change that scales the learning rate which makes the method: that of phase 1 for SFT, else of phase 2."""
-    section = "sft" if method == "sft" else "train"
-    return f"{section}.learning_rate={fds.get_config(base)[section].learning_rate * factor:.3g}"
+    section, config = "sft" if method == "sft" else "train", fds.get_config(f"algo={method},{base}")
+    return f"{section}.learning_rate={config[section].learning_rate * factor:.3g}"

@@ -10,6 +10,7 @@ import pathlib
 import re
 
 import httpx
+import numpy as np
 import pytest
 from absl import flags
 from hypothesis import assume, example, given
@@ -70,6 +71,7 @@ def test_variants_are_applied_whatever_their_order(file):
     one, other = file.get_config("smoke,algo=ppo,model=qwen2.5-7b"), file.get_config("model=qwen2.5-7b,algo=ppo,smoke")
     assert one == other
     assert (one.train.sft_steps, one.algo.name, one.train.epochs) == (8, "ppo", 2)
+    np.testing.assert_allclose(one.train.learning_rate, 1e-6 / 3)
     assert (one.model.path, one.model.hidden_size) == ("Qwen/Qwen2.5-7B-Instruct", 3584)
     with pytest.raises(ValueError, match="expected one variant algo=, got 'ppo' and 'grpo'"):
         file.get_config("algo=ppo,algo=grpo")
