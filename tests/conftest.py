@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import signal
 
 import hypothesis
 import jax
@@ -31,6 +32,8 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         jax.config.update(name, value)
 # Whole runs take two devices, for half the time, but where a test says otherwise; tests of meshes take all.
 build.make_mesh = runs.mesh_maker(2)
+# A shell that starts the suite in its background has Ctrl-C ignored, and tests that press it would wait for ever.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 # The same examples in every run, so that a suite that passed passes; no stop-watch on examples. New ones come with
 # --hypothesis-profile=100k, which is for a person to read.
 hypothesis.settings.register_profile("same", deadline=None, derandomize=True)

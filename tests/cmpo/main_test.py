@@ -194,7 +194,7 @@ def test_the_released_prompts_and_personas_train(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--config=configs/fds.py:smok"], "error: ValueError: unknown variant 'smok'; expected one of ['smoke'"),
+        (["--config=configs/fds.py:smok"], "error: ValueError: unknown variant 'smok'; expected one of ['model=…'"),
         (["--config=configs/none.py"], "No such file or directory: 'configs/none.py'"),
         (
             ["--config=configs/fds.py:smoke", "--config.pid.targett=0.2"],

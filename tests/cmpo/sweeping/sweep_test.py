@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 
+import numpy as np
 import pytest
 
 from cmpo import sweep
@@ -57,11 +58,12 @@ def test_runs_of_one_seed_share_phase_1_unless_they_change_it():
     }
 
 
-def test_a_search_of_learning_rates_gives_each_method_the_same_three_and_shares_phase_1_but_for_sft():
+def test_a_search_of_learning_rates_gives_each_method_its_own_times_the_same_and_shares_phase_1_but_for_sft():
     runs = {run.label: run for run in plan.plan_runs(ablations.get_config("rates,smoke"), 1)}
     assert len(runs) == 3 * len(ablations.METHODS) and runs["ppo_slow"].source == "configs/fds.py:algo=ppo,smoke"
     found = {name: [runs[name + pace].config for pace in ("_slow", "", "_fast")] for name in ablations.METHODS}
     rates = {name: [config.train.learning_rate for config in three] for name, three in found.items() if name != "sft"}
+    np.testing.assert_allclose(rates.pop("ppo"), [3.33e-5, 1e-4, 3e-4])
     assert set(map(tuple, rates.values())) == {(1e-4, 3e-4, 9e-4)}
     assert [config.sft.learning_rate for config in found["sft"]] == [1e-3, 3e-3, 9e-3]
     large = plan.plan_runs(ablations.get_config("rates,model=qwen2.5-0.5b"), 1, ["cmpo_slow", "cmpo_fast"])
