@@ -102,7 +102,7 @@ def hybrid_advantage(
     axes = _NORMALIZE_AXES[normalize]
     if axes is None:
         return utility
-    centred, std = _centre(utility, turn_mask, _count_once(turn_mask) if credit == "dialogue" else turn_mask, axes)
+    centred, std = _centre(utility, turn_mask, _find_counted(turn_mask, credit), axes)
     return centred if normalize == "center" else centred / (std + eps)
 
 
@@ -114,6 +114,7 @@ def compute_effective_prices(
     lambdas: chex.Array,
     *,
     normalize: str = "group",
+    credit: str = "instant",
     eps: float = 1e-6,
     **options: Any,
 ) -> chex.Array:
@@ -125,12 +126,11 @@ def compute_effective_prices(
 
     Arguments and errors are those of `hybrid_advantage`, whose other options are `options`.
     """
-    utility = hybrid_advantage(outcome, process, cost, turn_mask, lambdas, normalize="none", **options)
-    counted = _count_once(turn_mask) if options.get("credit") == "dialogue" else turn_mask
+    utility = hybrid_advantage(outcome, process, cost, turn_mask, lambdas, normalize="none", credit=credit, **options)
     if normalize in ("center", "none"):
         return lambdas
     axes = _NORMALIZE_AXES[normalize]
-    centred, std = _centre(utility, turn_mask, counted, axes)
+    centred, std = _centre(utility, turn_mask, _find_counted(turn_mask, credit), axes)
     differ = jnp.any(centred != 0, axes, keepdims=True)
     return lambdas * jnp.mean(1 / (std + eps), where=differ)
 
@@ -151,9 +151,9 @@ def _value_dialogues(outcome: chex.Array, process: chex.Array, price: chex.Array
     return jnp.where(mask, worth + jnp.where(worth > 0, quality, 0), 0)
 
 
-def _count_once(mask: chex.Array) -> chex.Array:
-    """The first valid turn of each dialogue, [G, N] bool."""
-    return mask & (jnp.cumsum(mask, axis=1) == 1)
+def _find_counted(mask: chex.Array, credit: str) -> chex.Array:
+    """The turns that count in a mean, [G, N] bool: all valid ones, or of whole dialogues one each."""
+    return mask & (jnp.cumsum(mask, axis=1) == 1) if credit == "dialogue" else mask
 
 
 def _centre(

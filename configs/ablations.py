@@ -41,20 +41,23 @@ def get_config(arg: str = "") -> ConfigDict:
     grid = {method: (method, ()) for method in METHODS}
     if "rates" in variants:
         grid |= {
-            f"{method}_{pace}": (method, (_scale_rate(method, base, factor),))
+            f"{method}_{pace}": (method, (_scale_rate(method, _write_variant(method, base), factor),))
             for method in METHODS
             for pace, factor in RATES.items()
         }
     else:
         grid |= {name: ("cmpo", changes) for name, changes in CHANGES.items()}
     runs = {
-        name: {"variant": f"algo={method},{base}".rstrip(","), "changes": changes}
-        for name, (method, changes) in grid.items()
+        name: {"variant": _write_variant(method, base), "changes": changes} for name, (method, changes) in grid.items()
     }
     return ConfigDict({"base": "configs/fds.py", "order": tuple(grid), "runs": runs})
 
 
-def _scale_rate(method: str, base: str, factor: float) -> str:
+def _write_variant(method: str, base: str) -> str:
+    return f"algo={method},{base}".rstrip(",")
+
+
+def _scale_rate(method: str, variant: str, factor: float) -> str:
     """The change that scales the learning rate which makes the method: that of phase 1 for SFT, else of phase 2."""
-    section, config = "sft" if method == "sft" else "train", fds.get_config(f"algo={method},{base}")
-    return f"{section}.learning_rate={config[section].learning_rate * factor:.3g}"
+    section = "sft" if method == "sft" else "train"
+    return f"{section}.learning_rate={fds.get_config(variant)[section].learning_rate * factor:.3g}"

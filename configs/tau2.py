@@ -42,7 +42,6 @@ _LARGE = {
     "data.prompt": "full",  # policy and tools: 7,500 tokens
     "model.context_length": 16384,
     "engine.slots": 16,
-    "engine.max_new_tokens": 1024,
     "episode.max_turns": 100,  # the benchmark's limit of steps ends a dialogue before
     "algo.kl_weight": 0.005,
     "algo.normalize": "group",

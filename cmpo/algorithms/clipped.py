@@ -27,7 +27,6 @@ class Clipped(Algorithm):
                 f"config.algo.group_size: expected 2 or more where turns are compared by {self.normalization()!r}, "
                 "got 1: with nothing to compare a dialogue with, nothing would be learnt from its outcome"
             )
-
         if (self.normalization(), settings["credit"]) == ("trajectory", "dialogue"):
             raise ValueError(
                 "config.algo.normalize: expected another than 'trajectory' where config.algo.credit is 'dialogue': all "

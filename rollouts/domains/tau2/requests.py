@@ -124,6 +124,7 @@ _ON = re.compile(
     r"|\b(?:turn|switch|toggle) on\b",
     re.IGNORECASE,
 )
+_TOGGLE = re.compile(r"\btoggle\b", re.IGNORECASE)
 _CYCLE = re.compile(
     r"\b(?:on|off),? (?:and|then|and then) (?:then )?(?:back |(?:turn|switch|toggle) (?:it )?(?:back )?)?(on|off)\b",
     re.IGNORECASE,
@@ -183,6 +184,6 @@ def _read_clause(clause: str, before: Request | None, last: Topic | None) -> Req
     if cycle := _CYCLE.search(clause):
         return Request(topic, changes=True, wanted=cycle[1].lower() == "on", cycles=True)
     wanted = False if _OFF.search(clause) else True if _ON.search(clause) else None
-    if wanted is None and topic.setting and not re.search(r"\btoggle\b", clause, re.IGNORECASE):
+    if wanted is None and topic.setting and not _TOGGLE.search(clause):
         wanted = topic.setting.wanted
     return Request(topic, changes=True, wanted=wanted)

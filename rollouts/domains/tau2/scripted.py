@@ -145,7 +145,7 @@ def _think(thought: str, work: Generator[str, str, Any]) -> Generator[str, str, 
             output = work.send(heard)
         except StopIteration as done:
             return done.value
-        heard = yield f"<think>{thought}</think>{output}"
+        heard = yield turn_format.write_thought(thought, output)
 
 
 def _find_line() -> Generator[str, str, tuple[dict[str, str], dict[str, Any]]]:

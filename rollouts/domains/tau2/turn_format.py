@@ -43,6 +43,11 @@ def parse(text: str) -> AgentOutput:
     return output
 
 
+def write_thought(thought: str, output: str) -> str:
+    """Writes a thought before an output; `parse` takes both apart."""
+    return f"<think>{thought}</think>{output}"
+
+
 def write_calls(calls: Sequence[Action], content: str = "") -> str:
     """Writes calls as the agent writes them; `parse` gives them back."""
     asked = [{"function": {"name": call.name, "arguments": json.dumps(call.arguments)}} for call in calls]
