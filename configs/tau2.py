@@ -32,8 +32,11 @@ _LAPTOP = {
     "episode.max_turns": 40,
     "algo.credit": "return_to_go",  # every message costs one: compared with others alone, none would be to blame
     "algo.process_weight": 0.0,
-    "sft.dialogues": 1024,
-    "train.sft_steps": 600,
+    "algo.kl_weight": 0.005,  # an outcome is 0 or 1
+    "pid.kp": 0.02,  # solved tasks per message; a dialogue has about eight
+    "pid.ki": 0.004,
+    "sft.dialogues": 2048,
+    "train.sft_steps": 1500,
     "train.rl_steps": 60,
     "train.row_length": 3072,
     "eval.scenarios": 40,
@@ -43,13 +46,10 @@ _LARGE = {
     "model.context_length": 16384,
     "engine.slots": 16,
     "episode.max_turns": 100,  # the benchmark's limit of steps ends a dialogue before
-    "algo.kl_weight": 0.005,
     "algo.normalize": "group",
-    "pid.kp": 0.0,
-    "pid.ki": 0.2,
     "sft.batch_rows": 8,
     "train.sft_steps": 64,
-    "train.rl_steps": 140,  # twice all tasks of telecom
+    "train.rl_steps": 140,  # twice as many tasks as telecom has
     "train.scenarios_per_step": 32,
     "train.row_length": 16384,
     "train.momentum_dtype": "bfloat16",  # 14B on 8 GPUs of 80 GB: activations of such rows leave no room for more

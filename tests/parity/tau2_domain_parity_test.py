@@ -109,16 +109,25 @@ def data(**changes):
 
 def test_tasks_come_from_splits_that_have_none_in_common(package):
     source = make(()).open_tasks(data(), 0, None)
-    train, test = source.train(0, 2245), source.held_out(40, 1000)
+    train, test = source.train(0, 3 * 1968), source.held_out(40, 1000)
     assert len({task.id for task in train}) == 2245 and len({task.id for task in test}) == 40
     assert not {task.id for task in train} & {task.id for task in test}
-    again = source.train(2245, 2245)
-    assert {task.id for task in again} == {task.id for task in train}
-    assert [task.id for task in again] != [task.id for task in train]
     assert source.train(7, 3) == train[7:10]
     assert [task.id for task in source.held_out(80, 1000)[:40]] == [task.id for task in test]
     assert train[0].labels.keys() == {"domain", "intent", "persona"}
     assert len({task.digest for task in train}) == 2245
+
+
+def test_tasks_to_train_on_take_turns_by_intent_each_kind_in_another_order_in_each_epoch(package):
+    source = make(()).open_tasks(data(), 0, None)
+    dealt = source.train(0, 3 * 1968)
+    kinds = [dealt[first::3] for first in range(3)]
+    intents = [{task.labels["intent"] for task in kind} for kind in kinds]
+    assert sorted(map(tuple, intents)) == [("mms",), ("mobile_data",), ("service",)]
+    for kind, count in zip(kinds, (1968, 245, 32), strict=True):
+        assert len({task.id for task in kind[:count]}) == count
+    first, second = ([task.id for task in kinds[2][start : start + 32]] for start in (0, 32))
+    assert set(first) == set(second) and first != second
 
 
 @pytest.mark.parametrize(

@@ -62,16 +62,24 @@ class Tau2Task(Task):
 
 
 class SplitTasks:
-    """Tasks of some splits, as a `rollouts.domain.TaskSource`: in another order in each epoch."""
+    """Tasks of some splits, as a `rollouts.domain.TaskSource`: in another order in each epoch.
+
+    Those to train on take turns by what is asked for: else 19 of 20 would be of one kind, and the mean of a cost, which
+    a budget is for, would be that kind's.
+    """
 
     def __init__(self, train: Sequence[Tau2Task], test: Sequence[Tau2Task], seed: int):
-        self._train, self._test, self._seed = train, test, seed
+        by_intent: dict[str, list[Tau2Task]] = {}
+        for task in train:
+            by_intent.setdefault(task.labels["intent"], []).append(task)
+        self._train, self._test, self._seed = [*by_intent.values()], test, seed
 
     def train(self, cursor: int, count: int) -> list[Tau2Task]:
         """See TaskSource."""
         if not self._train:
             raise ValueError("config.data.train: expected splits to train on, got none")
-        return [self._deal_task(self._train, number, f"train {self._seed}") for number in range(cursor, cursor + count)]
+        turns = (divmod(number, len(self._train)) for number in range(cursor, cursor + count))
+        return [self._deal_task(self._train[kind], turn, f"train {self._seed} {kind}") for turn, kind in turns]
 
     def held_out(self, count: int, seed: int) -> list[Tau2Task]:
         """See TaskSource. Where `count` is more than there are, tasks come again, each as often as the others."""
