@@ -1,8 +1,8 @@
 """Kills a run with SIGKILL at random moments, resumes it each time, and compares with a run that was left alone.
 
-    python -m benchmarks.kills [--kills=20] [--seed=0]
+    python -m benchmarks.kills [--kills=20] [--seed=0] [--config=configs/tau2.py:smoke]
 
-A smoke run is started, killed after a random time, started again, and so on until it ends; then another, until there
+A run, by default the smoke run of FDS, is started, killed after a random time, started again, and so on until it ends; then another, until there
 were enough kills. Compared to the bit: everything in the last checkpoint (parameters, optimizer, reference, controller,
 seed, step, cursor), every field of every line of metrics.jsonl but for what was timed and spent, every transcript.
 Exits with 1 if anything differs. Takes about as many minutes as there are kills.
@@ -28,9 +28,9 @@ from cmpo.run.log import read_metrics
 OWN = ("seconds", "tokens_per_second", "spent")  # a killed run asks once more what was not answered yet
 
 
-def start(workdir: pathlib.Path) -> subprocess.Popen:
-    """Begins a smoke run in `workdir`, or goes on with it."""
-    command = [sys.executable, "-m", "cmpo.main", "--config=configs/fds.py:smoke", f"--workdir={workdir}"]
+def start(config: str, workdir: pathlib.Path) -> subprocess.Popen:
+    """Begins a run in `workdir`, or goes on with it."""
+    command = [sys.executable, "-m", "cmpo.main", f"--config={config}", f"--workdir={workdir}"]
     # Restarts need not compile again what the first run compiled.
     cache = {"JAX_COMPILATION_CACHE_DIR": str(workdir.parent / "compiled")}
     cache |= {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1"}
@@ -92,13 +92,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--config", default="configs/fds.py:smoke")
     arguments = parser.parse_args()
     moments = random.Random(arguments.seed)
     with tempfile.TemporaryDirectory() as directory:
         alone = pathlib.Path(directory) / "alone"
-        wait(start(pathlib.Path(directory) / "first"))  # which compiles
+        wait(start(arguments.config, pathlib.Path(directory) / "first"))  # which compiles
         begun = time.monotonic()
-        wait(start(alone))
+        wait(start(arguments.config, alone))
         seconds, expected = time.monotonic() - begun, outcome(alone)
         print(f"left alone: {seconds:.0f} s, {reached(alone)}; {len(expected)} things to compare", flush=True)
         kills, runs, wrong = 0, 0, []
@@ -106,7 +107,7 @@ def main() -> None:
             runs += 1
             workdir = pathlib.Path(directory) / f"killed_{runs}"
             while True:
-                process, moment = start(workdir), moments.uniform(0, seconds)
+                process, moment = start(arguments.config, workdir), moments.uniform(0, seconds)
                 if wait(process, moment if kills < arguments.kills else None):
                     break
                 kill(process)
