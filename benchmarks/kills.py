@@ -2,10 +2,10 @@
 
     python -m benchmarks.kills [--kills=20] [--seed=0] [--config=configs/tau2.py:smoke]
 
-A run, by default the smoke run of FDS, is started, killed after a random time, started again, and so on until it ends; then another, until there
-were enough kills. Compared to the bit: everything in the last checkpoint (parameters, optimizer, reference, controller,
-seed, step, cursor), every field of every line of metrics.jsonl but for what was timed and spent, every transcript.
-Exits with 1 if anything differs. Takes about as many minutes as there are kills.
+A run, by default the smoke run of FDS, is started, killed after a random time, started again, and so on until it ends;
+then another, until there were enough kills. Compared to the bit: everything in the last checkpoint (parameters,
+optimizer, reference, controller, seed, step, cursor), every field of every line of metrics.jsonl but for what was timed
+and spent, every transcript. Exits with 1 if anything differs. Takes about as many minutes as there are kills.
 """
 
 import argparse
