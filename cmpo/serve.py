@@ -63,6 +63,7 @@ _LEDGER = flags.DEFINE_string("ledger", None, "File of the ledger; default: ledg
 _CUSTOMER = flags.DEFINE_bool(
     "customer_view", False, "Send what a customer would see, the action in a field of its own."
 )
+_REASONING = flags.DEFINE_bool("reasoning", False, "Send <think>…</think> apart from an answer, as reasoning_content.")
 
 _DEFAULT_PORT = 8000
 _FULL = 4  # times the tokens of all slots that the streams of kept conversations may have; the rest is parked
@@ -83,6 +84,8 @@ def run() -> None:
     command.keep_programs()
     config = load_config(pathlib.Path(command.WORKDIR.value)) if command.WORKDIR.value else None
     domain = domains.load(config) if config else None
+    if _CUSTOMER.value and _REASONING.value:
+        raise ValueError("--reasoning: expected none beside --customer_view, which shows no thoughts")
     if _CUSTOMER.value and domain is None:
         raise ValueError("--customer_view: expected --workdir; of another model nobody knows what a customer sees")
     with contextlib.ExitStack() as stack:
@@ -107,7 +110,7 @@ async def serve(
             offer = {"title": command.WORKDIR.value, "customer_view": _CUSTOMER.value}
             table = await stack.enter_async_context(open_page_table(config, make_clients(config), talkers, **offer))
         view = functools.partial(_view_output, domain) if _CUSTOMER.value else None
-        app = make_app(models, overseer=ledger, view=view, routes=make_page_routes(table))
+        app = make_app(models, overseer=ledger, view=view, reasoning=_REASONING.value, routes=make_page_routes(table))
         names, where = ", ".join(served.name for served in models), listening.name_address(_DEFAULT_PORT)
         print(f"serving {names} at {where}/v1; a page to talk to at {where}", flush=True)
         await listening.serve_app(app, _DEFAULT_PORT)

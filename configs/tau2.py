@@ -30,14 +30,15 @@ _LAPTOP = {
     "model.context_length": 3072,
     "engine.max_new_tokens": 96,
     "episode.max_turns": 40,
-    "algo.credit": "return_to_go",  # every message costs one: compared with others alone, none would be to blame
+    "algo.credit": "dialogue",  # every message costs one: compared with other turns, only its place would be to blame
     "algo.process_weight": 0.0,
     "algo.kl_weight": 0.005,  # an outcome is 0 or 1
-    "pid.kp": 0.02,  # solved tasks per message; a dialogue has about eight
-    "pid.ki": 0.004,
+    "pid.kp": 0.03,  # solved tasks per message; a dialogue has about eight
+    "pid.ki": 0.006,
+    "pid.smoothing": 0.4,
     "sft.dialogues": 2048,
     "train.sft_steps": 1500,
-    "train.rl_steps": 60,
+    "train.rl_steps": 50,
     "train.row_length": 3072,
     "eval.scenarios": 40,
 }

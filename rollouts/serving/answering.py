@@ -15,6 +15,7 @@ from rollouts.engine.engine import EngineSession, Sampled, TokenMask
 from rollouts.engine.sampling import TurnOptions
 from rollouts.seeds import fold
 from rollouts.serving.text import TextStream
+from rollouts.thoughts import split_thoughts
 from rollouts.tool_calls import SILENCE, OutputReader
 
 _FINISHES = {"end_of_turn": "stop", "cut": "stop", "length": "length", "context": "length"}
@@ -81,6 +82,26 @@ class WholeReader:
         """See Reader."""
         read = self._view(self._text)
         return read if read.content.strip() else read._replace(content=SILENCE)
+
+
+class ReasoningReader:
+    """Waits for the whole text, takes the thoughts out of it, and leaves the rest to another reader."""
+
+    def __init__(self, rest: Reader):
+        self._rest, self._text = rest, ""
+
+    def feed(self, text: str) -> Read:
+        """See Reader."""
+        self._text += text
+        return Read()
+
+    def close(self) -> Read:
+        """See Reader."""
+        thoughts, text = split_thoughts(self._text)
+        begun, end = self._rest.feed(text), self._rest.close()
+        content = begun.content + end.content
+        fields = {"reasoning_content": thoughts} if thoughts else {}
+        return Read(content if content.strip() or end.calls else SILENCE, end.calls, {**end.fields, **fields})
 
 
 class Wish(NamedTuple):

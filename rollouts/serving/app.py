@@ -36,6 +36,7 @@ def make_app(
     *,
     overseer: Overseer | None = None,
     view: View | None = None,
+    reasoning: bool = False,
     routes: Sequence[BaseRoute] = (),
     entropy: Callable[[], int] = lambda: secrets.randbits(31),
 ) -> Starlette:
@@ -45,10 +46,11 @@ def make_app(
       models: what is served.
       overseer: sees every answer of a conversation before it is sent; None: nobody does.
       view: what is sent of a model's text; None: the text as it was written, and calls of tools.
+      reasoning: whether thoughts are sent apart, as `reasoning_content`; the rest of an answer then comes whole.
       routes: more of them, such as those of a page.
       entropy: draws the seed of a request that has none.
     """
-    server = _Server(models, overseer, view, entropy)
+    server = _Server(models, overseer, view, reasoning, entropy)
     return Starlette(
         routes=[
             Route("/v1/chat/completions", server.complete_chat, methods=["POST"]),
@@ -80,10 +82,11 @@ class _Server:
         models: Sequence[Served],
         overseer: Overseer | None,
         view: View | None,
+        reasoning: bool,
         entropy: Callable[[], int],
     ):
         self._models = {served.name: served for served in models}
-        self._overseer, self._view, self._entropy = overseer, view, entropy
+        self._overseer, self._view, self._reasoning, self._entropy = overseer, view, reasoning, entropy
         self.metrics = ServerMetrics(models, overseer)
 
     @contextlib.asynccontextmanager
@@ -113,7 +116,13 @@ class _Server:
                 raise RequestError(f"'{param}': not supported by a server with --customer_view", param=param)
         session = request.headers.get("x-session-id", "")
         exchange = ChatExchange(
-            served, asked, session=session, entropy=self._entropy, overseer=self._overseer, view=self._view
+            served,
+            asked,
+            session=session,
+            entropy=self._entropy,
+            overseer=self._overseer,
+            view=self._view,
+            reasoning=self._reasoning,
         )
         return await self._answer(request, asked, served, exchange, ChatWriter)
 

@@ -7,7 +7,17 @@ import numpy as np
 from rollouts import chat, tool_calls
 from rollouts.engine.engine import TokenMask
 from rollouts.serving import tool_use
-from rollouts.serving.answering import CallReader, DrawnAnswer, Read, Reader, Start, WholeReader, Wish, choose_seeds
+from rollouts.serving.answering import (
+    CallReader,
+    DrawnAnswer,
+    Read,
+    Reader,
+    ReasoningReader,
+    Start,
+    WholeReader,
+    Wish,
+    choose_seeds,
+)
 from rollouts.serving.conversations import Known, Spoken, describe_tools, hash_others, sort_arguments
 from rollouts.serving.overseer import Overseer
 from rollouts.serving.protocol import ChatMessage, ChatRequest, RequestError, name_field
@@ -38,6 +48,7 @@ class ChatExchange:
         entropy: Callable[[], int],
         overseer: Overseer | None,
         view: View | None,
+        reasoning: bool = False,
     ):
         """Finds the stream; `session` is the conversation's x-session-id, or "". Raises RequestError."""
         self._served, self._overseer = served, overseer
@@ -63,7 +74,7 @@ class ChatExchange:
             options,
             request.stop,
             [constraint and constraint.fork() for _ in range(count)],
-            self._choose_reader(view),
+            self._choose_reader(view, reasoning),
             self._review if overseer else None,
             bool(overseer and overseer.enforces),
         )
@@ -95,13 +106,16 @@ class ChatExchange:
     def _review(self, text: str, tokens: int) -> str:
         return self._overseer.review(self._dialogue, text, before=self._outputs, tokens=tokens)
 
-    def _choose_reader(self, view: View | None) -> Callable[[int], Reader]:
+    def _choose_reader(self, view: View | None, reasoning: bool) -> Callable[[int], Reader]:
         if view and not self._use.callable:
             return lambda index: WholeReader(view)
         use = self._use
-        return lambda index: CallReader(
-            tool_calls.OutputReader(use.callable, key=f"{self.id}/{index}", parallel=use.parallel, forced=use.forced)
-        )
+
+        def read_calls(index: int) -> Reader:
+            key = f"{self.id}/{index}"
+            return CallReader(tool_calls.OutputReader(use.callable, key=key, parallel=use.parallel, forced=use.forced))
+
+        return (lambda index: ReasoningReader(read_calls(index))) if reasoning else read_calls
 
     def _encode(self, known: Known | None) -> np.ndarray:
         """Returns the stream before the answer, [T] int32: what is `known` of it as it is, and what is new."""

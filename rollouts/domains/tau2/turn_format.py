@@ -12,8 +12,8 @@ from models.tokenizer import Tokenizer
 from rollouts import chat, tool_calls
 from rollouts.domains.tau2.world import Action
 from rollouts.engine.grammar import Grammar
+from rollouts.thoughts import split_thoughts
 
-_THOUGHT = re.compile(r"\s*<think>(.*?)(?:</think>\s*|\Z)", re.DOTALL)  # one that was cut off, too
 _ANY_NAME = re.compile(r'<tool_call>\s*\{\s*"name"\s*:\s*"([^"]*)"')
 
 
@@ -27,12 +27,15 @@ class AgentOutput(NamedTuple):
 
 
 def read_output(text: str, tools: Sequence[str]) -> AgentOutput:
-    """Takes an output apart; `tools` are the names of those that may be called. It reads as `cmpo.serve` does."""
-    thoughts, rest = _THOUGHT.findall(text), _THOUGHT.sub("", text)
+    """Takes an output apart; `tools` are the names of those that may be called.
+
+    It reads as `cmpo.serve --reasoning` does.
+    """
+    thoughts, rest = split_thoughts(text)
     offered = [{"function": {"name": name}} for name in tools]
     content, calls = tool_calls.read_output(rest, offered, key="")
     made = [Action(call.name, json.loads(call.arguments)) for call in calls]
-    return AgentOutput("\n".join(map(str.strip, thoughts)), content, made, not made and "<tool_call>" in rest)
+    return AgentOutput(thoughts, content, made, not made and "<tool_call>" in rest)
 
 
 def parse(text: str) -> AgentOutput:

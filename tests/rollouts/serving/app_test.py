@@ -14,6 +14,7 @@ import pytest
 
 from rollouts.agents.policy import PolicyAgent
 from rollouts.domains.fds import generator
+from rollouts.serving import answering
 from rollouts.serving.answering import Read
 from rollouts.serving.app import make_app
 from rollouts.types import Message
@@ -277,6 +278,24 @@ def test_all_choices_of_a_request_are_reviewed_as_one_dialogue_and_the_one_that_
 def test_without_a_ledger_outcomes_are_refused(http):
     answer = http.post("/v1/outcomes", json={"id": "x", "resolved": True})
     assert answer.status_code == 404 and "--budget" in answer.json()["error"]["message"]
+
+
+def test_reasoning_is_sent_apart_and_the_conversation_goes_on_with_it(monkeypatch):
+    monkeypatch.setattr(answering, "split_thoughts", lambda text: (text[:4], text[4:]))  # the model knows no words
+    served = served_of(engine_of(slots=4, capacity=1024, max_new_tokens=12))
+    with serving(served, reasoning=True) as url, httpx.Client(base_url=url, trust_env=False, timeout=60) as http:
+        answers = converse(http)
+        assert all(answer["choices"][0]["message"]["reasoning_content"] for answer in answers)
+        assert all(answer["usage"]["prompt_tokens_details"]["cached_tokens"] > 0 for answer in answers[1:])
+        streamed = http.post(
+            "/v1/chat/completions", json={"model": "policy", "messages": [USER], "stream": True, "seed": 0}
+        )
+        whole = http.post("/v1/chat/completions", json={"model": "policy", "messages": [USER], "seed": 0}).json()
+        message = whole["choices"][0]["message"]
+        pieces = [json.loads(line[6:]) for line in streamed.text.splitlines() if line.startswith("data: {")]
+        deltas = [piece["choices"][0]["delta"] for piece in pieces if piece["choices"]]
+        for field in ("content", "reasoning_content"):
+            assert "".join(delta.get(field) or "" for delta in deltas) == message[field]
 
 
 def test_a_view_shows_customers_their_part_and_the_conversation_is_found_all_the_same():
