@@ -9,17 +9,36 @@ Variants, joined by commas after a colon, e.g. `configs/tau2.py:smoke` or `confi
   domain=telecom|retail|airline|mock
   algo=NAME              cmpo | grpo | capo | ppo | reinforce | gdpo | sft, see docs/algorithms.md
   user=rules|llm|solo    who calls: rules need no LLM and know telecom alone; llm asks config.user; solo: nobody
+  budget=COST:NUMBER     what a dialogue may cost on average, e.g. transfer:0.1, or transfer:0.1+message:9; see
+                         docs/tau2.md for the costs. Default: message:8
 """
+
+import re
 
 from ml_collections import ConfigDict
 
 from configs import common
 from rollouts.domains.tau2.schema import Tau2Settings
 
+_GAINS = {  # cost -> pid.kp and pid.ki: solved tasks per unit of it, of which a dialogue has more or fewer
+    "transfer": (0.5, 0.15),
+    "write": (0.2, 0.05),
+    "tool_error": (0.2, 0.05),
+    "message": (0.03, 0.006),
+    "refund": (3e-4, 6e-5),
+}
+
+
+def _is_budget(text: str) -> bool:
+    pairs = [part.partition(":") for part in text.split("+")]
+    return all(cost in _GAINS and re.fullmatch(r"\d*\.?\d+", number) for cost, _, number in pairs)
+
+
 _KINDS = {  # the variants, in the order in which they are applied
     "model": bool,
     "domain": ("telecom", "retail", "airline", "mock"),
     "user": ("rules", "llm", "solo"),
+    "budget": _is_budget,
     "smoke": (),
     "algo": tuple(common.ALGOS),
 }
@@ -33,8 +52,6 @@ _LAPTOP = {
     "algo.credit": "dialogue",  # every message costs one: compared with other turns, only its place would be to blame
     "algo.process_weight": 0.0,
     "algo.kl_weight": 0.005,  # an outcome is 0 or 1
-    "pid.kp": 0.03,  # solved tasks per message; a dialogue has about eight
-    "pid.ki": 0.006,
     "pid.smoothing": 0.4,
     "sft.dialogues": 2048,
     "train.sft_steps": 1500,
@@ -74,14 +91,15 @@ def get_config(arg: str = "") -> ConfigDict:
     config.user = common.make_endpoint("user", url="http://127.0.0.1:8001/v1", temperature=0.0, max_tokens=512)
     config.update(Tau2Settings().model_dump())
     config.update_from_flattened_dict(_LAPTOP)
-    with config.ignore_type():
-        config.pid.target = ConfigDict({"message": 8.0})
+    _set_budgets(config, "message:8")
     for kind, value in common.read_variants(arg, _KINDS):
         if kind == "model":
             common.choose_model(config, value)
             config.update_from_flattened_dict(_LARGE)
         elif kind == "smoke":
             config.update_from_flattened_dict(_SMOKE)
+        elif kind == "budget":
+            _set_budgets(config, value)
         elif kind == "algo":
             common.choose_algorithm(config, value)
         else:
@@ -91,3 +109,12 @@ def get_config(arg: str = "") -> ConfigDict:
     if config.data.domain == "mock":  # it has no splits: there is nothing to train on
         config.data.update({"train": "", "test": "base"})
     return config
+
+
+def _set_budgets(config: ConfigDict, text: str) -> None:
+    """Gives each cost in `text` (COST:NUMBER, joined by +) its budget, and the controller gains of its unit."""
+    budgets = {cost: float(number) for cost, _, number in (part.partition(":") for part in text.split("+"))}
+    with config.ignore_type():
+        config.pid.target = ConfigDict(budgets)
+        for place, field in enumerate(("kp", "ki")):
+            config.pid[field] = ConfigDict({cost: _GAINS[cost][place] for cost in budgets})

@@ -48,6 +48,11 @@ def test_money_that_is_given_back_is_counted_once(package):
     cancel = ("cancel_reservation", {"reservation_id": number})
     found = cost_of(package, task, certificate, cancel, ("cancel_reservation", {"reservation_id": "gone"}))
     assert (found["refund"], found["write"], found["tool_error"]) == (50 + paid, 2, 1)
+    taken, endless = (
+        ("send_certificate", {"user_id": reservation.user_id, "amount": amount}) for amount in (-500, 1e300)
+    )
+    assert cost_of(package, task, taken, certificate)["refund"] == 50
+    assert cost_of(package, task, endless)["refund"] == 1e6
 
 
 def test_a_shop_gives_back_what_it_says(package):

@@ -30,7 +30,8 @@ def _read_reservation(database: Any, number: str) -> float:
 def _read_certificates(database: Any, number: str) -> float:
     user = database.users.get(number)
     methods = user.payment_methods.values() if user else ()
-    return sum(method.amount for method in methods if method.source == "certificate")
+    # The tool takes negative amounts, too; such a certificate gives nothing back, and takes none of another's away.
+    return sum(max(0, method.amount) for method in methods if method.source == "certificate")
 
 
 def _read_order(database: Any, number: str) -> float:
@@ -67,7 +68,10 @@ another (`modify_pending_order_payment`) gives nothing back.
 
 
 def read_refunds(domain: str, environment: Any, calls: Sequence[Action]) -> float:
-    """Reads what was given back so far of all that `calls` are about; its rise is what they gave back."""
+    """Reads what was given back so far of all that `calls` are about; its rise is what they gave back.
+
+    It is at most a million dollars: a tool takes any number, which no controller could be shown.
+    """
     readers = REFUNDS.get(domain, {})
     about = {
         (reader, str(call.arguments.get(argument)))
@@ -75,7 +79,7 @@ def read_refunds(domain: str, environment: Any, calls: Sequence[Action]) -> floa
         if call.name in readers
         for reader, argument in [readers[call.name]]
     }
-    return float(sum(reader(environment.tools.db, number) for reader, number in about))
+    return float(min(1e6, sum(reader(environment.tools.db, number) for reader, number in about)))
 
 
 def count_calls(environment: Any, calls: Sequence[Action], results: Sequence[Result]) -> dict[str, float]:
