@@ -8,7 +8,8 @@ Variants, joined by commas after a colon, e.g. `configs/tau2.py:smoke` or `confi
                          fits
   domain=telecom|retail|airline|mock
   algo=NAME              cmpo | grpo | capo | ppo | reinforce | gdpo | sft, see docs/algorithms.md
-  user=rules|llm|solo    who calls: rules need no LLM and know telecom alone; llm asks config.user; solo: nobody
+  user=rules|llm|solo    who calls: rules need no LLM and know telecom alone; llm, the default elsewhere, asks
+                         config.user; solo: nobody
   budget=COST:NUMBER     what a dialogue may cost on average, e.g. transfer:0.1, or transfer:0.1+message:9; see
                          docs/tau2.md for the costs. Default: message:8
 """
@@ -92,7 +93,8 @@ def get_config(arg: str = "") -> ConfigDict:
     config.update(Tau2Settings().model_dump())
     config.update_from_flattened_dict(_LAPTOP)
     _set_budgets(config, "message:8")
-    for kind, value in common.read_variants(arg, _KINDS):
+    variants = common.read_variants(arg, _KINDS)
+    for kind, value in variants:
         if kind == "model":
             common.choose_model(config, value)
             config.update_from_flattened_dict(_LARGE)
@@ -104,8 +106,9 @@ def get_config(arg: str = "") -> ConfigDict:
             common.choose_algorithm(config, value)
         else:
             config.data[kind] = value
-    if config.data.domain != "telecom":  # no other one has tasks beyond its benchmark
+    if config.data.domain != "telecom":  # no other one has tasks beyond its benchmark, or a user by rules
         config.data.train = "train"
+        config.data.user = dict(variants).get("user", "llm")
     if config.data.domain == "mock":  # it has no splits: there is nothing to train on
         config.data.update({"train": "", "test": "base"})
     return config

@@ -61,6 +61,8 @@ def check_settings(config: ConfigDict, weights: pathlib.Path | None) -> None:
     build.load_algorithm(config, domain)
     build.make_optimizers(config)
     budgets_of(domain, config)
+    if (config.train.sft_steps or not weights) and not config.sft.path:
+        domain.scripted_agent(config, "")  # raises ValueError where nobody could play demonstrations
 
 
 def prepare_run(
@@ -139,7 +141,9 @@ def _play_demonstrations(
             page=page,
             stopping=stopping,
         )
-    played = (demonstrations.from_dialogue(dialogue) for dialogue in dialogues if dialogue.ok and dialogue.turns)
+    played = [demonstrations.from_dialogue(dialogue) for dialogue in dialogues if dialogue.ok and dialogue.turns]
+    if not played:
+        raise ValueError(f"config.sft.dialogues: expected demonstrations, but the agent had no turn in all {count}")
     processes.run_once(lambda: demonstrations.write_conversations(path, played))
     processes.run_once(lambda: journal.remove_pages(0))
 

@@ -21,6 +21,7 @@ from cmpo.run import schema
 from cmpo.run.checkpoint import Checkpoints
 from cmpo.run.log import read_metrics
 from cmpo.training import build
+from cmpo.training import collecting
 from cmpo.training.learner import Learner
 from models import tokenizer as tokenizers
 from rollouts.domains.fds.embedded.app import app
@@ -268,3 +269,9 @@ def test_devices_wait_for_each_other_unless_the_environment_says_how_long():
         environment = {"XLA_FLAGS": flags}
         command.be_patient(environment)
         assert environment["XLA_FLAGS"] == expected
+
+
+def test_an_agent_that_has_no_turn_demonstrates_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(collecting, "collect_dialogues", lambda *arguments, **options: [])
+    with pytest.raises(ValueError, match="config.sft.dialogues: expected demonstrations, but the agent had no turn"):
+        main.train(tiny(), tmp_path)

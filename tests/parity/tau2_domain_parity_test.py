@@ -142,7 +142,7 @@ def test_tasks_to_train_on_take_turns_by_intent_each_kind_in_another_order_in_ea
         ({"test": "small"}, "config.data: expected no task in both train=train.extra and test=small, got 20"),
         ({"test": ""}, "config.data.test: expected splits to evaluate on, got none"),
         ({"train": "gone"}, "config.data.train: expected some of .*'extra'.*, the splits of telecom, got 'gone'"),
-        ({"domain": "retail"}, "config.data.user: expected llm or solo for retail, got 'rules'"),
+        ({"domain": "retail"}, "config.data.user: expected llm for retail, got 'rules'"),
         (
             {"domain": "mock", "user": "solo", "train": "", "test": "base"},
             "config.data.user: expected tasks with a ticket",

@@ -70,7 +70,7 @@ class Tau2Domain(Domain):
         """See Domain."""
         if data["user"] == "rules" and data["domain"] != "telecom":
             raise ValueError(
-                f"config.data.user: expected llm or solo for {data['domain']}, got 'rules', who knows telecom alone"
+                f"config.data.user: expected llm for {data['domain']}, got 'rules', who knows telecom alone"
             )
         return open_splits(packages.load_package(data["version"]), data, seed)
 

@@ -382,3 +382,18 @@ def test_budgets_of_tau2_come_with_the_gains_of_their_units():
     for wrong in ("budget=voucher:0.3", "budget=transfer", "budget=transfer:", "budget=:1", "budget=message:-1"):
         with pytest.raises(ValueError, match="unknown variant 'budget="):
             tau2.get_config(wrong)
+
+
+def test_where_nobody_writes_demonstrations_they_are_asked_for_before_anything_begins():
+    for variant in ("domain=retail", "domain=airline,user=solo", "user=solo"):
+        config = tau2.get_config(variant)
+        with pytest.raises(ValueError, match="config.sft.path: expected demonstrations"):
+            preparing.check_settings(config, None)
+        config.sft.path = "demonstrations.jsonl"
+        preparing.check_settings(config, None)
+
+
+def test_only_the_telephone_company_has_a_user_by_rules():
+    users = {domain: tau2.get_config(f"domain={domain}").data.user for domain in ALLOWED[tau2]["domain"]}
+    assert users == {"telecom": "rules", "retail": "llm", "airline": "llm", "mock": "llm"}
+    assert tau2.get_config("user=solo,domain=mock").data.user == "solo"
