@@ -20,8 +20,7 @@ from cmpo.cli import agents, command
 from cmpo.run import schema
 from cmpo.run.checkpoint import Checkpoints
 from cmpo.run.log import read_metrics
-from cmpo.training import build
-from cmpo.training import collecting
+from cmpo.training import build, collecting
 from cmpo.training.learner import Learner
 from models import tokenizer as tokenizers
 from rollouts.domains.fds.embedded.app import app
