@@ -79,7 +79,8 @@ TOPICS = (  # the first one that fits a sentence is what it asks for
         r"network mode|preferred network|network preference|network type",
         "check_network_mode_preference",
         do=[Action("set_network_mode_preference", {"mode": "4g_5g_preferred"})],
-        leads=r"^(?!.*(?:\bonly\b(?! to\b)|\boff\b|\bdisable|\bremove|\bto (?:\w+ ){0,3}[23]G)).*(?:[45]G|\bLTE|\bautomatic)",
+        leads=r"^(?!.*(?:\bonly\b(?! to\b)|\boff\b|\bdisable|\bremove|\bto (?:\w+ ){0,3}[23]G))"
+        r".*(?:[45]G|\bLTE|\bautomatic)",
     ),
     _topic(r"\bvpn\b", "check_vpn_status", do=[Action("disconnect_vpn", {})], leads=False),
     _topic(
