@@ -315,7 +315,7 @@ def test_only_a_transfer_that_takes_place_ends_a_dialogue(words, is_transfer):
     assert find_stop(said) == is_transfer
 
 
-@pytest.mark.parametrize("part", ["I have ", "make sure ", "put your SIM ", "turn your phone off and "])
+@pytest.mark.parametrize("part", ["I have ", "make sure your SIM ", "put your SIM "])
 def test_long_messages_are_read_in_linear_time(part):
     """A search that is quadratic would take minutes."""
     (said,), _ = talk(part * 20_000)
