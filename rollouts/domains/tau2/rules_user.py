@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Generator, Sequence
 from typing import NamedTuple
 
-from rollouts.domains.tau2.requests import Request, find_requests, split_sentences
+from rollouts.domains.tau2.requests import Request, find_requests, split_sentences, write_plainly
 from rollouts.domains.tau2.users import Act
 from rollouts.domains.tau2.world import Action, Result
 
@@ -53,13 +53,25 @@ _GOALS = {
 }
 
 
-_TRANSFER = re.compile(r"\byou (?:are|will be|have been) (?:being )?transferred to\b", re.IGNORECASE)
-_NEWS = re.compile(
-    r"\b(?:i have|i've|has been|is now|are now|now)\b.*\b(?:enabled|refuel|added|resumed|active|restored|lifted|sent"
-    r"|fixed|applied)|(?:try|test|check) (?:it )?again|does it work|is it (?:working|resolved|fixed)"
-    r"|(?:resolved|fixed|working) now",
+_UNWILLING = "I would rather not do that."
+_TRANSFER = re.compile(
+    r"(?<!that )\byou (?:are (?:now )?being transferred\b(?! to (?:nobody|no one|none)\b)"
+    r"|have (?:now )?been transferred to (?:an?|the|our|another|human)\b)",
     re.IGNORECASE,
 )
+_UNREAL = re.compile(  # it is not happening
+    r"\b(?:if|unless|when|once|until|before|whether|as soon as|never|nobody|no one|would|might"
+    r"|not (?:true|mean|say|think|claim|believe))\b|\?",
+    re.IGNORECASE,
+)
+_NEWS = re.compile(
+    r"(?:try|test|check) (?:it )?again|does it work|is it (?:working|resolved|fixed)|(?:resolved|fixed|working) now",
+    re.IGNORECASE,
+)
+_HAVING = re.compile(r"\b(?:i have|i've|has been|is now|are now|now)\b", re.IGNORECASE)
+_DEED = re.compile(
+    r"\b(?:enabled|refuel|added|resumed|active|restored|lifted|sent|fixed|applied)", re.IGNORECASE
+)  # news where it comes after one of _HAVING
 _ASKING = re.compile(r"\b(?:please|provide|tell|share|give|need|confirm|let me know)\b", re.IGNORECASE)
 _QUESTIONS = (  # asked for, and what is said; {…} is what the scenario tells the user
     (re.compile(r"phone number|your number|which (?:line|number)", re.IGNORECASE), "My phone number is {phone}."),
@@ -94,7 +106,7 @@ class RulesUser:
         found = _KNOWN.search(known)
         self._known = {name: value or "at home" for name, value in found.groupdict().items()} if found else {}
         self._begun, self._solved, self._in_vain, self._failed = False, False, 0, 0
-        self._told: set[str] = set()  # so far
+        self._told = {_UNWILLING}  # so far, or tells nothing new at once
 
     async def speak(self, heard: str, act: Act) -> str:
         """See `users.User`."""
@@ -112,9 +124,10 @@ class RulesUser:
         if not self._begun:
             self._begun = True
             return self._trouble
-        if _TRANSFER.search(heard):
+        heard = write_plainly(heard)
+        if _is_transfer(heard):
             return "All right. ###TRANSFER###"
-        news, asked = _NEWS.search(heard), find_requests(heard)
+        news, asked = _has_news(heard), find_requests(heard)
         said = [] if news else self._answer_questions(heard)
         if asked:
             said += yield from self._handle(asked[0])
@@ -138,8 +151,10 @@ class RulesUser:
     def _handle(self, request: Request) -> Generator[Sequence[Action], Sequence[Result], list[str]]:
         """Does what is asked for; returns what there is to say of it."""
         topic, setting = request.topic, request.topic.setting
+        if not request.is_possible():
+            return [_UNWILLING]
         if not request.changes:
-            seen = yield topic.look or topic.do
+            seen = yield topic.look
             if [call.name for call in topic.look] == [self._goal.tool]:
                 self._judge(seen[0].content)
             return [result.content for result in seen]
@@ -169,3 +184,16 @@ class RulesUser:
     def _complain(self) -> list[str]:
         """What to say of an attempt: after the first one in vain, some frustration."""
         return ["That did not help, sadly."] if not self._solved and self._failed > 1 else []
+
+
+def _is_transfer(heard: str) -> bool:
+    """Whether the agent says that the user is being transferred: no promise, no condition, no denial, no question."""
+    return any(_TRANSFER.search(part) and not _UNREAL.search(part) for part in split_sentences(heard))
+
+
+def _has_news(heard: str) -> bool:
+    """Whether the agent says that it did something, or wants to know whether it works now."""
+    if _NEWS.search(heard):
+        return True
+    having = ((line, _HAVING.search(line)) for line in heard.split("\n"))
+    return any(found and _DEED.search(line, found.end()) for line, found in having)

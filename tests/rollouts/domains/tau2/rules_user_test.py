@@ -103,11 +103,119 @@ SPEED = "run_speed_test"
         ("Please switch off your device, then turn it on.", ["reboot_device", SPEED]),
         ("If airplane mode is on, please turn it off.", ["check_network_status", "toggle_airplane_mode", SPEED]),
         ("Is data roaming on? If not, turn it on.", ["check_network_status", "toggle_roaming", SPEED]),
+        (
+            "Change the network mode from 2G only to 4G/5G.",
+            [Action("set_network_mode_preference", {"mode": "4g_5g_preferred"}), SPEED],
+        ),
+        (
+            "Set the network mode preference to: 4G/5G preferred.",
+            [Action("set_network_mode_preference", {"mode": "4g_5g_preferred"}), SPEED],
+        ),
+        ("Take out your SIM card. Then put it back in.", ["reseat_sim_card", SPEED]),
+        ("Turn off your phone. Wait a minute. Then turn it on again.", ["reboot_device", SPEED]),
+        ("Turn off your phone, wait 30 seconds, and turn it back on.", ["reboot_device", SPEED]),
+        ("Turn off your phone's VPN.", ["disconnect_vpn", SPEED]),
+        ("Turn off airplane mode if it is on.", ["check_network_status", "toggle_airplane_mode", SPEED]),
+        (
+            "Grant the SMS permission if it is disabled.",
+            [Action("grant_app_permission", {**APP, "permission": "sms"}), SPEED],
+        ),
         ("I have reset the APN settings and roaming.", []),
     ],
 )
 def test_what_is_asked_for_is_done(words, tools):
     assert used(words) == tools
+
+
+AIRPLANE_OFF = ["check_network_status", "toggle_airplane_mode", SPEED]
+
+
+@pytest.mark.parametrize(
+    ("words", "tools"),
+    [
+        ("Take the SIM card out and put it back.", ["reseat_sim_card", SPEED]),
+        ("Could you try restarting your phone?", ["reboot_device", SPEED]),
+        ("Make sure that your VPN is not connected.", ["disconnect_vpn", SPEED]),
+        ("If airplane mode isn’t off, please turn it off.", AIRPLANE_OFF),
+        ("Turn off Wi\u2011Fi\u00a0calling", ["check_wifi_calling_status"]),
+        ("Airplane mode must not be turned off.", ["check_network_status"]),  # it is on
+        ("Turn on airplane mode if it is off.", ["check_network_status"]),
+        ("Make sure that airplane mode is active.", ["check_network_status"]),
+        ("Disconnect mobile data.", ["check_network_status", "toggle_data", SPEED]),
+    ],
+)
+def test_requests_in_other_words_are_done_as_they_are_meant(words, tools):
+    assert used(words) == tools
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "Set the network mode preference to 2G only.",
+        "Set your network mode to 4G only.",
+        "Change the network mode from 4G/5G to 3G.",
+        "Change your network mode, for example.",
+        "Turn on your VPN.",
+        "Turn your VPN off and on again.",
+        "Disable the SMS permission of the messaging app.",
+        "Remove the storage permission from the messaging app.",
+        "Make sure that the storage permission is not granted.",
+        "Set the SMS permission to denied.",
+        "Take out the SIM card and leave it out.",
+        "Remove your SIM card.",
+        "Turn off your phone.",
+        "Turn your phone on and then off.",
+        "Change your APN settings to internet.example.",
+        "Disable your APN.",
+        "Turn off the payment request.",
+        "Set your phone to airplane mode.",
+    ],
+)
+def test_what_no_tool_of_theirs_leads_to_the_user_would_rather_not_do(words):
+    (said,), phone = talk(words)
+    assert said == "I would rather not do that." and phone.used == []
+
+
+def test_a_verb_goes_on_to_what_it_does_not_lead_to():
+    (said,), phone = talk("Remove the SMS and storage permissions.")
+    assert said == "I would rather not do that. One thing at a time, please." and phone.used == []
+
+
+def test_what_the_user_would_rather_not_do_leads_nowhere():
+    said, _ = talk(*["Turn on your VPN.", "Remove your SIM card."] * (PATIENCE // 2))
+    assert [find_stop(words) for words in said] == [False] * (PATIENCE - 1) + [True]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "You mustn't disconnect the VPN.",
+        "You must not disconnect the VPN.",
+        "You cannot turn airplane mode off.",
+        "You shouldnt turn airplane mode off.",
+        "You are not to turn airplane mode off.",
+        "Make sure not to turn airplane mode off.",
+        "Restarting the phone is not needed.",
+        "A restart isn’t necessary.",
+        "To restart your phone would be a mistake.",
+        "I advise against a restart.",
+        "There is no need for a reboot.",
+        "Should you restart your phone? Not yet.",
+        "Restart your phone? No.",
+        "Don’t turn on airplane mode.",
+        "Don\u02bct turn off airplane mode.",
+        "Under no circumstances should you turn airplane mode off.",
+        "I will turn on roaming on your line.",
+    ],
+)
+def test_what_is_denied_or_only_spoken_of_is_no_request(words):
+    (said,), phone = talk(words)
+    assert said.startswith("What shall I do?") and phone.used == []
+
+
+def test_whether_something_was_done_is_a_question():
+    assert used("Did you turn off airplane mode?") == ["check_network_status"]
+    assert used("Can you turn off airplane mode and restart your phone?") == AIRPLANE_OFF
 
 
 @pytest.mark.parametrize(
@@ -185,6 +293,38 @@ def test_a_user_who_is_transferred_says_so_and_hears_no_stop_of_others():
     assert not find_stop(said)
     (said,), _ = talk("###STOP### ###TRANSFER###")
     assert not find_stop(said)
+
+
+@pytest.mark.parametrize(
+    ("words", "is_transfer"),
+    [
+        ("Since I can't fix it, you are now being transferred to a human agent.", True),
+        ("You have been transferred to a human agent. Goodbye.", True),
+        ("If that fails you will be transferred to a human.", False),
+        ("If that fails, you are being transferred to a human.", False),
+        ("You have been transferred to nobody yet.", False),
+        ("You are being transferred to nobody.", False),
+        ("You will be transferred to a human.", False),
+        ("That does not mean you are being transferred to a human.", False),
+        ("It is not the case that you are being transferred to a human.", False),
+        ("You are being transferred to a human? No.", False),
+    ],
+)
+def test_only_a_transfer_that_takes_place_ends_a_dialogue(words, is_transfer):
+    (said,), _ = talk(words)
+    assert find_stop(said) == is_transfer
+
+
+@pytest.mark.parametrize("part", ["I have ", "make sure your SIM ", "put your SIM "])
+def test_long_messages_are_read_in_linear_time(part):
+    """A search that is quadratic would take minutes."""
+    (said,), _ = talk(part * 20_000)
+    assert said
+
+
+def test_news_is_a_deed_after_who_did_it_in_one_line():
+    assert used("Now it is active.") == [SPEED] == used("i have I have seen that it was RESTORED")
+    assert used("It is now\nactive.") == [] == used("Applied, I have.")
 
 
 def test_patience_ends_and_comes_back_with_what_helps():
