@@ -21,18 +21,19 @@ from ml_collections import ConfigDict
 from configs import common
 from rollouts.domains.tau2.schema import Tau2Settings
 
-_GAINS = {  # cost -> pid.kp and pid.ki: solved tasks per unit of it, of which a dialogue has more or fewer
-    "transfer": (0.5, 0.15),
-    "write": (0.2, 0.05),
-    "tool_error": (0.2, 0.05),
-    "message": (0.03, 0.006),
-    "refund": (3e-4, 6e-5),
+_CONTROLS = ("kp", "ki", "initial_lambda")
+_UNITS = {  # cost -> these of the controller, in solved tasks per unit of the cost, of which a dialogue has more or fewer
+    "transfer": (0.5, 0.15, 0.0),
+    "write": (0.2, 0.05, 0.0),
+    "tool_error": (0.2, 0.05, 0.0),
+    "message": (0.03, 0.006, 0.06),  # begun at 0, the price came when the policy no longer tried to be short
+    "refund": (3e-4, 6e-5, 0.0),
 }
 
 
 def _is_budget(text: str) -> bool:
     pairs = [part.partition(":") for part in text.split("+")]
-    return all(cost in _GAINS and re.fullmatch(r"\d*\.?\d+", number) for cost, _, number in pairs)
+    return all(cost in _UNITS and re.fullmatch(r"\d*\.?\d+", number) for cost, _, number in pairs)
 
 
 _KINDS = {  # the variants, in the order in which they are applied
@@ -56,7 +57,7 @@ _LAPTOP = {
     "pid.smoothing": 0.4,
     "sft.dialogues": 2048,
     "train.sft_steps": 1500,
-    "train.rl_steps": 50,
+    "train.rl_steps": 40,
     "train.row_length": 3072,
     "eval.scenarios": 40,
 }
@@ -119,5 +120,5 @@ def _set_budgets(config: ConfigDict, text: str) -> None:
     budgets = {cost: float(number) for cost, _, number in (part.partition(":") for part in text.split("+"))}
     with config.ignore_type():
         config.pid.target = ConfigDict(budgets)
-        for place, field in enumerate(("kp", "ki")):
-            config.pid[field] = ConfigDict({cost: _GAINS[cost][place] for cost in budgets})
+        for place, field in enumerate(_CONTROLS):
+            config.pid[field] = ConfigDict({cost: _UNITS[cost][place] for cost in budgets})
