@@ -22,7 +22,7 @@ from configs import common
 from rollouts.domains.tau2.schema import Tau2Settings
 
 _CONTROLS = ("kp", "ki", "initial_lambda")
-_UNITS = {  # cost -> these of the controller, in solved tasks per unit of the cost, of which a dialogue has more or fewer
+_UNITS = {  # cost -> these, in solved tasks per unit of the cost
     "transfer": (0.5, 0.15, 0.0),
     "write": (0.2, 0.05, 0.0),
     "tool_error": (0.2, 0.05, 0.0),
