@@ -98,7 +98,8 @@ def check_splits(package: Package, domains: Sequence[str], split: str) -> None:
 def open_folder(out: pathlib.Path) -> Iterator[pathlib.Path]:
     """Gives a new folder in `out`. What is in it at the end goes to `out`, in place of what has the same name there.
 
-    After an error, what was played stays in the folder, and nothing in `out` changes. Raises ValueError if nothing can be written to `out`.
+    After an error, what was played stays in the folder, and nothing in `out` changes. Raises ValueError if `out` is no
+    directory that can be written to.
     """
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -183,8 +184,8 @@ def ask_model(url: str, name: str, flag: str, key: str = "") -> None:
             return  # a model that thinks first wants more of them, which the client sees to
         if answer.status_code != 200:
             raise ValueError(f"status {answer.status_code}: {answer.text:.200}")
-        if not answer.json()["choices"]:
-            raise ValueError(f"there are no choices in {answer.text:.200}")
+        if "message" not in answer.json()["choices"][0]:
+            raise ValueError(f"there is no message in {answer.text:.200}")
     except (httpx.HTTPError, httpx.InvalidURL, LookupError, TypeError, ValueError) as error:
         raise ValueError(f"{flag}: {url}: expected an answer of the model {name!r}: {error}") from None
 
