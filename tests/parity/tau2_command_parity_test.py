@@ -9,6 +9,7 @@ from tests.faults.server import Server, completion
 
 DEAD = "http://127.0.0.1:9/v1"
 USAGE = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
+NAMED = {"id": "1", "object": "chat.completion", "created": 1, "model": "m"}  # or the client fails at its prices
 
 
 @pytest.fixture
@@ -31,7 +32,7 @@ def server_of(*refused, status=503):
     async def answer(content):
         if next(count) in refused:
             return status, b'{"error": {"message": "it is warming up", "type": "x"}}'
-        return 200, completion("###STOP###", usage=USAGE)
+        return 200, json.dumps(json.loads(completion("###STOP###", usage=USAGE)) | NAMED).encode()
 
     return Server(answer=answer)
 
