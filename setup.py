@@ -14,6 +14,7 @@ TAU2 = [
     "pandas>=2.2",
     "python-dotenv>=1",
     "pyyaml>=6",
+    "tenacity>=8",  # litellm asks again with it, and fails at the first error without it
     "toml>=0.10",
 ]
 TESTS = ["hypothesis>=6", "jsonschema>=4", "openai>=2", "playwright>=1.50", "pytest>=9", "pytest-xdist>=3"]

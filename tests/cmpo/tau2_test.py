@@ -1,11 +1,14 @@
 """The command that measures an agent on tau2-bench: its bad input, and its table by hand."""
 
+import json
+
 import pytest
 
 from cmpo import tau2
 from rollouts.domains.tau2.official import Played
 from tests.builders import commands
 from tests.builders.servers import served_of, serving
+from tests.faults.server import Server
 
 
 @pytest.mark.parametrize(
@@ -20,6 +23,14 @@ from tests.builders.servers import served_of, serving
         (["--hf={0}"], "--user_url: expected the base URL of an LLM that plays the user, got none"),
         (["--hf={0}", "--user_url=http://127.0.0.1:9/v1"], "--out: expected a directory for the results, got none"),
         (["--hf={0}", "--trials=0"], "--trials"),
+        (["--hf={0}", "--domains="], "--domains: expected some of telecom, retail, airline, mock, got none"),
+        (["--hf={0}", "--domains=mock,retail,mock"], "--domains: expected each domain once, got 'mock' again"),
+        (["--hf={0}", "--temperature=nan"], "--temperature: expected a finite number, got nan"),
+        (["--hf={0}", "--temperature=inf"], "--temperature: expected a finite number, got inf"),
+        (
+            ["--workdir={0}/typo", "--user_url=http://127.0.0.1:9/v1"],
+            "--workdir: expected a run with a config.json, found none in",
+        ),
         (
             ["--hf={0}", "--out={0}", "--user_url=http://127.0.0.1:9/v1", "--user_api_key_env=NOT_SET"],
             "--user_api_key_env: the environment variable NOT_SET is not set",
@@ -29,14 +40,57 @@ from tests.builders.servers import served_of, serving
 def test_what_cannot_be_measured_is_refused_before_anybody_is_asked(tmp_path, arguments, message):
     done = commands.run("cmpo.tau2", *(argument.format(tmp_path) for argument in arguments))
     assert done.returncode == 1 and message in done.stderr and done.stderr.count("\n") == 1
+    assert not [*tmp_path.iterdir()]
 
 
 def test_a_server_says_which_model_it_has():
     with serving(served_of(name="policy")) as url:
-        assert tau2.find_model(f"{url}/v1", "--user_url") == "policy"
+        assert tau2.find_listed_model(f"{url}/v1", "--user_url") == "policy"
+        tau2.ask_model(f"{url}/v1", "policy", "--user_url")
+        with pytest.raises(ValueError, match="--user_url: .*: expected an answer of the model 'other': status 404"):
+            tau2.ask_model(f"{url}/v1", "other", "--user_url")
     for wrong in ("http://127.0.0.1:9/v1", "nonsense", f"{url}/v1"):
         with pytest.raises(ValueError, match="--user_url: .*: expected a server that lists its models"):
-            tau2.find_model(wrong, "--user_url")
+            tau2.find_listed_model(wrong, "--user_url")
+        with pytest.raises(ValueError, match="--user_url: .*: expected an answer of the model 'policy'"):
+            tau2.ask_model(wrong, "policy", "--user_url")
+
+
+@pytest.mark.parametrize("fault", ["refuse", "reset", "storm", "error", "html", "truncated", "schema", "told"])
+def test_a_server_that_answers_with_no_completion_is_refused(fault):
+    with Server(lambda number, body: fault) as server:
+        with pytest.raises(ValueError, match=f"--agent_url: {server.url}: expected an answer of the model 'm'"):
+            tau2.ask_model(server.url, "m", "--agent_url")
+        assert len(server.log) == 1
+
+
+def test_one_token_is_asked_for_with_the_key_and_a_model_that_wants_more_is_there():
+    async def answer(content):
+        said = "unsupported: max_tokens" if json.loads(content)["model"] == "thinker" else "no such model"
+        return 400, said.encode()
+
+    with Server(answer=answer) as server:
+        tau2.ask_model(server.url, "thinker", "--agent_url", "secret")
+        with pytest.raises(ValueError, match="status 400: no such model"):
+            tau2.ask_model(server.url, "other", "--agent_url")
+    first, second = server.log
+    assert first.body["max_tokens"] == 1 and first.headers["authorization"] == "Bearer secret"
+    assert "authorization" not in second.headers
+
+
+def test_what_was_written_before_is_replaced_when_all_is_there_and_not_before(tmp_path):
+    (tmp_path / "mock.json").write_text("old")
+    with pytest.raises(RuntimeError), tau2.open_folder(tmp_path) as folder:
+        (folder / "mock.json").write_text("half")
+        raise RuntimeError
+    assert (tmp_path / "mock.json").read_text() == "old" and (folder / "mock.json").read_text() == "half"
+    with tau2.open_folder(tmp_path) as other:
+        (other / "mock.json").write_text("new")
+        assert (tmp_path / "mock.json").read_text() == "old"
+    assert (tmp_path / "mock.json").read_text() == "new" and not other.exists()
+    for file in (tmp_path / "mock.json", tmp_path / "mock.json" / "below"):
+        with pytest.raises(ValueError, match=f"--out: {file}: expected a directory to write to"):
+            tau2.open_folder(file).__enter__()
 
 
 def test_the_table_by_hand():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from configs import tau2
-from rollouts.domains.tau2 import costs, scripted, tasks, turn_format
+from rollouts.domains.tau2 import costs, official, scripted, tasks, turn_format
 from rollouts.domains.tau2.costs import COSTS
 from rollouts.domains.tau2.domain import make
 from rollouts.domains.tau2.world import Action
@@ -153,6 +153,30 @@ def test_tasks_to_train_on_take_turns_by_intent_each_kind_in_another_order_in_ea
 def test_what_cannot_be_is_refused_by_its_field(package, changes, message):
     with pytest.raises(ValueError, match=message):
         make(()).open_tasks(data(**changes), 0, None)
+
+
+@pytest.mark.parametrize("field", ["train", "test"])
+def test_a_task_that_only_an_llm_can_score_is_refused_by_its_name(package, monkeypatch, field):
+    registry, named = package.registry, {}
+    load = registry.get_tasks_loader("telecom")
+
+    def load_asserting(_split):
+        found = load(None)
+        chosen = registry.get_task_splits_loader("telecom")()[field][3]
+        (task,) = (task for task in found if task.id == chosen)
+        basis = task.evaluation_criteria.reward_basis
+        task.evaluation_criteria.reward_basis = [*basis, type(basis[0])("NL_ASSERTION")]
+        named["task"] = chosen
+        return found
+
+    monkeypatch.setattr(registry, "get_tasks_loader", lambda domain: load_asserting)
+    with pytest.raises(
+        ValueError, match=f"config.data.{field}: expected tasks that are scored without an LLM"
+    ) as error:
+        make(()).open_tasks(data(train="train"), 0, None)
+    assert f"got {named['task']!r} of telecom" in str(error.value)
+    idle = official.score_idle_agent(package, "telecom", field, {named["task"]})
+    assert np.isnan(idle[named["task"]])
 
 
 def test_without_training_tasks_there_is_nothing_to_train_on(package):

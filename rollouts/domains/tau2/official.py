@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from rollouts.domains.tau2 import scripted
 from rollouts.domains.tau2.package import Package
-from rollouts.domains.tau2.scoring import Scorer
+from rollouts.domains.tau2.scoring import Scorer, needs_llm
 from rollouts.domains.tau2.tasks import load_tasks
 from rollouts.domains.tau2.world import STOPS, World
 
@@ -41,6 +41,12 @@ class Played(NamedTuple):
     kept: bool | None  # whether the databases are as they should be; None: nobody looked
     done: float | None  # share of the actions that the task wants; None: it wants none, or nobody looked
     fault: str = ""  # why there is no dialogue; "": there is one
+
+
+def list_splits(package: Package, domain: str) -> list[str]:
+    """Returns the names of the splits that the client can play; those of a training run's config may be more."""
+    load = package.registry.get_task_splits_loader(domain)
+    return sorted(load()) if load else ["base"]
 
 
 def write_command(
@@ -117,10 +123,16 @@ def compute_pass_hat(rewards: Sequence[float], k: int) -> float:
 
 
 def score_idle_agent(package: Package, domain: str, split: str, played: Container[str]) -> dict[str, float]:
-    """Scores an agent that does nothing in the tasks that were `played`: it is sorry, and the user goes."""
+    """Scores an agent that does nothing in the tasks that were `played`: it is sorry, and the user goes.
+
+    NaN stands for what only an LLM can score.
+    """
     scorer, scores = Scorer(package, domain), {}
     for task in load_tasks(package, domain, split=split):
         if task.id not in played:
+            continue
+        if needs_llm(task.source):
+            scores[task.id] = math.nan
             continue
         world = World(package, domain, task.source, solo=False, max_steps=100, max_errors=10)
         world.add_message("user", "Hello.")

@@ -11,6 +11,7 @@ from typing import Any
 
 from rollouts import tool_calls
 from rollouts.domains.tau2.package import Package
+from rollouts.domains.tau2.scoring import needs_llm
 from rollouts.types import Message, Task
 
 EXTRA = "extra"
@@ -100,7 +101,8 @@ def _shuffle(count: int, seed: str) -> list[int]:
 def open_splits(package: Package, data: Mapping[str, Any], seed: int) -> SplitTasks:
     """Opens the splits that a config's section `data` names.
 
-    Raises ValueError, naming the field, for a split that the domain does not have, and where a task is in both.
+    Raises ValueError, naming the field, for a split that the domain does not have, where a task is in both, and for a
+    task that only an LLM can score: nobody here asks one.
     """
     domain = data["domain"]
     found, splits = _load_splits(package, domain)
@@ -112,6 +114,12 @@ def open_splits(package: Package, data: Mapping[str, Any], seed: int) -> SplitTa
         )
     if not chosen["test"]:
         raise ValueError("config.data.test: expected splits to evaluate on, got none")
+    for field, ids in chosen.items():
+        if unscored := [name for name in ids if needs_llm(found[name])]:
+            raise ValueError(
+                f"config.data.{field}: expected tasks that are scored without an LLM, got {unscored[0]!r} of {domain}, "
+                f"which is rewarded for an NL_ASSERTION; choose other splits"
+            )
     make = functools.partial(make_task, package, domain, solo=data["user"] == "solo", short=data["prompt"] == "short")
     return SplitTasks(*([make(found[name]) for name in ids] for ids in chosen.values()), seed)
 
