@@ -127,7 +127,7 @@ def open_agent(folder: pathlib.Path, key: str) -> Iterator[Model]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     source = f"--workdir={command.WORKDIR.value}" if command.WORKDIR.value else f"--hf={_HF.value}"
-    serve = [sys.executable, "-m", "cmpo.serve", source, f"--port={port}", *_SERVE.value]
+    serve = [sys.executable, "-m", "cmpo.serve", source, f"--port={port}", "--reasoning", *_SERVE.value]
     with (folder / "serve.log").open("w") as log, subprocess.Popen(serve, stdout=log, stderr=log) as server:
         try:
             url = f"http://127.0.0.1:{port}/v1"
