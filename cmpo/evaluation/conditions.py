@@ -15,8 +15,10 @@ from rollouts.endpoints.settings import ASKED, EMBEDDED, Endpoint
 from rollouts.sections import flatten_config
 
 MEASURED = (
-    "episode.max_turns",
+    "episode.max_*",
     "episode.farewell",
+    "data.user",
+    "data.version",
     *(f"{name}.{field}" for name in ("user", "judge") for field in ASKED if field != "response_format"),
     "judge.votes",
     "judge.weights.*",

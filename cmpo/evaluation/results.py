@@ -34,15 +34,19 @@ class _Rules(_Part):
     max_turns: int
 
 
-class _Data(_Part):
+class _FdsData(_Part):
     path: str
     difficulty: str
 
 
 class _Config(_Part):
+    domain: str = "fds"  # files from before there were others do not say
     episode: _Rules
     user: _Asked | None = None
-    data: _Data | None = None
+
+
+class _FdsConfig(_Config):
+    data: _FdsData | None = None  # the frontier is found by it
 
 
 class _Seed(_Part):
@@ -74,6 +78,10 @@ class _Result(_Part):
     since_training: dict[str, _Change] | None = None
 
 
+class _FdsResult(_Part):
+    config: _FdsConfig
+
+
 def read_result(path: str | pathlib.Path) -> dict[str, Any]:
     """Reads a result. Raises OSError; ValueError, naming the file and the place, if it is not a result."""
     found = files.read_object(pathlib.Path(path))
@@ -91,6 +99,8 @@ def _find_wrong(found: Mapping[str, Any]) -> str:
     """Finds the first place in a file that is not as a result has it; "" if there is none."""
     try:
         result = _Result.model_validate(found)
+        if result.config.domain == "fds":
+            _FdsResult.model_validate(found)
     except pydantic.ValidationError as error:
         return ".".join(map(str, error.errors(include_url=False)[0]["loc"]))
     for name in load_domain(found).measures:

@@ -1,5 +1,6 @@
 """What two evaluations do not share, field by field: what is refused, what is said, and what is of no weight."""
 
+import itertools
 import json
 import types
 
@@ -12,7 +13,7 @@ from cmpo.cli import agents, command
 from cmpo.evaluation import conditions, results
 from cmpo.run.json_lines import to_json_value
 from cmpo.training import collecting
-from configs import fds
+from configs import fds, tau2
 from rollouts.domains.fds.scripted import ScriptedAgent
 from rollouts.sections import flatten_config
 from tests.builders import commands
@@ -67,7 +68,8 @@ def test_every_field_is_of_its_class(name):
 
 
 def test_the_table_names_fields_that_there_are():
-    known = [*flatten_config(fds.get_config().to_dict()), "prompts.user", "seeds", "scenarios.1000"]
+    fields = (flatten_config(file.get_config().to_dict()) for file in (fds, tau2))
+    known = [*itertools.chain(*fields), "prompts.user", "seeds", "scenarios.1000"]
     every = [conditions.Difference(name, 0, 1) for name in known]
     for pattern in (*conditions.MEASURED, *conditions.DEALT):
         assert any(each.is_of([pattern]) for each in every), pattern

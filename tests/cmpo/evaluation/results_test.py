@@ -7,9 +7,11 @@ import operator
 import pytest
 
 from cmpo.evaluation import results
+from rollouts import domains
 from tests.builders.dialogues import FDS
 from tests.builders.evaluations import evaluation
 
+TAU2 = domains.load({"domain": "tau2"})
 PLACES = (
     "agent",
     "step",
@@ -71,3 +73,13 @@ def test_a_damaged_account_of_training_is_named(tmp_path, damaged):
     path.write_text(json.dumps(evaluation("me") | {"since_training": damaged}))
     with pytest.raises(ValueError, match="found no sound since_training"):
         results.read_result(path)
+
+
+def test_a_result_of_another_domain_needs_none_of_the_data_of_fds(tmp_path):
+    found = evaluation("me")
+    found["config"] |= {"domain": "tau2", "data": {"domain": "telecom"}}
+    found["summary"] = {name: {"mean": 0.5, "std": None} for name in TAU2.measures}
+    for row in found["dialogues"]:
+        row["values"] = dict.fromkeys(TAU2.measures, 0.5)
+    (tmp_path / "a.json").write_text(json.dumps(found))
+    assert results.read_result(tmp_path / "a.json") == found
