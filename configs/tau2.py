@@ -26,7 +26,7 @@ _UNITS = {  # cost -> these, in solved tasks per unit of the cost
     "transfer": (0.5, 0.15, 0.0),
     "write": (0.2, 0.05, 0.0),
     "tool_error": (0.2, 0.05, 0.0),
-    "message": (0.03, 0.006, 0.06),  # begun at 0, the price came when the policy no longer tried to be short
+    "message": (0.05, 0.01, 0.06),  # begun at 0, the price came when the policy no longer tried to be short
     "refund": (3e-4, 6e-5, 0.0),
 }
 
@@ -51,7 +51,7 @@ _LAPTOP = {
     "model.context_length": 3072,
     "engine.max_new_tokens": 96,
     "episode.max_turns": 40,
-    "algo.credit": "dialogue",  # every message costs one: compared with other turns, only its place would be to blame
+    "algo.credit": "return_to_go",  # at the same price it spared a message more than "dialogue" did
     "algo.process_weight": 0.0,
     "algo.kl_weight": 0.005,  # an outcome is 0 or 1
     "pid.smoothing": 0.4,

@@ -375,8 +375,8 @@ def test_a_damaged_config_json_is_named(tmp_path, text):
 def test_budgets_of_tau2_come_with_the_gains_of_their_units():
     config = tau2.get_config("budget=transfer:0.1+message:9,user=llm,domain=retail")
     assert config.pid.target.to_dict() == {"transfer": 0.1, "message": 9}
-    assert config.pid.kp.to_dict() == {"transfer": 0.5, "message": 0.03}
-    assert config.pid.ki.to_dict() == {"transfer": 0.15, "message": 0.006}
+    assert config.pid.kp.to_dict() == {"transfer": 0.5, "message": 0.05}
+    assert config.pid.ki.to_dict() == {"transfer": 0.15, "message": 0.01}
     assert tau2.get_config().pid.target.to_dict() == {"message": 8}
     schema.check_config(config)
     for wrong in ("budget=voucher:0.3", "budget=transfer", "budget=transfer:", "budget=:1", "budget=message:-1"):
