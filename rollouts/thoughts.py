@@ -10,14 +10,14 @@ _PARTS = re.compile(r"(<tool_call>.*?</tool_call>)|<think>(.*?)(?:</think>\s*|\Z
 _ORPHAN = re.compile(r"((?:(?!<tool_call>|<think>).)*?)</think>\s*", re.DOTALL)
 
 
-class Split(NamedTuple):
+class SplitText(NamedTuple):
     """A text, its thoughts apart."""
 
     thoughts: str  # one after the other, each in a line of its own
     rest: str
 
 
-def split_thoughts(text: str) -> Split:
+def split_thoughts(text: str) -> SplitText:
     """Takes all thoughts out of a text, one that was cut off and those that it forgot to open as well.
 
     Within a call of a tool nothing is a thought; a call within a thought is thought only.
@@ -37,4 +37,4 @@ def split_thoughts(text: str) -> Split:
     while thoughts and (orphan := _ORPHAN.match(rest)):  # of one thought within another
         thoughts.append(orphan[1])
         rest = rest[orphan.end() :]
-    return Split("\n".join(filter(None, map(str.strip, thoughts))), rest.lstrip() if thoughts else rest)
+    return SplitText("\n".join(filter(None, map(str.strip, thoughts))), rest.lstrip() if thoughts else rest)
