@@ -31,14 +31,27 @@ _UNITS = {  # cost -> these, in solved tasks per unit of the cost
 }
 
 
+_ELSEWHERE = {"train": "train", "user": "llm"}  # only telecom has tasks beyond its benchmark, and a user by rules
+_DOMAINS = {  # domain -> changes of config.data
+    "telecom": {},
+    "retail": _ELSEWHERE,
+    "airline": _ELSEWHERE,
+    "mock": _ELSEWHERE | {"train": "", "test": "base"},  # it has no splits: there is nothing to train on
+}
+
+
+def _split_budgets(text: str) -> list[tuple[str, str]]:
+    """Splits COST:NUMBER, joined by +, into pairs."""
+    return [part.partition(":")[::2] for part in text.split("+")]
+
+
 def _is_budget(text: str) -> bool:
-    pairs = [part.partition(":") for part in text.split("+")]
-    return all(cost in _UNITS and re.fullmatch(r"\d*\.?\d+", number) for cost, _, number in pairs)
+    return all(cost in _UNITS and re.fullmatch(r"\d*\.?\d+", number) for cost, number in _split_budgets(text))
 
 
 _KINDS = {  # the variants, in the order in which they are applied
     "model": bool,
-    "domain": ("telecom", "retail", "airline", "mock"),
+    "domain": tuple(_DOMAINS),
     "user": ("rules", "llm", "solo"),
     "budget": _is_budget,
     "smoke": (),
@@ -94,8 +107,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.update(Tau2Settings().model_dump())
     config.update_from_flattened_dict(_LAPTOP)
     _set_budgets(config, "message:8")
-    variants = common.read_variants(arg, _KINDS)
-    for kind, value in variants:
+    for kind, value in common.read_variants(arg, _KINDS):
         if kind == "model":
             common.choose_model(config, value)
             config.update_from_flattened_dict(_LARGE)
@@ -105,19 +117,16 @@ def get_config(arg: str = "") -> ConfigDict:
             _set_budgets(config, value)
         elif kind == "algo":
             common.choose_algorithm(config, value)
+        elif kind == "domain":
+            config.data.update({"domain": value, **_DOMAINS[value]})
         else:
-            config.data[kind] = value
-    if config.data.domain != "telecom":  # no other one has tasks beyond its benchmark, or a user by rules
-        config.data.train = "train"
-        config.data.user = dict(variants).get("user", "llm")
-    if config.data.domain == "mock":  # it has no splits: there is nothing to train on
-        config.data.update({"train": "", "test": "base"})
+            config.data.user = value
     return config
 
 
 def _set_budgets(config: ConfigDict, text: str) -> None:
     """Gives each cost in `text` (COST:NUMBER, joined by +) its budget, and the controller gains of its unit."""
-    budgets = {cost: float(number) for cost, _, number in (part.partition(":") for part in text.split("+"))}
+    budgets = {cost: float(number) for cost, number in _split_budgets(text)}
     with config.ignore_type():
         config.pid.target = ConfigDict(budgets)
         for place, field in enumerate(_CONTROLS):

@@ -30,11 +30,12 @@ def split_thoughts(text: str) -> SplitText:
         thoughts.append(part[2])
         return ""
 
-    while orphan := _ORPHAN.match(text):  # a chat template wrote its beginning
-        thoughts.append(orphan[1])
-        text = text[orphan.end() :]
-    rest = _PARTS.sub(take_out, text)
-    while thoughts and (orphan := _ORPHAN.match(rest)):  # of one thought within another
-        thoughts.append(orphan[1])
-        rest = rest[orphan.end() :]
+    def take_off_orphans(text: str) -> str:
+        while orphan := _ORPHAN.match(text):
+            thoughts.append(orphan[1])
+            text = text[orphan.end() :]
+        return text
+
+    # First those whose beginning a chat template wrote, at last the ends of thoughts that had others within.
+    rest = take_off_orphans(_PARTS.sub(take_out, take_off_orphans(text)))
     return SplitText("\n".join(filter(None, map(str.strip, thoughts))), rest.lstrip() if thoughts else rest)

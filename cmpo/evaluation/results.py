@@ -45,7 +45,7 @@ class _Config(_Part):
     user: _Asked | None = None
 
 
-class _FdsConfig(_Config):
+class _FdsConfig(_Part):
     data: _FdsData | None = None  # the frontier is found by it
 
 

@@ -61,7 +61,7 @@ def check_settings(config: ConfigDict, weights: pathlib.Path | None) -> None:
     build.load_algorithm(config, domain)
     build.make_optimizers(config)
     budgets_of(domain, config)
-    if (config.train.sft_steps or not weights) and not config.sft.path:
+    if _needs_demonstrations(config, weights) and not config.sft.path:
         domain.scripted_agent(config, "")  # raises ValueError where nobody could play demonstrations
 
 
@@ -86,7 +86,7 @@ def prepare_run(
         are kept.
     """
     conversations, turn_format = [], domains.load(config).turn_format
-    if config.train.sft_steps or not weights:
+    if _needs_demonstrations(config, weights):
         path = workdir / "demonstrations.jsonl"
         begun = processes.run_once(lambda: bool(read_progress(workdir)[1]))
         if config.sft.path and not begun:
@@ -104,6 +104,11 @@ def prepare_run(
     check_prompts(tokenizer, tasks.train(0, dealt), config.model.context_length)
     learnt = conversations if config.train.sft_steps else []
     return Prepared(learnt, tokenizer, model_source.read_architecture(config, workdir), weights)
+
+
+def _needs_demonstrations(config: ConfigDict, weights: pathlib.Path | None) -> bool:
+    """Whether there is a phase 1, or a tokenizer to train."""
+    return bool(config.train.sft_steps or not weights)
 
 
 def pack_demonstrations(config: ConfigDict, domain: Domain, prepared: Prepared) -> Rows:

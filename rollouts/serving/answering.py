@@ -81,27 +81,15 @@ class WholeReader:
     def close(self) -> Read:
         """See Reader."""
         read = self._view(self._text)
-        return read if read.content.strip() else read._replace(content=SILENCE)
+        return read if read.content.strip() or read.calls else read._replace(content=SILENCE)
 
 
-class ReasoningReader:
-    """Waits for the whole text, takes the thoughts out of it, and leaves the rest to another reader."""
-
-    def __init__(self, rest: Reader):
-        self._rest, self._text = rest, ""
-
-    def feed(self, text: str) -> Read:
-        """See Reader."""
-        self._text += text
-        return Read()
-
-    def close(self) -> Read:
-        """See Reader."""
-        thoughts, text = split_thoughts(self._text)
-        begun, end = self._rest.feed(text), self._rest.close()
-        content = begun.content + end.content
-        fields = {"reasoning_content": thoughts} if thoughts else {}
-        return Read(content if content.strip() or end.calls else SILENCE, end.calls, {**end.fields, **fields})
+def read_reasoning(reader: Reader, text: str) -> Read:
+    """Takes the thoughts out of a whole text, and has the rest read by `reader`."""
+    thoughts, rest = split_thoughts(text)
+    begun, end = reader.feed(rest), reader.close()
+    fields = {"reasoning_content": thoughts} if thoughts else {}
+    return Read(begun.content + end.content, end.calls, {**end.fields, **fields})
 
 
 class Wish(NamedTuple):

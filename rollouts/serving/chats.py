@@ -1,5 +1,6 @@
 """Chat completions: finds the stream of the conversation, has answers drawn, and keeps them."""
 
+import functools
 from collections.abc import Callable
 
 import numpy as np
@@ -12,11 +13,11 @@ from rollouts.serving.answering import (
     DrawnAnswer,
     Read,
     Reader,
-    ReasoningReader,
     Start,
     WholeReader,
     Wish,
     choose_seeds,
+    read_reasoning,
 )
 from rollouts.serving.conversations import Known, Spoken, describe_tools, hash_others, sort_arguments
 from rollouts.serving.overseer import Overseer
@@ -48,7 +49,7 @@ class ChatExchange:
         entropy: Callable[[], int],
         overseer: Overseer | None,
         view: View | None,
-        reasoning: bool = False,
+        reasoning: bool,
     ):
         """Finds the stream; `session` is the conversation's x-session-id, or "". Raises RequestError."""
         self._served, self._overseer = served, overseer
@@ -115,7 +116,9 @@ class ChatExchange:
             key = f"{self.id}/{index}"
             return CallReader(tool_calls.OutputReader(use.callable, key=key, parallel=use.parallel, forced=use.forced))
 
-        return (lambda index: ReasoningReader(read_calls(index))) if reasoning else read_calls
+        if reasoning:
+            return lambda index: WholeReader(functools.partial(read_reasoning, read_calls(index)))
+        return read_calls
 
     def _encode(self, known: Known | None) -> np.ndarray:
         """Returns the stream before the answer, [T] int32: what is `known` of it as it is, and what is new."""

@@ -263,13 +263,16 @@ def _read_clause(clause: str, before: Request | None, last: Topic | None, may_ch
     return Request(topic, True, asked, cycle[1].lower() == "on" if cycle else _read_state(asked), bool(cycle))
 
 
+def find_followed(first: re.Pattern[str], then: re.Pattern[str], text: str) -> re.Match[str] | None:
+    """Finds `first` where `then` comes after it: two searches, linear in the length of `text`."""
+    found = first.search(text)
+    return found if found and then.search(text, found.end()) else None
+
+
 def _find_change(clause: str) -> int | None:
-    """Finds where a clause begins to ask for a change. Two searches one after the other are linear in its length."""
-    verb, must = _VERB.search(clause), _MUST.search(clause)
-    places = [verb.start()] if verb else []
-    if must and _STATE.search(clause, must.end()):
-        places.append(must.start())
-    return min(places, default=None)
+    """Finds where a clause begins to ask for a change."""
+    found = _VERB.search(clause), find_followed(_MUST, _STATE, clause)
+    return min((one.start() for one in found if one), default=None)
 
 
 def _read_state(asked: str) -> bool | None:

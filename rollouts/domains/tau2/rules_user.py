@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Generator, Sequence
 from typing import NamedTuple
 
-from rollouts.domains.tau2.requests import Request, find_requests, split_sentences, write_plainly
+from rollouts.domains.tau2.requests import Request, find_followed, find_requests, split_sentences, write_plainly
 from rollouts.domains.tau2.users import Act
 from rollouts.domains.tau2.world import Action, Result
 
@@ -193,7 +193,4 @@ def _is_transfer(heard: str) -> bool:
 
 def _has_news(heard: str) -> bool:
     """Whether the agent says that it did something, or wants to know whether it works now."""
-    if _NEWS.search(heard):
-        return True
-    having = ((line, _HAVING.search(line)) for line in heard.split("\n"))
-    return any(found and _DEED.search(line, found.end()) for line, found in having)
+    return bool(_NEWS.search(heard)) or any(find_followed(_HAVING, _DEED, line) for line in heard.split("\n"))

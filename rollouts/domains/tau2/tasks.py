@@ -118,7 +118,7 @@ def open_splits(package: Package, data: Mapping[str, Any], seed: int) -> SplitTa
         if unscored := [name for name in ids if needs_llm(found[name])]:
             raise ValueError(
                 f"config.data.{field}: expected tasks that are scored without an LLM, got {unscored[0]!r} of {domain}, "
-                f"which is rewarded for an NL_ASSERTION; choose other splits"
+                "which is rewarded for an NL_ASSERTION; choose other splits"
             )
     make = functools.partial(make_task, package, domain, solo=data["user"] == "solo", short=data["prompt"] == "short")
     return SplitTasks(*([make(found[name]) for name in ids] for ids in chosen.values()), seed)
