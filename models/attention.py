@@ -28,6 +28,7 @@ def causal_attention(
     prefix_ids: jax.Array | None = None,
     window: jax.Array | None = None,
     block: int | None = None,
+    kernel: str = "blocks",
 ) -> jax.Array:
     """Attention in which each token sees itself and the earlier tokens of its own segment, and of one before it.
 
@@ -46,7 +47,9 @@ def causal_attention(
         Segments that begin with the same tokens may share one segment that holds these. None: 0 everywhere.
       window: int32 scalar, how many tokens back a token sees, itself included; None: all.
       block: tokens at a time; T need not be a multiple. None: 128 on a CPU, where a block of scores should stay in the
-        processor's cache, and 512 elsewhere, where each step of a loop costs time.
+        processor's cache, and 1024 elsewhere, where each step of a loop costs time.
+      kernel: "blocks"; or "cudnn" or "xla", that implementation of `jax.nn.dot_product_attention`, used where T is a
+        multiple of 64. cuDNN's needs a GPU and half precision, and is the fastest there; it skips the future alone.
 
     Returns:
       [B, T, H, D], dtype of `q`; the softmax is taken in float32.
@@ -60,7 +63,11 @@ def causal_attention(
         raise ValueError("expected prefix_ids or a window, got both; write common prefixes out for such a model")
     if segment_ids is None:
         segment_ids = jnp.ones(q.shape[:2], jnp.int32)
-    return _attend_causally(block, q * q.shape[-1] ** -0.5, k, v, _Ids(segment_ids, prefix_ids), window)
+    ids = _Ids(segment_ids, prefix_ids)
+    if kernel != "blocks" and q.shape[1] % 64 == 0:
+        mask = _mask_pairs(ids, ids, jnp.arange(q.shape[1])[:, None] - jnp.arange(q.shape[1]), window)
+        return jax.nn.dot_product_attention(q, k, v, mask=mask[:, None], is_causal=True, implementation=kernel)
+    return _attend_causally(block, q * q.shape[-1] ** -0.5, k, v, ids, window)
 
 
 class _Ids(NamedTuple):
@@ -88,7 +95,7 @@ _attend_causally.defvjp(_forward, _backward)
 
 
 def _by_platform(run: Callable, block: int | None, *inputs):
-    sizes = [min(size, inputs[0].shape[1]) for size in ((block, block) if block else (128, 512))]
+    sizes = [min(size, inputs[0].shape[1]) for size in ((block, block) if block else (128, 1024))]
     cpu, others = (functools.partial(run, size) for size in sizes)
     if sizes[0] == sizes[1]:
         return cpu(*inputs)
@@ -197,12 +204,17 @@ def _score_block(q, k, q_ids, k_ids, apart, window):
     """Returns scores [B, K, E, S] of a block of queries and a block of keys that begins `apart` positions earlier."""
     size = k.shape[2]
     back = apart + jnp.arange(size)[:, None] - jnp.arange(size)
-    near = back >= 0 if window is None else (back >= 0) & (back < window)
+    mask = _mask_pairs(q_ids, k_ids, back, window)
+    mask = jnp.tile(mask, (1, q.shape[2] // size, 1))[:, None]
+    return jnp.where(mask, _dot("bked,bksd->bkes", q, k), _MASKED)
+
+
+def _mask_pairs(q_ids: _Ids, k_ids: _Ids, back: jax.Array, window: jax.Array | None) -> jax.Array:
+    """Returns which keys [B, Tk] each query [B, Tq] sees, [B, Tq, Tk]; `back` [Tq, Tk]: how far back a key lies."""
     mask = q_ids.segment[:, :, None] == k_ids.segment[:, None]
     if q_ids.prefix is not None:
         mask |= (q_ids.prefix[:, :, None] == k_ids.segment[:, None]) & (q_ids.prefix[:, :, None] > 0)
-    mask = jnp.tile(near & mask, (1, q.shape[2] // size, 1))[:, None]
-    return jnp.where(mask, _dot("bked,bksd->bkes", q, k), _MASKED)
+    return mask & (back >= 0 if window is None else (back >= 0) & (back < window))
 
 
 def _split_queries(size: int, kv_heads: int, x: jax.Array) -> jax.Array:
@@ -250,7 +262,8 @@ def cached_attention(
     *,
     slots: jax.Array | None = None,
     window: jax.Array | None = None,
-    block: int = 128,
+    block: int | None = None,
+    whole: bool | None = None,
 ) -> jax.Array:
     """Attention of new tokens over the keys and values of their own slot, themselves included.
 
@@ -266,15 +279,30 @@ def cached_attention(
       lengths: [R] int32, tokens that each row's slot holds, the new ones included; 0 for a row whose result is unused.
       slots: [R] int32, the slot of each row; None: row r is slot r, and R = S.
       window: int32 scalar, how many positions back a query sees, its own included; None: all.
-      block: positions per step; C need not be a multiple.
+      block: positions per step; C need not be a multiple. None: 128 on a CPU, 512 elsewhere.
+      whole: whether to go over all of the cache, used or not. None: not on a CPU; elsewhere, for a single new token,
+        where a loop whose length is not known beforehand costs more than what it leaves out.
 
     Returns:
       [R, W, H, D], dtype of `q`; the softmax is taken in float32.
     """
     chex.assert_rank([q, k_cache, v_cache], [4, 5, 5])
+    arrays = q, k_cache, v_cache, layer, positions, lengths, slots, window
+    capacity = k_cache.shape[4]
+    single = q.shape[1] == 1 and capacity > 128
+
+    def attend_by(usual_block: int, usually_whole: bool) -> Callable:
+        size, entire = min(block or usual_block, capacity), usually_whole if whole is None else whole
+        return functools.partial(_attend_cached, size, entire)
+
+    cpu, others = attend_by(128, False), attend_by(512, single)
+    return cpu(*arrays) if cpu.args == others.args else jax.lax.platform_dependent(*arrays, cpu=cpu, default=others)
+
+
+def _attend_cached(block, whole, q, k_cache, v_cache, layer, positions, lengths, slots, window):
+    """Returns what `cached_attention` does, for these choices."""
     rows, width, heads, dim = q.shape
     kv_heads, capacity = k_cache.shape[2], k_cache.shape[4]
-    block = min(block, capacity)
     q = (q * dim**-0.5).reshape(rows, width, kv_heads, heads // kv_heads, dim).transpose(0, 2, 3, 1, 4)
 
     def add_block(index, carry):
@@ -305,7 +333,7 @@ def cached_attention(
 
     shape = (rows, kv_heads, heads // kv_heads, width)
     first = (jnp.full((*shape, 1), _MASKED), jnp.zeros((*shape, 1)), jnp.zeros((*shape, dim)))
-    blocks = (jnp.max(lengths) + block - 1) // block
-    _, total, mixed = jax.lax.fori_loop(0, blocks, add_block, first)
+    used = capacity if whole else jnp.max(lengths)
+    _, total, mixed = jax.lax.fori_loop(0, (used + block - 1) // block, add_block, first, unroll=whole or None)
     output = mixed / jnp.maximum(total, jnp.finfo(jnp.float32).tiny)
     return jnp.moveaxis(output, 3, 1).reshape(rows, width, heads, dim).astype(q.dtype)

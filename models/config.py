@@ -5,6 +5,8 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
+KERNELS = ("blocks", "cudnn", "xla")
+
 
 @dataclasses.dataclass(frozen=True)
 class Yarn:
@@ -57,6 +59,7 @@ class Qwen2Config:
       dtype: of matrix products and activations; norms, softmax and logits are always float32.
       remat: what the backward pass computes again: nothing (False), each layer (True), or what the named policy of
         `jax.checkpoint_policies` does not keep.
+      attention: what computes the attention of whole rows, see `models.attention.causal_attention`.
       lora_rank: rank of the adapters on attention and MLP; 0: none.
       lora_alpha: the adapters' output is scaled by lora_alpha / lora_rank.
     """
@@ -79,6 +82,7 @@ class Qwen2Config:
     initializer_range: float = 0.02
     dtype: str = "float32"
     remat: bool | str = False
+    attention: str = "blocks"
     lora_rank: int = 0
     lora_alpha: float = 16.0
 
@@ -104,6 +108,10 @@ class Qwen2Config:
             )
         if not jnp.issubdtype(self.dtype, jnp.floating):
             raise ValueError(f"dtype must be a float type, got {self.dtype!r}")
+        if self.attention not in KERNELS:
+            raise ValueError(f"attention must be one of {KERNELS}, got {self.attention!r}")
+        if self.attention == "cudnn" and self.dtype not in ("bfloat16", "float16"):
+            raise ValueError(f"attention 'cudnn' needs dtype bfloat16 or float16, got {self.dtype!r}")
         if self.lora_rank < 0:
             raise ValueError(f"lora_rank must not be negative, got {self.lora_rank}")
         if isinstance(self.remat, str) and not hasattr(jax.checkpoint_policies, self.remat):

@@ -176,7 +176,8 @@ def hidden(
         block, window = xs
 
         def attend(q, k, v):
-            return causal_attention(q, k, v, segment_ids, prefix_ids=prefix_ids, window=window), None
+            seen = {"prefix_ids": prefix_ids, "window": window}
+            return causal_attention(q, k, v, segment_ids, **seen, kernel=config.attention), None
 
         return constrain(block(x, rope, attend)[0]), None
 

@@ -102,14 +102,13 @@ def gap(size: str, sizes: Sizes) -> Iterator[Record]:
     host = packing.pack_rows(streams, row_length=prompt + new)
     packed = sharding.place_rows(mesh, host, 1)
 
-    def score(dtype: str, precision: str | None = None) -> np.ndarray:
-        scorer = update_step.make_score(
-            dataclasses.replace(model, dtype=dtype), mesh, temperature=config.engine.temperature
-        )
+    def score(model: qwen2.Qwen2Config, precision: str | None = None) -> np.ndarray:
+        scorer = update_step.make_score(model, mesh, temperature=config.engine.temperature)
         with jax.default_matmul_precision(precision):
             return np.asarray(scorer({}, params, packed)).reshape(host.mask.shape)[host.mask]
 
-    trained, exact = score(model.dtype), score("float32", "highest")  # a GPU would else take TF32
+    trained = score(model)
+    exact = score(dataclasses.replace(model, dtype="float32", attention="blocks"), "highest")  # else TF32 on a GPU
     apart, rounding = np.abs(host.sampled_logprobs[host.mask] - trained), np.abs(exact - trained)
     least = np.spacing(np.abs(trained).max())  # the last place of a float32: where nothing is apart, this
     note = f"{len(apart):,} tokens drawn by Qwen2.5-{size.upper()} with random weights, {model.dtype}"

@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 
 from cmpo import advantage, pid
 from cmpo.gae import UNITS
+from models.config import KERNELS
 from rollouts import domains
 from rollouts.domain import Domain
 from rollouts.endpoints.settings import Endpoint
@@ -50,6 +51,8 @@ class ModelSettings(Section):
     initializer_range: NotNegative = 0.08  # of a new model, about 1 / sqrt(hidden_size)
     dtype: Dtype = "float32"
     remat: bool = False  # compute layers again in the backward pass, which takes less memory and more time
+    attention: Literal["auto", *KERNELS] = "auto"  # in training, see models/attention.py. auto: cudnn
+    # on a single GPU in half precision, else blocks
     lora_rank: Natural = 0  # train adapters of this rank beside a frozen model; 0: train the model
     lora_alpha: NotNegative = 16.0
 

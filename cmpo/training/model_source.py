@@ -94,4 +94,10 @@ def _make_plain_params(model: qwen2.Qwen2Config, mesh: Mesh, source: pathlib.Pat
 
 
 def _read_choices(config: ConfigDict) -> dict:
-    return {name: config.model[name] for name in ("dtype", "remat", "lora_rank", "lora_alpha")}
+    choices = {name: config.model[name] for name in ("dtype", "remat", "attention", "lora_rank", "lora_alpha")}
+    if choices["attention"] == "auto":
+        half = choices["dtype"] in ("bfloat16", "float16")
+        choices["attention"] = (
+            "cudnn" if half and [device.platform for device in jax.devices()] == ["gpu"] else "blocks"
+        )
+    return choices

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from models.attention import cached_attention, causal_attention
 
 causal = jax.jit(causal_attention, static_argnames="block")
-cached = jax.jit(cached_attention, static_argnames="block")
+cached = jax.jit(cached_attention, static_argnames=("block", "whole"))
 
 
 def full_attention(q, k, v, segment_ids, near=True, prefix_ids=None):
@@ -152,6 +152,23 @@ class CausalAttentionTest(chex.TestCase):
         (value, (of_q, *_)), (expected, (of_q_expected, *_)) = of_total(broken), of_total(x)
         chex.assert_trees_all_equal((value, of_q[:, 16:]), (expected, of_q_expected[:, 16:]))
 
+    @parameterized.parameters("prefixes", "window", "segments")
+    def test_the_kernel_of_a_library_equals_blocks(self, seen):
+        """With JAX's own; cuDNN's, which takes the same mask, needs a GPU."""
+        x = normal(0, 2, 64, 4, 8), normal(1, 2, 64, 2, 8), normal(2, 2, 64, 2, 8)
+        layouts = (3, [(9, [5, 7]), (4, [9])]), (0, [(0, [64])])
+        segments, prefixes = (jnp.array(ids) for ids in zip(*(laid_out(*x, 64) for x in layouts), strict=True))
+        weights = jnp.where((segments > 0)[..., None, None], normal(3, 2, 64, 4, 8), 0)
+        options = {"prefixes": {"prefix_ids": prefixes}, "window": {"window": jnp.int32(6)}, "segments": {}}[seen]
+
+        def of_loss(kernel):
+            def loss(x):
+                return jnp.sum(weights * causal_attention(*x, segments, **options, block=16, kernel=kernel))
+
+            return jax.jit(jax.value_and_grad(loss))(x)
+
+        chex.assert_trees_all_close(of_loss("xla"), of_loss("blocks"), atol=1e-4)
+
     def test_a_window_and_prefixes_are_refused(self):
         x = normal(0, 1, 8, 2, 4), normal(1, 1, 8, 1, 4), normal(2, 1, 8, 1, 4)
         ids = jnp.ones((1, 8), jnp.int32)
@@ -170,14 +187,14 @@ class CachedAttentionTest(chex.TestCase):
         super().setUp()
         self.k, self.v = normal(1, 3, 4, 22, 2, 8), normal(2, 3, 4, 22, 2, 8)
 
-    def attend(self, lengths, width, block=8, k=None, v=None, attend=cached):
+    def attend(self, lengths, width, block=8, k=None, v=None, attend=cached, **options):
         """Queries at the last `width` positions of each slot, in layer 1."""
         lengths = jnp.asarray(lengths)
         q = normal(0, 4, width, 4, 8)
         positions = jnp.maximum(lengths[:, None] - width, 0) + jnp.arange(width)
         k, v = self.k if k is None else k, self.v if v is None else v
         k_cache, v_cache = k.transpose(0, 1, 3, 4, 2), v.transpose(0, 1, 3, 2, 4)  # [L, S, K, D, C], [L, S, K, C, D]
-        return q, positions, attend(q, k_cache, v_cache, 1, positions, lengths, block=block)
+        return q, positions, attend(q, k_cache, v_cache, 1, positions, lengths, block=block, **options)
 
     @chex.variants(with_jit=True, without_jit=True)
     @parameterized.parameters((1, 8), (3, 4), (3, 64))
@@ -197,6 +214,12 @@ class CachedAttentionTest(chex.TestCase):
         for lengths in ([22, 6, 22, 22], [3, 6, 3, 3], [17, 6, 0, 9]):
             *_, actual = self.attend(lengths, width, k=k, v=v)
             chex.assert_trees_all_equal(actual[1], expected[1])
+
+    @parameterized.parameters((1, 8), (3, 4), (1, 64))
+    def test_all_of_the_cache_gives_what_its_used_part_gives(self, width, block):
+        for lengths in ([3, 22, 10, 17], [3, 2, 1, 4]):
+            expected, actual = (self.attend(lengths, width, block, whole=whole)[2] for whole in (False, True))
+            chex.assert_trees_all_close(actual, expected, atol=1e-6)
 
     def test_idle_slots_are_finite(self):
         *_, output = self.attend([0, 0, 0, 0], 1)

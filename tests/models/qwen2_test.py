@@ -95,6 +95,8 @@ class ConfigTest(parameterized.TestCase):
         ({"num_layers": 0}, "num_layers must be positive"),
         ({"dtype": "int32"}, "dtype must be a float type"),
         ({"remat": "nonsense"}, "remat must be"),
+        ({"attention": "flash"}, "attention must be one of"),
+        ({"attention": "cudnn"}, "attention 'cudnn' needs dtype bfloat16 or float16, got 'float32'"),
     )
     def test_what_cannot_be_is_refused(self, changes, message):
         with self.assertRaisesRegex(ValueError, message):
