@@ -85,7 +85,7 @@ HINTS = {
     "opening": tuple((_SILENT_OPENING, *((1 - _SILENT_OPENING) * odds for odds in row)) for row in _VAGUE),
     "evidence": tuple((_SILENT_EVIDENCE, *((1 - _SILENT_EVIDENCE) * odds for odds in row)) for row in _VAGUE),
     "probe": tuple((0.0, *row) for row in _CLEAR),
-    "offer": tuple((0.0, *row) for row in _VAGUE),
+    "offer": tuple((0.0, row[0] + row[1], 0.0, row[2] + row[3], 0.0) for row in _VAGUE),
 }
 """Moment -> P(hint 0..4 | worth), a row for each worth 0..30. Given the worth, hints are independent."""
 
