@@ -202,10 +202,10 @@ RATING = dict(
     zip(
         DEMANDS,
         (
-            Rating(1.2, 0.2, 0.15, 0.05, 0.4, 0.25),
-            Rating(1.3, 0.2, 0.15, 0.05, 0.5, 0.35),
+            Rating(1.2, 0.2, 0.15, 0.05, 0.4, 0.3),
+            Rating(1.3, 0.2, 0.15, 0.05, 0.5, 0.4),
             Rating(1.4, 0.2, 0.0, 0.1, 0.5, 0.4),
-            Rating(1.8, 0.35, 0.0, 0.5, 0.3, 0.3),
+            Rating(1.7, 0.35, 0.0, 0.5, 0.3, 0.4),
         ),
         strict=True,
     )
@@ -226,7 +226,7 @@ def start_mood(customer: Customer) -> Mood:
 
 def chance_to_agree(customer: Customer, mood: Mood) -> float:
     """The probability that an offer in `mood` is accepted, once the problem was looked at."""
-    score = -1.2 + 0.2 * customer.worth + 0.4 * mood.trust - 0.5 * mood.anger
+    score = -0.6 + 0.2 * customer.worth + 0.4 * mood.trust - 0.5 * mood.anger
     if customer.demand.startswith("refund"):
         score += 0.6 * mood.limits - (1.2 if customer.demand == "refund_insistence" else 0.4)
     return 1 / (1 + math.exp(-score))
@@ -327,10 +327,10 @@ def _spread_worth(mean: float, deviation: float, most: int) -> tuple[float, ...]
 
 
 _WORTH = {  # mean at level 3, deviation, most: nobody's rating exceeds 5
-    "refund_insistence": (8.0, 7.0, 27),
-    "refund_priority": (13.0, 7.0, 26),
-    "compensation_flexible": (15.0, 7.5, 26),
-    "feedback_focus": (5.0, 5.0, 13),
+    "refund_insistence": (12.0, 8.0, 27),
+    "refund_priority": (16.0, 8.0, 26),
+    "compensation_flexible": (19.0, 8.0, 26),
+    "feedback_focus": (8.0, 5.5, 15),
 }
 WORTH = {
     (level, demand): _spread_worth(mean + (level - 3), deviation, most)

@@ -19,9 +19,8 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from rollouts.domains.fds.embedded import latent, planning, population
+from rollouts.domains.fds.embedded import planning, population
 from rollouts.domains.fds.embedded.planning import HIDDEN, Known, Problem
-from rollouts.domains.fds.scenario import DEMANDS
 
 Knows = Literal["all", "messages"]
 

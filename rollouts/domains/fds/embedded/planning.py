@@ -15,7 +15,7 @@ While patience is `AMPLE`, no good plan runs out of it, so it is no part of the 
 
 import functools
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
