@@ -1,4 +1,4 @@
-"""The embedded customer's latent state and its one transition table. No text here: words are read and written elsewhere.
+"""The embedded customer's latent state and its one transition table. Words are read and written elsewhere.
 
 A turn of the agent is a set of *events*. Every rule of `RULES` looks at the customer and at the mood *before* the turn;
 for each event the first rule that applies adds its effect, or, where the rule has a chance, one of two effects.
