@@ -14,6 +14,17 @@ LEVELS = ("highly uncooperative", "uncooperative", "generally cooperative", "coo
 """The five cooperation levels; level n is LEVELS[n - 1]."""
 
 
+COMPLAINTS = {
+    "late delivery": "the order came far too late",
+    "food temperature": "the food arrived cold",
+    "damaged packaging": "the food was spilled",
+    "missing items": "part of the order is missing",
+    "taste below expectations": "it tasted awful",
+    "not fresh or undercooked": "it was raw inside",
+}
+"""What went wrong, and how the customer means it."""
+
+
 class Item(NamedTuple):
     """A line of an order."""
 
@@ -25,7 +36,7 @@ class Item(NamedTuple):
 class Record(NamedTuple):
     """What the platform knows about an order."""
 
-    kind: str  # a kind of `words.records.KINDS`; "silent"; "other" for a text that is not of the banks
+    kind: str  # a `words.records.Kind.name`; "other" for a text that is not of the banks
     supports: bool | None  # True: it supports the complaint, False: contradicts it, None: is silent or beside the point
     numbers: tuple[int, ...]  # those in the text, in its order
     text: str  # the wording, "delivered 48 minutes late"; "" where nothing is known
@@ -50,7 +61,7 @@ class Order:
     merchant: str
     ordered: str  # clock times, "18:05"; "" where they are not known
     delivered: str
-    complaint: str  # what the customer complains of, a key of `generator.COMPLAINTS`
+    complaint: str  # what the customer complains of, a key of COMPLAINTS
     tag: str  # what the platform's form says; in some orders another complaint
     record: Record
     courier: str  # what the courier wrote; "" where nothing is known

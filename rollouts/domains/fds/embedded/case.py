@@ -6,6 +6,7 @@ from typing import NamedTuple
 from rollouts.domains.fds.embedded.latent import Customer
 from rollouts.domains.fds.scenario import DEMANDS, Item, Record
 from rollouts.domains.fds.shift import Shift, read_words
+from rollouts.domains.fds.words import records
 
 
 class Case(NamedTuple):
@@ -84,7 +85,7 @@ def read_case(prompt: str) -> Case:
         delivered=find_line("Delivered", _CLOCK).replace(UNKNOWN, ""),
         complaint=find_line("Complaint", r".* \(.*\)").split(" (")[0],
         tag=find_line("Tag of the platform"),
-        record=_read_record(find_line("Platform record"), supports),
+        record=records.read_record(find_line("Platform record").replace(NO_RECORD, ""), supports),
         courier=find_line("Courier wrote").replace(UNKNOWN, ""),
         communication_style=find_line("Communication style"),
         emotional_style=find_line("Emotional style"),
@@ -97,10 +98,3 @@ def _read_items(text: str) -> tuple[Item, ...]:
     if not all(matches):
         raise UnreadablePrompt(f"expected a line 'Items: 1 x NAME at 12.50; 2 x NAME', got {text!r:.200}")
     return tuple(Item(match[2], int(match[1]), int((match[3] or "") + (match[4] or "") or 0)) for match in matches)
-
-
-def _read_record(text: str, supports: bool | None) -> Record:
-    """Reads a record's wording; it is settled by `words.records`."""
-    if text == NO_RECORD:
-        return Record("silent", supports, (), "")
-    return Record("other", supports, tuple(map(int, re.findall(r"\d+", text))), text)
