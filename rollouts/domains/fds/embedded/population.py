@@ -1,0 +1,67 @@
+"""Who calls: how often each kind of customer comes, as the generator deals them."""
+
+import itertools
+import random
+from typing import Literal
+
+import numpy as np
+
+from rollouts.domains.fds import generator
+from rollouts.domains.fds.embedded import latent
+from rollouts.domains.fds.embedded.latent import Customer
+from rollouts.domains.fds.scenario import DEMANDS
+
+Supported = Literal[True, False, None]
+
+HONEST = {True: 1.0, False: 0.4, None: 0.8}
+"""P(honest | supported): a record that contradicts an honest customer is wrong. Given `supported`, nothing else matters."""
+
+TRAITS = {  # P(the first value | level 1..5), independent of each other, of the demand and of the worth
+    "discloses": ((True, False), (0.3, 0.4, 0.55, 0.65, 0.8)),
+    "wants": (("steps", "short"), (0.35, 0.4, 0.5, 0.6, 0.65)),
+    "temper": (("flares", "silent"), (0.8, 0.6, 0.5, 0.4, 0.3)),
+}
+
+
+def draw_customer(level: int, demand: str, supported: bool | None, rng: random.Random) -> Customer:
+    """Draws what a customer has besides level, demand and record."""
+    traits = {name: values[rng.random() >= shares[level - 1]] for name, (values, shares) in TRAITS.items()}
+    return Customer(
+        level, demand, supported, latent.draw_worth(level, demand, rng), rng.random() < HONEST[supported], **traits
+    )
+
+
+def weigh_levels(difficulty: str = "hard", split: str = "test") -> np.ndarray:
+    """Returns P(level 1..5), [5]; arguments as for `generator.deal_scenarios`."""
+    counts = np.array(generator.LEVEL_COUNTS[difficulty, split], float)
+    return counts / counts.sum()
+
+
+def weigh_demands(level: int) -> np.ndarray:
+    """Returns P(demand, worth | level), [4, 31]."""
+    weights = np.array([generator.DEMAND_WEIGHTS[demand][level - 1] for demand in DEMANDS])
+    worths = np.array([latent.WORTH[level, demand] for demand in DEMANDS])
+    return (weights / weights.sum())[:, None] * worths
+
+
+def weigh_records() -> dict[bool | None, float]:
+    """Returns P(supported)."""
+    total = sum(generator.SUPPORT_WEIGHTS.values())
+    return {supported: weight / total for supported, weight in generator.SUPPORT_WEIGHTS.items()}
+
+
+def share_trait(name: str, value: object, level: int) -> float:
+    """Returns P(trait has the value | level)."""
+    (first, _), shares = TRAITS[name]
+    return shares[level - 1] if value == first else 1 - shares[level - 1]
+
+
+def list_openings() -> list[tuple[int, bool, str]]:
+    """Lists what an opening tells besides stance and hint: (heat, discloses, wants)."""
+    heats = sorted(
+        {
+            latent.start_mood(Customer(level, DEMANDS[0], True, 0, True, True, "steps", "flares")).anger
+            for level in range(1, 6)
+        }
+    )
+    return list(itertools.product(heats, *(TRAITS[name][0] for name in ("discloses", "wants"))))
