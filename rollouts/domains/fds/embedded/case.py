@@ -59,7 +59,9 @@ def read_case(prompt: str) -> Case:
     def find_choice(name: str, choices: dict) -> object:
         return choices[find_line(name, "|".join(choices))]
 
-    worth = re.search(r"^A voucher would add about ([0-3])\.(\d) points to (?:your|the) rating\.$", prompt, re.MULTILINE)
+    worth = re.search(
+        r"^A voucher would add about ([0-3])\.(\d) points to (?:your|the) rating\.$", prompt, re.MULTILINE
+    )
     if worth is None:
         raise UnreadablePrompt("expected a line 'A voucher would add about … points to your rating.' in the prompt")
     supports = find_choice("Record and complaint", SUPPORT)

@@ -31,7 +31,9 @@ def list_kinds() -> tuple[Kind, ...]:
     kinds = []
     for section in dict.fromkeys(template.section for template in bank.load_bank("records")):
         name, complaint, says, numbers, unseen_numbers, *mark = section
-        kinds.append(Kind(name, complaint, says, _read_range(numbers), _read_range(unseen_numbers), bool(mark), section))
+        kinds.append(
+            Kind(name, complaint, says, _read_range(numbers), _read_range(unseen_numbers), bool(mark), section)
+        )
     return tuple(kinds)
 
 
