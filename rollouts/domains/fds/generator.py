@@ -13,7 +13,7 @@ from rollouts.domains.fds.embedded.latent import Customer
 from rollouts.domains.fds.mix import BESIDE_SHARE, DEMAND_WEIGHTS, LEVEL_COUNTS, SUPPORT_WEIGHTS
 from rollouts.domains.fds.orders import draw_order
 from rollouts.domains.fds.scenario import COMPLAINTS, DEMANDS, LEVELS, Order, Persona, Scenario, write_items
-from rollouts.domains.fds.shift import Shift
+from rollouts.domains.fds.shift import NO_SHIFT, Shift
 from rollouts.seeds import fold
 
 DEMAND_TEXTS = {
@@ -129,7 +129,7 @@ def find_customer(scenario: Scenario) -> Customer:
 
 
 def deal_scenarios(
-    seed: int, *, difficulty: str = "hard", split: str = "train", start: int = 0, shift: Shift = Shift()
+    seed: int, *, difficulty: str = "hard", split: str = "train", start: int = 0, shift: Shift = NO_SHIFT
 ) -> Iterator[Scenario]:
     """Deals scenarios without end, beginning with number `start`; the same seed deals the same ones.
 
@@ -162,7 +162,7 @@ def split_of(order: Order) -> str:
 
 
 def draw_scenario(
-    rng: random.Random, name: str, level: int, demand: str, split: str, shift: Shift = Shift()
+    rng: random.Random, name: str, level: int, demand: str, split: str, shift: Shift = NO_SHIFT
 ) -> Scenario:
     """Draws the other traits, the complaint and an order of `split` for one cooperation level (1..5) and demand.
 

@@ -14,6 +14,7 @@ QUANTITY_WEIGHTS = {1: 7, 2: 2, 3: 1}
 
 _PRICES = {"dishes": (690, 1890), "sides": (190, 590)}  # cents, in steps of 10
 _UNSEEN_PRICES = {"dishes": (1900, 2990), "sides": (600, 890)}
+_DISHES_BY_COMPLAINT = {"damaged packaging": "soft", "not fresh or undercooked": "solid"}
 _FIRST_ORDER, _LAST_ORDER = 11 * 60, 22 * 60  # minutes of the day
 _USUAL_MINUTES = (24, 45)  # from order to door, where nothing delays it
 _LATE_MINUTES, _UNSEEN_LATE_MINUTES = (25, 60), (61, 95)  # on top, where it is late and the record gives no number
@@ -34,7 +35,7 @@ def draw_order(
       tag_share: how often the form names the complaint; another one else.
     """
     record = records.draw_record(complaint, says, rng, shift)
-    items = _draw_items(rng, shift)
+    items = _draw_items(complaint, rng, shift)
     merchant = rng.choice(list_names("merchants", shift.facts))
     ordered, delivered = _draw_times(complaint, record, honest, rng, shift)
     courier = bank.draw_text(bank.list_templates("courier", ("courier",), shift.phrasing), {}, rng)
@@ -51,22 +52,28 @@ def draw_order(
     return Order(items, merchant, ordered, delivered, complaint, tag, record, courier, signals)
 
 
-def list_names(section: str, unseen: bool) -> list[str]:
-    """Lists the dishes, sides or merchants that training has, or those it never has."""
-    return [template.texts[0] for template in bank.list_templates("names", (section,), unseen)]
+def list_names(section: str, unseen: bool, kind: str = "") -> list[str]:
+    """Lists the dishes, sides or merchants that training has, or those it never has; `kind`: solid or soft dishes."""
+    return [
+        template.texts[0]
+        for template in bank.load_bank("names")
+        if template.section[0] == section and kind in ("", *template.section[1:]) and template.held == unseen
+    ]
 
 
-def _draw_items(rng: random.Random, shift: Shift) -> tuple[Item, ...]:
-    """Draws a dish, and dishes or sides beside it, no two of one name."""
-    count = _weigh(ITEM_WEIGHTS, rng)
-    sections = ["dishes", *(rng.choice(("dishes", "sides")) for _ in range(count - 1))]
-    names = {name: rng.sample(list_names(name, shift.facts), count) for name in _PRICES}
-    items = []
-    for section in sections:
-        low, high = (_UNSEEN_PRICES if shift.facts else _PRICES)[section]
-        price = rng.randrange(low, high + 1, 10)
-        items.append(Item(names[section].pop(), _weigh(QUANTITY_WEIGHTS, rng), price))
-    return tuple(items)
+def _draw_items(complaint: str, rng: random.Random, shift: Shift) -> tuple[Item, ...]:
+    """Draws a dish that the complaint can be about, and dishes or sides beside it, no two of one name."""
+    first = rng.choice(list_names("dishes", shift.facts, _DISHES_BY_COMPLAINT.get(complaint, "")))
+    chosen = [("dishes", first)]
+    for _ in range(_weigh(ITEM_WEIGHTS, rng) - 1):
+        section = rng.choice(("dishes", "sides"))
+        names = [name for name in list_names(section, shift.facts) if (section, name) not in chosen]
+        chosen.append((section, rng.choice(names)))
+    prices = _UNSEEN_PRICES if shift.facts else _PRICES
+    return tuple(
+        Item(name, _weigh(QUANTITY_WEIGHTS, rng), rng.randrange(prices[section][0], prices[section][1] + 1, 10))
+        for section, name in chosen
+    )
 
 
 def _draw_times(complaint: str, record: Record, honest: bool, rng: random.Random, shift: Shift) -> tuple[str, str]:

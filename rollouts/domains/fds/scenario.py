@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from rollouts.domains.fds.shift import Shift, parse_shift
+from rollouts.domains.fds.shift import NO_SHIFT, Shift, parse_shift
 from rollouts.types import Message, Task
 
 DEMANDS = ("refund_insistence", "refund_priority", "compensation_flexible", "feedback_focus")
@@ -83,7 +83,7 @@ class Scenario(Task):
     agent_prompt: str  # the agent's system prompt
     worth: int  # secret: what an agreed voucher adds to the rating, in tenths of a point, 0..30
     honest: bool  # secret: False where the claim is false or exaggerated
-    shift: Shift = Shift()
+    shift: Shift = NO_SHIFT
 
     @property
     def opening(self) -> tuple[Message, ...]:

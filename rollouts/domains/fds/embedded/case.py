@@ -44,6 +44,7 @@ UNKNOWN = "unknown"
 NO_RECORD = "nothing unusual on record"
 
 _ITEM = re.compile(r"(\d{1,6}) x (.+?)(?: at (\d{1,6})\.(\d\d))?")
+_WORTH = re.compile(r"^A voucher would add about ([0-3])\.(\d) points to (?:your|the) rating\.$", re.MULTILINE)
 _CLOCK = r"\d\d:\d\d|" + UNKNOWN
 
 

@@ -5,13 +5,15 @@ import re
 
 from rollouts.domains.fds.embedded.case import Case
 from rollouts.domains.fds.embedded.signals import Signal
-from rollouts.domains.fds.scenario import write_price
+from rollouts.domains.fds.scenario import write_items, write_price
 from rollouts.domains.fds.shift import Shift
 from rollouts.domains.fds.words import bank, decoding, noise
 from rollouts.seeds import fold
 
 MOST_SENTENCES = 4
 """A message has no small words beside so many parts."""
+
+NON_NATIVE_PERCENT = 12
 
 _PLEASED = {"agreed_gladly", "listened", "noted", "steps"}  # the anger of who is pleased shows in these words, or not
 _GREETS, _MUSES, _SHOUTS = 0.4, 0.15, 0.5  # chance of a greeting, of a small word, of a line that shows anger itself
@@ -62,13 +64,23 @@ def write_message(signal: Signal, case: Case, rng: random.Random, shift: Shift) 
 
 
 def find_style(case: Case) -> str:
-    """Returns the letter of the customer's style in the banks; for a style that they do not have, the level's."""
+    """Returns the letter of the customer's style in the banks; for a style that they do not have, the level's.
+
+    A few customers, by a hash of their order, are no native speakers.
+    """
+    if fold(0, "native", *_name_order(case)) % 100 < NON_NATIVE_PERCENT:
+        return "n"
     return bank.STYLES.get(case.communication_style, "btpow"[case.customer.level - 1])
 
 
 def list_values(case: Case) -> dict[str, str]:
-    """Returns what slots are filled with. A fact that is not known has none; of several items, one is in dispute."""
-    disputed = case.items[fold(0, "disputed", case.merchant, case.ordered, *case.items) % len(case.items)]
+    """Returns what slots are filled with; a fact that is not known has no value.
+
+    One item is in dispute throughout a conversation: the first, but any of them, by a hash of the order, where the
+    order came late or something is missing.
+    """
+    place = fold(0, "disputed", *_name_order(case)) if case.complaint in ("late delivery", "missing items") else 0
+    disputed = case.items[place % len(case.items)]
     values = {"item": disputed.name, "merchant": case.merchant, "count": str(disputed.quantity)}
     if disputed.price:
         values["price"] = write_price(disputed.price)
@@ -76,6 +88,10 @@ def list_values(case: Case) -> dict[str, str]:
         begin, end = (int(clock[:2]) * 60 + int(clock[3:]) for clock in (case.ordered, case.delivered))
         values |= {"ordered": case.ordered, "delivered": case.delivered, "minutes": str((end - begin) % (24 * 60))}
     return values
+
+
+def _name_order(case: Case) -> tuple:
+    return case.merchant, case.ordered, write_items(case.items)
 
 
 def read_message(text: str, names: tuple[str, ...] = ()) -> Signal:

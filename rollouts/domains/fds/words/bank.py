@@ -25,9 +25,9 @@ STYLES = {
     "polite": "o",
     "warm and detailed": "w",
 }
-"""Communication styles, least cooperative first, and their letters in the banks."""
+"""Communication styles, least cooperative first, and their letters in the banks; non-native speakers have n."""
 
-_LINE = re.compile(r"(~?)(?:([btpow]+)>)? ?(.+)")
+_LINE = re.compile(r"(~?)(?:([btpown]+)>)? ?(.+)")
 _CHOICE = re.compile(r"\(([^()]*\|[^()]*)\)")
 _SLOT = re.compile(r"\{(\w+)\}")
 

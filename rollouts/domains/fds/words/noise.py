@@ -1,8 +1,8 @@
-"""Noise in a customer's words: typing mistakes, capitals, emoji and so on. Brackets, which are marks, stay as they are."""
+"""Noise in a customer's words: typing mistakes, capitals, emoji and so on. Marks in brackets stay as they are."""
 
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from rollouts.domains.fds.words import bank
 
@@ -95,7 +95,7 @@ _NOISES = {
 }
 
 
-def _change_words(text: str, change) -> str:
+def _change_words(text: str, change: Callable[[str], str]) -> str:
     """Applies `change` to what is outside of marks in brackets."""
     return "".join(part if place % 2 else change(part) for place, part in enumerate(_MARK.split(text)))
 
