@@ -57,6 +57,10 @@ def read_case(prompt: str) -> Case:
             raise UnreadablePrompt(f"expected a line '{name}: …' matching {pattern!r} in the system prompt")
         return match[1]
 
+    def find_known(name: str, pattern: str = r".*") -> str:
+        text = find_line(name, pattern)
+        return "" if text == UNKNOWN else text
+
     def find_choice(name: str, choices: dict) -> object:
         return choices[find_line(name, "|".join(choices))]
 
@@ -80,16 +84,17 @@ def read_case(prompt: str) -> Case:
         shift = read_words(find_line("Way of writing"))
     except ValueError as error:
         raise UnreadablePrompt(str(error)) from None
+    record = find_line("Platform record")
     return Case(
         customer=customer,
         items=_read_items(find_line("Items")),
         merchant=find_line("Merchant"),
-        ordered=find_line("Ordered", _CLOCK).replace(UNKNOWN, ""),
-        delivered=find_line("Delivered", _CLOCK).replace(UNKNOWN, ""),
+        ordered=find_known("Ordered", _CLOCK),
+        delivered=find_known("Delivered", _CLOCK),
         complaint=find_line("Complaint", r".* \(.*\)").split(" (")[0],
-        tag=find_line("Tag of the platform"),
-        record=records.read_record(find_line("Platform record").replace(NO_RECORD, ""), supports),
-        courier=find_line("Courier wrote").replace(UNKNOWN, ""),
+        tag=find_known("Tag of the platform"),
+        record=Record("silent", supports, (), "") if record == NO_RECORD else records.read_record(record, supports),
+        courier=find_known("Courier wrote"),
         communication_style=find_line("Communication style"),
         emotional_style=find_line("Emotional style"),
         shift=shift,

@@ -29,6 +29,12 @@ STYLES = {
 
 _LINE = re.compile(r"(~?)(?:([btpown]+)>)? ?(.+)")
 _CHOICE = re.compile(r"\(([^()]*\|[^()]*)\)")
+_ENDINGS = {" not": "n't", " am": "'m", " are": "'re", " will": "'ll", " would": "'d", " is": "'s"}
+_SHORT_FORMS = re.compile(
+    r"\b((?:[Dd]o|[Dd]oes|[Dd]id|[Ii]s|[Ww]as|[Hh]as|[Hh]ave|[Ss]hould|[Cc]ould|[Ww]ould)(?= not)|I(?= am| will| would)"
+    r"|(?:[Yy]ou|[Ww]e|[Tt]hey)(?= are)|(?:[Ii]t|[Tt]hat)(?= is(?! not)))( not| am| will| would| are| is)\b(?= \w)"
+)
+_CANNOT, _WILL_NOT = re.compile(r"\b([Cc])an ?not\b"), re.compile(r"\b([Ww])ill not\b")
 _SLOT = re.compile(r"\{(\w+)\}")
 
 
@@ -39,7 +45,7 @@ class Template(NamedTuple):
     section: tuple[str, ...]  # key and attributes
     held: bool  # held out from training
     styles: str  # letters of the styles that it is for; "": all
-    texts: tuple[str, ...]  # its phrasings, one for each combination of alternatives
+    texts: tuple[str, ...]  # its phrasings, one for each combination of alternatives, in full and in short forms
 
     def list_slots(self) -> frozenset[str]:
         """Returns the slots that its phrasings have between them."""
@@ -60,7 +66,10 @@ def load_bank(name: str) -> tuple[Template, ...]:
         if section is None:
             raise ValueError(f"{name}.txt, line {number}: expected a section '== KEY' before it, got {line!r}")
         held, styles, words = _LINE.fullmatch(line).groups()
-        templates.append(Template(name, section, bool(held), styles or "", tuple(expand_choices(words))))
+        texts = expand_choices(words)
+        if styles not in ("n", "o", "ow"):  # who writes by the book has no short forms
+            texts = list(dict.fromkeys([*texts, *map(shorten_forms, texts)]))
+        templates.append(Template(name, section, bool(held), styles or "", tuple(texts)))
     return tuple(templates)
 
 
@@ -79,6 +88,12 @@ def expand_choices(text: str) -> list[str]:
     pieces = _CHOICE.split(text)  # words, alternatives, words, …
     options = [[piece] if place % 2 == 0 else piece.split("|") for place, piece in enumerate(pieces)]
     return [re.sub(r" +(?=[ .,!?]|$)", "", "".join(chosen)) for chosen in itertools.product(*options)]
+
+
+def shorten_forms(text: str) -> str:
+    """Writes "I'm" for "I am", "don't" for "do not" and so on."""
+    text = _WILL_NOT.sub(r"\1on't", _CANNOT.sub(r"\1an't", text))
+    return _SHORT_FORMS.sub(lambda match: match[1] + _ENDINGS[match[2]], text)
 
 
 def draw_text(templates: Sequence[Template], values: dict[str, str], rng: random.Random) -> str:
