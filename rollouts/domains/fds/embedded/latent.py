@@ -122,7 +122,7 @@ _UNHEARD, _UNASKED = (0,), (0, 1)
 
 RULES = (
     Rule("listen", {"heard": (0,)}, {"heard": 1, "anger": -1}, "being understood calms"),
-    Rule("listen", {"heard": (1,), "evidence": (2,)}, {"heard": 1, "anger": -1}, "and again, now that all is known"),
+    Rule("listen", {"heard": (1,), "evidence": (2,)}, {"heard": 1}, "and again, now that all is known"),
     Rule("listen", {}, {"patience": -1}, "that was said before"),
     Rule("apology", {"heard": _UNHEARD}, {"patience": -1}, "an empty apology wastes a turn"),
     Rule("apology", {}, {"patience": -1, "offended": 1}, "empty apologies after being heard sound false"),
@@ -138,14 +138,19 @@ RULES = (
     Rule("probe", {"heard": _UNHEARD}, {"patience": -1, "offended": 1}, "what do you think? Nothing is told"),
     Rule("probe", {}, {"probed": 1}, "says what would be welcome, and hopes for it"),
     Rule("explain_true", {"facts": (1, 2)}, {"patience": -1}, "that was said before"),
-    Rule("explain_true", {"supported": (False,), "heard": _UNHEARD}, {"facts": 1, "anger": 1}, "disbelieved, unheard"),
-    Rule("explain_true", {"supported": (False,), "honest": (True,)}, {"facts": 1, "anger": 1}, "the record is wrong"),
+    Rule(
+        "explain_true",
+        {"supported": (False,), "heard": _UNHEARD},
+        {"anger": 1},
+        "disbelieved and unheard, so not taken in",
+    ),
+    Rule("explain_true", {"supported": (False,), "honest": (True,)}, {"facts": 1}, "the record is wrong: no trust won"),
     Rule("explain_true", {"supported": (False,)}, {"facts": 2, "trust": 1}, "caught out kindly: settled"),
     Rule("explain_true", {}, {"facts": 1, "trust": 1}, "facts, plainly told"),
     Rule("explain_false", {}, {"trust": -1, "offended": 2}, "the customer knows the order and sees it is made up"),
     Rule("wrong_fact", {}, {"patience": -1, "offended": 2}, "that is not my order: nobody looked"),
     Rule("limit", {"limits": (1,)}, {"patience": -1}, "that was said before"),
-    Rule("limit", {"heard": _UNHEARD}, {"limits": 1, "anger": 1}, "a refusal before any listening"),
+    Rule("limit", {"heard": _UNHEARD}, {"anger": 1}, "a refusal before any listening is not taken in"),
     Rule("limit", {}, {"limits": 1}, "honest, and expected"),
     Rule("note", {"heard": _UNHEARD}, {}, "note what?"),
     Rule("note", {}, {"noted": 1}, "taken down"),
@@ -197,10 +202,10 @@ RATING = dict(
     zip(
         DEMANDS,
         (
-            Rating(1.2, 0.2, 0.15, 0.05, 0.4, 0.25),
-            Rating(1.3, 0.2, 0.15, 0.05, 0.5, 0.35),
+            Rating(1.2, 0.2, 0.15, 0.05, 0.4, 0.3),
+            Rating(1.3, 0.2, 0.15, 0.05, 0.5, 0.4),
             Rating(1.4, 0.2, 0.0, 0.1, 0.5, 0.4),
-            Rating(1.8, 0.35, 0.0, 0.5, 0.3, 0.3),
+            Rating(1.7, 0.35, 0.0, 0.5, 0.3, 0.4),
         ),
         strict=True,
     )
@@ -221,7 +226,7 @@ def start_mood(customer: Customer) -> Mood:
 
 def chance_to_agree(customer: Customer, mood: Mood) -> float:
     """The probability that an offer in `mood` is accepted, once the problem was looked at."""
-    score = -1.2 + 0.2 * customer.worth + 0.4 * mood.trust - 0.5 * mood.anger
+    score = -0.6 + 0.2 * customer.worth + 0.4 * mood.trust - 0.5 * mood.anger
     if customer.demand.startswith("refund"):
         score += 0.6 * mood.limits - (1.2 if customer.demand == "refund_insistence" else 0.4)
     return 1 / (1 + math.exp(-score))
@@ -322,10 +327,10 @@ def _spread_worth(mean: float, deviation: float, most: int) -> tuple[float, ...]
 
 
 _WORTH = {  # mean at level 3, deviation, most: nobody's rating exceeds 5
-    "refund_insistence": (8.0, 7.0, 27),
-    "refund_priority": (13.0, 7.0, 26),
-    "compensation_flexible": (15.0, 7.5, 26),
-    "feedback_focus": (5.0, 5.0, 13),
+    "refund_insistence": (12.0, 8.0, 27),
+    "refund_priority": (16.0, 8.0, 26),
+    "compensation_flexible": (19.0, 8.0, 26),
+    "feedback_focus": (8.0, 5.5, 15),
 }
 WORTH = {
     (level, demand): _spread_worth(mean + (level - 3), deviation, most)

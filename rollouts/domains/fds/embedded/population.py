@@ -2,16 +2,13 @@
 
 import itertools
 import random
-from typing import Literal
 
 import numpy as np
 
 from rollouts.domains.fds import mix
 from rollouts.domains.fds.embedded import latent
-from rollouts.domains.fds.embedded.latent import Customer
+from rollouts.domains.fds.embedded.latent import Customer, Mood
 from rollouts.domains.fds.scenario import DEMANDS
-
-Supported = Literal[True, False, None]
 
 HONEST = {True: 1.0, False: 0.4, None: 0.8}
 """P(honest | supported): a record that contradicts an honest customer is wrong. Given `supported`, nothing else matters."""
@@ -56,12 +53,17 @@ def share_trait(name: str, value: object, level: int) -> float:
     return shares[level - 1] if value == first else 1 - shares[level - 1]
 
 
+def start_of(level: int) -> Mood:
+    """Returns the mood in which customers of a level begin."""
+    return latent.start_mood(Customer(level, DEMANDS[0], True, 0, True, True, "steps", "flares"))
+
+
+def levels_of(heat: int) -> list[int]:
+    """Returns the levels whose customers begin with this heat, which openings show; they begin in the same mood."""
+    return [level for level in range(1, 6) if start_of(level).anger == heat]
+
+
 def list_openings() -> list[tuple[int, bool, str]]:
-    """Lists what an opening tells besides stance and hint: (heat, discloses, wants)."""
-    heats = sorted(
-        {
-            latent.start_mood(Customer(level, DEMANDS[0], True, 0, True, True, "steps", "flares")).anger
-            for level in range(1, 6)
-        }
-    )
+    """Lists what an opening tells for certain: (heat, discloses, wants)."""
+    heats = sorted({start_of(level).anger for level in range(1, 6)})
     return list(itertools.product(heats, *(TRAITS[name][0] for name in ("discloses", "wants"))))

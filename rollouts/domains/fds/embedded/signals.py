@@ -77,15 +77,15 @@ def _spread_hint(worth: int, noise: float) -> tuple[float, ...]:
     return tuple(after - before for before, after in itertools.pairwise(below))
 
 
-_CUTS = (6.0, 12.0, 18.0)
+_CUTS = (6.0, 13.0, 20.0)
 _SILENT_OPENING, _SILENT_EVIDENCE = 0.5, 0.4  # chance that nothing is said of the worth
-_VAGUE, _CLEAR = ([_spread_hint(worth, noise) for worth in range(31)] for noise in (9.0, 5.0))
+_VAGUE, _CLEAR = ([_spread_hint(worth, noise) for worth in range(31)] for noise in (10.0, 4.5))
 
 HINTS = {
     "opening": tuple((_SILENT_OPENING, *((1 - _SILENT_OPENING) * odds for odds in row)) for row in _VAGUE),
     "evidence": tuple((_SILENT_EVIDENCE, *((1 - _SILENT_EVIDENCE) * odds for odds in row)) for row in _VAGUE),
     "probe": tuple((0.0, *row) for row in _CLEAR),
-    "offer": tuple((0.0, *row) for row in _VAGUE),
+    "offer": tuple((0.0, row[0] + row[1], 0.0, row[2] + row[3], 0.0) for row in _VAGUE),
 }
 """Moment -> P(hint 0..4 | worth), a row for each worth 0..30. Given the worth, hints are independent."""
 
@@ -100,9 +100,9 @@ _SILENT_WISH = 0.5
 
 STANCE_ODDS = {
     "opening": {d: (_SILENT_WISH, *((1 - _SILENT_WISH) * odds for odds in row)) for d, row in _SPOKEN.items()},
-    "evidence": {demand: (1.0, 0.0, 0.0, 0.0, 0.0) for demand in _SPOKEN},
+    "evidence": dict.fromkeys(_SPOKEN, (1.0, 0.0, 0.0, 0.0, 0.0)),
     "probe": {demand: (0.0, *row) for demand, row in _SPOKEN.items()},
-    "offer": {demand: (1.0, 0.0, 0.0, 0.0, 0.0) for demand in _SPOKEN},
+    "offer": dict.fromkeys(_SPOKEN, (1.0, 0.0, 0.0, 0.0, 0.0)),
 }
 """Moment -> demand -> P(stance), of nothing said and of `STANCES` in their order."""
 
