@@ -6,7 +6,7 @@ import random
 
 import numpy as np
 
-from rollouts.domains.fds import generator
+from rollouts.domains.fds import mix
 from rollouts.domains.fds.embedded import latent
 from rollouts.domains.fds.embedded.latent import Customer, Mood
 from rollouts.domains.fds.scenario import DEMANDS
@@ -31,21 +31,21 @@ def draw_customer(level: int, demand: str, supported: bool | None, rng: random.R
 
 def weigh_levels(difficulty: str = "hard", split: str = "test") -> np.ndarray:
     """Returns P(level 1..5), [5]; arguments as for `generator.deal_scenarios`."""
-    counts = np.array(generator.LEVEL_COUNTS[difficulty, split], float)
+    counts = np.array(mix.LEVEL_COUNTS[difficulty, split], float)
     return counts / counts.sum()
 
 
 def weigh_demands(level: int) -> np.ndarray:
     """Returns P(demand, worth | level), [4, 31]."""
-    weights = np.array([generator.DEMAND_WEIGHTS[demand][level - 1] for demand in DEMANDS])
+    weights = np.array([mix.DEMAND_WEIGHTS[demand][level - 1] for demand in DEMANDS])
     worths = np.array([latent.WORTH[level, demand] for demand in DEMANDS])
     return (weights / weights.sum())[:, None] * worths
 
 
 def weigh_records() -> dict[bool | None, float]:
     """Returns P(supported)."""
-    total = sum(generator.SUPPORT_WEIGHTS.values())
-    return {supported: weight / total for supported, weight in generator.SUPPORT_WEIGHTS.items()}
+    total = sum(mix.SUPPORT_WEIGHTS.values())
+    return {supported: weight / total for supported, weight in mix.SUPPORT_WEIGHTS.items()}
 
 
 def share_trait(name: str, value: object, level: int) -> float:
