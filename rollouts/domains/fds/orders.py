@@ -9,7 +9,7 @@ from rollouts.domains.fds.words import bank, records
 TAG_SHARE = 0.7
 """How often the platform's form names the true complaint."""
 
-ITEM_WEIGHTS = {1: 3, 2: 4, 3: 3}  # how often an order has so many lines
+ITEM_WEIGHTS = {1: 4, 2: 4, 3: 2}  # how often an order has so many lines
 QUANTITY_WEIGHTS = {1: 7, 2: 2, 3: 1}
 
 _PRICES = {"dishes": (690, 1890), "sides": (190, 590)}  # cents, in steps of 10
