@@ -7,7 +7,8 @@ A bank is a list of sections, `== KEY` or `== KEY / ATTRIBUTE / …`, with one t
     bt> money. now.                           for the styles named by letters, see STYLES
     ~o> I must insist.                        both
 
-A template of a customer's words is one sentence or several, each with an end mark, so that messages can be taken apart.
+Which third of a section is held out was drawn by lot among lines of one style; of names it was chosen. A template of a
+customer's words is one sentence or several, each with an end mark, so that messages can be taken apart.
 """
 
 import functools
