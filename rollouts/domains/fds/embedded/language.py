@@ -24,7 +24,7 @@ _ONE_WORD_SHARE = 0.5
 
 _LOOKALIKES = str.maketrans("аеорсухікѕԁһαορν", "aeopcyxiksdhaopv")  # letters of other scripts that look Latin
 _QUOTES = str.maketrans({"’": "'", "‘": "'", "`": "'", "´": "'", "“": '"', "”": '"', "„": '"', "…": "... "})
-_CODE = re.compile(r"[<>{}\[\]|\\^=~]|[A-Za-z0-9+/=]{32}")
+_CODE = re.compile(r'[<>{}\[\]|\\^=~]|[A-Za-z0-9+/=]{32}|"\w{1,20}"\s?:')
 _MARKUP = re.compile(r"[*#_]+|^\s*(?:-|\d+[.)]) ", re.MULTILINE)
 _SHORT_FORMS = (
     (re.compile(r"\b(ca|wo|sha)n'?t\b"), lambda match: {"ca": "can not", "wo": "will not", "sha": "shall not"}[match[1]]),
@@ -172,48 +172,49 @@ def is_known(word: str, names: Collection[str]) -> bool:
 
 
 @functools.cache
-def _index_misspellings() -> dict[str, str]:
-    """Every word of four letters or more with one letter left out, and the word."""
-    index = {}
-    for word in (*load_foods(), *load_lexicon()):
-        for place in range(len(word) if len(word) > 3 else 0):
-            index[word[:place] + word[place + 1 :]] = word
+def _index_misspellings() -> dict[str, tuple[int, str]]:
+    """Every word of four letters or more, whole and with one letter left out: rank in the dictionary, and the word."""
+    ranked = [word for name, _ in load_lexicon().items() for word in _inflect(name)] + sorted(load_foods())
+    index: dict[str, tuple[int, str]] = {}
+    for rank, word in enumerate(ranked):
+        for form in _leave_letters_out(word) if len(word) > 3 else ():
+            index.setdefault(form, (rank, word))
     return index
 
 
+def _inflect(word: str) -> list[str]:
+    if "v" not in load_lexicon()[word]:
+        return [word]
+    stem = word[:-1] if word.endswith("e") else word
+    return [word, word + "s", stem + "ed", stem + "ing"]
+
+
+def _leave_letters_out(word: str) -> set[str]:
+    return {word} | {word[:place] + word[place + 1 :] for place in range(len(word))}
+
+
 def _mend_word(word: str, names: Collection[str]) -> str:
-    """Returns the known word that differs from an unknown one by one letter more, less or other; else the word."""
+    """Returns the known word that differs from an unknown one by one letter more, less or other; else the word.
+
+    Of several it is one of `names`, then the first in the dictionary, where the common ones stand.
+    """
     if len(word) < 4 or len(word) > 20 or is_known(word, names):
         return word
-    index = _index_misspellings()
-    shorter = {word[:place] + word[place + 1 :] for place in range(len(word))}
+    forms = _leave_letters_out(word)
     for name in names:
-        if len(name) > 3 and (shorter | {word}) & ({name} | {name[:place] + name[place + 1 :] for place in range(len(name))}):
+        if len(name) > 3 and forms & _leave_letters_out(name):
             return name
-    if word in index:
-        return index[word]
-    lexicon = load_lexicon()
-    for form in sorted(shorter):
-        if form in lexicon and len(form) > 3:
-            return form
-        if form in index:
-            return index[form]
-    return word
+    index = _index_misspellings()
+    found = [index[form] for form in forms if form in index and len(form) > 2]
+    return min(found)[1] if found else word
 
 
-# What may not stand side by side: classes of a word (all it can be are among them), then of the next.
-_ONLY = {
-    "determiner": ("d",),
-    "preposition": ("p",),
-    "modal": ("m",),
-    "subject": ("s",),
-}
-_NOT_AFTER = {  # after a word that can only be this, no word that can only be one of these
+_NOT_AFTER = {  # class -> after a word that can only be this, there is no word that can only be one of these
     "d": "dpsmxjwo",
     "p": "mspj",
     "m": "pjomn",
     "s": "odnas",
-    "o": "d" + "m",
+    "o": "m",
 }
 
 
@@ -230,7 +231,7 @@ def count_faults(sentence: Words) -> int:
         faults += 1
     run = 0
     for word, kind in zip(words, kinds, strict=True):
-        run = run + 1 if set(kind) <= set("nvacu") else 0
+        run = run + 1 if set(kind) <= set("nvac") and not word.endswith(("s", "ed", "ing")) else 0
         faults += run >= 4
     faults += sum(
         "c" in kind and not word.endswith("s") and (place == 0 or not set(kinds[place - 1]) & set("dauns") or words[place - 1] in _NO_ARTICLE)
@@ -251,7 +252,7 @@ def is_english(sentences: Sequence[Words]) -> bool:
     if not words:
         return not sentences
     unknown = sum(not find_classes(word) for word in words)
-    if unknown > UNKNOWN_SHARE * len(words) and (unknown > 1 or len(words) == 1):
+    if unknown > UNKNOWN_SHARE * len(words) and (unknown > 2 or unknown > len(words) / 2):
         return False
     if len(words) >= 5 and Counter(words).most_common(1)[0][1] > _ONE_WORD_SHARE * len(words):
         return False

@@ -28,7 +28,7 @@ _LOUD = frozenset({"promise", "unbacked", "rude"})  # what is heard even in a re
 _PROBLEMS = {  # complaint -> the words for it
     "late delivery": r"(?:late (?!message|reply|answer|response)|later |delay|wait|slow|long |time|hungry|overdue|forever|hours?)",
     "food temperature": r"(?:cold |lukewarm|tepid|temperature|icy |frozen|chilled|(?:not|nor|longer|barely|hardly) (?:\w+ )?(?:warm|hot) |have been (?:\w+ )?(?:warm|hot) |be (?:warm|hot) )",
-    "damaged packaging": r"(?:spill|spilt|leak|damage|packag|mess |messy|burst|torn|crushed|soaked|broken|ripped|(?:came|arrived|was|were) open )",
+    "damaged packaging": r"(?:spill|spilt|leak|damage|packag|mess (?!up)|messy|burst|torn|crushed|soaked|broken|ripped|(?:came|arrived|was|were) open )",
     "missing items": r"(?:missing|incomplete|left out|left behind|without|never (?:came|arrived|got)|not (?:\w+ )?(?:get|got|come|arrive|receive|there|in the bag)|forgot|forgotten|lack|short |only part|half )",
     "taste below expectations": r"(?:tast|flavou?r|bland|awful|disgusting|inedible|season|salty)",
     "not fresh or undercooked": r"(?:raw |undercook|uncook|not (?:\w+ )?(?:fresh|cooked|done)|pink |underdone|cooked (?:through|properly|long|enough)|stale|spoil|bloody|half cooked|rotten)",
@@ -39,7 +39,7 @@ _UNDERSTOOD = (
     r"regret|no (?:wonder|fun|good)|worrying|letdown|anger|angry|concern|anybody would|anyone would|should have|ruin\w*|terrible|awful to|unpleasant|ridiculous that|a (?:shame|pity)|nobody (?:likes|wants))"
 )
 _SORRY = re.compile(r"(?<= )(?:sorry|apolog\w+|regret)(?= )")
-_NOT_SORRY = re.compile(r" (?:not|no|nothing|need|you) (?:\S+ ){0,4}?(?:sorry|apolog\w+) | sorry (?:state|not sorry) ")
+_NOT_SORRY = re.compile(r" (?:not|no|nothing|need|you) (?:[^ ,]+ ){0,4}?(?:sorry|apolog\w+) | sorry (?:state|not sorry) ")
 _SORRY_FOR = re.compile(r" (?:sorry|apolog\w+|regret) (?:\S+ ){0,3}?(?:for|about|that|this) | apolog\w+ (?:any|the) ")
 _UNMOVED = re.compile(r" (?:not (?:sorry|understand (?:why|what|you))|so what) ")
 _QUESTION = re.compile(
@@ -49,12 +49,20 @@ _QUESTION = re.compile(
 _ABOUT = re.compile(r" (?:what|which|when|where|how|did|was|were|is|are|does|do|has|have|had|would|could|can) ")
 _NEGATION = re.compile(rf" {acts.GROUPS['not']} ")
 _CLAUSES = re.compile(r" (?:, )?(?:but|however|yet|although|though|instead) | , (?:(?:and|so|then) )?")
+_EVIDENCE = re.compile(rf" {acts.GROUPS['evidence']} ")
+_ACCEPTED = re.compile(
+    r" (?:would|is|does|are|do|will) (?:you|that|it|this) (?:\S+ ){0,3}?(?:okay|ok|fine|work|fair|take|accept|like|suit|help|all right|alright|good|agree) "
+)
+_PROPOSED = re.compile(r" (?:can|could|have|would|is|like to) (?:\S+ ){0,6}?vouchers? | vouchers? (?:\S+ ){0,6}?(?:can|could|would) ")
+_STILL_OPEN = re.compile(r" (?:anything|something) (?:else|more|further) | let me know | still open ")
+_ELSE_WRONG = re.compile(r" (?:anything|something|nothing) else (?:\S+ )?(?:missing|wrong|cold|spill\w*|leak\w*|damaged|late|raw|happen\w*|taste\w*) ")
+_OTHER_DISH = re.compile(r"^(?!.* xitem\d ).* (?:xfood|xplace) ")
 _RECORD_CLAIM = {"late delivery": "late", "damaged packaging": "spilled", "missing items": "short"}
 
 _GOOD = {event: acts.compile_phrases(phrases) for event, phrases in acts.GOOD.items()}
-_RUDE_OR_NEGATED = {event: acts.compile_phrases(phrases) for event, phrases in acts.BAD.items()}
+_MANNERS = {event: acts.compile_phrases(phrases) for event, phrases in acts.BAD.items()}
 _STOCK = acts.compile_phrases(acts.STOCK)
-_PLEDGED = acts.compile_phrases(acts.REMEDIES["promise"], REMEDY=acts.OTHER)
+_PLEDGED = acts.compile_phrases((*acts.REMEDIES["promise"], *acts.REMEDIES["able"]), REMEDY=acts.OTHER)
 _PLEDGED_VOUCHER = acts.compile_phrases(acts.REMEDIES["promise"], REMEDY=acts.VOUCHER)
 _PLEDGED_CALL = acts.compile_phrases(acts.REMEDIES["call"])
 _GIVEN = acts.compile_phrases(acts.REMEDIES["unbacked"], REMEDY=acts.OTHER)
@@ -75,6 +83,9 @@ def read_reply(response: str, earlier: Sequence[str], case: Case, issued: str) -
     sentences = read_sentences(response, order)
     readable = not language.is_code(response) and language.is_english(sentences)
     said = [_read_sentence(sentence, case, order, issued) for sentence in sentences]
+    for place in range(1, len(said)):
+        if _ACCEPTED.search(sentences[place].text) and _PROPOSED.search(sentences[place - 1].text):
+            said[place] = said[place] - {"probe", "ask"} | ({"offer"} if not said[place - 1] & {"unbacked", "given"} else set())
     events = frozenset().union(*said)
     if "listen" not in events and _shows_sympathy(sentences, said, case.complaint):
         events = events - {"apology"} | {"listen"}
@@ -105,7 +116,7 @@ def _read_order(case: Case) -> Order:
 
 def read_sentences(text: str, order: Order) -> list[Words]:
     """Splits a reply into sentences, with marks for what the order has; see `facts.mark_names`."""
-    return [facts.mark_names(sentence, order) for sentence in language.split_sentences(text, order.names)]
+    return [facts.mark_names(sentence, order) for sentence in language.split_sentences(text, order.known)]
 
 
 def _read_sentence(sentence: Words, case: Case, order: Order, issued: str) -> frozenset[str]:
@@ -116,26 +127,42 @@ def _read_sentence(sentence: Words, case: Case, order: Order, issued: str) -> fr
         events.add("wrong_fact")
     heard = acts.REPORTED.sub(" ", text)  # what the customer said, the agent does not
     asks = sentence.asks or bool(_QUESTION.search(text))
-    events |= {event for event, pattern in _RUDE_OR_NEGATED.items() if pattern.search(heard)}
+    events |= _find_bad_manners(heard)
     spoken = _simplify(facts.hide_amounts(heard))
     events |= _find_remedies(spoken, asks, issued)
     events |= _find_good_acts(spoken, text, asks)
     told = facts.check_record(sentence, order, _RECORD_CLAIM.get(case.complaint, ""))
     if "negated" in events:
         events -= {"note", "ask", "steps", "probe", "offer", "promise", "limit"} - ({"promise"} if asks else set())
+    if "rude" in events:
+        events -= {"probe", "close", "note", "ask", "limit"}
+    if events & {"promise", "unbacked", "given"}:
+        events -= {"probe", "offer"} if not asks else {"probe"}
     if told and not events & {"limit", "unbacked", "promise", "offer", "rude"}:
         events.add(told)
         events -= {"note", "probe", "steps"}
     if told != "explain_false" and facts.find_wrong_numbers(sentence, order) and not events & {"promise", "unbacked"}:
         events.add("wrong_fact")
-    if _is_listening(text, case.complaint) and not events & {"negated", "note"} and not told:
-        events.add("listen")
-    elif _SORRY.search(text) and not _NOT_SORRY.search(text) and (_SORRY_FOR.search(text) or not events - {"wrong_fact"}):
-        if not events & {"limit", "rude"}:
-            events.add("apology")
-    if asks and not events - {"wrong_fact"} and _ABOUT.search(text):
+    listens = _is_listening(text, case.complaint) and not events & {"negated"} and not told
+    if asks and not events - {"wrong_fact"} and not listens and _ABOUT.search(text) and not _ACCEPTED.search(text):
         events.add("ask")
+    if listens and not _OTHER_DISH.search(text):
+        events.add("listen")
+    elif _SORRY.search(text) and not _NOT_SORRY.search(text) and not events & {"limit", "rude"}:
+        if _SORRY_FOR.search(text) or not events - {"wrong_fact"}:
+            events.add("apology")
     return frozenset(events)
+
+
+def _find_bad_manners(heard: str) -> set[str]:
+    """Returns `rude` and `negated` where a text is so. Who denies an insult does not insult."""
+    events = {event for event in ("rude", "negated") if _MANNERS[event].search(heard)}
+    for clause in _CLAUSES.split(heard):
+        clause = f" {clause.strip()} "
+        match = _MANNERS["insult"].search(clause)
+        if match and not _NEGATION.search(clause[: match.end()].replace(" do not be ", " ")):
+            events.add("rude")
+    return events
 
 
 def _simplify(text: str) -> str:
@@ -167,8 +194,24 @@ def _find_remedies(text: str, asks: bool, issued: str) -> set[str]:
 
 def _find_good_acts(spoken: str, text: str, asks: bool) -> set[str]:
     found = {event for event, pattern in _GOOD.items() if pattern.search(text if event == "probe" else spoken)}
+    if "asked_offer" in found:
+        found = found - {"asked_offer"} | ({"offer"} if asks else set())
+    if not asks and not re.search(r" (?:tell me|let me know|may i ask) ", text):
+        found.discard("probe")
     if not asks:
-        found -= {"probe"} if not re.search(r" (?:tell me|let me know|may i ask) ", text) else set()
+        clauses = [f" {clause} " for clause in _CLAUSES.split(spoken)]
+        if not any("voucher" in clause and not _NEGATION.search(clause) for clause in clauses):
+            found.discard("offer")
+        if any(_NEGATION.search(clause) for clause in clauses if _EVIDENCE.search(clause)):
+            found.discard("ask")
+        if not _STILL_OPEN.search(text):
+            found.discard("close")
+    if "close" in found and _ELSE_WRONG.search(text):
+        found = found - {"close"} | {"ask"}
+    if found & {"probe", "close"} and not _EVIDENCE.search(text):
+        found -= {"ask"}
+    if "close" in found:
+        found.discard("probe")
     return found
 
 
