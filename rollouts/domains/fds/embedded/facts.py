@@ -56,7 +56,7 @@ _UNKNOWN_ITEM = re.compile(
 
 # What a record, or an agent, can say: claim -> patterns. A claim and its opposite are joined by "/" in OPPOSITES.
 CLAIMS = {
-    "late": r" (?:late|delay(?:ed|s)?|minutes? (?:after the|behind|over the|past the|beyond the) (?:promised|planned|expected|schedule|estimate)[a-z]*|minutes? longer than|behind schedule|after the promised) ",
+    "late": r" (?:late|(?:minutes|hours?|much|far|way) later|later than|delay(?:ed|s)?|minutes? (?:after the|behind|over the|past the|beyond the) (?:promised|planned|expected|schedule|estimate)[a-z]*|minutes? longer than|behind schedule|after the promised) ",
     "on_time": r" (?:on time|on schedule|in time|punctual(?:ly)?|(?:at|within|before|by) the (?:promised|planned|expected|estimated) [a-z]+|no (?:\w+ )?delay|not (?:\w+ ){0,2}(?:any )?delay(?:ed)?|not late|without (?:any )?delay|early|as promised|as planned) ",
     "transit": r" (?:after (?:the )?(?:pickup|pick up|it was picked up|leaving|collection)|from (?:the )?(?:pickup|pick up|restaurant|kitchen|merchant) to|between pickup and|since pickup) ",
     "held": r" (?:courier|rider|driver|food|meal|bag|order|it|them|\d+ minutes)(?: \S+){0,4}? (?:held|kept|carried|carrying|drove|with the courier|in the (?:courier 's )?bag for|sat (?:with|in)|waited with|on the (?:road|way) for|holding|rider had|courier had) ",
@@ -72,6 +72,7 @@ CLAIMS = {
     "nothing": r" (?:(?:nothing|no entry|no entries|nothing at all|no abnormal (?:report|entry)|no (?:report|remark|incident|irregularit(?:y|ies)|anomal(?:y|ies)|information|data))(?: \w+)? ?(?:unusual|abnormal|special|out of the ordinary|about|on|in|of|that|here|there|to)?|is (?:silent|empty)|says nothing|shows nothing) ",
 }
 OPPOSITES = {"late": "on_time", "spilled": "sealed", "short": "complete", "complaints": "no_complaints", "oven": "temperature"}
+_CONTRARY = OPPOSITES | {opposite: claim for claim, opposite in OPPOSITES.items()}
 _CLAIMS = {claim: re.compile(pattern) for claim, pattern in CLAIMS.items()}
 
 _RECORD = (
@@ -92,6 +93,7 @@ FRAMES = tuple(
 _NOT_SAID = re.compile(
     r" (?:if|whether|wonder|hope|do not know|does not help|not see|can not see|what|let me|let us|will|going to|you (?:say|said|told|wrote|mentioned|think)) "
 )
+_OFF_RECORD = frozenset("name voucher vouchers photo address account message messages".split())
 _MEANINGLESS = frozenset(
     "the a an of to at in on for by and or that it was is were are has have had be been our your my this from with its their "
     "record records system log says shows say show here as i you we see data according only".split()
@@ -239,7 +241,7 @@ def check_record(sentence: Words, order: Order, complaint_claim: str) -> str:
     measured = set(numbers) - {"items"}
     if not framed and (not claims - {"hot", "nothing", complaint_claim} and not (claims and measured)):
         return ""
-    if not framed and not claims & order.claims and not {OPPOSITES.get(claim, "") for claim in claims} & order.claims:
+    if not framed and not claims & order.claims and not {_CONTRARY.get(claim, "") for claim in claims} & order.claims:
         return ""
     wrong = any(_has_other(text, unit, order) for unit in numbers) or any(
         _minutes(match) not in order.times for match in _TIME.finditer(text)
@@ -247,7 +249,7 @@ def check_record(sentence: Words, order: Order, complaint_claim: str) -> str:
     if claims:
         return "explain_true" if claims <= order.claims | _implied(order) and not wrong else "explain_false"
     words = {word for word in sentence if word.isalpha()} - _MEANINGLESS
-    if not framed or len(words) < 2:
+    if not framed or len(words) < 2 or words & _OFF_RECORD:
         return ""
     shared = len(words & order.record) / max(1, len(order.record))
     return "explain_true" if shared >= 0.5 and not wrong else "explain_false"

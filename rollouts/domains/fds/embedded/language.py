@@ -38,14 +38,17 @@ _SHORT_FORMS = (
     (re.compile(r"\b(that|it|he|she|there|here|what|where|who|how|everything|nothing)'s\b|\b(that|here|what)s\b"), r"\1\2 is"),
     (re.compile(r"\blet'?s\b"), "let us"),
     (re.compile(r"\b(?:pls|plz)\b"), "please"),
-    (re.compile(r"\b(?:pics?|photograph|snapshot|snap|image|screenshot|selfie)\b"), "photo"),
-    (re.compile(r"\b(?:pictures|images|photographs|screenshots|photos)\b"), "photos"),
+    (re.compile(r"\b(c|w|sh)(?:ud|ould of)\b"), r"\1ould"),
+    (re.compile(r"\bur\b"), "your"),
+    (re.compile(r"\bthx\b"), "thanks"),
+    (re.compile(r"\b(?:pic|foto|photograph|snapshot|snap|image|screenshot|selfie)\b"), "photo"),
+    (re.compile(r"\b(?:pics|fotos|pictures|images|photographs|screenshots|photos)\b"), "photos"),
     (re.compile(r"\bpicture\b"), "photo"),
     (re.compile(r"\bu\b"), "you"),
     (re.compile(r"\bre-(?=[a-z])"), "re"),
     (re.compile(r"\b(\w+)'s?(?=\W|$)"), r"\1 's"),
 )
-_TOKEN = re.compile(r"x[a-z]+\d?|[$€£]?\d+(?:[.:,]\d+)*[%€$£]?|[a-z]+|'s|[,?!.;\n]|-(?= )")
+_TOKEN = re.compile(r"x[a-z]+\d?|[$€£]?\d+(?:[.:,]\d+)*[%€$£]?|[a-z]+|'s|[,?!.\n]|-(?= )")
 _NUMBERS = {
     word: number
     for number, word in enumerate(
@@ -118,8 +121,8 @@ def split_sentences(text: str, names: Collection[str]) -> list[Words]:
         text = pattern.sub(written, text)
     sentences: list[Words] = []
     current: list[str] = []
-    for token in [*_TOKEN.findall(text.replace("- ", ", ").replace(" –", ",").replace("—", ",").replace("-", " ")), "."]:
-        if token in "?!.;\n" or len(current) >= SENTENCE_WORDS:
+    for token in [*_TOKEN.findall(text.replace(";", ",").replace("- ", ", ").replace(" –", ",").replace("—", ",").replace("-", " ")), "."]:
+        if token in "?!.\n" or len(current) >= SENTENCE_WORDS:
             if any(word != "," for word in current):
                 sentences.append(Words(_join_numbers([_mend_word(word, names) for word in current])))
                 sentences[-1].asks = token == "?"
@@ -233,10 +236,14 @@ def count_faults(sentence: Words) -> int:
     for word, kind in zip(words, kinds, strict=True):
         run = run + 1 if set(kind) <= set("nvac") and not word.endswith(("s", "ed", "ing")) else 0
         faults += run >= 4
+    if len(words) > 1 and not any(set(kind) & set("dpsomxrjwi") for kind in kinds):
+        return faults + 1
     faults += sum(
         "c" in kind and not word.endswith("s") and (place == 0 or not set(kinds[place - 1]) & set("dauns") or words[place - 1] in _NO_ARTICLE)
         for place, (word, kind) in enumerate(zip(words, kinds, strict=True))
     )
+    starts = [second for first, second in zip((",", *sentence), sentence, strict=False) if first == ","]
+    faults += sum(word in ("me", "us", "him", "them") for word in starts) + ("yes" in words[1:] and "yes" not in starts)
     if len(words) >= 3 and words[0] not in _VERBLESS and not any(set(kind) & set("vxm") for kind in kinds):
         faults += 1
     return faults
@@ -256,5 +263,5 @@ def is_english(sentences: Sequence[Words]) -> bool:
         return False
     if len(words) >= 5 and Counter(words).most_common(1)[0][1] > _ONE_WORD_SHARE * len(words):
         return False
-    faults = sum(count_faults(sentence) for sentence in sentences) + unknown / 2
+    faults = sum(count_faults(sentence) for sentence in sentences) + unknown / 3
     return faults < 2 or faults <= FAULTS_SHARE * len(words)

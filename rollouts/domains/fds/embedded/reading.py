@@ -29,32 +29,33 @@ _PROBLEMS = {  # complaint -> the words for it
     "late delivery": r"(?:late (?!message|reply|answer|response)|later |delay|wait|slow|long |time|hungry|overdue|forever|hours?)",
     "food temperature": r"(?:cold |lukewarm|tepid|temperature|icy |frozen|chilled|(?:not|nor|longer|barely|hardly) (?:\w+ )?(?:warm|hot) |have been (?:\w+ )?(?:warm|hot) |be (?:warm|hot) )",
     "damaged packaging": r"(?:spill|spilt|leak|damage|packag|mess (?!up)|messy|burst|torn|crushed|soaked|broken|ripped|(?:came|arrived|was|were) open )",
-    "missing items": r"(?:missing|incomplete|left out|left behind|without|never (?:came|arrived|got)|not (?:\w+ )?(?:get|got|come|arrive|receive|there|in the bag)|forgot|forgotten|lack|short |only part|half )",
-    "taste below expectations": r"(?:tast|flavou?r|bland|awful|disgusting|inedible|season|salty)",
+    "missing items": r"(?:missing|incomplete|left out|left behind|without|never (?:came|arrived|got|get)|not (?:\w+ )?(?:get|got|come|arrive|receive|there|in the bag)|forgot|forgotten|lack|short |only part|half )",
+    "taste below expectations": r"(?:tast(?!e buds)|flavou?r|bland|awful|disgusting|inedible|season|salty)",
     "not fresh or undercooked": r"(?:raw |undercook|uncook|not (?:\w+ )?(?:fresh|cooked|done)|pink |underdone|cooked (?:through|properly|long|enough)|stale|spoil|bloody|half cooked|rotten)",
 }
 _UNDERSTOOD = (
     r"(?:sorry|apolog\w+|understand|understandable|see (?:why|that|how)|hear (?:you|that|about)|get (?:that|why|it)|frustrat\w+|disappoint\w+|upset\w*|"
     r"annoy\w+|(?:not|never|hardly) (?:\S+ )?(?:acceptable|right|okay|ok|fun|good|pleasant|happen|what you (?:paid|ordered))|unacceptable|should (?:not|never)|must (?:have )?(?:be|been|feel|felt)|"
-    r"regret|no (?:wonder|fun|good)|worrying|letdown|anger|angry|concern|anybody would|anyone would|should have|ruin\w*|terrible|awful to|unpleasant|ridiculous that|a (?:shame|pity)|nobody (?:likes|wants))"
+    r"regret|no (?:wonder|fun|good)|worrying|letdown|anger|angry|concern|anybody would|anyone would|should have|ruin\w*|terrible|awful|unpleasant|horrible|dreadful|shame|pity|no joke|realise|realize|starving|ridiculous that|nobody (?:likes|wants))"
 )
-_SORRY = re.compile(r"(?<= )(?:sorry|apolog\w+|regret)(?= )")
+_SORRY = re.compile(r"(?<= )(?:sorry|apolog\w+|regret|forgive|let you down)(?= )")
 _NOT_SORRY = re.compile(r" (?:not|no|nothing|need|you) (?:[^ ,]+ ){0,4}?(?:sorry|apolog\w+) | sorry (?:state|not sorry) ")
 _SORRY_FOR = re.compile(r" (?:sorry|apolog\w+|regret) (?:\S+ ){0,3}?(?:for|about|that|this) | apolog\w+ (?:any|the) ")
 _UNMOVED = re.compile(r" (?:not (?:sorry|understand (?:why|what|you))|so what) ")
 _QUESTION = re.compile(
     r"^ (?:(?:and|so|but|then|or|ok|okay|hmm?|hi|sorry|please|well|also|now|sure|there|,) )*(?:(?:could|can|would|will|may|might|shall|should|do|does|did|is|are|was|were|have|has) "
-    r"(?:i|you|we|they|it|he|she|there|that|this|the|a|your|any|everything|anything|something|somebody|anybody|xitem\d)|(?:what|which|when|where|how|why|who)(?: \S+){0,2}? (?:could|can|would|will|may|shall|should|do|does|did|is|are|was|were|have|has|happened|went)) "
+    r"(?:i|you|we|they|it|he|she|there|that|this|the|a|your|any|everything|anything|something|somebody|anybody|xitem\d)|(?:what|which|when|where|how|why|who)(?: (?!i |you |we )\S+){0,2}? (?:could|can|would|will|may|shall|should|do|does|did|is|are|was|were|have|has|happened|went)) "
 )
 _ABOUT = re.compile(r" (?:what|which|when|where|how|did|was|were|is|are|does|do|has|have|had|would|could|can) ")
 _NEGATION = re.compile(rf" {acts.GROUPS['not']} ")
 _CLAUSES = re.compile(r" (?:, )?(?:but|however|yet|although|though|instead) | , (?:(?:and|so|then) )?")
 _EVIDENCE = re.compile(rf" {acts.GROUPS['evidence']} ")
 _ACCEPTED = re.compile(
-    r" (?:would|is|does|are|do|will) (?:you|that|it|this) (?:\S+ ){0,3}?(?:okay|ok|fine|work|fair|take|accept|like|suit|help|all right|alright|good|agree) "
+    r"^(?! (?:\S+ )?(?:what|how|which) ).* (?:would|is|does|are|do|will) (?:you|that|it|this) (?:\S+ ){0,3}?(?:okay|ok|fine|work|fair|take|accept|like|suit|help|all right|alright|good|agree) "
 )
 _PROPOSED = re.compile(r" (?:can|could|have|would|is|like to) (?:\S+ ){0,6}?vouchers? | vouchers? (?:\S+ ){0,6}?(?:can|could|would) ")
 _STILL_OPEN = re.compile(r" (?:anything|something) (?:else|more|further) | let me know | still open ")
+_OLD_VOUCHER = re.compile(r"^ why | vouchers? (?:you|did|was|code) ")
 _ELSE_WRONG = re.compile(r" (?:anything|something|nothing) else (?:\S+ )?(?:missing|wrong|cold|spill\w*|leak\w*|damaged|late|raw|happen\w*|taste\w*) ")
 _OTHER_DISH = re.compile(r"^(?!.* xitem\d ).* (?:xfood|xplace) ")
 _RECORD_CLAIM = {"late delivery": "late", "damaged packaging": "spilled", "missing items": "short"}
@@ -67,7 +68,9 @@ _PLEDGED_VOUCHER = acts.compile_phrases(acts.REMEDIES["promise"], REMEDY=acts.VO
 _PLEDGED_CALL = acts.compile_phrases(acts.REMEDIES["call"])
 _GIVEN = acts.compile_phrases(acts.REMEDIES["unbacked"], REMEDY=acts.OTHER)
 _GIVEN_VOUCHER = acts.compile_phrases(acts.REMEDIES["unbacked"], REMEDY=acts.VOUCHER)
-_SUPPOSED = re.compile(r" (?:if|once|should|would|could|unless|until|whether|promised) ")
+_AHEAD = re.compile(r" (?:will|going to|shall|promise|within|by tomorrow|by tonight|soon|shortly) ")
+_GIVEN_AFTER = acts.compile_phrases(acts.REMEDIES["after"], REMEDY=acts.OTHER)
+_SUPPOSED = re.compile(r" (?:say yes|say the word|if|once|should|would|could|unless|until|whether|(?<!as )promised) ")
 
 
 def read_reply(response: str, earlier: Sequence[str], case: Case, issued: str) -> frozenset[str]:
@@ -174,14 +177,14 @@ def _simplify(text: str) -> str:
 
 def _find_remedies(text: str, asks: bool, issued: str) -> set[str]:
     """Returns `promise`, `unbacked` or `given`, whatever is said of remedies."""
-    events = set()
+    events = {"unbacked"} if not asks and _GIVEN_AFTER.search(text) else set()
     for clause in _CLAUSES.split(text):
         clause = f" {clause.strip()} "
         if _NEGATION.search(clause):
             continue
-        if not asks and _GIVEN.search(clause):
+        if not asks and not _AHEAD.search(clause) and _GIVEN.search(clause):
             events.add("unbacked")
-        elif _PLEDGED.search(clause) or (_PLEDGED_CALL.search(clause) and not asks):
+        elif _PLEDGED.search(clause) or (_AHEAD.search(clause) and _GIVEN.search(clause)) or (_PLEDGED_CALL.search(clause) and not asks):
             events.add("promise")
         if asks or _SUPPOSED.search(text):
             continue
@@ -210,8 +213,10 @@ def _find_good_acts(spoken: str, text: str, asks: bool) -> set[str]:
         found = found - {"close"} | {"ask"}
     if found & {"probe", "close"} and not _EVIDENCE.search(text):
         found -= {"ask"}
-    if "close" in found:
+    if found & {"close", "offer"}:
         found.discard("probe")
+    if "offer" in found and _OLD_VOUCHER.search(text):
+        found.discard("offer")
     return found
 
 
@@ -230,7 +235,7 @@ def _names_problem(text: str, complaint: str) -> bool:
 
 def _shows_sympathy(sentences: Sequence[Words], said: Sequence[frozenset[str]], complaint: str) -> bool:
     """Do two sentences in a row, together, name the complaint and show that it was understood?"""
-    plain = [not sentence.asks and events <= {"apology"} for sentence, events in zip(sentences, said, strict=True)]
+    plain = [not _QUESTION.search(sentence.text) and events <= {"apology"} for sentence, events in zip(sentences, said, strict=True)]
     for place in range(len(sentences) - 1):
         if plain[place] and plain[place + 1] and _is_listening(sentences[place].text + sentences[place + 1].text, complaint):
             return True
