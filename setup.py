@@ -32,6 +32,7 @@ setup(
         "cmpo.reports": ["templates/*"],
         "rollouts.domains.fds": ["prompts/*.txt"],
         "rollouts.domains.fds.embedded": ["*.txt"],
+        "rollouts.domains.fds.words": ["*.txt"],
         "rollouts.serving": ["page/*"],
     },
     install_requires=[

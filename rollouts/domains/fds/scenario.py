@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from rollouts.domains.fds.shift import Shift, parse_shift
+from rollouts.domains.fds.shift import NO_SHIFT, Shift, parse_shift
 from rollouts.types import Message, Task
 
 DEMANDS = ("refund_insistence", "refund_priority", "compensation_flexible", "feedback_focus")
@@ -12,6 +12,17 @@ DEMANDS = ("refund_insistence", "refund_priority", "compensation_flexible", "fee
 
 LEVELS = ("highly uncooperative", "uncooperative", "generally cooperative", "cooperative", "highly cooperative")
 """The five cooperation levels; level n is LEVELS[n - 1]."""
+
+
+COMPLAINTS = {
+    "late delivery": "the order came far too late",
+    "food temperature": "the food arrived cold",
+    "damaged packaging": "the food was spilled",
+    "missing items": "part of the order is missing",
+    "taste below expectations": "it tasted awful",
+    "not fresh or undercooked": "it was raw inside",
+}
+"""What went wrong, and how the customer means it."""
 
 
 class Item(NamedTuple):
@@ -25,7 +36,7 @@ class Item(NamedTuple):
 class Record(NamedTuple):
     """What the platform knows about an order."""
 
-    kind: str  # a kind of `words.records.KINDS`; "silent"; "other" for a text that is not of the banks
+    kind: str  # a `words.records.Kind.name`; "other" for a text that is not of the banks
     supports: bool | None  # True: it supports the complaint, False: contradicts it, None: is silent or beside the point
     numbers: tuple[int, ...]  # those in the text, in its order
     text: str  # the wording, "delivered 48 minutes late"; "" where nothing is known
@@ -50,7 +61,7 @@ class Order:
     merchant: str
     ordered: str  # clock times, "18:05"; "" where they are not known
     delivered: str
-    complaint: str  # what the customer complains of, a key of `generator.COMPLAINTS`
+    complaint: str  # what the customer complains of, a key of COMPLAINTS
     tag: str  # what the platform's form says; in some orders another complaint
     record: Record
     courier: str  # what the courier wrote; "" where nothing is known
@@ -72,7 +83,7 @@ class Scenario(Task):
     agent_prompt: str  # the agent's system prompt
     worth: int  # secret: what an agreed voucher adds to the rating, in tenths of a point, 0..30
     honest: bool  # secret: False where the claim is false or exaggerated
-    shift: Shift = Shift()
+    shift: Shift = NO_SHIFT
 
     @property
     def opening(self) -> tuple[Message, ...]:

@@ -1,4 +1,4 @@
-"""How far customers and orders are from what an agent was trained on: other phrasings, noise in the words, other facts."""
+"""How far customers and orders are from those of training: other phrasings, noise in the words, other facts."""
 
 import dataclasses
 
@@ -28,10 +28,12 @@ class Shift:
             raise ValueError(f"noise: expected kinds among {tuple(NOISES)}, in this order, got {self.noise!r}")
 
     def __str__(self) -> str:
-        """The text that `parse` reads back."""
+        """The text that `parse_shift` reads back."""
         noise = "noise" if self.noise == tuple(NOISES) else "noise=" + "+".join(self.noise)
         parts = ["phrasing"] * self.phrasing + [noise] * bool(self.noise) + ["facts"] * self.facts
-        return ",".join(parts) if len(parts) < 3 or noise != "noise" else "all" if parts else "none"
+        if parts == ["phrasing", "noise", "facts"]:
+            return "all"
+        return ",".join(parts) or "none"
 
     @property
     def words(self) -> str:
@@ -40,13 +42,16 @@ class Shift:
         return "; ".join(told) or _ORDINARY
 
 
+NO_SHIFT = Shift()
+
+
 def parse_shift(text: str) -> Shift:
     """Reads `none`, `all`, or parts joined by commas: `phrasing`, `facts`, `noise`, `noise=KIND+KIND`.
 
     Raises ValueError, naming the part, for anything else.
     """
     if text == "none":
-        return Shift()
+        return NO_SHIFT
     if text == "all":
         return Shift(phrasing=True, noise=tuple(NOISES), facts=True)
     phrasing, facts, noise = False, False, set()

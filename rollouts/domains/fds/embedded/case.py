@@ -6,6 +6,7 @@ from typing import NamedTuple
 from rollouts.domains.fds.embedded.latent import Customer
 from rollouts.domains.fds.scenario import DEMANDS, Item, Record
 from rollouts.domains.fds.shift import Shift, read_words
+from rollouts.domains.fds.words import records
 
 
 class Case(NamedTuple):
@@ -43,6 +44,7 @@ UNKNOWN = "unknown"
 NO_RECORD = "nothing unusual on record"
 
 _ITEM = re.compile(r"(\d{1,6}) x (.+?)(?: at (\d{1,6})\.(\d\d))?")
+_WORTH = re.compile(r"^A voucher would add about ([0-3])\.(\d) points to (?:your|the) rating\.$", re.MULTILINE)
 _CLOCK = r"\d\d:\d\d|" + UNKNOWN
 
 
@@ -55,10 +57,16 @@ def read_case(prompt: str) -> Case:
             raise UnreadablePrompt(f"expected a line '{name}: …' matching {pattern!r} in the system prompt")
         return match[1]
 
+    def find_known(name: str, pattern: str = r".*") -> str:
+        text = find_line(name, pattern)
+        return "" if text == UNKNOWN else text
+
     def find_choice(name: str, choices: dict) -> object:
         return choices[find_line(name, "|".join(choices))]
 
-    worth = re.search(r"^A voucher would add about ([0-3])\.(\d) points to (?:your|the) rating\.$", prompt, re.MULTILINE)
+    worth = re.search(
+        r"^A voucher would add about ([0-3])\.(\d) points to (?:your|the) rating\.$", prompt, re.MULTILINE
+    )
     if worth is None:
         raise UnreadablePrompt("expected a line 'A voucher would add about … points to your rating.' in the prompt")
     supports = find_choice("Record and complaint", SUPPORT)
@@ -76,16 +84,17 @@ def read_case(prompt: str) -> Case:
         shift = read_words(find_line("Way of writing"))
     except ValueError as error:
         raise UnreadablePrompt(str(error)) from None
+    record = find_line("Platform record")
     return Case(
         customer=customer,
         items=_read_items(find_line("Items")),
         merchant=find_line("Merchant"),
-        ordered=find_line("Ordered", _CLOCK).replace(UNKNOWN, ""),
-        delivered=find_line("Delivered", _CLOCK).replace(UNKNOWN, ""),
+        ordered=find_known("Ordered", _CLOCK),
+        delivered=find_known("Delivered", _CLOCK),
         complaint=find_line("Complaint", r".* \(.*\)").split(" (")[0],
-        tag=find_line("Tag of the platform"),
-        record=_read_record(find_line("Platform record"), supports),
-        courier=find_line("Courier wrote").replace(UNKNOWN, ""),
+        tag=find_known("Tag of the platform"),
+        record=Record("silent", supports, (), "") if record == NO_RECORD else records.read_record(record, supports),
+        courier=find_known("Courier wrote"),
         communication_style=find_line("Communication style"),
         emotional_style=find_line("Emotional style"),
         shift=shift,
@@ -97,10 +106,3 @@ def _read_items(text: str) -> tuple[Item, ...]:
     if not all(matches):
         raise UnreadablePrompt(f"expected a line 'Items: 1 x NAME at 12.50; 2 x NAME', got {text!r:.200}")
     return tuple(Item(match[2], int(match[1]), int((match[3] or "") + (match[4] or "") or 0)) for match in matches)
-
-
-def _read_record(text: str, supports: bool | None) -> Record:
-    """Reads a record's wording; it is settled by `words.records`."""
-    if text == NO_RECORD:
-        return Record("silent", supports, (), "")
-    return Record("other", supports, tuple(map(int, re.findall(r"\d+", text))), text)
