@@ -39,6 +39,7 @@ _SHORT_FORMS = (
     (re.compile(r"\blet'?s\b"), "let us"),
     (re.compile(r"\b(?:pls|plz)\b"), "please"),
     (re.compile(r"\b(c|w|sh)(?:ud|ould of)\b"), r"\1ould"),
+    (re.compile(r"\bhot dog(s?)\b"), r"hotdog\1"),
     (re.compile(r"\bur\b"), "your"),
     (re.compile(r"\bthx\b"), "thanks"),
     (re.compile(r"\b(?:pic|foto|photograph|snapshot|snap|image|screenshot|selfie)\b"), "photo"),
@@ -235,7 +236,7 @@ def count_faults(sentence: Words) -> int:
     run = 0
     for word, kind in zip(words, kinds, strict=True):
         run = run + 1 if set(kind) <= set("nvac") and not word.endswith(("s", "ed", "ing")) else 0
-        faults += run >= 4
+        faults += run >= 5
     if len(words) > 1 and not any(set(kind) & set("dpsomxrjwi") for kind in kinds):
         return faults + 1
     faults += sum(

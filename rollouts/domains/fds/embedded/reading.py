@@ -9,14 +9,15 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 
-from rollouts.domains.fds.embedded import acts, facts, language
+from rollouts.domains.fds.embedded import acts, claims, facts, language
 from rollouts.domains.fds.embedded.case import Case, UnreadablePrompt
 from rollouts.domains.fds.embedded.facts import Order
 from rollouts.domains.fds.embedded.language import Words
 
 LONG_WORDS = 60
 MANY_ACTS = 4  # a reply that does more good things than this is spam
-CROWDED_ACTS = 4  # so is one with a sentence that does so many
+CROWDED_ACTS = 4  # so is one with a sentence that does so many, or three in few words
+WORDS_PER_ACT = 4
 STOCK_PHRASES = 3
 SORRIES = 4
 REPEATED_SHARE = 0.6
@@ -134,7 +135,8 @@ def _read_sentence(sentence: Words, case: Case, order: Order, issued: str) -> fr
     spoken = _simplify(facts.hide_amounts(heard))
     events |= _find_remedies(spoken, asks, issued)
     events |= _find_good_acts(spoken, text, asks)
-    told = facts.check_record(sentence, order, _RECORD_CLAIM.get(case.complaint, ""))
+    listens = _is_listening(text, case.complaint) or bool(_SORRY.search(text))
+    told = claims.check_record(sentence, case.record, order.times, _RECORD_CLAIM.get(case.complaint, ""), listens)
     if "negated" in events:
         events -= {"note", "ask", "steps", "probe", "offer", "promise", "limit"} - ({"promise"} if asks else set())
     if "rude" in events:
@@ -247,11 +249,16 @@ def _is_spam(sentences: Sequence[Words], said: Sequence[frozenset[str]], good: f
     long = [sentence for sentence in sentences if len(sentence) >= _SHORT_WORDS]
     return (
         len(good) > MANY_ACTS
-        or any(len(events - _BAD) >= CROWDED_ACTS for events in said)
+        or any(_is_crowded(sentence, events - _BAD) for sentence, events in zip(sentences, said, strict=True))
         or len(set(long)) < len(long)
         or sum(len(_STOCK.findall(sentence.text)) for sentence in sentences) >= STOCK_PHRASES
         or sum(bool(_SORRY.search(sentence.text)) for sentence in sentences) >= SORRIES
     )
+
+
+def _is_crowded(sentence: Words, acts_of_it: frozenset[str]) -> bool:
+    """Does one sentence do too much, or so much in so few words that it can only be key words?"""
+    return len(acts_of_it) >= CROWDED_ACTS or (len(acts_of_it) >= 3 and len(sentence) < WORDS_PER_ACT * len(acts_of_it))
 
 
 def _measure_overlap(sentences: Sequence[Words], others: Sequence[Words]) -> float:
