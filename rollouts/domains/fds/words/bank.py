@@ -7,14 +7,15 @@ A bank is a list of sections, `== KEY` or `== KEY / ATTRIBUTE / …`, with one t
     bt> money. now.                           for the styles named by letters, see STYLES
     ~o> I must insist.                        both
 
-A template of a customer's words is one sentence or several, each with an end mark, so that messages can be taken apart.
+Which third of a section is held out was drawn by lot among lines of one style; of names it was chosen. A template of a
+customer's words is one sentence or several, each with an end mark, so that messages can be taken apart.
 """
 
 import functools
 import itertools
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from importlib import resources
 from typing import NamedTuple
 
@@ -96,12 +97,9 @@ def shorten_forms(text: str) -> str:
     return _SHORT_FORMS.sub(lambda match: match[1] + _ENDINGS[match[2]], text)
 
 
-def draw_text(templates: Sequence[Template], values: dict[str, str], rng: random.Random) -> str:
-    """Draws a template whose slots all have values, and one of its phrasings, and fills it.
-
-    Raises ValueError if there is none.
-    """
-    suited = [template for template in templates if template.list_slots() <= values.keys()]
+def draw_phrasing(templates: Sequence[Template], slots: Container[str], rng: random.Random) -> str:
+    """Draws a template that has no slots but these, and one of its phrasings. Raises ValueError if there is none."""
+    suited = [template for template in templates if all(slot in slots for slot in template.list_slots())]
     if not suited:
-        raise ValueError(f"expected a template with slots among {sorted(values)}, got none of {len(templates)}")
-    return rng.choice(rng.choice(suited).texts).format(**values)
+        raise ValueError(f"expected a template with slots among {slots}, got none of {len(templates)}")
+    return rng.choice(rng.choice(suited).texts)
