@@ -1,5 +1,4 @@
-"""Checks what an agent says against the order: items, merchant, numbers, times and prices. For the record see `claims`.
-"""
+"""Checks what an agent says against the order: items, merchant, numbers, times and prices. For the record see `claims`."""
 
 import functools
 import re
@@ -32,9 +31,13 @@ UNITS = {
 _AMOUNT = re.compile(
     r"(?<= )(?:[$€£](?P<before>\d+(?:[.,]\d\d?)?)|(?P<after>\d+(?:[.,]\d\d?)?)(?:[€$£]| (?:dollars?|euros?|bucks?|pounds?)))(?= )"
 )
-TIME = re.compile(r"(?<= )(?P<hour>[01]?\d|2[0-3])[:.](?P<minute>[0-5]\d)(?: (?P<half>am|pm))?(?= )(?! (?:euros?|dollars?|pounds?))")
+TIME = re.compile(
+    r"(?<= )(?P<hour>[01]?\d|2[0-3])[:.](?P<minute>[0-5]\d)(?: (?P<half>am|pm))?(?= )(?! (?:euros?|dollars?|pounds?))"
+)
 _UNIT_NUMBERS = {unit: re.compile(rf"(?<= )(\d{{1,6}}|one) {pattern}(?= )") for unit, pattern in UNITS.items()}
-_SPANS = re.compile(r" (?:late|later|delay|delayed|wait|waited|waiting|held|kept|carried|took|after|delivered|arrived|came|pickup|long|early) ")
+_SPANS = re.compile(
+    r" (?:late|later|delay|delayed|wait|waited|waiting|held|kept|carried|took|after|delivered|arrived|came|pickup|long|early) "
+)
 _ORDERED = re.compile(r" (?:ordered|order|orders|had|bought|got|contains|has|your) ")
 _PAID = re.compile(r" (?:paid|pay|costs?|price|charged|total|worth|together|bill) ")
 
@@ -50,9 +53,13 @@ _UNKNOWN_ITEM = re.compile(
     r"(?: photos? of (?:the|your)| (?:ordered|chose|had|got) (?:an?|the|your)| your) (?P<item>[a-z]{4,})(?= )(?P<then> (?:arrived|came|tasted|leaked|was|is) )?"
 )
 
+
 def read_order(case: Case) -> Order:
     """Prepares a case for checking."""
-    items = tuple(tuple(_singular(word) for sentence in split_sentences(item.name, ()) for word in sentence) for item in case.items)
+    items = tuple(
+        tuple(_singular(word) for sentence in split_sentences(item.name, ()) for word in sentence)
+        for item in case.items
+    )
     names = frozenset(re.findall(r"[a-z]+", " ".join([case.merchant, *(item.name for item in case.items)]).lower()))
     merchant = tuple(re.findall(r"[a-z]+", case.merchant.lower()))
     numbers = case.record.numbers
@@ -101,14 +108,18 @@ def _find_name(sentence: Words, place: int, order: Order) -> tuple[int, str]:
     for number, name in enumerate(order.items):
         for start in range(len(name)):
             length = 0
-            while start + length < len(name) and place + length < len(sentence) and _singular(sentence[place + length]) == name[start + length]:
+            while (
+                start + length < len(name)
+                and place + length < len(sentence)
+                and _singular(sentence[place + length]) == name[start + length]
+            ):
                 length += 1
             words = sentence[place : place + length]
             telling = length == len(name) or any(_is_name(word) for word in words)
             if telling and length and (length > best[0] or best[1] == sentence[place]):
                 best = (length, f"xitem{number}")
     if best[1] == sentence[place]:
-        for name in _list_merchants():
+        for name in _list_merchants().get(sentence[place], ()):
             if sentence[place : place + len(name)] == name:
                 return len(name), "xplace"
         if place + 1 < len(sentence) and {sentence[place], sentence[place + 1]} <= MERCHANT_WORDS:
@@ -128,10 +139,13 @@ def _is_food(word: str, order: Order) -> bool:
 
 
 @functools.cache
-def _list_merchants() -> tuple[tuple[str, ...], ...]:
-    """The merchants that the platform has, as words."""
-    names = [text for template in bank.load_bank("names") if template.section[0] == "merchants" for text in template.texts]
-    return tuple(tuple(name.lower().split()) for name in names)
+def _list_merchants() -> dict[str, list[tuple[str, ...]]]:
+    """The merchants that the platform has, as words, by the first word."""
+    merchants: dict[str, list[tuple[str, ...]]] = {}
+    for template in bank.load_bank("names"):
+        for text in template.texts if template.section[0] == "merchants" else ():
+            merchants.setdefault(text.lower().split()[0], []).append(tuple(text.lower().split()))
+    return merchants
 
 
 def _is_name(word: str) -> bool:
@@ -147,7 +161,12 @@ def find_wrong_names(sentence: Words, order: Order) -> bool:
         if not is_known(match[1], order.names) and not match[1].startswith("x"):
             return True
     match = _UNKNOWN_ITEM.search(text)
-    return bool(match and (match["then"] or not match[0].startswith(" your")) and not is_known(match["item"], order.names) and not match["item"].startswith("xitem"))
+    return bool(
+        match
+        and (match["then"] or not match[0].startswith(" your"))
+        and not is_known(match["item"], order.names)
+        and not match["item"].startswith("xitem")
+    )
 
 
 def find_wrong_numbers(sentence: Words, order: Order) -> bool:

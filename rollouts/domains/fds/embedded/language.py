@@ -17,6 +17,7 @@ SENTENCE_WORDS = 60  # a longer sentence is cut
 
 UNKNOWN_SHARE = 0.34  # of the words; a text with more unknown words is not English
 FAULTS_SHARE = 0.14  # faults of grammar for each word
+JOINING_SHARE = 0.1  # English needs more words such as "the", "of", "you" than this
 INVISIBLE_SHARE = 0.02
 FOREIGN_SHARE = 0.1  # letters of other scripts
 CODE_SHARE = 0.04  # marks of code
@@ -27,7 +28,10 @@ _QUOTES = str.maketrans({"’": "'", "‘": "'", "`": "'", "´": "'", "“": '"'
 _CODE = re.compile(r'[<>{}\[\]|\\^=~]|[A-Za-z0-9+/=]{32}|"\w{1,20}"\s?:')
 _MARKUP = re.compile(r"[*#_]+|^\s*(?:-|\d+[.)]) ", re.MULTILINE)
 _SHORT_FORMS = (
-    (re.compile(r"\b(ca|wo|sha)n'?t\b"), lambda match: {"ca": "can not", "wo": "will not", "sha": "shall not"}[match[1]]),
+    (
+        re.compile(r"\b(ca|wo|sha)n'?t\b"),
+        lambda match: {"ca": "can not", "wo": "will not", "sha": "shall not"}[match[1]],
+    ),
     (re.compile(r"\bcannot\b"), "can not"),
     (re.compile(r"\b(do|does|did|is|are|was|were|has|have|had|could|would|should|must|need)n'?t\b"), r"\1 not"),
     (re.compile(r"\bi'?m\b"), "i am"),
@@ -35,7 +39,10 @@ _SHORT_FORMS = (
     (re.compile(r"\b(you|we|they|who|what)'re\b|\b(you|they)re\b"), r"\1\2 are"),
     (re.compile(r"\b(i|you|he|she|it|we|they|that|there|who|what|this)'ll\b|\b(you|they|it|that)ll\b"), r"\1\2 will"),
     (re.compile(r"\b(i|you|he|she|it|we|they|who|that|there)'d\b"), r"\1 would"),
-    (re.compile(r"\b(that|it|he|she|there|here|what|where|who|how|everything|nothing)'s\b|\b(that|here|what)s\b"), r"\1\2 is"),
+    (
+        re.compile(r"\b(that|it|he|she|there|here|what|where|who|how|everything|nothing)'s\b|\b(that|here|what)s\b"),
+        r"\1\2 is",
+    ),
     (re.compile(r"\blet'?s\b"), "let us"),
     (re.compile(r"\b(?:pls|plz)\b"), "please"),
     (re.compile(r"\b(c|w|sh)(?:ud|ould of)\b"), r"\1ould"),
@@ -78,7 +85,7 @@ class Words(tuple):
 def load_lexicon() -> dict[str, str]:
     """Returns what each word of the dictionary can be: word -> letters, see the head of `lexicon.txt`."""
     classes: dict[str, str] = {}
-    for line in _read_data("lexicon.txt"):
+    for line in read_data("lexicon.txt"):
         kinds, _, words = line.partition(":")
         for word in words.split():
             classes[word] = classes.get(word, "") + kinds
@@ -88,10 +95,11 @@ def load_lexicon() -> dict[str, str]:
 @functools.cache
 def load_foods() -> frozenset[str]:
     """Returns the words that name a dish."""
-    return frozenset(word for line in _read_data("foods.txt") for word in line.split())
+    return frozenset(word for line in read_data("foods.txt") for word in line.split())
 
 
-def _read_data(name: str) -> list[str]:
+def read_data(name: str) -> list[str]:
+    """Returns the lines of a data file of this package, without comments and empty ones."""
     lines = resources.files(__package__).joinpath(name).read_text(encoding="utf-8").splitlines()
     return [line for line in lines if line and not line.startswith("#")]
 
@@ -101,7 +109,10 @@ def is_code(text: str) -> bool:
     shown = "".join(char for char in text if not char.isspace() and char not in "\ufe0f\u200d")
     if not shown:
         return bool(text.strip())
-    hidden = sum(unicodedata.category(char) in ("Cf", "Cc", "Mn", "Me", "Co", "Cn") for char in unicodedata.normalize("NFC", shown))
+    hidden = sum(
+        unicodedata.category(char) in ("Cf", "Cc", "Mn", "Me", "Co", "Cn")
+        for char in unicodedata.normalize("NFC", shown)
+    )
     letters = [char for char in shown if char.isalpha()]
     latin = sum("LATIN" in unicodedata.name(char, "") for char in unicodedata.normalize("NFKC", "".join(letters)))
     if hidden > INVISIBLE_SHARE * len(shown) or not letters or latin < (1 - FOREIGN_SHARE) * len(letters):
@@ -122,7 +133,18 @@ def split_sentences(text: str, names: Collection[str]) -> list[Words]:
         text = pattern.sub(written, text)
     sentences: list[Words] = []
     current: list[str] = []
-    for token in [*_TOKEN.findall(text.replace(";", ",").replace("- ", ", ").replace(" –", ",").replace("—", ",").replace("-", " ")), "."]:
+    for token in [
+        *_TOKEN.findall(
+            text.replace(";", ",")
+            .replace(": ", ", ")
+            .replace(":\n", ",\n")
+            .replace("- ", ", ")
+            .replace(" –", ",")
+            .replace("—", ",")
+            .replace("-", " ")
+        ),
+        ".",
+    ]:
         if token in "?!.\n" or len(current) >= SENTENCE_WORDS:
             if any(word != "," for word in current):
                 sentences.append(Words(_join_numbers([_mend_word(word, names) for word in current])))
@@ -159,7 +181,22 @@ def find_classes(word: str) -> str:
         return "u"
     if word == "'s":
         return "vxd"
-    for ending, classes in (("s", "vn"), ("es", "vn"), ("ed", "va"), ("d", "va"), ("ing", "vna"), ("ly", "r"), ("er", "na"), ("r", "na"), ("est", "a"), ("ness", "n"), ("ers", "n"), ("rs", "n"), ("ally", "r"), ("y", "a")):
+    for ending, classes in (
+        ("s", "vn"),
+        ("es", "vn"),
+        ("ed", "va"),
+        ("d", "va"),
+        ("ing", "vna"),
+        ("ly", "r"),
+        ("er", "na"),
+        ("r", "na"),
+        ("est", "a"),
+        ("ness", "n"),
+        ("ers", "n"),
+        ("rs", "n"),
+        ("ally", "r"),
+        ("y", "a"),
+    ):
         if word.endswith(ending) and len(word) > len(ending) + 2:
             stem = word[: -len(ending)]
             doubled = stem[:-1] if len(stem) > 3 and stem[-1] == stem[-2] else ""
@@ -240,7 +277,9 @@ def count_faults(sentence: Words) -> int:
     if len(words) > 1 and not any(set(kind) & set("dpsomxrjwi") for kind in kinds):
         return faults + 1
     faults += sum(
-        "c" in kind and not word.endswith("s") and (place == 0 or not set(kinds[place - 1]) & set("dauns") or words[place - 1] in _NO_ARTICLE)
+        "c" in kind
+        and not word.endswith("s")
+        and (place == 0 or not set(kinds[place - 1]) & set("dauns") or words[place - 1] in _NO_ARTICLE)
         for place, (word, kind) in enumerate(zip(words, kinds, strict=True))
     )
     starts = [second for first, second in zip((",", *sentence), sentence, strict=False) if first == ","]
@@ -251,7 +290,9 @@ def count_faults(sentence: Words) -> int:
 
 
 _NO_ARTICLE = frozenset("sorry cold please accept send give want".split())
-_VERBLESS = frozenset("no sorry thanks thank what such so oh my our good many hello hi dear welcome nothing two one".split())
+_VERBLESS = frozenset(
+    "no sorry thanks thank what such so oh my our good many hello hi dear welcome nothing two one".split()
+)
 
 
 def is_english(sentences: Sequence[Words]) -> bool:
@@ -263,6 +304,9 @@ def is_english(sentences: Sequence[Words]) -> bool:
     if unknown > UNKNOWN_SHARE * len(words) and (unknown > 2 or unknown > len(words) / 2):
         return False
     if len(words) >= 5 and Counter(words).most_common(1)[0][1] > _ONE_WORD_SHARE * len(words):
+        return False
+    joining = sum(bool(set(find_classes(word)) & set("dpsomxjw")) for word in words)
+    if len(words) >= 6 and joining < JOINING_SHARE * len(words):
         return False
     faults = sum(count_faults(sentence) for sentence in sentences) + unknown / 3
     return faults < 2 or faults <= FAULTS_SHARE * len(words)

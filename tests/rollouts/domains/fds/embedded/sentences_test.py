@@ -10,7 +10,14 @@ from rollouts.domains.fds.scenario import Item, Record
 from rollouts.domains.fds.shift import Shift
 
 CUSTOMER = latent.Customer(
-    level=3, demand="refund_priority", supported=True, worth=12, honest=True, discloses=True, wants="short", temper="flares"
+    level=3,
+    demand="refund_priority",
+    supported=True,
+    worth=12,
+    honest=True,
+    discloses=True,
+    wants="short",
+    temper="flares",
 )
 
 
