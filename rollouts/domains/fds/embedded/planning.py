@@ -169,7 +169,7 @@ class Problem:
     def _rate_end(self, branch: Branch) -> np.ndarray:
         """Returns the ratings in the end, [n, e, p, o]; where patience is ample, without what it costs."""
         if self.graph.ample:
-            rating = _rate_hidden(branch.after._replace(patience=0))
+            rating = rate_hidden(branch.after._replace(patience=0))
         elif latent.find_end(_make_customer(self.graph.known), branch.after) == "quit":
             rating = np.zeros(len(HIDDEN))
         else:
@@ -213,7 +213,8 @@ def _make_customer(known: Known, level: int = 3, demand: str = DEMANDS[0], worth
 
 
 @functools.cache
-def _rate_hidden(mood: Mood) -> np.ndarray:
+def rate_hidden(mood: Mood) -> np.ndarray:
+    """Returns the ratings for all that is hidden, [124], without patience and not yet cut to 1..5."""
     who = _make_customer(Known(True, True, True, "steps"))
     service = [latent.rate_service(who._replace(demand=demand), mood) for demand in DEMANDS]
     return np.repeat(service, 31) + _rate_remedies(Mood(0, 0, heard=mood.heard, facts=mood.facts, voucher=mood.voucher))
