@@ -1,7 +1,8 @@
 """Checks what an agent says of the platform's record.
 
-Two ways lead to what a sentence says, and so any wording does: a table of what records are mostly about (in `phrases.txt`), and
-the wordings of the kinds of records (`words.records`), of which the nearest is taken. The record is read the same way.
+Two ways lead to what a sentence says, and so any wording does: a table of what records are mostly about (in
+`phrases.txt`), and the wordings of the kinds of records (`words.records`), of which the nearest is taken. The record is
+read the same way.
 """
 
 import functools
@@ -13,7 +14,7 @@ from typing import NamedTuple
 
 from rollouts.domains.fds.embedded.facts import TIME, clock_of
 from rollouts.domains.fds.embedded.language import Words, split_sentences
-from rollouts.domains.fds.embedded.phrases import compile_table, load_tables
+from rollouts.domains.fds.embedded.phrases import compile_table, load_tables, load_words
 from rollouts.domains.fds.scenario import Record
 from rollouts.domains.fds.words import records
 
@@ -31,9 +32,8 @@ OPPOSITES = {
 }
 CONTRARY = OPPOSITES | {opposite: claim for claim, opposite in OPPOSITES.items()}
 _RECORD_CLAIMS = tuple(name for name in load_tables() if name.startswith("claim "))
-_GENERAL = frozenset(
-    {"on_time", "complete", "no_complaints", "sealed", "transit", "held"}
-)  # true also where a record says it in detail
+_GENERAL = frozenset({"on_time", "complete", "no_complaints", "sealed", "transit", "held"})
+"""Claims that are true also where a record says the same in detail."""
 _NUMBER = re.compile(r"(?<= )(\d{1,6})(?= )")
 
 
@@ -47,12 +47,8 @@ class Testimony(NamedTuple):
     supports: bool | None
 
 
-_STOP = frozenset(
-    "the a an of to at in on for by and or that it was is were are has have had be been our your my this from with its their "
-    "record records system log says shows say show here as i you we see data according only so far today order x there he "
-    "screen not no never without nobody none nothing customer one than them then".split()
-)
-_OFF_RECORD = frozenset("nam voucher photo addres account messag".split())
+_STOP = load_words("stop")  # words that tell nothing of what a record says
+_OFF_RECORD = load_words("off record")  # what a screen shows besides the record; stems
 _NEGATIVE = re.compile(r" (?:not|no|never|less than|without|nobody|none|nothing|neither|nor) ")
 
 

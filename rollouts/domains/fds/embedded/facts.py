@@ -1,4 +1,4 @@
-"""Checks what an agent says against the order: items, merchant, numbers, times and prices. For the record see `claims`."""
+"""Checks what an agent says of the order: items, merchant, numbers, times and prices. For the record see `claims`."""
 
 import functools
 import re
@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from rollouts.domains.fds.embedded.case import Case
 from rollouts.domains.fds.embedded.language import Words, find_classes, is_known, load_foods, split_sentences
+from rollouts.domains.fds.embedded.phrases import compile_table, load_words
 from rollouts.domains.fds.words import bank
 
 
@@ -29,29 +30,16 @@ UNITS = {
     "items": r"(?:items?|things|dishes|products|pieces?)",
 }
 _AMOUNT = re.compile(
-    r"(?<= )(?:[$€£](?P<before>\d+(?:[.,]\d\d?)?)|(?P<after>\d+(?:[.,]\d\d?)?)(?:[€$£]| (?:dollars?|euros?|bucks?|pounds?)))(?= )"
+    r"(?<= )(?:[$€£](?P<before>\d+(?:[.,]\d\d?)?)|"
+    r"(?P<after>\d+(?:[.,]\d\d?)?)(?:[€$£]| (?:dollars?|euros?|bucks?|pounds?)))(?= )"
 )
 TIME = re.compile(
     r"(?<= )(?P<hour>[01]?\d|2[0-3])[:.](?P<minute>[0-5]\d)(?: (?P<half>am|pm))?(?= )(?! (?:euros?|dollars?|pounds?))"
 )
 _UNIT_NUMBERS = {unit: re.compile(rf"(?<= )(\d{{1,6}}|one) {pattern}(?= )") for unit, pattern in UNITS.items()}
-_SPANS = re.compile(
-    r" (?:late|later|delay|delayed|wait|waited|waiting|held|kept|carried|took|after|delivered|arrived|came|pickup|long|early) "
-)
-_ORDERED = re.compile(r" (?:ordered|order|orders|had|bought|got|contains|has|your) ")
-_PAID = re.compile(r" (?:paid|pay|costs?|price|charged|total|worth|together|bill) ")
-
-MERCHANT_WORDS = frozenset(
-    "golden casa verde burger barn spice route blue harbour harbor corner kitchen mama rosa green bowl samaka grill noodle "
-    "house wok palace garden dragon bistro trattoria pizzeria diner cafe cantina tavern deli bakery lotus bamboo tandoor "
-    "taverna osteria bella napoli sakura tokyo bombay delhi istanbul athens lima royal lantern pearl jade silver moon "
-    "ocean hill".split()
-)
-_AFTER_FOOD = frozenset("wrap roll shake plate bowl set".split())  # dishes where they stand after a dish's first word
-_AFTER_ARTICLE = frozenset("wrap roll".split())
-_UNKNOWN_ITEM = re.compile(
-    r"(?: photos? of (?:the|your)| (?:ordered|chose|had|got) (?:an?|the|your)| your) (?P<item>[a-z]{4,})(?= )(?P<then> (?:arrived|came|tasted|leaked|was|is) )?"
-)
+MERCHANT_WORDS = load_words("merchant words")  # of which merchants' names are made
+_AFTER_FOOD = load_words("after food")  # dishes where they stand after a dish's first word
+_AFTER_ARTICLE = load_words("after article")  # dishes where they stand after an article
 
 
 def read_order(case: Case) -> Order:
@@ -157,30 +145,24 @@ def find_wrong_names(sentence: Words, order: Order) -> bool:
     text = sentence.text
     if " xfood " in text or " xplace " in text or re.search(r" xitem(\d) xitem(?!\1)", text):
         return True
-    if match := re.search(r" (?:from|restaurant|merchant ,|merchant) ([a-z]{4,}) ", text):
-        if not is_known(match[1], order.names) and not match[1].startswith("x"):
-            return True
-    match = _UNKNOWN_ITEM.search(text)
-    return bool(
-        match
-        and (match["then"] or not match[0].startswith(" your"))
-        and not is_known(match["item"], order.names)
-        and not match["item"].startswith("xitem")
-    )
+    named = [match["name"] for match in compile_table("named").finditer(text)]
+    return any(not is_known(name, order.names) and not name.startswith("x") for name in named)
 
 
 def find_wrong_numbers(sentence: Words, order: Order) -> bool:
     """Does a sentence name a number, time or price that contradicts the order? What lies ahead contradicts nothing."""
     text = sentence.text
-    ahead = re.search(r" (?:will|shall|going|give me|takes|in a|within|next|soon|every|usually|voucher|can) ", text)
+    ahead = compile_table("not of this order").search(text)
     if not ahead:
         if any(clock_of(match) not in order.times for match in TIME.finditer(text)) and order.times:
             return True
-        if _SPANS.search(text) and _has_other(text, "minutes", order):
+        if compile_table("spans").search(text) and _has_other(text, "minutes", order):
             return True
-        if _PAID.search(text) and any(_cents(match) not in order.prices for match in _AMOUNT.finditer(text)):
+        if compile_table("paid").search(text) and any(
+            _cents(match) not in order.prices for match in _AMOUNT.finditer(text)
+        ):
             return True
-        if _ORDERED.search(text) and _has_other(text, "items", order):
+        if compile_table("ordered").search(text) and _has_other(text, "items", order):
             return True
     for match in re.finditer(r" (\d{1,6})(?: x)? xitem(\d) ", text):
         if int(match[1]) > order.quantities[int(match[2])]:
@@ -203,6 +185,7 @@ def _singular(word: str) -> str:
 
 
 def read_clock(clock: str) -> int:
+    """Minutes of the day of "18:05"."""
     hour, minute = clock.split(":")
     return int(hour) * 60 + int(minute)
 

@@ -57,16 +57,11 @@ _SHORT_FORMS = (
     (re.compile(r"\b(\w+)'s?(?=\W|$)"), r"\1 's"),
 )
 _TOKEN = re.compile(r"x[a-z]+\d?|[$€£]?\d+(?:[.:,]\d+)*[%€$£]?|[a-z]+|'s|[,?!.\n]|-(?= )")
-_NUMBERS = {
-    word: number
-    for number, word in enumerate(
-        "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
-        "eighteen nineteen".split()
-    )
-}
-_TENS = dict(zip("twenty thirty forty fifty sixty seventy eighty ninety".split(), range(20, 100, 10), strict=True))
-
-
+_NUMBERS = (
+    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
+    "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen",
+)  # fmt: skip
+_TENS = ("twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety")
 _MARK = re.compile(r"x(?:item\d|merchant|place|food|money)")
 
 
@@ -158,15 +153,16 @@ def split_sentences(text: str, names: Collection[str]) -> list[Words]:
 def _join_numbers(words: Sequence[str]) -> list[str]:
     """Writes number words as digits: "forty eight" as "48". "one" stays, it is a pronoun as well."""
     joined: list[str] = []
+    tens = False  # is the word before one of the tens?
     for word in words:
-        if word in _TENS:
-            joined.append(str(_TENS[word]))
-        elif _NUMBERS.get(word, 10) in range(1, 10) and joined and joined[-1] in map(str, _TENS.values()):
-            joined[-1] = str(int(joined[-1]) + _NUMBERS[word])
-        elif word in _NUMBERS and word != "one":
-            joined.append(str(_NUMBERS[word]))
+        value = _NUMBERS.index(word) if word in _NUMBERS else 0
+        if tens and 0 < value < 10:
+            joined[-1] = str(int(joined[-1]) + value)
+        elif word in _TENS:
+            joined.append(str(20 + 10 * _TENS.index(word)))
         else:
-            joined.append(word)
+            joined.append(str(value) if value > 1 or word == "zero" else word)
+        tens = word in _TENS
     return joined
 
 
@@ -260,7 +256,7 @@ _NOT_AFTER = {  # class -> after a word that can only be this, there is no word 
 
 
 def count_faults(sentence: Words) -> int:
-    """Counts where a sentence is no English: forbidden neighbours, nouns without an article, no verb, heaps of nouns."""
+    """Counts where a sentence is no English: forbidden neighbours, nouns without article, no verb, heaps of nouns."""
     words = [word for word in sentence if word != ","]
     kinds = [find_classes(word) or "nva" for word in words]
     faults = 0
@@ -289,10 +285,11 @@ def count_faults(sentence: Words) -> int:
     return faults
 
 
-_NO_ARTICLE = frozenset("sorry cold please accept send give want".split())
-_VERBLESS = frozenset(
-    "no sorry thanks thank what such so oh my our good many hello hi dear welcome nothing two one".split()
-)
+_NO_ARTICLE = frozenset(["sorry", "cold", "please", "accept", "send", "give", "want"])
+_VERBLESS = (
+    "no", "sorry", "thanks", "thank", "what", "such", "so", "oh", "my", "our", "good", "many", "hello", "hi", "dear",
+    "welcome", "nothing", "two", "one",
+)  # fmt: skip
 
 
 def is_english(sentences: Sequence[Words]) -> bool:

@@ -5,7 +5,7 @@ import re
 
 from rollouts.domains.fds.embedded.language import read_data
 
-_GROUP = re.compile(r"<([a-z]+)>")
+_GROUP = re.compile(r"(?<!\?P)<([a-z]+)>")
 _GAP = re.compile(r"<(\d)>")
 
 
@@ -44,6 +44,11 @@ def load_tables() -> dict[str, tuple[str, ...]]:
         else:
             tables[name] += tuple(part.strip() for part in line.split(" | ")) if name.startswith("group ") else (line,)
     return tables
+
+
+def load_words(group: str) -> frozenset[str]:
+    """Returns the words of a group as a set. Raises KeyError if there is no such group."""
+    return frozenset(load_tables()[f"group {group}"])
 
 
 def _write_phrase(phrase: str, remedy: str) -> str:

@@ -1,7 +1,7 @@
-"""Reads an agent's replies as a customer would, into the events of `latent.EVENTS`; and prompts' and state's fixed lines.
+"""Reads an agent's replies as a customer would, into the events of `latent.EVENTS`; and the fixed lines of prompts.
 
-A reply goes through three looks: can it be read at all (`language`), is what it says of the order and the record true
-(`facts`), and what does each sentence do (`acts`). No look is slower than linear in the length of the reply.
+A reply is looked at in three ways: can it be read at all (`language`), is what it says of the order and of the record
+true (`facts`, `claims`), and what does each sentence do (the tables of `phrases`). All of it is linear in the length.
 """
 
 import functools
@@ -24,7 +24,7 @@ SORRIES = 4
 REPEATED_SHARE = 0.6
 _SHORT_WORDS = 3
 
-_BAD = frozenset({"explain_false", "wrong_fact", "promise", "unbacked", "negated", "rude"})
+BAD = frozenset({"explain_false", "wrong_fact", "promise", "unbacked", "negated", "rude"})
 _LOUD = frozenset({"promise", "unbacked", "rude"})  # what is heard even in a reply that cannot be read otherwise
 
 _CLAUSES = re.compile(r" (?:, )?(?:but|however|yet|although|though|instead) | , (?:(?:and|so|then) )?")
@@ -43,15 +43,19 @@ def read_reply(response: str, earlier: Sequence[str], case: Case, issued: str) -
       case: the customer and the order that it is about.
       issued: when a voucher was issued, by the system state: no | this turn | earlier.
     """
+    return _read_reply(response, tuple(earlier), case, issued)
+
+
+@functools.lru_cache(maxsize=4096)  # a stateless endpoint reads a conversation's replies anew at every turn
+def _read_reply(response: str, earlier: tuple[str, ...], case: Case, issued: str) -> frozenset[str]:
     order = _read_order(case)
     sentences = read_sentences(response, order)
     readable = not language.is_code(response) and language.is_english(sentences)
     said = [_read_sentence(sentence, case, order, issued) for sentence in sentences]
     for place in range(1, len(said)):
         if _accepts(sentences[place].text) and _has("proposed", sentences[place - 1].text):
-            said[place] = said[place] - {"probe", "ask"} | (
-                {"offer"} if not said[place - 1] & {"unbacked", "given"} else set()
-            )
+            given = said[place - 1] & {"unbacked", "given"}
+            said[place] = said[place] - {"probe", "ask"} | (set() if given else {"offer"})
     events = frozenset().union(*said)
     if "listen" not in events and _shows_sympathy(sentences, said, case.complaint):
         events = events - {"apology"} | {"listen"}
@@ -60,8 +64,8 @@ def read_reply(response: str, earlier: Sequence[str], case: Case, issued: str) -
     stated = events - {"given"}
     if not readable:
         events = (events & _LOUD) | {"not_understood"}
-    elif _is_spam(sentences, said, stated - _BAD - {"apology"}):
-        events = (events & _BAD) | {"spam"}
+    elif _is_spam(sentences, said, stated - BAD - {"apology"}):
+        events = (events & BAD) | {"spam"}
     elif not events:
         events = frozenset({"nothing"})
     if len(response.split()) > LONG_WORDS:
@@ -113,11 +117,11 @@ def _read_sentence(sentence: Words, case: Case, order: Order, issued: str) -> fr
     listens = _is_listening(text, case.complaint) and not events & {"negated"} and not told
     if asks and not events - {"wrong_fact"} and not listens and _has("asking word", text) and not _accepts(text):
         events.add("ask")
+    empty = _has("sorry for", text) or not events - {"wrong_fact"}  # "Sorry, could you …" is a courtesy
     if listens and not _OTHER_DISH.search(text):
         events.add("listen")
-    elif _has("sorry", text) and not _has("not sorry", text) and not events & {"limit", "rude"}:
-        if _has("sorry for", text) or not events - {"wrong_fact"}:
-            events.add("apology")
+    elif empty and _has("sorry", text) and not _has("not sorry", text) and not events & {"limit", "rude"}:
+        events.add("apology")
     return frozenset(events)
 
 
@@ -232,7 +236,7 @@ def _is_spam(sentences: Sequence[Words], said: Sequence[frozenset[str]], good: f
     long = [sentence for sentence in sentences if len(sentence) >= _SHORT_WORDS]
     return (
         len(good) > MANY_ACTS
-        or any(_is_crowded(sentence, events - _BAD) for sentence, events in zip(sentences, said, strict=True))
+        or any(_is_crowded(sentence, events - BAD) for sentence, events in zip(sentences, said, strict=True))
         or len(set(long)) < len(long)
         or sum(len(compile_table("stock").findall(sentence.text)) for sentence in sentences) >= STOCK_PHRASES
         or sum(bool(_has("sorry", sentence.text)) for sentence in sentences) >= SORRIES
