@@ -1,8 +1,7 @@
 """Frontiers that were computed once and are kept beside the rules, in `frontiers.json`: computing one takes a while.
 
-    python -m rollouts.domains.fds.embedded.kept        # computes them anew and writes the file
-
-The file names the digest of the rules that it was computed by; with other rules it is of no use, and says nothing.
+`python -m benchmarks.frontiers` writes the file anew. It names the digest of the rules that it was computed by; with
+other rules it is of no use, and says nothing.
 """
 
 import functools
@@ -44,16 +43,3 @@ def write_frontiers(frontiers: dict[Sequence[str], dict[str, Any]]) -> None:
 
 def _name_frontier(difficulty: str, knows: str, split: str) -> str:
     return f"{difficulty}, {split}, knows {knows}"
-
-
-def main() -> None:
-    """Computes the frontiers of both difficulties and both agents."""
-    from rollouts.domains.fds.embedded import oracle  # which reads the file
-
-    keys = [(difficulty, knows, "test") for difficulty in ("hard", "normal") for knows in ("messages", "all")]
-    found = {key: oracle.solve_prices(*key) for key in keys}
-    write_frontiers({key: {name: list(column) for name, column in points.items()} for key, points in found.items()})
-
-
-if __name__ == "__main__":
-    main()
