@@ -1,4 +1,4 @@
-"""Computes the frontiers of the embedded gym and keeps them beside its rules, where `oracle.compute_frontier` reads them.
+"""Computes the frontiers of the embedded gym and keeps them beside its rules, where `oracle` reads them.
 
     .venv/bin/python -m benchmarks.frontiers        # a minute; whenever the rules changed
 

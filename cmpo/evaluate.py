@@ -1,9 +1,9 @@
 """Evaluates an agent on held-out scenarios: ``python -m cmpo.evaluate --config=configs/fds.py --workdir=DIR``.
 
 ``--agent`` names the agent, see `cmpo.cli.agents`; by default it is the checkpoint in DIR. docs/evaluation.md says what
-is measured and how; ``python -m cmpo.compare`` compares two results. --out is the JSON file to write (by default
-DIR/evaluation_AGENT.json, with the --shift if one is named); the dialogues are written beside it. A run's page shows every evaluation_*.json in its
-directory.
+is measured and how; ``python -m cmpo.compare`` compares two results. --shift measures it on words and facts that it was
+not trained on. --out is the JSON file to write (by default DIR/evaluation_AGENT.json, or evaluation_AGENT_SHIFT.json);
+the dialogues are written beside it. A run's page shows every evaluation_*.json in its directory.
 """
 
 import collections
