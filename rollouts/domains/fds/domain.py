@@ -12,11 +12,12 @@ from rollouts.domains.fds import judge as judging
 from rollouts.domains.fds.embedded import oracle
 from rollouts.domains.fds.embedded.planning import Knows
 from rollouts.domains.fds.episode import Table, take_turn
+from rollouts.domains.fds.gym_agents import OracleAgent, ReaderAgent, VariedAgent
 from rollouts.domains.fds.judge import Evaluation
 from rollouts.domains.fds.rubrics import PRINCIPLES, PROCESS
 from rollouts.domains.fds.scenario import DEMANDS, LEVELS, Scenario, read_description, write_items
 from rollouts.domains.fds.schema import FdsSettings
-from rollouts.domains.fds.scripted import HABITS, OracleAgent, ScriptedAgent, decline_voucher
+from rollouts.domains.fds.scripted import HABITS, ScriptedAgent, decline_voucher
 from rollouts.domains.fds.shift import NO_SHIFT, Shift, parse_shift
 from rollouts.endpoints.settings import EMBEDDED
 from rollouts.play import Agent
@@ -34,7 +35,7 @@ class FdsDomain(Domain):
     turn_format, settings = turn_format, FdsSettings
     endpoints = ("user", "judge")
     panel = "User satisfaction (1 to 5)"
-    scripted = ("oracle", *HABITS)
+    scripted = ("oracle", "reader", "varied", *HABITS)
     breaches = rules.FORMAT_ERRORS
     objective = "satisfaction"
     measures = {
@@ -95,12 +96,20 @@ class FdsDomain(Domain):
         return await judging.evaluate_dialogue(judge, dialogue, seed=seed, votes=config.judge.votes)
 
     def scripted_agent(self, config: Mapping[str, Any], name: str, budget: float | None = None) -> Agent:
-        """See Domain. The oracle is the best agent of the embedded gym with a voucher for a share `budget` of all."""
-        if name != "oracle":
-            return ScriptedAgent(name or "generous")
+        """See Domain. Oracle and reader are the best agents of the embedded gym with a voucher for a share `budget`.
+
+        The oracle knows the customer, the reader what messages tell.
+        """
+        difficulty = config.data.difficulty
+        if name in HABITS:
+            return ScriptedAgent(name)
+        if name not in ("oracle", "reader"):
+            return VariedAgent(difficulty)
         if budget is None or not 0 <= budget <= 1:
             raise ValueError(f"--budget: expected a share of customers from 0 to 1, got {budget}")
-        return OracleAgent(oracle.allocate_vouchers(oracle.weigh_customers(config.data.difficulty), budget))
+        if name == "oracle":
+            return OracleAgent(oracle.price_for(budget, difficulty, knows="all"))
+        return ReaderAgent(oracle.price_for(budget, difficulty), difficulty)
 
     def decline_action(self, text: str, seed: int) -> str:
         """See Domain. The words are the scripted agents', for a voucher."""
