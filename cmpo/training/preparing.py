@@ -16,6 +16,7 @@ from cmpo.run.workdir import hash_config, made_demonstrations, read_progress
 from cmpo.training import build, collecting, demonstrations, model_source, packing
 from cmpo.training.clients import Clients
 from cmpo.training.demonstrations import Conversation
+from cmpo.training.tasks import count_shown
 from models import hf, qwen2
 from models import tokenizer as tokenizers
 from models.tokenizer import Tokenizer
@@ -101,7 +102,7 @@ def prepare_run(
     processes.run_once(lambda: _write_tokenizer_and_model(config, workdir, conversations, weights))
     tokenizer = tokenizers.load(workdir / "tokenizer")
     dealt = min(_TASKS_CHECKED, config.train.rl_steps * config.train.scenarios_per_step)
-    check_prompts(tokenizer, tasks.train(0, dealt), config.model.context_length)
+    check_prompts(tokenizer, tasks.train(count_shown(config), dealt), config.model.context_length)
     learnt = conversations if config.train.sft_steps else []
     return Prepared(learnt, tokenizer, model_source.read_architecture(config, workdir), weights)
 

@@ -20,6 +20,7 @@ from absl import logging
 
 from rollouts.domains.fds import generator, released
 from rollouts.domains.fds.scenario import DEMANDS, Item, Order, Persona, Record, Scenario
+from rollouts.domains.fds.shift import NO_SHIFT, Shift
 from rollouts.seeds import fold
 
 SIZES = {"hard": {"train": 7680, "test": 256}, "normal": {"train": 7424, "test": 256}}
@@ -178,10 +179,17 @@ class PreparedRecords(Sequence[Scenario]):
 class Recorded:
     """A `rollouts.domain.TaskSource`: the records in `directory`, shuffled anew each epoch.
 
-    A record is read when it is asked for, so a process reads only what it plays.
+    A record is read when it is asked for, so a process reads only what it plays. Records have their facts; the words of
+    held-out ones may be shifted. Raises ValueError, naming config.data.shift, for a shift of facts.
     """
 
-    def __init__(self, directory: pathlib.Path, seed: int):
+    def __init__(self, directory: pathlib.Path, seed: int, shift: Shift = NO_SHIFT):
+        if shift.facts:
+            raise ValueError(
+                f"config.data.shift: expected none, phrasing or noise of recorded scenarios, got '{shift}'; unseen "
+                "facts come with config.data.endless"
+            )
+        self._shift = shift
         train, self._test = PreparedRecords(directory, "train"), PreparedRecords(directory, "test")
         self._train = grain.MapDataset.source(train).shuffle(seed=fold(seed, "shuffle")).repeat()
 
@@ -193,7 +201,8 @@ class Recorded:
         """See TaskSource. Raises ValueError if the dataset holds fewer."""
         if count > len(self._test):
             raise ValueError(f"config.eval.scenarios: expected at most {len(self._test)} of this data, got {count}")
-        return grain.MapDataset.source(self._test).shuffle(seed=fold(seed, "held out"))[:count]
+        chosen = grain.MapDataset.source(self._test).shuffle(seed=fold(seed, "held out"))[:count]
+        return [dataclasses.replace(scenario, shift=self._shift) for scenario in chosen]
 
 
 def to_example(scenario: Scenario) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rollouts.domains.fds.embedded import planning, population
+from rollouts.domains.fds.embedded import kept, planning, population
 from rollouts.domains.fds.embedded.graph import Known
 from rollouts.domains.fds.embedded.planning import Knows, Problem
 
@@ -52,20 +52,38 @@ class Frontier(NamedTuple):
 
 
 def compute_frontier(difficulty: str = "hard", *, knows: Knows = "messages", split: str = "test") -> Frontier:
-    """Computes the frontier over the customers that `generator.deal_scenarios` deals with these arguments."""
+    """Computes the frontier over the customers that `generator.deal_scenarios` deals with these arguments.
+
+    Those that are kept are read.
+    """
     return _compute_frontier(difficulty, knows, split)
 
 
 @functools.cache
 def _compute_frontier(difficulty: str, knows: Knows, split: str) -> Frontier:
+    found = kept.find_columns(difficulty, knows, split)
+    points = Points(**found) if found else solve_prices(difficulty, knows, split)
+    columns = tuple(map(np.array, points))
+    return Frontier(*columns, _measure_gap(*columns))
+
+
+class Points(NamedTuple):
+    """What a frontier goes through, from the lowest rate up; see `Frontier`."""
+
+    rates: list[float]
+    satisfaction: list[float]
+    prices: list[float]
+
+
+def solve_prices(difficulty: str, knows: Knows, split: str) -> Points:
+    """Finds the best policy at each of `PRICES`. It takes seconds; `kept` has what it found once."""
     problems = list_problems(difficulty, knows=knows, split=split)
     points = {}
     for price in PRICES:
         value, rate = measure_price(problems, price)
-        points.setdefault(round(rate, 12), (value + price * rate, price))
+        points.setdefault(round(rate, 12), (value + price * rate, float(price)))
     rates = sorted(points)
-    satisfaction, prices = (np.array(column) for column in zip(*(points[rate] for rate in rates), strict=True))
-    return Frontier(np.array(rates), satisfaction, prices, _measure_gap(np.array(rates), satisfaction, prices))
+    return Points(rates, *(list(column) for column in zip(*(points[rate] for rate in rates), strict=True)))
 
 
 def price_for(rate: float, difficulty: str = "hard", *, knows: Knows = "messages", split: str = "test"):

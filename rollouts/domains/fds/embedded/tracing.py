@@ -4,12 +4,10 @@ import functools
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from rollouts.domains.fds.embedded import latent, reading, signals, writing
+from rollouts.domains.fds.embedded import latent, reading, signals
 from rollouts.domains.fds.embedded.case import Case
 from rollouts.domains.fds.embedded.latent import Mood
-from rollouts.domains.fds.words import bank
-
-_LETTERS = 3  # long pieces of words by which a message in noisy words is told from another
+from rollouts.domains.fds.hearing import hear_message
 
 
 class Step(NamedTuple):
@@ -45,38 +43,16 @@ def read_turn(response: str, earlier: tuple[str, ...], case: Case, issued: str) 
 
 
 def find_outcome(case: Case, mood: Mood, events: frozenset[str], answer: str) -> Mood:
-    """Returns the mood after a turn: of those that may follow, the one that the customer's `answer` fits best."""
+    """Returns the mood after a turn: of those that may follow, the likeliest that the customer's `answer` fits."""
     outcomes = latent.list_outcomes(case.customer, mood, events)
     if len(outcomes) == 1:
         return outcomes[0][1]
+    names = (*(item.name for item in case.items), case.merchant)
+    reaction = hear_message(answer, names, first=False).signal.reaction if answer else ""
 
-    def rate_fit(outcome: tuple[float, Mood]) -> tuple[float, float]:
+    def rate_fit(outcome: tuple[float, Mood]) -> tuple[bool, float]:
         chance, after = outcome
         listed = signals.list_signals(case.customer, mood, after, events)
-        reactions = {signal.reaction for _, signal in listed}
-        return max(_compare_words(answer, reaction, case) for reaction in reactions), chance
+        return reaction in {signal.reaction for _, signal in listed}, chance
 
     return max(outcomes, key=rate_fit)[1]
-
-
-def _compare_words(answer: str, reaction: str, case: Case) -> float:
-    """Returns how much of a phrasing of `reaction` is in an answer, 0..1; 2 where the words are the bank's."""
-    names = (case.merchant, *(item.name for item in case.items))
-    try:
-        if writing.read_message(answer, names).reaction == reaction:
-            return 2.0
-    except ValueError:  # noise, or words of another endpoint
-        pass
-    found = _cut_pieces(answer)
-    return max((len(found & pieces) / len(pieces) for pieces in _list_phrasings(reaction)), default=0.0)
-
-
-@functools.cache
-def _list_phrasings(reaction: str) -> tuple[frozenset[str], ...]:
-    templates = (template for template in bank.load_bank("reactions") if template.section[0] == reaction)
-    return tuple(filter(None, (_cut_pieces(text) for template in templates for text in template.texts)))
-
-
-def _cut_pieces(text: str) -> frozenset[str]:
-    letters = f" {' '.join(text.lower().split())} "
-    return frozenset(letters[place : place + _LETTERS] for place in range(len(letters) - _LETTERS + 1))

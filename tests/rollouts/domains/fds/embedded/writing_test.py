@@ -140,9 +140,20 @@ def test_the_words_fit_the_style():
     lengths = [statistics.mean(len(text) for text in texts[style]) for style in ("terse", "warm and detailed")]
     assert lengths[0] < lengths[1]
     lower = {style: statistics.mean(text == text.lower() for text in found) for style, found in texts.items()}
-    assert lower["terse"] > 0.5 > 0.2 > lower["polite"]
+    assert lower["terse"] > 0.5 and lower["polite"] == 0
+    assert lower["plain"] == pytest.approx(writing.LOWER_PERCENT["p"] / 100, abs=0.1)
     assert {writing.find_style(each) for each in list_cases()} == {*bank.STYLES.values(), "n"}
     assert writing.find_style(case) == writing.find_style(case)
+
+
+def test_who_writes_small_letters_keeps_names_as_they_are():
+    found = [case for case in list_cases() if writing.is_lower(case) and case.complaint == "food temperature"]
+    texts = [writing.write_message(Signal("opening", heat=1), case, random.Random(2), NO_SHIFT) for case in found]
+    named = [text for text, case in zip(texts, found, strict=True) if case.items[0].name in text]
+    assert len(named) > 5
+    for text, case in zip(texts, found, strict=True):
+        rest = text.replace(case.items[0].name, "").replace(case.merchant, "")
+        assert rest == rest.lower()
 
 
 def test_the_same_seed_writes_the_same_and_another_does_not():
