@@ -62,9 +62,7 @@ class VariedAgent:
       errors: share of the turns with an error.
     """
 
-    def __init__(
-        self, difficulty: str = "hard", prices: Sequence[float] = DEMONSTRATED_PRICES, errors: float = ERRORS
-    ):
+    def __init__(self, difficulty: str = "hard", prices: Sequence[float] = DEMONSTRATED_PRICES, errors: float = ERRORS):
         self._mix, self._errors = (difficulty, "train"), errors
         self._prices = [(1.0, price) for price in prices]
 

@@ -103,6 +103,8 @@ class Phrasing:
         if not unsaid:
             templates = bank.list_templates("replies", section, False)
             suited = [template for template in templates if template.list_slots() <= values.keys()]
+            naming = [template for template in suited if "item" in template.list_slots()]
+            suited = naming if act == "listen" and naming else suited
             unsaid += [self._rng.choice(template.texts) for template in suited]
             self._rng.shuffle(unsaid)
         text = min(unsaid[-3:], key=len) if hurried else unsaid[-1]
