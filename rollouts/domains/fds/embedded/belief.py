@@ -68,13 +68,16 @@ class Belief(NamedTuple):
                 score = (*fits, expected.heat == signal.heat)
                 if best is None or score > best[0]:
                     best = score, after
-        after = best[1]
-        moment = signals.find_moment(before, after)
+        return self.hear_answer(best[1], signal.stance, signal.hint)
+
+    def hear_answer(self, after: Mood, stance: str, hint: int) -> "Belief":
+        """Returns the belief after an answer with this stance and hint, where the mood is now `after`."""
+        moment = signals.find_moment(self.mood, after)
         if not moment:
             return self._replace(mood=after)
         answers = list(self.answers)
-        answers[MOMENTS.index(moment)] = signal.stance, signal.hint
-        told = (after.deal == 2, ease_of(before)) if moment == "offer" else True
+        answers[MOMENTS.index(moment)] = stance, hint
+        told = (after.deal == 2, ease_of(self.mood)) if moment == "offer" else True
         return self._replace(mood=after, answers=tuple(answers), told=self.told._replace(**{moment: told}))
 
     def _list_moods(self, events: frozenset[str]) -> list[Mood]:
@@ -112,11 +115,22 @@ def best_value(belief: Belief, price: float, ends: tuple[bool, ...] = (False, Tr
     return float(solution.values[number][place] / mass) + (0.0 if paid else latent.PATIENCE_WORTH * lost)
 
 
+def is_planned(belief: Belief) -> bool:
+    """Whether a good plan may lead here; if not, values take longer to find."""
+    problem = _pose_opening(belief.known, belief.heat, belief.difficulty, belief.split)
+    return problem.graph.find_node(belief.mood, belief.told) is not None
+
+
 def best_known_acts(customer: Customer, mood: Mood, price: float) -> frozenset[str]:
     """Returns the best reply to a customer who is known, in a mood that is known."""
-    problem, solution = _solve_known(_know(customer), population.start_of(customer.level).anger, mood, price)
     hidden = HIDDEN.index((customer.demand, customer.worth))
-    return problem.graph.nodes[-1].replies[solution.choices[-1].reshape(-1)[hidden]].events
+    known, start = _know(customer), latent.start_mood(customer)
+    problem, solution = _solve_known(known, customer.level, start, price)
+    number = problem.graph.find_mood(mood)
+    if number is None:
+        problem, solution = _solve_known(known, customer.level, mood, price)
+        number = len(problem.graph.nodes) - 1
+    return problem.graph.nodes[number].replies[solution.choices[number].reshape(-1)[hidden]].events
 
 
 @functools.cache
@@ -134,7 +148,7 @@ def best_rating(customer: Customer, *, voucher: bool) -> float:
 
 def number_message(moment: str, stance: str, hint: int) -> int:
     """Returns the place of a message in `planning.OPENING` or `READ_CHANNELS`; one near it, if it never comes."""
-    return _NUMBERS[moment].get((stance, hint), _NUMBERS[moment].get(("", hint), 0))
+    return MESSAGES[moment].get((stance, hint), MESSAGES[moment].get(("", hint), 0))
 
 
 def _number_messages(moment: str) -> dict[tuple[str, int], int]:
@@ -151,7 +165,8 @@ def _number_messages(moment: str) -> dict[tuple[str, int], int]:
     return {message: number for number, message in enumerate(possible)}
 
 
-_NUMBERS = {moment: _number_messages(moment) for moment in ("opening", *MOMENTS)}
+MESSAGES = {moment: _number_messages(moment) for moment in ("opening", *MOMENTS)}
+"""Moment -> (stance, hint) -> place in `planning.OPENING` or `planning.READ_CHANNELS`."""
 
 
 def _look_up(
@@ -189,9 +204,9 @@ def _pose_here(belief: Belief) -> Problem:
     return Problem(belief.known, belief.mood, belief.weights[None], planning.READ_CHANNELS, level)
 
 
-@functools.lru_cache(maxsize=4096)
-def _solve_known(known: Known, heat: int, mood: Mood, price: float) -> tuple[Problem, Solution]:
-    problem = Problem(known, mood, np.eye(len(HIDDEN)), planning.NO_CHANNELS, population.levels_of(heat)[0])
+@functools.lru_cache(maxsize=512)
+def _solve_known(known: Known, level: int, mood: Mood, price: float) -> tuple[Problem, Solution]:
+    problem = Problem(known, mood, np.eye(len(HIDDEN)), planning.NO_CHANNELS, level)
     return problem, problem.solve(price)
 
 

@@ -94,6 +94,11 @@ class Graph:
         """Returns the number of the node with this mood, whatever its ample patience, and moments; None if none."""
         return self._numbers.get((self._hide_patience(mood), told))
 
+    def find_mood(self, mood: Mood) -> int | None:
+        """Returns the number of a node with this mood, whatever its ample patience, and any moments; None if none."""
+        wanted = self._hide_patience(mood)
+        return next((number for (mood, _), number in self._numbers.items() if mood == wanted), None)
+
     def _hide_patience(self, mood: Mood) -> Mood:
         return mood._replace(patience=latent.LIMITS.patience) if self.ample else mood
 
@@ -146,9 +151,8 @@ class Graph:
 
     def _judge_act(self, mood: Mood, act: str) -> bool | None:
         """Returns None for an act that is of no use in `mood`, True for one that only helps, whenever it comes."""
-        harmless = True
+        harmless, silent = True, mood._replace(patience=max(mood.patience - 1, 0))
         for _, who in self._kinds:
-            ((_, silent),) = latent.list_outcomes(who, mood, frozenset())
             ((_, after),) = latent.list_outcomes(who, mood, frozenset({act}))
             advances = any(getattr(after, field) > getattr(silent, field) for field in _PROGRESS)
             if not advances or (act == "ask" and after.evidence == 1):

@@ -160,6 +160,8 @@ RULES = (
     Rule("offer", {"deal": (2, 3)}, {"patience": -1, "anger": 1}, "that was answered already"),
     Rule("offer", {"evidence": _UNASKED, "deal": (0,)}, {"deal": 1, "trust": -1, "patience": -1}, "nobody looked yet"),
     Rule("offer", {"evidence": _UNASKED}, {"trust": -1, "patience": -1}, "and still nobody looked"),
+    Rule("offer", {"heard": _UNHEARD, "deal": (0,)}, {"deal": 1, "trust": -1, "patience": -1}, "nobody listened yet"),
+    Rule("offer", {"heard": _UNHEARD}, {"trust": -1, "patience": -1}, "and still nobody listened"),
     Rule("offer", {"deal": (0,)}, {"deal": 2}, "yes", {"deal": 3, "anger": 1, "patience": -1}),
     Rule("offer", {"deal": (1,)}, {"deal": 1}, "yes, now", {"deal": 2, "anger": 1, "patience": -1}),
     Rule("promise", {}, {"trust": -2, "anger": 1, "offended": 2}, "the customer knows what such promises are worth"),

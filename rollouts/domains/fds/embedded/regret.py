@@ -4,7 +4,7 @@ The loss of an agent against the frontier of who knows all is a sum: *informatio
 at its voucher rate; and the mean over its dialogues of the regrets of all replies. The regret of a reply is the best
 value there is from the agent's belief less the best value after the reply, both with a price for vouchers
 (`oracle.price_for`, at the agent's own rate). Chance has no part in it: what a customer happened to answer is no
-loss and no gain. (This is the performance difference lemma of Kakade & Langford, 2002, for the belief's Markov process.)
+loss and no gain. (The performance difference lemma of Kakade & Langford, 2002, for the Markov process of beliefs.)
 """
 
 import itertools
@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from rollouts.domains.fds.embedded import latent, planning, population, signals
-from rollouts.domains.fds.embedded.belief import Belief, best_value
+from rollouts.domains.fds.embedded.belief import MESSAGES, Belief, best_value, is_planned
 from rollouts.domains.fds.embedded.graph import ease_of
 from rollouts.domains.fds.embedded.latent import Customer, Mood
 from rollouts.domains.fds.embedded.planning import HIDDEN, Problem
@@ -66,6 +66,9 @@ def _value_mood(belief: Belief, mood: Mood, weights: np.ndarray, price: float) -
         return float(weights @ (np.array(list(rated)) - price * (mood.voucher > 0)))
     moment = signals.find_moment(belief.mood, mood)
     rows = weights * getattr(planning.READ_CHANNELS, moment) if moment else weights[None]
+    answers = [belief.hear_answer(mood, *message) for message in (MESSAGES[moment] if moment else [("", 0)])]
+    if is_planned(answers[0]):
+        return sum(row.sum() * best_value(held, price) for row, held in zip(rows, answers, strict=True))
     return Problem(known, mood, rows, planning.READ_CHANNELS, level).solve(price).sum_root()[0]
 
 

@@ -1,11 +1,12 @@
 """The frontiers: who knows all, who reads, and nobody a voucher; how they lie, and that agents cannot be above them."""
 
 import itertools
+import random
 
 import numpy as np
 import pytest
 
-from rollouts.domains.fds.embedded import oracle, population
+from rollouts.domains.fds.embedded import oracle, planning, population
 from rollouts.domains.fds.embedded.oracle import Frontier
 from tests.builders.customers import draw_customer
 
@@ -59,7 +60,7 @@ def test_reading_lies_between_knowing_and_giving_nothing(frontiers):
 @pytest.mark.parametrize("knows", ["all", "messages"])
 @pytest.mark.parametrize("difficulty", ["hard", "normal"])
 def test_there_is_no_plateau(difficulty, knows):
-    """The best rate moves by a point at least with every tenth of price, from where most get a voucher to hardly any."""
+    """The best rate moves by a point at least with every tenth of price, from a voucher for most to hardly any."""
     problems = oracle.list_problems(difficulty, knows=knows)
     rates = [oracle.measure_price(problems, price)[1] for price in np.arange(0.2, 2.01, 0.1)]
     falls = -np.diff(rates)
@@ -88,9 +89,7 @@ def test_mixing_by_hand():
     assert line.satisfaction_at(0.4) == pytest.approx(2.6) and line.satisfaction_at(0.9) == pytest.approx(2.8)
 
 
-def test_beliefs_at_openings_are_what_the_generator_draws(rng=None):
-    import random
-
+def test_beliefs_at_openings_are_what_the_generator_draws():
     rng = random.Random(0)
     drawn = [draw_customer(rng, "normal") for _ in range(6000)]
     total = 0.0
@@ -108,4 +107,4 @@ def test_beliefs_at_openings_are_what_the_generator_draws(rng=None):
     false = [not who.honest for who in drawn if who.supported is False]
     assert np.mean(false) == pytest.approx(1 - population.HONEST[False], abs=0.04)
     problems = oracle.list_problems("normal", knows="messages")
-    assert sum(problem.weigh_told(oracle.planning.Told()).sum() for problem in problems) == pytest.approx(1)
+    assert sum(problem.weigh_told(planning.Told()).sum() for problem in problems) == pytest.approx(1)

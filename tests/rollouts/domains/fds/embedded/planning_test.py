@@ -117,10 +117,12 @@ def test_ample_patience_never_runs_out(monkeypatch, known):
 def test_the_scale_cuts_nothing_off(monkeypatch, knows):
     """Ample problems do not cut ratings at 1. To cut before what 6 turns cost gives more, and yet it gains nothing."""
     prices = (0.1, 0.8, 1.6, 9.0)
-    plain = [oracle.measure_price(oracle.list_problems(knows=knows), price) for price in prices]
+    problems = oracle.list_problems(knows=knows)
+    plain = [oracle.measure_price(problems, price) for price in prices]
     rate = planning.rate_hidden
     monkeypatch.setattr(planning, "rate_hidden", lambda mood: np.maximum(rate(mood), 1.0 - 6 * latent.PATIENCE_WORTH))
-    cut = [oracle.measure_price(oracle.list_problems(knows=knows), price) for price in prices]
+    problems = oracle.list_problems(knows=knows)
+    cut = [oracle.measure_price(problems, price) for price in prices]
     np.testing.assert_allclose(cut, plain, atol=1e-9)
     monkeypatch.setattr(planning, "rate_hidden", lambda mood: np.maximum(rate(mood), 2.0))
     assert oracle.measure_price(oracle.list_problems(knows=knows), 0.8)[0] > plain[1][0] + 0.005
