@@ -5,7 +5,7 @@ import re
 
 from rollouts.domains.fds.embedded.language import read_data
 
-_GROUP = re.compile(r"(?<!\?P)<([a-z]+)>")
+_GROUP = re.compile(r"(?<!\?P)<([a-z][a-z ]*)>")
 _GAP = re.compile(r"<(\d)>")
 
 
