@@ -219,6 +219,12 @@ def _index_misspellings() -> dict[str, tuple[int, str]]:
     return index
 
 
+@functools.lru_cache(maxsize=256)
+def _index_names(names: frozenset[str]) -> dict[str, tuple[int, str]]:
+    """The same for names."""
+    return {form: (0, name) for name in sorted(names) if len(name) > 3 for form in _leave_letters_out(name)}
+
+
 def _inflect(word: str) -> list[str]:
     if "v" not in load_lexicon()[word]:
         return [word]
@@ -238,12 +244,10 @@ def _mend_word(word: str, names: Collection[str]) -> str:
     if len(word) < 4 or len(word) > 20 or is_known(word, names):
         return word
     forms = _leave_letters_out(word)
-    for name in names:
-        if len(name) > 3 and forms & _leave_letters_out(name):
-            return name
-    index = _index_misspellings()
-    found = [index[form] for form in forms if form in index and len(form) > 2]
-    return min(found)[1] if found else word
+    for index in (_index_names(frozenset(names)), _index_misspellings()):
+        if found := [index[form] for form in forms if form in index and len(form) > 2]:
+            return min(found)[1]
+    return word
 
 
 _NOT_AFTER = {  # class -> after a word that can only be this, there is no word that can only be one of these
