@@ -97,7 +97,7 @@ def _read_sentence(sentence: Words, case: Case, order: Order, issued: str) -> fr
     events = set()
     if facts.find_wrong_names(sentence, order):
         events.add("wrong_fact")
-    heard = compile_table("reported").sub("", text)  # what the customer said, the agent does not
+    heard = compile_table("reported").sub("", text).replace("  ", " ")  # what the customer said, the agent does not
     asks = sentence.asks or _has("question", text)
     events |= _find_bad_manners(heard)
     spoken = _simplify(facts.hide_amounts(heard))
@@ -108,10 +108,10 @@ def _read_sentence(sentence: Words, case: Case, order: Order, issued: str) -> fr
     if "negated" in events:
         events -= {"note", "ask", "steps", "probe", "offer", "promise", "limit"} - ({"promise"} if asks else set())
     if "rude" in events:
-        events -= {"probe", "close", "note", "ask", "limit"}
+        events -= {"probe", "close", "note", "ask"} | ({"limit"} if " you can not " in text else set())
     if events & {"promise", "unbacked", "given"}:
         events -= {"probe", "offer"} if not asks else {"probe"}
-    if told and not events & {"limit", "unbacked", "promise", "offer", "rude"}:
+    if told == "explain_true" or (told and not events & {"limit", "unbacked", "promise", "offer", "rude"}):
         events.add(told)
         events -= {"note", "probe", "steps"}
     if not told and facts.find_wrong_numbers(sentence, order) and not events & {"promise", "unbacked"}:
