@@ -1,8 +1,8 @@
 """Checks what an agent says of the platform's record.
 
-Two ways lead to what a sentence says, and so any wording does: a table of what records are mostly about (in
-`phrases.txt`), and the wordings of the kinds of records (`words.records`), of which the nearest is taken. The record is
-read the same way.
+What a sentence says is found in two ways, so that any wording does: by a table of what records are mostly about (in
+`tables/facts.txt`), and by the wordings of the kinds of records (`words.records`), of which the nearest is taken. The
+record is read the same way.
 """
 
 import functools
@@ -68,7 +68,7 @@ def read_testimony(record: Record) -> Testimony:
 
 
 def read_claims(text: str) -> frozenset[str]:
-    """Returns what a text says that a record can say, names of the tables "claim …" of `phrases.txt`."""
+    """Returns what a text says that a record can say, names of the tables "claim …" of `tables/facts.txt`."""
     found = {name[6:].replace(" ", "_") for name in _RECORD_CLAIMS if compile_table(name).search(text)}
     for claim, opposite in OPPOSITES.items():
         if claim in found and opposite in found:

@@ -1,7 +1,7 @@
 """Cleans an agent's words and tells English from what nobody can read: garble, heaps of words, other languages, code.
 
-The dictionary is `lexicon.txt`, with what each word can be. A text is hard to read where many words are unknown, or
-where words stand next to each other that no English sentence has side by side ("the send", "of could").
+The dictionary is `tables/lexicon.txt`, with what each word can be. A text is hard to read where many words are unknown,
+or where words stand next to each other that no English sentence has side by side ("the send", "of could").
 """
 
 import functools
@@ -94,8 +94,8 @@ def load_foods() -> frozenset[str]:
 
 
 def read_data(name: str) -> list[str]:
-    """Returns the lines of a data file of this package, without comments and empty ones."""
-    lines = resources.files(__package__).joinpath(name).read_text(encoding="utf-8").splitlines()
+    """Returns the lines of a file of `tables`, without comments and empty ones."""
+    lines = resources.files(__package__).joinpath("tables", name).read_text(encoding="utf-8").splitlines()
     return [line for line in lines if line and not line.startswith("#")]
 
 
@@ -307,7 +307,7 @@ def is_english(sentences: Sequence[Words]) -> bool:
     if len(words) >= 5 and Counter(words).most_common(1)[0][1] > _ONE_WORD_SHARE * len(words):
         return False
     joining = sum(bool(set(find_classes(word)) & set("dpsomxjw")) for word in words)
-    if len(words) >= 6 and joining < JOINING_SHARE * len(words):
+    if len(words) >= 8 and joining < JOINING_SHARE * len(words):
         return False
     faults = sum(count_faults(sentence) for sentence in sentences) + unknown / 3
     return faults < 2 or faults <= FAULTS_SHARE * len(words)

@@ -73,8 +73,8 @@ CASES = {
 SHORT = "Hello, my name is Tom and I am here for you today. I have read all that you wrote, and I take it as it is."
 LONG = (
     "Hello, my name is Tom and I am here for you today. I have read all that you wrote, and I take it as it is. We are "
-    "a small team with a big heart, we love our work, and we know that a good evening can be a wonderful thing for "
-    "many people. My own family often sits together on such evenings, and then we talk about the day and about everything."
+    "a small team with a big heart, we love our work, and we know that a good evening can be a wonderful thing. My own "
+    "family often sits together on such evenings, and then we talk about the day and all of that. What a day it was."
 )
 
 
