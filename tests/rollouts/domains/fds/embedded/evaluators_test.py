@@ -155,7 +155,7 @@ SPAM = "Sorry cold please photo record shows would voucher note feedback cannot 
         ([GOOD[0], LIMIT, CLOSE], INSISTS, {}),
         ([GOOD[0], LIMIT, OFFER, GIVE], case(demand="refund_priority", level=4), {}),
         ([GOOD[0], NOTE, CLOSE], case(demand="feedback_focus", worth=3), {}),
-        ([ASK, *GOOD[1:]], CASE, {"profiling": 0, "motive": 1, "strategy": 0}),
+        ([ASK, *GOOD[1:]], CASE, {"profiling": 0, "strategy": 0}),
         ([GOOD[0], CLOSE], CASE, {"motive": 1, "strategy": 1}),
         ([GOOD[0], GIVE], CASE, {"motive": 1, "strategy": 0}),
         ([GIVE], CASE, {"profiling": 0, "motive": 0, "strategy": 0, "procedure": 0}),
