@@ -94,7 +94,7 @@ class Phrasing:
         section = (act,)
         if act == "listen":
             section = (act, complaint)
-        elif act == "explain" and not order.record.text:
+        elif act == "explain" and records.read_record(order.record.text, None).kind in ("silent", "other"):
             section = (act, "silent")
         values = {"item": item, "merchant": order.merchant, "record": order.record.text}
         values |= {"ordered": order.ordered, "delivered": order.delivered}
@@ -105,7 +105,7 @@ class Phrasing:
             suited = [template for template in templates if template.list_slots() <= values.keys()]
             unsaid += [self._rng.choice(template.texts) for template in suited]
             self._rng.shuffle(unsaid)
-        text = min(unsaid[-2:], key=len) if hurried else unsaid[-1]
+        text = min(unsaid[-3:], key=len) if hurried else unsaid[-1]
         unsaid.remove(text)
         return text.format(**values)
 

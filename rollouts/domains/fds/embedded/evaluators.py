@@ -58,7 +58,7 @@ def score_communication(case: Case, steps: Sequence[Step]) -> dict[str, int]:
         "transitions": max(0, 2 - sum(_ignores_state(case, step) for step in steps)),
         "issue_depth": 0
         if any(step.events & {"explain_false", "wrong_fact"} for step in steps)
-        else int(last.evidence == 2) + int(last.facts or last.noted),
+        else int(last.evidence == 2) + int(last.facts > 0 or last.noted > 0),
         "user_level": min(_score_ratio(_LONG_WORD / max(1.0, letters)), max(0, 2 - unread)),
         "responsiveness": min(
             2 if heard_by == 0 else int(heard_by < len(steps)), _deduct_faults(steps, {"negated", "rude"})
