@@ -102,7 +102,7 @@ class Phrasing:
         unsaid = self._unsaid.setdefault(section, [])
         if not unsaid:
             templates = bank.list_templates("replies", section, False)
-            suited = [template for template in templates if template.list_slots() <= values.keys()]
+            suited = [template for template in templates if template.slots <= values.keys()]
             unsaid += [self._rng.choice(template.texts) for template in suited]
             self._rng.shuffle(unsaid)
         text = min(unsaid[-3:], key=len) if hurried else unsaid[-1]
