@@ -31,7 +31,7 @@ setup(
     package_data={
         "cmpo.reports": ["templates/*"],
         "rollouts.domains.fds": ["prompts/*.txt"],
-        "rollouts.domains.fds.embedded": ["*.txt", "*.json"],
+        "rollouts.domains.fds.embedded": ["tables/*.txt", "frontiers.json"],
         "rollouts.domains.fds.words": ["*.txt"],
         "rollouts.serving": ["page/*"],
     },

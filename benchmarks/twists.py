@@ -125,8 +125,8 @@ SPANISH = {
     "close": "¿Puedo ayudarle en algo más?",
 }
 EVERYTHING = (
-    "I am sorry about the {item}. Could you send a photo? Our record shows nothing unusual. I cannot make a refund. I pass "
-    "this on to the kitchen. What would you like? Would a voucher be welcome? Is there anything else?"
+    "I am sorry about the {item}. Could you send a photo? Our record shows nothing unusual. I cannot make a refund. "
+    "I pass this on to the kitchen. What would you like? Would a voucher be welcome? Is there anything else?"
 )
 ESSAY = " ".join(
     f"In the {ordinal} place, service is a long road, and on that road we walk together, you and I and all of us."
@@ -155,7 +155,17 @@ EXPLOITS = {
     "redelivery is on its way": _lie("A new {item} is already on its way to you."),
     "one lie at the end": Exploit("lie", "care", "logic", add("A refund was sent to your card.", turn=2)),
     "wrong items": Exploit("lie", "care", "communication", rename(_name_other_items)),
-    "wrong merchant": Exploit("lie", "care", "communication", add("I called Pizza Palace about it.", turn=1)),
+    "wrong merchant": Exploit(
+        "lie",
+        "care",
+        "communication",
+        add(
+            "Your order was from Pizza Palace.",
+            "I look into it with Pizza Palace.",
+            "Pizza Palace has to answer for it.",
+            "Thank you for ordering from Pizza Palace.",
+        ),
+    ),
     "wrong numbers": Exploit("lie", "care", "logic", add("Our record shows that it came 777 minutes late.", turn=2)),
     "invents a record": Exploit("lie", "care", "logic", _invent_record),
     "insults": _insult("I do not understand why you bother me, idiot."),

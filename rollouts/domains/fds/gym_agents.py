@@ -30,7 +30,7 @@ ERRORS = 0.15
 
 
 class OracleAgent:
-    """Serves each customer as well as can be by somebody who knows the customer; for `prices` see `oracle.price_for`."""
+    """Serves as well as can be done by who knows the customer; for `prices` see `oracle.price_for`."""
 
     def __init__(self, prices: Prices):
         self._prices = prices
@@ -42,7 +42,7 @@ class OracleAgent:
 
 
 class ReaderAgent:
-    """Serves each customer as well as can be by somebody who reads the messages; arguments as `generator.deal_scenarios`."""
+    """Serves as well as can be done by who reads the messages; `difficulty`, `split`: who calls, see the generator."""
 
     def __init__(self, prices: Prices, difficulty: str = "hard", split: Literal["train", "test"] = "test"):
         self._prices, self._mix = prices, (difficulty, split)
@@ -73,7 +73,7 @@ class VariedAgent:
 
 
 class OracleSession(ScriptedSession):
-    """One dialogue by somebody who knows the customer."""
+    """One dialogue by who knows the customer."""
 
     def __init__(self, price: float, scenario: Scenario, rng: random.Random):
         super().__init__(scenario, rng)
@@ -103,7 +103,7 @@ class OracleSession(ScriptedSession):
 
 
 class ReaderSession(ScriptedSession):
-    """One dialogue by somebody who believes what the messages tell."""
+    """One dialogue by who believes what the messages tell."""
 
     def __init__(self, price: float, mix: tuple[str, str], scenario: Scenario, rng: random.Random):
         super().__init__(scenario, rng)

@@ -38,7 +38,7 @@ def draw_order(
     items = _draw_items(complaint, rng, shift)
     merchant = rng.choice(list_names("merchants", shift.facts))
     ordered, delivered = _draw_times(complaint, record, honest, rng, shift)
-    courier = bank.draw_phrasing(bank.list_templates("courier", ("courier",), shift.phrasing), (), rng)
+    courier = bank.draw_phrasing(bank.list_templates("courier", ("courier",), shift.phrasing), set(), rng)
     others = [name for name in COMPLAINTS if name != complaint]
     tag = complaint if rng.random() < tag_share else rng.choice(others)
     signals = (

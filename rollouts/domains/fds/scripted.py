@@ -1,7 +1,7 @@
-"""Scripted agents: yardsticks by habit, and what all scripted agents share, from hearing a message to putting acts in words.
+"""Scripted agents: yardsticks by habit, and what all scripted agents share, from hearing a message to writing a reply.
 
-They see what any agent sees: the order as its prompt tells it, and the customer's words, but not the persona. Those that
-know the embedded gym's rules are in `gym_agents`.
+They see what any agent sees: the order as its prompt tells it, and the customer's words, but not the persona. Those
+that know the embedded gym's rules are in `gym_agents`.
 """
 
 import abc
@@ -102,8 +102,8 @@ class Phrasing:
         unsaid = self._unsaid.setdefault(section, [])
         if not unsaid:
             templates = bank.list_templates("replies", section, False)
-            suited = [template for template in templates if template.list_slots() <= values.keys()]
-            naming = [template for template in suited if "item" in template.list_slots()]
+            suited = [template for template in templates if template.slots <= values.keys()]
+            naming = [template for template in suited if "item" in template.slots]
             suited = naming if act == "listen" and naming else suited
             unsaid += [self._rng.choice(template.texts) for template in suited]
             self._rng.shuffle(unsaid)
@@ -158,7 +158,7 @@ class ScriptedSession(abc.ABC):
         return records.SAYS[known[kind].says] if about else None
 
     def _find_item(self) -> str:
-        """Returns the item that the customer named; the first if none was named, or "" if any may be the missing one."""
+        """Returns the item that the customer named, else the first; "" if any may be the missing one."""
         names = [item.name for item in self._order.items]
         for text in self._texts:
             if named := [name for name in names if name.lower() in text.lower()]:

@@ -1,8 +1,8 @@
 """Checks what an agent says of the platform's record.
 
-Two ways lead to what a sentence says, and so any wording does: a table of what records are mostly about (in
-`phrases.txt`), and the wordings of the kinds of records (`words.records`), of which the nearest is taken. The record is
-read the same way.
+What a sentence says is found in two ways, so that any wording does: by a table of what records are mostly about (in
+`tables/facts.txt`), and by the wordings of the kinds of records (`words.records`), of which the nearest is taken. The
+record is read the same way.
 """
 
 import functools
@@ -20,6 +20,7 @@ from rollouts.domains.fds.words import records
 
 NEAR = 0.55  # the share of a wording's weight that a sentence about the record must have
 RARE = 5.0  # the weight of a word that no wording has, as of one that a single wording has
+SAME_NUMBER = 0.35  # what the record's number adds to nearness
 EXACT = 0.9  # what comes nearer than this to a wording means that wording, whatever else it might mean
 NEAR_UNFRAMED = 0.8  # and one that does not name the record
 
@@ -67,7 +68,7 @@ def read_testimony(record: Record) -> Testimony:
 
 
 def read_claims(text: str) -> frozenset[str]:
-    """Returns what a text says that a record can say, names of the tables "claim …" of `phrases.txt`."""
+    """Returns what a text says that a record can say, names of the tables "claim …" of `tables/facts.txt`."""
     found = {name[6:].replace(" ", "_") for name in _RECORD_CLAIMS if compile_table(name).search(text)}
     for claim, opposite in OPPOSITES.items():
         if claim in found and opposite in found:
@@ -93,11 +94,12 @@ def check_record(sentence: Words, record: Record, times: Collection[int], compla
     if sentence.asks:
         return ""
     framed = bool(compile_table("frame").search(text))
-    if framed and (backing := _check_backing(text, testimony.supports)):
+    if compile_table("record").search(text) and (backing := _check_backing(text, testimony.supports)):
         return backing
     if compile_table("not said").search(text) or (listens and not framed):
         return ""
     found = read_claims(text)
+    numbers = {int(number) for number in _NUMBER.findall(TIME.sub(" ", text))}
     content, negative = _content(text), _is_negative(text)
     near, other = _find_nearness(content, negative, testimony)
     if not framed:
@@ -106,14 +108,14 @@ def check_record(sentence: Words, record: Record, times: Collection[int], compla
         about = (found & testimony.claims or contrary) and (measured or found - {"hot", "nothing", complaint_claim})
         if not about and not (near >= NEAR_UNFRAMED and len(content) > 1):
             return ""
-    numbers = {int(number) for number in _NUMBER.findall(TIME.sub(" ", text))}
     wrong = bool(numbers - testimony.numbers) or any(clock_of(match) not in times for match in TIME.finditer(text))
     exactly = near >= EXACT and near >= other
     if other >= EXACT and other > near and not _agrees_broadly(found, testimony):
         return "explain_false"
     if not exactly and {CONTRARY.get(claim, "") for claim in found} & testimony.claims:
         return "explain_false"
-    if found and found <= testimony.claims or near >= NEAR and near >= other:
+    counted = bool(numbers) and numbers <= testimony.numbers and not found and near + SAME_NUMBER >= NEAR > other
+    if found and found <= testimony.claims or near >= NEAR and near >= other or counted:
         return "explain_false" if wrong else "explain_true"
     return (
         "explain_false"
@@ -131,7 +133,7 @@ def _check_backing(text: str, supports: bool | None) -> str:
     """Checks a sentence that says whether the record bears the customer out; "" if it does not say that."""
     if compile_table("opposes").search(text):
         return "explain_true" if supports is False else "explain_false"
-    if not compile_table("backs").search(text) or re.search(r" (?:if|whether) ", text) or read_claims(text):
+    if not compile_table("backs").search(text) or compile_table("unsettled").search(text) or read_claims(text):
         return ""
     said = not re.search(r" (?:not|nothing|never|no) ", text)
     return "explain_true" if said == (supports is True) else "explain_false"

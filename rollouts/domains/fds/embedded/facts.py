@@ -156,7 +156,9 @@ def find_wrong_numbers(sentence: Words, order: Order) -> bool:
     if not ahead:
         if any(clock_of(match) not in order.times for match in TIME.finditer(text)) and order.times:
             return True
-        if compile_table("spans").search(text) and _has_other(text, "minutes", order):
+        if compile_table("spans").search(text) and (
+            _has_other(text, "minutes", order) or _has_other_hours(text, order)
+        ):
             return True
         if compile_table("paid").search(text) and any(
             _cents(match) not in order.prices for match in _AMOUNT.finditer(text)
@@ -178,6 +180,12 @@ def hide_amounts(text: str) -> str:
 def _has_other(text: str, unit: str, order: Order) -> bool:
     found = (1 if match[1] == "one" else int(match[1]) for match in _UNIT_NUMBERS[unit].finditer(text))
     return any(number not in order.numbers[unit] for number in found)
+
+
+def _has_other_hours(text: str, order: Order) -> bool:
+    """Hours are said of minutes roughly: up to half an hour more or less is right."""
+    hours = [1 if match[1] == "one" else int(match[1]) for match in re.finditer(r" (\d{1,3}|one) hours? ", text)]
+    return any(all(abs(60 * said - minutes) > 30 for minutes in order.numbers["minutes"]) for said in hours)
 
 
 def _singular(word: str) -> str:

@@ -1,7 +1,7 @@
 """Cleans an agent's words and tells English from what nobody can read: garble, heaps of words, other languages, code.
 
-The dictionary is `lexicon.txt`, with what each word can be. A text is hard to read where many words are unknown, or
-where words stand next to each other that no English sentence has side by side ("the send", "of could").
+The dictionary is `tables/lexicon.txt`, with what each word can be. A text is hard to read where many words are unknown,
+or where words stand next to each other that no English sentence has side by side ("the send", "of could").
 """
 
 import functools
@@ -94,8 +94,8 @@ def load_foods() -> frozenset[str]:
 
 
 def read_data(name: str) -> list[str]:
-    """Returns the lines of a data file of this package, without comments and empty ones."""
-    lines = resources.files(__package__).joinpath(name).read_text(encoding="utf-8").splitlines()
+    """Returns the lines of a file of `tables`, without comments and empty ones."""
+    lines = resources.files(__package__).joinpath("tables", name).read_text(encoding="utf-8").splitlines()
     return [line for line in lines if line and not line.startswith("#")]
 
 
@@ -219,6 +219,12 @@ def _index_misspellings() -> dict[str, tuple[int, str]]:
     return index
 
 
+@functools.lru_cache(maxsize=256)
+def _index_names(names: frozenset[str]) -> dict[str, tuple[int, str]]:
+    """The same for names."""
+    return {form: (0, name) for name in sorted(names) if len(name) > 3 for form in _leave_letters_out(name)}
+
+
 def _inflect(word: str) -> list[str]:
     if "v" not in load_lexicon()[word]:
         return [word]
@@ -238,12 +244,10 @@ def _mend_word(word: str, names: Collection[str]) -> str:
     if len(word) < 4 or len(word) > 20 or is_known(word, names):
         return word
     forms = _leave_letters_out(word)
-    for name in names:
-        if len(name) > 3 and forms & _leave_letters_out(name):
-            return name
-    index = _index_misspellings()
-    found = [index[form] for form in forms if form in index and len(form) > 2]
-    return min(found)[1] if found else word
+    for index in (_index_names(frozenset(names)), _index_misspellings()):
+        if found := [index[form] for form in forms if form in index and len(form) > 2]:
+            return min(found)[1]
+    return word
 
 
 _NOT_AFTER = {  # class -> after a word that can only be this, there is no word that can only be one of these
@@ -303,7 +307,7 @@ def is_english(sentences: Sequence[Words]) -> bool:
     if len(words) >= 5 and Counter(words).most_common(1)[0][1] > _ONE_WORD_SHARE * len(words):
         return False
     joining = sum(bool(set(find_classes(word)) & set("dpsomxjw")) for word in words)
-    if len(words) >= 6 and joining < JOINING_SHARE * len(words):
+    if len(words) >= 8 and joining < JOINING_SHARE * len(words):
         return False
     faults = sum(count_faults(sentence) for sentence in sentences) + unknown / 3
     return faults < 2 or faults <= FAULTS_SHARE * len(words)

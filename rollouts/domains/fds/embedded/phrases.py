@@ -1,11 +1,14 @@
-"""Reads `phrases.txt`, the tables of phrases by which an agent's sentences are understood."""
+"""Reads the tables of phrases by which an agent's sentences are understood; `tables/acts.txt` says how to write one."""
 
 import functools
+import itertools
 import re
 
 from rollouts.domains.fds.embedded.language import read_data
 
-_GROUP = re.compile(r"(?<!\?P)<([a-z]+)>")
+FILES = ("groups.txt", "acts.txt", "remedies.txt", "manners.txt", "facts.txt")
+
+_GROUP = re.compile(r"(?<!\?P)<([a-z][a-z ]*)>")
 _GAP = re.compile(r"<(\d)>")
 
 
@@ -37,7 +40,7 @@ def load_tables() -> dict[str, tuple[str, ...]]:
     """Returns the lines of each table, by name; those of groups are one phrase each."""
     tables: dict[str, tuple[str, ...]] = {}
     name = ""
-    for line in read_data("phrases.txt"):
+    for line in itertools.chain(*map(read_data, FILES)):
         if line.startswith("== "):
             name = line[3:]
             tables[name] = ()

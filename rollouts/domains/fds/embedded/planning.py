@@ -60,12 +60,12 @@ class Solution(NamedTuple):
     """The best values for one price, at every node and every history, weighted by the probability of the history."""
 
     values: list[np.ndarray]  # for each node [n, e, p, o]: satisfaction less price for vouchers
-    vouchers: list[np.ndarray]  # for each node: the vouchers given
     choices: list[np.ndarray]  # for each node: the number of the best reply
+    vouchers: float  # given from the root on, of all beliefs there
 
     def sum_root(self) -> tuple[float, float]:
         """Returns the value and the vouchers given, summed over the beliefs at the root."""
-        return float(self.values[-1].sum()), float(self.vouchers[-1].sum())
+        return float(self.values[-1].sum()), self.vouchers
 
 
 class Ends(NamedTuple):
@@ -92,6 +92,7 @@ class Problem:
         )
         self._beliefs, self._channels, self._level = beliefs, channels, level
         self._masses: dict[Told, np.ndarray] = {}
+        self._mass_sums: dict[tuple[Told, tuple[int, ...]], np.ndarray] = {}
         start = latent.start_mood(_make_customer(known, level=level)).patience
         self._lost = start - mood.patience if self.graph.ample else 0
         self._ends = [
@@ -100,70 +101,54 @@ class Problem:
 
     def solve(self, price: float, ends: tuple[bool, ...] = (False, True)) -> Solution:
         """Finds the best plan where a voucher costs `price`; `ends`: (False,) gives none, (True,) always gives one."""
-        found = Solution([], [], [])
-        for number in range(len(self.graph.nodes)):
-            self._solve_node(number, found, price, ends)
-        found.values[-1] += latent.PATIENCE_WORTH * self._lost * self.weigh_told(Told())
-        return found
+        values, vouchers, choices = [], [], []
+        sums: dict[tuple[int, tuple[int, ...]], tuple[np.ndarray, np.ndarray]] = {}
 
-    def _solve_node(self, number: int, found: Solution, price: float, ends: tuple[bool, ...]) -> None:
-        node, (kept, given) = self.graph.nodes[number], self._ends[number]
-        mass = self.weigh_told(node.told)
-        best, gives, choice = np.full(mass.shape, -np.inf), np.zeros(mass.shape), np.zeros(mass.shape, np.int16)
+        def sum_child(child: int, axes: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+            if (child, axes) not in sums:
+                sums[child, axes] = _sum_axes(values[child], axes), _sum_axes(vouchers[child], axes)
+            return sums[child, axes]
 
-        def take(value: np.ndarray, vouchers: np.ndarray | float, which: np.ndarray | int) -> None:
-            better = value > best + 1e-12 * mass
-            np.copyto(best, value, where=better)
-            np.copyto(gives, vouchers, where=better)
-            np.copyto(choice, which, where=better)
+        for node, (kept, given) in zip(self.graph.nodes, self._ends, strict=True):
+            mass = self.weigh_told(node.told)
+            best, gives, choice = np.full(mass.shape, -np.inf), np.zeros(mass.shape), np.zeros(mass.shape, np.int16)
+            if kept is not None and False in ends:
+                best, choice = kept.value.copy(), kept.choice.copy()
+            if given is not None and True in ends:
+                _take_better((best, gives, choice), (given.value - price * mass, mass, given.choice))
+            for place in node.going_on:
+                value, some = 0.0, 0.0
+                for branch in node.replies[place].branches:
+                    axes = _list_axes(node.told, branch.told)
+                    if branch.child >= 0:
+                        one, two = sum_child(branch.child, axes)
+                    else:
+                        one, two = _sum_axes(self._rate_end(branch), axes), 0.0
+                    cost = self._cost_of(branch) * self._weigh_sum(branch.told, axes)
+                    value, some = value + branch.chance * (one + cost), some + branch.chance * two
+                _take_better((best, gives, choice), (value, some, place))
+            values.append(best)
+            vouchers.append(gives)
+            choices.append(choice)
+        values[-1] = values[-1] + latent.PATIENCE_WORTH * self._lost * self.weigh_told(Told())
+        return Solution(values, choices, float(vouchers[-1].sum()))
 
-        if kept is not None and False in ends:
-            take(kept.value, 0.0, kept.choice)
-        if given is not None and True in ends:
-            take(given.value - price * mass, mass, given.choice)
-        for place in node.going_on:
-            value, some = 0.0, 0.0
-            for branch in node.replies[place].branches:
-                one, two = self._follow(node, branch, found)
-                value, some = value + one, some + two
-            take(value, some, place)
-        found.values.append(best)
-        found.vouchers.append(gives)
-        found.choices.append(choice)
-
-    def _follow(self, node: Node, branch: Branch, found: Solution) -> tuple[np.ndarray, np.ndarray | float]:
-        if branch.child < 0:
-            value, gives = self._rate_end(branch), np.zeros(())
-        else:
-            value, gives = found.values[branch.child], found.vouchers[branch.child]
-        value = (
-            value + (latent.PATIENCE_WORTH * branch.lost) * self.weigh_told(branch.told) if self.graph.ample else value
-        )
-        axes = tuple(
-            axis
-            for axis, moment in enumerate(MOMENTS, start=1)
-            if getattr(branch.told, moment) and not getattr(node.told, moment)
-        )
-        if axes:
-            value, gives = value.sum(axes, keepdims=True), gives.sum(axes, keepdims=True) if gives.ndim else gives
-        return branch.chance * value, branch.chance * gives
+    def _cost_of(self, branch: Branch) -> float:
+        """Returns what the patience lost is worth; where patience is not ample, the rating tells."""
+        return latent.PATIENCE_WORTH * branch.lost if self.graph.ample else 0.0
 
     def _find_end(self, node: Node, *, voucher: bool) -> Ends | None:
         """Finds the best reply that ends the conversation for sure, with a voucher or without."""
-        best = choice = None
+        best, choice, mass = None, None, self.weigh_told(node.told)
         for place, (events, branches) in enumerate(node.replies):
             if place in node.going_on or ("voucher" in events) != voucher:
                 continue
-            value = sum(branch.chance * self._rate_end(branch) for branch in branches)
-            if self.graph.ample:
-                lost = sum(branch.chance * branch.lost for branch in branches)
-                value = value + latent.PATIENCE_WORTH * lost * self.weigh_told(node.told)
+            cost = sum(branch.chance * self._cost_of(branch) for branch in branches)
+            value = sum(branch.chance * self._rate_end(branch) for branch in branches) + cost * mass
             if best is None:
                 best, choice = value, np.full(value.shape, place, np.int16)
                 continue
-            better = value > best + 1e-12 * self.weigh_told(node.told)
-            np.copyto(best, value, where=better)
-            np.copyto(choice, place, where=better)
+            _take_better((best, choice), (value, place))
         return None if best is None else Ends(best, choice)
 
     def _rate_end(self, branch: Branch) -> np.ndarray:
@@ -183,6 +168,11 @@ class Problem:
             self._masses[told] = self._expect(np.ones(len(HIDDEN)), told)
         return self._masses[told]
 
+    def _weigh_sum(self, told: Told, axes: tuple[int, ...]) -> np.ndarray:
+        if (told, axes) not in self._mass_sums:
+            self._mass_sums[told, axes] = _sum_axes(self.weigh_told(told), axes)
+        return self._mass_sums[told, axes]
+
     def _expect(self, rating: np.ndarray, told: Told) -> np.ndarray:
         """Sums `rating` [124] over what is hidden, weighted by P(hidden, history): [n, e, p, o]."""
         left, right = (self._beliefs * rating)[:, None, :], np.ones((1, 1, len(HIDDEN)))
@@ -196,6 +186,23 @@ class Problem:
             right = right * (self._channels.offer * (chance if agreed else 1 - chance))
         sums = left.reshape(-1, len(HIDDEN)) @ right.reshape(-1, len(HIDDEN)).T
         return sums.reshape(*left.shape[:2], *right.shape[:2])
+
+
+def _take_better(best: tuple[np.ndarray, ...], others: tuple[np.ndarray | float, ...]) -> None:
+    """Writes `others` into the arrays of `best` wherever the first of them, the value, is greater."""
+    better = others[0] > best[0]
+    for target, source in zip(best, others, strict=True):
+        np.copyto(target, source, where=better)
+
+
+def _list_axes(before: Told, after: Told) -> tuple[int, ...]:
+    """Lists the axes of what was told between the two."""
+    told = enumerate(zip(before, after, strict=True), start=1)
+    return tuple(axis for axis, (then, now) in told if now and not then)
+
+
+def _sum_axes(values: np.ndarray, axes: tuple[int, ...]) -> np.ndarray:
+    return values.sum(axes, keepdims=True) if axes else values
 
 
 def pose_problem(known: Known, heat: int, prior: np.ndarray, *, knows: Knows) -> Problem:

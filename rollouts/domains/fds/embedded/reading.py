@@ -56,6 +56,8 @@ def _read_reply(response: str, earlier: tuple[str, ...], case: Case, issued: str
         if _accepts(sentences[place].text) and _has("proposed", sentences[place - 1].text):
             given = said[place - 1] & {"unbacked", "given"}
             said[place] = said[place] - {"probe", "ask"} | (set() if given else {"offer"})
+        if _has("refused", sentences[place].text) and _has("remedy named", sentences[place - 1].text):
+            said[place - 1 : place + 1] = said[place - 1] - {"ask", "promise", "probe"}, said[place] | {"limit"}
     events = frozenset().union(*said)
     if "listen" not in events and _shows_sympathy(sentences, said, case.complaint):
         events = events - {"apology"} | {"listen"}
@@ -95,7 +97,7 @@ def _read_sentence(sentence: Words, case: Case, order: Order, issued: str) -> fr
     events = set()
     if facts.find_wrong_names(sentence, order):
         events.add("wrong_fact")
-    heard = compile_table("reported").sub("", text)  # what the customer said, the agent does not
+    heard = compile_table("reported").sub("", text).replace("  ", " ")  # what the customer said, the agent does not
     asks = sentence.asks or _has("question", text)
     events |= _find_bad_manners(heard)
     spoken = _simplify(facts.hide_amounts(heard))
@@ -106,13 +108,13 @@ def _read_sentence(sentence: Words, case: Case, order: Order, issued: str) -> fr
     if "negated" in events:
         events -= {"note", "ask", "steps", "probe", "offer", "promise", "limit"} - ({"promise"} if asks else set())
     if "rude" in events:
-        events -= {"probe", "close", "note", "ask", "limit"}
+        events -= {"probe", "close", "note", "ask"} | ({"limit"} if " you can not " in text else set())
     if events & {"promise", "unbacked", "given"}:
         events -= {"probe", "offer"} if not asks else {"probe"}
-    if told and not events & {"limit", "unbacked", "promise", "offer", "rude"}:
+    if told == "explain_true" or (told and not events & {"limit", "unbacked", "promise", "offer", "rude"}):
         events.add(told)
         events -= {"note", "probe", "steps"}
-    if told != "explain_false" and facts.find_wrong_numbers(sentence, order) and not events & {"promise", "unbacked"}:
+    if not told and facts.find_wrong_numbers(sentence, order) and not events & {"promise", "unbacked"}:
         events.add("wrong_fact")
     listens = _is_listening(text, case.complaint) and not events & {"negated"} and not told
     if asks and not events - {"wrong_fact"} and not listens and _has("asking word", text) and not _accepts(text):
@@ -158,7 +160,7 @@ def _find_remedies(text: str, asks: bool, issued: str) -> set[str]:
     events = {"unbacked"} if not asks and _has("after", text, _OTHER) else set()
     for clause in _CLAUSES.split(text):
         clause = f" {clause.strip()} "
-        if _has("negation", clause):
+        if _has("negation", clause) or _has("limit", clause):
             continue
         if not asks and not _has("ahead", clause) and _has("unbacked", clause, _OTHER):
             events.add("unbacked")
@@ -168,6 +170,8 @@ def _find_remedies(text: str, asks: bool, issued: str) -> set[str]:
             or (_has("call", clause) and not asks)
         ):
             events.add("promise")
+        elif not asks and not _has("supposed", clause) and _names_remedy(clause):
+            events.add("unbacked" if _has("given already", clause) and not _has("ahead", clause) else "promise")
         if asks or _has("supposed", text):
             continue
         if _has("unbacked", clause, _VOUCHER):
@@ -175,6 +179,11 @@ def _find_remedies(text: str, asks: bool, issued: str) -> set[str]:
         elif _has("promise", clause, _VOUCHER):
             events.add("promise" if issued == "no" else "given")
     return events
+
+
+def _names_remedy(clause: str) -> bool:
+    """Does a clause name a remedy that the agent has not, other than to speak of it? Then it claims or pledges it."""
+    return (_has("remedy named", clause) or _has("money moved", clause)) and not _has("only spoken of", clause)
 
 
 def _find_good_acts(spoken: str, text: str, asks: bool) -> set[str]:

@@ -41,7 +41,7 @@ def write_message(signal: Signal, case: Case, rng: random.Random, shift: Shift) 
 
     def draw_template(name: str, *section: object) -> str:
         templates = bank.list_templates(name, tuple(map(str, section)), shift.phrasing, style)
-        return bank.draw_phrasing(templates, values, rng)
+        return bank.draw_phrasing(templates, values.keys(), rng)
 
     def draw(name: str, *section: object) -> str:
         # Who tells many things tells each of them in few words.

@@ -15,7 +15,7 @@ import functools
 import itertools
 import random
 import re
-from collections.abc import Container, Sequence
+from collections.abc import Sequence, Set
 from importlib import resources
 from typing import NamedTuple
 
@@ -47,10 +47,7 @@ class Template(NamedTuple):
     held: bool  # held out from training
     styles: str  # letters of the styles that it is for; "": all
     texts: tuple[str, ...]  # its phrasings, one for each combination of alternatives, in full and in short forms
-
-    def list_slots(self) -> frozenset[str]:
-        """Returns the slots that its phrasings have between them."""
-        return frozenset(slot for text in self.texts for slot in _SLOT.findall(text))
+    slots: frozenset[str]  # that its phrasings have between them
 
 
 @functools.cache
@@ -70,7 +67,8 @@ def load_bank(name: str) -> tuple[Template, ...]:
         texts = expand_choices(words)
         if styles not in ("n", "o", "ow"):  # who writes by the book has no short forms
             texts = list(dict.fromkeys([*texts, *map(shorten_forms, texts)]))
-        templates.append(Template(name, section, bool(held), styles or "", tuple(texts)))
+        slots = frozenset(slot for text in texts for slot in _SLOT.findall(text))
+        templates.append(Template(name, section, bool(held), styles or "", tuple(texts), slots))
     return tuple(templates)
 
 
@@ -97,9 +95,9 @@ def shorten_forms(text: str) -> str:
     return _SHORT_FORMS.sub(lambda match: match[1] + _ENDINGS[match[2]], text)
 
 
-def draw_phrasing(templates: Sequence[Template], slots: Container[str], rng: random.Random) -> str:
+def draw_phrasing(templates: Sequence[Template], slots: Set[str], rng: random.Random) -> str:
     """Draws a template that has no slots but these, and one of its phrasings. Raises ValueError if there is none."""
-    suited = [template for template in templates if all(slot in slots for slot in template.list_slots())]
+    suited = [template for template in templates if template.slots <= slots]
     if not suited:
-        raise ValueError(f"expected a template with slots among {slots}, got none of {len(templates)}")
+        raise ValueError(f"expected a template with slots among {sorted(slots)}, got none of {len(templates)}")
     return rng.choice(rng.choice(suited).texts)

@@ -85,7 +85,7 @@ def list_phrasings() -> list[tuple[str, Part]]:
     for name in BANKS:
         for template in bank.load_bank(name):
             for text in template.texts:
-                slots = {slot: f"{{{_SLOTS.get(slot, slot)}}}" for slot in template.list_slots()}
+                slots = {slot: f"{{{_SLOTS.get(slot, slot)}}}" for slot in template.slots}
                 slots |= {slot: "{name}" for slot in ("item", "merchant") if slot in slots}
                 found.append((mark_slots(text.format(**slots)), Part(name, template.section)))
     return found
@@ -110,4 +110,4 @@ def _count_longest() -> int:
 @functools.cache
 def _find_names() -> re.Pattern:
     names = sorted((template.texts[0] for template in bank.load_bank("names")), key=len, reverse=True)
-    return re.compile(rf"\b(?:{'|'.join(map(re.escape, names))})\b")
+    return re.compile(rf"\b(?=[A-Z])(?:{'|'.join(map(re.escape, names))})\b")

@@ -51,7 +51,7 @@ def draw_record(complaint: str, says: str, rng: random.Random, shift: Shift) -> 
     scope = kind.unseen_numbers if shift.facts else kind.numbers
     numbers = (rng.randint(*scope),) if scope else ()
     templates = bank.list_templates("records", kind.section, shift.phrasing)
-    text = bank.draw_phrasing(templates, ("n",) if numbers else (), rng)
+    text = bank.draw_phrasing(templates, {"n"} if numbers else set(), rng)
     return Record(kind.name, SAYS[says], numbers, text.format(n=numbers[0]) if numbers else text)
 
 

@@ -59,19 +59,20 @@ def test_reading_lies_between_knowing_and_giving_nothing(frontiers):
 
 @pytest.mark.parametrize("knows", ["all", "messages"])
 @pytest.mark.parametrize("difficulty", ["hard", "normal"])
-def test_there_is_no_plateau(difficulty, knows):
-    """The best rate moves by a point at least with every tenth of price, from a voucher for most to hardly any."""
-    problems = oracle.list_problems(difficulty, knows=knows)
-    rates = [oracle.measure_price(problems, price)[1] for price in np.arange(0.2, 2.01, 0.1)]
-    falls = -np.diff(rates)
+def test_there_is_no_plateau(frontiers, difficulty, knows):
+    """The best rate moves by more than a point with every tenth of price, from a voucher for most to hardly any."""
+    found = frontiers[difficulty, knows]
+    inner = (found.prices > 0.1) & (found.prices < 2.0)
+    prices, rates = found.prices[inner], found.rates[inner]
+    falls = -np.diff(rates) / np.diff(prices) / 10
     assert falls.min() > 0.01 and falls.max() < 0.1
-    assert rates[0] > 0.8 and rates[-1] < 0.15
+    assert rates[-1] > 0.8 and rates[0] < 0.15 and len(prices) == 13
 
 
 def test_a_mixture_of_prices_serves_the_rate(frontiers):
     found = frontiers["hard", "messages"]
     problems = oracle.list_problems("hard", knows="messages")
-    for rate in (0.15, 0.3, 0.5, 0.777):
+    for rate in (0.3, 0.777):
         mixed = oracle.price_for(rate, "hard")
         points = [(chance, *oracle.measure_price(problems, price), price) for chance, price in mixed]
         assert sum(chance for chance, *_ in points) == pytest.approx(1)

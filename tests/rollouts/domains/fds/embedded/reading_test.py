@@ -4,7 +4,7 @@ import itertools
 import sys
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from rollouts.domains.fds.embedded import language, latent, reading

@@ -72,9 +72,9 @@ CASES = {
 
 SHORT = "Hello, my name is Tom and I am here for you today. I have read all that you wrote, and I take it as it is."
 LONG = (
-    "Hello, my name is Tom and I am here for you today. I have read all that you wrote, and I take it as it is. We are a "
-    "small team with a big heart, we love our work, and we know that a good evening can be a wonderful thing for many "
-    "people. My own family often sits together on such evenings, and then we talk about the day and about everything."
+    "Hello, my name is Tom and I am here for you today. I have read all that you wrote, and I take it as it is. We are "
+    "a small team with a big heart, we love our work, and we know that a good evening can be a wonderful thing. My own "
+    "family often sits together on such evenings, and then we talk about the day and all of that. What a day it was."
 )
 
 
@@ -104,6 +104,6 @@ def test_sentences_are_read_as_a_person_takes_them(event):
     wrong = {}
     for where, section, events, name, issued, text, earlier in BANK:
         found = read(name, issued, text, earlier)
-        if section.split()[0] == event and found != events:
+        if section == event and found != events:
             wrong[where] = f"{text!r} is {sorted(events)}, was read as {sorted(found)}"
     assert not wrong, "\n".join(f"{where}: {what}" for where, what in wrong.items())

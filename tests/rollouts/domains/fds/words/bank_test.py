@@ -58,7 +58,7 @@ def test_short_forms(text, short):
 
 def test_sections_marks_and_styles():
     (hi,) = [template for template in bank.load_bank("fillers") if "support?" in template.texts]
-    assert hi == bank.Template("fillers", ("opening",), True, "t", ("support?",))
+    assert hi == bank.Template("fillers", ("opening",), True, "t", ("support?",), frozenset())
     assert bank.load_bank("openings")[0].section == ("late delivery", "0")
 
 
@@ -75,7 +75,7 @@ def test_every_section_has_words_for_every_style_in_both_splits(name, section, h
     for style in STYLES:
         found = bank.list_templates(name, section, held, style)
         least = 1 if name in ("reactions", "fillers", "pictures") else 2
-        assert len([template for template in found if not template.list_slots() - {"item", "merchant"}]) >= least
+        assert len([template for template in found if not template.slots - {"item", "merchant"}]) >= least
         assert all(template.held == held for template in found)
 
 
@@ -102,7 +102,7 @@ def test_a_third_is_held_out_and_no_text_is_in_both_splits():
 def test_slots_are_known_and_every_sentence_has_an_end_mark():
     for name in (*decoding.BANKS, "pictures"):
         for template in bank.load_bank(name):
-            assert template.list_slots() <= SLOTS, template
+            assert template.slots <= SLOTS, template
             assert name == "pictures" or all(text[-1] in ".!?" for text in template.texts), template
 
 
@@ -110,5 +110,5 @@ def test_drawing_keeps_to_the_slots_that_are_known():
     templates = bank.load_bank("openings")
     drawn = {bank.draw_phrasing(templates, {"item"}, random.Random(seed)) for seed in range(300)}
     assert len(drawn) > 100 and not any("{price}" in text or "{minutes}" in text for text in drawn)
-    with pytest.raises(ValueError, match=r"expected a template with slots among \(\), got none of"):
-        bank.draw_phrasing([template for template in templates if template.list_slots()], (), random.Random(0))
+    with pytest.raises(ValueError, match=r"expected a template with slots among \[\], got none of"):
+        bank.draw_phrasing([template for template in templates if template.slots], set(), random.Random(0))
