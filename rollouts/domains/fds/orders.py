@@ -9,7 +9,7 @@ from rollouts.domains.fds.words import bank, records
 TAG_SHARE = 0.7
 """How often the platform's form names the true complaint."""
 
-ITEM_WEIGHTS = {1: 3, 2: 4, 3: 3}  # how often an order has so many lines
+ITEM_WEIGHTS = {1: 4, 2: 4, 3: 2}  # how often an order has so many lines
 QUANTITY_WEIGHTS = {1: 7, 2: 2, 3: 1}
 
 _PRICES = {"dishes": (690, 1890), "sides": (190, 590)}  # cents, in steps of 10
@@ -38,7 +38,7 @@ def draw_order(
     items = _draw_items(complaint, rng, shift)
     merchant = rng.choice(list_names("merchants", shift.facts))
     ordered, delivered = _draw_times(complaint, record, honest, rng, shift)
-    courier = bank.draw_text(bank.list_templates("courier", ("courier",), shift.phrasing), {}, rng)
+    courier = bank.draw_phrasing(bank.list_templates("courier", ("courier",), shift.phrasing), set(), rng)
     others = [name for name in COMPLAINTS if name != complaint]
     tag = complaint if rng.random() < tag_share else rng.choice(others)
     signals = (

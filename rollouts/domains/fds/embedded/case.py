@@ -51,11 +51,16 @@ _CLOCK = r"\d\d:\d\d|" + UNKNOWN
 def read_case(prompt: str) -> Case:
     """Reads a user's or a judge's system prompt. Raises UnreadablePrompt naming the line that is missing or wrong."""
 
+    lines: dict[str, str] = {}
+    for line in prompt.split("\n"):
+        name, _, value = line.partition(": ")
+        lines.setdefault(name, value)
+
     def find_line(name: str, pattern: str = r".*") -> str:
-        match = re.search(rf"^{name}: ({pattern})$", prompt, re.MULTILINE)
-        if match is None:
+        value = lines.get(name)
+        if value is None or not re.fullmatch(pattern, value):
             raise UnreadablePrompt(f"expected a line '{name}: …' matching {pattern!r} in the system prompt")
-        return match[1]
+        return value
 
     def find_known(name: str, pattern: str = r".*") -> str:
         text = find_line(name, pattern)

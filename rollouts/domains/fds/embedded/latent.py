@@ -1,4 +1,4 @@
-"""The embedded customer's latent state and its one transition table. No text here: words are read and written elsewhere.
+"""The embedded customer's latent state and its one transition table. Words are read and written elsewhere.
 
 A turn of the agent is a set of *events*. Every rule of `RULES` looks at the customer and at the mood *before* the turn;
 for each event the first rule that applies adds its effect, or, where the rule has a chance, one of two effects.
@@ -124,7 +124,7 @@ RULES = (
     Rule("listen", {"heard": (0,)}, {"heard": 1, "anger": -1}, "being understood calms"),
     Rule("listen", {"heard": (1,), "evidence": (2,)}, {"heard": 1}, "and again, now that all is known"),
     Rule("listen", {}, {"patience": -1}, "that was said before"),
-    Rule("apology", {"heard": _UNHEARD}, {"patience": -1}, "an empty apology wastes a turn"),
+    Rule("apology", {"heard": _UNHEARD}, {"patience": -2}, "an empty apology wastes time"),
     Rule("apology", {}, {"patience": -1, "offended": 1}, "empty apologies after being heard sound false"),
     Rule("ask", {"evidence": (2,)}, {"patience": -1, "anger": 1}, "evidence was given already"),
     Rule(
@@ -160,6 +160,8 @@ RULES = (
     Rule("offer", {"deal": (2, 3)}, {"patience": -1, "anger": 1}, "that was answered already"),
     Rule("offer", {"evidence": _UNASKED, "deal": (0,)}, {"deal": 1, "trust": -1, "patience": -1}, "nobody looked yet"),
     Rule("offer", {"evidence": _UNASKED}, {"trust": -1, "patience": -1}, "and still nobody looked"),
+    Rule("offer", {"heard": _UNHEARD, "deal": (0,)}, {"deal": 1, "trust": -1, "patience": -1}, "nobody listened yet"),
+    Rule("offer", {"heard": _UNHEARD}, {"trust": -1, "patience": -1}, "and still nobody listened"),
     Rule("offer", {"deal": (0,)}, {"deal": 2}, "yes", {"deal": 3, "anger": 1, "patience": -1}),
     Rule("offer", {"deal": (1,)}, {"deal": 1}, "yes, now", {"deal": 2, "anger": 1, "patience": -1}),
     Rule("promise", {}, {"trust": -2, "anger": 1, "offended": 2}, "the customer knows what such promises are worth"),
@@ -202,9 +204,9 @@ RATING = dict(
     zip(
         DEMANDS,
         (
-            Rating(1.2, 0.2, 0.15, 0.05, 0.4, 0.3),
-            Rating(1.3, 0.2, 0.15, 0.05, 0.5, 0.4),
-            Rating(1.4, 0.2, 0.0, 0.1, 0.5, 0.4),
+            Rating(1.3, 0.2, 0.15, 0.05, 0.4, 0.3),
+            Rating(1.35, 0.2, 0.15, 0.05, 0.5, 0.4),
+            Rating(1.4, 0.2, 0.0, 0.05, 0.5, 0.4),
             Rating(1.7, 0.35, 0.0, 0.5, 0.3, 0.4),
         ),
         strict=True,
@@ -212,7 +214,7 @@ RATING = dict(
 )
 TRUST_WORTH, ANGER_WORTH, STEPPED_WORTH = 0.12, -0.25, 0.15
 PATIENCE_WORTH, OFFENDED_WORTH = -0.05, -0.15  # for each patience lost, turns included; for each mark of offence
-HOPE_WORTH, BROKEN_WORTH, HANGING_WORTH = -0.1, -0.6, -0.4  # probed, or agreed, but no voucher; patience ran out
+HOPE_WORTH, BROKEN_WORTH, HANGING_WORTH = -0.1, -0.5, -0.4  # probed, or agreed, but no voucher; patience ran out
 
 _PATIENCE = (12, 15, 15, 18, 18)
 _ANGER = (2, 1, 1, 0, 0)
@@ -327,8 +329,8 @@ def _spread_worth(mean: float, deviation: float, most: int) -> tuple[float, ...]
 
 
 _WORTH = {  # mean at level 3, deviation, most: nobody's rating exceeds 5
-    "refund_insistence": (12.0, 8.0, 27),
-    "refund_priority": (16.0, 8.0, 26),
+    "refund_insistence": (12.0, 8.0, 25),
+    "refund_priority": (16.0, 8.0, 25),
     "compensation_flexible": (19.0, 8.0, 26),
     "feedback_focus": (8.0, 5.5, 15),
 }

@@ -1,11 +1,12 @@
 """The best satisfaction reachable in the embedded gym at each voucher rate, from the rules in `latent` and `signals`.
 
-Two oracles: one knows the customer ("all"), one knows what messages tell ("messages") and holds a belief over demand and
-worth. For a price per voucher, `planning` finds the best policy of either exactly. Its point (voucher rate,
-satisfaction) is on the frontier, and so is every mixture of the policies of two prices that one policy serves both
-(Lagrangian duality: the frontier is the concave hull of all policies' points). `Frontier` is the line through the
-points of `PRICES`; it is reached by mixing, and nothing is above the tangents at its points, whose slopes are the prices.
-`Frontier.gap` is the most that the tangents are above the line.
+Two oracles: one knows the customer ("all"), one knows what messages tell ("messages") and holds a belief over demand
+and worth. For a price per voucher, `planning` finds the best policy of either exactly. Its point (voucher rate,
+satisfaction) is on the frontier, and so are the mixtures of two such policies of one price (Lagrangian duality: the
+frontier is the concave hull of all policies' points). `Frontier` is the line through the points of `PRICES`; it is
+reached by mixing two policies, and nothing is above the tangents at its points, whose slopes are the prices.
+`Frontier.gap` is the most by which the tangents are above the line. Without any voucher both lines begin at the best
+that can be done for all.
 
 What an agent that reads knows for certain, by the rules: from the opening how angry the customer is, whether details
 come at once and how problems should be solved; from the record and the complaint whether one supports the other; and
@@ -15,14 +16,13 @@ contradicts it is explained, and matters to nothing else. `population` gives the
 
 import functools
 import itertools
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from rollouts.domains.fds.embedded import planning, population
-from rollouts.domains.fds.embedded.planning import HIDDEN, Known, Problem
-
-Knows = Literal["all", "messages"]
+from rollouts.domains.fds.embedded.graph import Known
+from rollouts.domains.fds.embedded.planning import Knows, Problem
 
 PRICES = (*np.round(np.arange(0, 2.71, 0.15), 2), 3.0)
 """Points of a frontier, in points of satisfaction a voucher; no voucher is worth more than the last."""
@@ -89,26 +89,10 @@ def list_problems(difficulty: str = "hard", *, knows: Knows = "messages", split:
         if not supported and honest is not None:
             weight *= population.HONEST[False] if honest else 1 - population.HONEST[False]
         for heat, discloses, wants in population.list_openings():
-            prior = weight * weigh_hidden(heat, discloses, wants, difficulty, split)
-            beliefs = np.diag(prior) if knows == "all" else prior * planning.OPENING
-            channels = planning.NO_CHANNELS if knows == "all" else planning.READ_CHANNELS
-            level = population.levels_of(heat)[0]
+            prior = weight * population.weigh_hidden(heat, discloses, wants, difficulty, split)
             known = Known(supported, True if supported else honest, discloses, wants)
-            problems.append(Problem(known, population.start_of(level), beliefs, channels, level))
+            problems.append(planning.pose_problem(known, heat, prior, knows=knows))
     return problems
-
-
-@functools.cache
-def weigh_hidden(heat: int, discloses: bool, wants: str, difficulty: str = "hard", split: str = "test") -> np.ndarray:
-    """Returns P(demand, worth, and an opening that tells the rest), [124] in the order of `planning.HIDDEN`."""
-    shares = population.weigh_levels(difficulty, split)
-    return sum(
-        shares[level - 1]
-        * population.share_trait("discloses", discloses, level)
-        * population.share_trait("wants", wants, level)
-        * population.weigh_demands(level)
-        for level in population.levels_of(heat)
-    ).reshape(len(HIDDEN))
 
 
 def _measure_gap(rates: np.ndarray, satisfaction: np.ndarray, prices: np.ndarray) -> float:

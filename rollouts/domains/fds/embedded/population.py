@@ -1,5 +1,6 @@
 """Who calls: how often each kind of customer comes, as the generator deals them."""
 
+import functools
 import itertools
 import random
 
@@ -11,7 +12,7 @@ from rollouts.domains.fds.embedded.latent import Customer, Mood
 from rollouts.domains.fds.scenario import DEMANDS
 
 HONEST = {True: 1.0, False: 0.4, None: 0.8}
-"""P(honest | supported): a record that contradicts an honest customer is wrong. Given `supported`, nothing else matters."""
+"""P(honest | supported), whoever calls: a record that contradicts an honest customer is wrong."""
 
 TRAITS = {  # P(the first value | level 1..5), independent of each other, of the demand and of the worth
     "discloses": ((True, False), (0.3, 0.4, 0.55, 0.65, 0.8)),
@@ -67,3 +68,16 @@ def list_openings() -> list[tuple[int, bool, str]]:
     """Lists what an opening tells for certain: (heat, discloses, wants)."""
     heats = sorted({start_of(level).anger for level in range(1, 6)})
     return list(itertools.product(heats, *(TRAITS[name][0] for name in ("discloses", "wants"))))
+
+
+@functools.cache
+def weigh_hidden(heat: int, discloses: bool, wants: str, difficulty: str = "hard", split: str = "test") -> np.ndarray:
+    """Returns P(demand, worth, and an opening that tells the rest), [4 * 31]."""
+    shares = weigh_levels(difficulty, split)
+    return sum(
+        shares[level - 1]
+        * share_trait("discloses", discloses, level)
+        * share_trait("wants", wants, level)
+        * weigh_demands(level)
+        for level in levels_of(heat)
+    ).reshape(-1)

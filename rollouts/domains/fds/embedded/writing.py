@@ -14,9 +14,13 @@ MOST_SENTENCES = 4
 """A message has no small words beside so many parts."""
 
 NON_NATIVE_PERCENT = 12
+LOWER_PERCENT = {"b": 25, "t": 60, "p": 25, "w": 10, "n": 25}
+"""Share of customers who write in small letters only, names aside, by the letter of their style."""
 
 _PLEASED = {"agreed_gladly", "listened", "noted", "steps"}  # the anger of who is pleased shows in these words, or not
-_GREETS, _MUSES, _SHOUTS = 0.4, 0.15, 0.5  # chance of a greeting, of a small word, of a line that shows anger itself
+_GREETS, _MUSES, _SHOUTS = 0.3, 0.15, 0.5  # chance of a greeting, of a small word, of a line that shows anger itself
+_LEADS = 0.25  # chance that a sentence has a lead
+_FIRST_PERSON = re.compile(r"I\b")
 _MARK = re.compile(r" ?\[(?:end:([1-5])|(quit))\]$")
 
 
@@ -32,11 +36,20 @@ def write_message(signal: Signal, case: Case, rng: random.Random, shift: Shift) 
     Raises:
       ValueError: an answer without a reaction, or a reaction, stance, … that no bank has.
     """
-    values = list_values(case)
+    values, style, lower = list_values(case), find_style(case), is_lower(case)
+    planned = sum(map(bool, (signal.detail, signal.stance, signal.hint, signal.wants, signal.reaction)))
+
+    def draw_template(name: str, *section: object) -> str:
+        templates = bank.list_templates(name, tuple(map(str, section)), shift.phrasing, style)
+        return bank.draw_phrasing(templates, values.keys(), rng)
 
     def draw(name: str, *section: object) -> str:
-        templates = bank.list_templates(name, tuple(map(str, section)), shift.phrasing, find_style(case))
-        return bank.draw_text(templates, values, rng)
+        # Who tells many things tells each of them in few words.
+        text = min((draw_template(name, *section) for _ in range(max(1, planned))), key=len)
+        if name in decoding.LED and rng.random() < _LEADS:
+            rest = text if _FIRST_PERSON.match(text) else text[0].lower() + text[1:]
+            text = f"{draw_template('leads', 'lead')} {rest}"
+        return (text.lower() if lower else text).format(**values)
 
     if signal.kind == "opening":
         parts = [draw("openings", case.complaint, signal.heat)]
@@ -71,6 +84,11 @@ def find_style(case: Case) -> str:
     if fold(0, "native", *_name_order(case)) % 100 < NON_NATIVE_PERCENT:
         return "n"
     return bank.STYLES.get(case.communication_style, "btpow"[case.customer.level - 1])
+
+
+def is_lower(case: Case) -> bool:
+    """Whether the customer never presses the shift key: by a hash of the order, more often who is terse or blunt."""
+    return fold(0, "lower", *_name_order(case)) % 100 < LOWER_PERCENT.get(find_style(case), 0)
 
 
 def list_values(case: Case) -> dict[str, str]:

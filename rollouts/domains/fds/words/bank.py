@@ -7,14 +7,15 @@ A bank is a list of sections, `== KEY` or `== KEY / ATTRIBUTE / …`, with one t
     bt> money. now.                           for the styles named by letters, see STYLES
     ~o> I must insist.                        both
 
-A template of a customer's words is one sentence or several, each with an end mark, so that messages can be taken apart.
+Which third of a section is held out was drawn by lot among lines of one style; of names it was chosen. A template of a
+customer's words is one sentence or several, each with an end mark, so that messages can be taken apart.
 """
 
 import functools
 import itertools
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from importlib import resources
 from typing import NamedTuple
 
@@ -46,10 +47,7 @@ class Template(NamedTuple):
     held: bool  # held out from training
     styles: str  # letters of the styles that it is for; "": all
     texts: tuple[str, ...]  # its phrasings, one for each combination of alternatives, in full and in short forms
-
-    def list_slots(self) -> frozenset[str]:
-        """Returns the slots that its phrasings have between them."""
-        return frozenset(slot for text in self.texts for slot in _SLOT.findall(text))
+    slots: frozenset[str]  # that its phrasings have between them
 
 
 @functools.cache
@@ -69,7 +67,8 @@ def load_bank(name: str) -> tuple[Template, ...]:
         texts = expand_choices(words)
         if styles not in ("n", "o", "ow"):  # who writes by the book has no short forms
             texts = list(dict.fromkeys([*texts, *map(shorten_forms, texts)]))
-        templates.append(Template(name, section, bool(held), styles or "", tuple(texts)))
+        slots = frozenset(slot for text in texts for slot in _SLOT.findall(text))
+        templates.append(Template(name, section, bool(held), styles or "", tuple(texts), slots))
     return tuple(templates)
 
 
@@ -96,12 +95,9 @@ def shorten_forms(text: str) -> str:
     return _SHORT_FORMS.sub(lambda match: match[1] + _ENDINGS[match[2]], text)
 
 
-def draw_text(templates: Sequence[Template], values: dict[str, str], rng: random.Random) -> str:
-    """Draws a template whose slots all have values, and one of its phrasings, and fills it.
-
-    Raises ValueError if there is none.
-    """
-    suited = [template for template in templates if template.list_slots() <= values.keys()]
+def draw_phrasing(templates: Sequence[Template], slots: Set[str], rng: random.Random) -> str:
+    """Draws a template that has no slots but these, and one of its phrasings. Raises ValueError if there is none."""
+    suited = [template for template in templates if template.slots <= slots]
     if not suited:
-        raise ValueError(f"expected a template with slots among {sorted(values)}, got none of {len(templates)}")
-    return rng.choice(rng.choice(suited).texts).format(**values)
+        raise ValueError(f"expected a template with slots among {sorted(slots)}, got none of {len(templates)}")
+    return rng.choice(rng.choice(suited).texts)

@@ -1,7 +1,8 @@
 """Takes a customer's message apart again: which templates it is made of.
 
-Names, times and numbers are replaced by their slots first; then every run of sentences is looked up, the longest first.
-No template begins with another one's sentences, so there is one way to take a message apart (a test goes through all).
+Names, times and numbers are replaced by their slots first; then every run of sentences is looked up, the longest first,
+without regard to capitals, as it is and without its first words (`LED`, `leads.txt`). No template begins with another
+one's sentences, so there is one way to take a message apart (a test goes through all).
 """
 
 import functools
@@ -13,6 +14,9 @@ from rollouts.domains.fds.words import bank
 
 BANKS = ("openings", "reactions", "heat", "details", "stances", "hints", "wants", "farewells", "walkouts", "fillers")
 """The banks that sentences of a message come from."""
+
+LED = ("details", "stances", "hints")
+"""The banks whose sentences may have a lead before them."""
 
 _PICTURE = re.compile(r"\[Sent Picture: ([^\]]*)\]")
 _END = re.compile(r"(?<=[.!?])\s+")
@@ -42,17 +46,27 @@ def split_message(text: str, names: Sequence[str] = ()) -> list[Part]:
     for name in sorted(names, key=len, reverse=True):
         text = text.replace(name, "{name}")
     sentences = split_sentences(mark_slots(text))
-    known, longest = _list_parts()
+    longest = _count_longest()
     parts, place = [], 0
     while place < len(sentences):
         for count in range(min(longest, len(sentences) - place), 0, -1):
-            if part := known.get(" ".join(sentences[place : place + count])):
+            if part := find_part(" ".join(sentences[place : place + count])):
                 parts.append(part)
                 place += count
                 break
         else:
             raise ValueError(f"expected a sentence of the banks, got {sentences[place]!r:.200}")
     return parts + pictures
+
+
+def find_part(text: str) -> Part | None:
+    """Returns the part that a run of sentences with marked slots is, with or without a lead; None: it is none."""
+    text = text.lower()
+    if part := _list_parts().get(text):
+        return part
+    lead = _find_leads().match(text)
+    part = _list_parts().get(text[lead.end() :]) if lead else None
+    return part if part and part.bank in LED else None
 
 
 def mark_slots(text: str) -> str:
@@ -71,20 +85,29 @@ def list_phrasings() -> list[tuple[str, Part]]:
     for name in BANKS:
         for template in bank.load_bank(name):
             for text in template.texts:
-                slots = {slot: f"{{{_SLOTS.get(slot, slot)}}}" for slot in template.list_slots()}
+                slots = {slot: f"{{{_SLOTS.get(slot, slot)}}}" for slot in template.slots}
                 slots |= {slot: "{name}" for slot in ("item", "merchant") if slot in slots}
                 found.append((mark_slots(text.format(**slots)), Part(name, template.section)))
     return found
 
 
 @functools.cache
-def _list_parts() -> tuple[dict[str, Part], int]:
-    """Returns phrasing -> part, and the number of sentences in the longest one."""
-    parts = dict(list_phrasings())
-    return parts, max(len(split_sentences(text)) for text in parts)
+def _list_parts() -> dict[str, Part]:
+    return {text.lower(): part for text, part in list_phrasings()}
+
+
+@functools.cache
+def _find_leads() -> re.Pattern:
+    leads = sorted((template.texts[0].lower() for template in bank.load_bank("leads")), key=len, reverse=True)
+    return re.compile(rf"(?:{'|'.join(map(re.escape, leads))}) ")
+
+
+@functools.cache
+def _count_longest() -> int:
+    return max(len(split_sentences(text)) for text in _list_parts())
 
 
 @functools.cache
 def _find_names() -> re.Pattern:
     names = sorted((template.texts[0] for template in bank.load_bank("names")), key=len, reverse=True)
-    return re.compile(rf"\b(?:{'|'.join(map(re.escape, names))})\b")
+    return re.compile(rf"\b(?=[A-Z])(?:{'|'.join(map(re.escape, names))})\b")

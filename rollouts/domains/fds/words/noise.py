@@ -101,4 +101,4 @@ def _change_words(text: str, change: Callable[[str], str]) -> str:
 
 
 def _draw_line(key: str, rng: random.Random) -> str:
-    return bank.draw_text(bank.list_templates("noise", (key,), False), {}, rng)
+    return bank.draw_phrasing(bank.list_templates("noise", (key,), False), set(), rng)

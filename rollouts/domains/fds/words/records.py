@@ -51,8 +51,8 @@ def draw_record(complaint: str, says: str, rng: random.Random, shift: Shift) -> 
     scope = kind.unseen_numbers if shift.facts else kind.numbers
     numbers = (rng.randint(*scope),) if scope else ()
     templates = bank.list_templates("records", kind.section, shift.phrasing)
-    text = bank.draw_text(templates, {"n": str(numbers[0])} if numbers else {}, rng)
-    return Record(kind.name, SAYS[says], numbers, text)
+    text = bank.draw_phrasing(templates, {"n"} if numbers else set(), rng)
+    return Record(kind.name, SAYS[says], numbers, text.format(n=numbers[0]) if numbers else text)
 
 
 def list_wordings(kind: str, numbers: tuple[int, ...]) -> tuple[str, ...]:
