@@ -26,7 +26,7 @@ class Order(NamedTuple):
 UNITS = {
     "minutes": r"(?:minutes?|mins?)",
     "degrees": r"degrees?(?: celsius)?",
-    "complaints": r"(?:(?:other|taste|more|similar) )*(?:complaints?|customers?|guests?|people)",
+    "complaints": r"(?:(?:other|taste|more|similar) ){0,3}(?:complaints?|customers?|guests?|people)",
     "items": r"(?:items?|things|dishes|products|pieces?)",
 }
 _AMOUNT = re.compile(

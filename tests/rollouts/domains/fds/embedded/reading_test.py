@@ -1,13 +1,14 @@
 """What holds of reading whatever is said: it ends, knows its events, and does not hang on capitals, spaces or order."""
 
 import itertools
+import re
 import sys
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from rollouts.domains.fds.embedded import language, latent, reading
+from rollouts.domains.fds.embedded import language, latent, phrases, reading
 from rollouts.domains.fds.scenario import Record
 from rollouts.domains.fds.words import records
 from tests.rollouts.domains.fds.embedded.sentences_test import BANK, CASES, read
@@ -128,9 +129,20 @@ def test_ten_times_the_text_takes_at_most_ten_times_the_steps(text):
 
 def test_no_sentence_that_patterns_run_on_is_long():
     text = "sorry would you will refund voucher , " * 5000
-    assert all(len(sentence) <= language.SENTENCE_WORDS for sentence in language.split_sentences(text, ()))
-    assert sum(len(sentence.text) for sentence in language.split_sentences(text, ())) <= 2 * language.READ_CHARACTERS
-    assert len(max(language.split_sentences("a" * 100_000, ()))[0]) <= language.READ_CHARACTERS
+    sentences = language.split_sentences(text, ())
+    assert all(len(sentence) <= 60 for sentence in sentences)
+    assert sum(len(sentence.text) for sentence in sentences) <= 8000
+    assert len(max(language.split_sentences("a" * 100_000, ()))[0]) <= 4000
+
+
+TABLES = [name for name in phrases.load_tables() if name != "idioms" and not name.startswith("group ")]
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_no_phrase_has_a_gap_without_bound(table):
+    """Letters of one word may be any number; words, or a group, may not: their loops could nest."""
+    pattern = phrases.compile_table(table, "vouchers?").pattern
+    assert not re.search(r"(?<!\\)(?:\.|\))(?:[*+]|\{\d+,\})|\\s[*+]| [*+]", pattern)
 
 
 def test_a_voucher_that_was_issued_may_be_spoken_of():
