@@ -201,7 +201,7 @@ def _pose_opening(known: Known, heat: int, difficulty: str, split: str) -> Probl
 @functools.lru_cache(maxsize=1024)
 def _pose_here(belief: Belief) -> Problem:
     level = population.levels_of(belief.heat)[0]
-    return Problem(belief.known, belief.mood, belief.weights[None], planning.READ_CHANNELS, level)
+    return Problem(belief.known, belief.mood, belief.weights[None], planning.READ_CHANNELS, level, relaxed=False)
 
 
 @functools.lru_cache(maxsize=512)

@@ -74,9 +74,8 @@ class Node(NamedTuple):
 class Graph:
     """The nodes that sensible replies lead to from one mood."""
 
-    def __init__(self, known: Known, mood: Mood):
-        self.known = known
-        self.ample = mood.patience >= AMPLE
+    def __init__(self, known: Known, mood: Mood, *, ample: bool):
+        self.known, self.ample = known, ample
         self.nodes: list[Node] = []  # children before their parents; the last is the root
         self._numbers: dict[tuple[Mood, Told], int] = {}
         honest = (True, False) if known.honest is None and not known.supported else (bool(known.honest),)
@@ -177,7 +176,11 @@ def ease_of(mood: Mood) -> Mood:
     return Mood(patience=0, anger=mood.anger, trust=mood.trust, limits=mood.limits)
 
 
-@functools.cache
-def build_graph(known: Known, mood: Mood) -> Graph:
-    """Builds the graph of what may sensibly follow `mood`; ample patience is one, whatever its number."""
-    return Graph(known, mood)
+def build_graph(known: Known, mood: Mood, *, relaxed: bool) -> Graph:
+    """Builds the graph of what may sensibly follow `mood`; `relaxed`: its patience is taken for endless."""
+    return _build_graph(known, mood._replace(patience=latent.LIMITS.patience) if relaxed else mood, relaxed)
+
+
+@functools.lru_cache(maxsize=512)
+def _build_graph(known: Known, mood: Mood, relaxed: bool) -> Graph:
+    return Graph(known, mood, ample=relaxed)

@@ -84,17 +84,19 @@ class Problem:
       beliefs: rows of P(hidden, history), [n, 124], that need not sum to 1.
       channels: READ_CHANNELS or NO_CHANNELS.
       level: of a customer with this start, which tells how much patience is lost.
+      relaxed: take ample patience for endless, and do not cut ratings. Good plans from the beginning lose nothing by
+        it; where much went wrong, they may.
     """
 
-    def __init__(self, known: Known, mood: Mood, beliefs: np.ndarray, channels: Channels, level: int):
-        self.graph = build_graph(
-            known, mood._replace(patience=latent.LIMITS.patience) if mood.patience >= AMPLE else mood
-        )
-        self._beliefs, self._channels, self._level = beliefs, channels, level
+    def __init__(
+        self, known: Known, mood: Mood, beliefs: np.ndarray, channels: Channels, level: int, *, relaxed: bool = True
+    ):
+        self.graph = build_graph(known, mood, relaxed=relaxed and mood.patience >= AMPLE)
+        self._beliefs, self._channels = beliefs, channels
         self._masses: dict[Told, np.ndarray] = {}
         self._mass_sums: dict[tuple[Told, tuple[int, ...]], np.ndarray] = {}
-        start = latent.start_mood(_make_customer(known, level=level)).patience
-        self._lost = start - mood.patience if self.graph.ample else 0
+        self._start = latent.start_mood(_make_customer(known, level=level)).patience
+        self._lost = self._start - mood.patience if self.graph.ample else 0
         self._ends = [
             (self._find_end(node, voucher=False), self._find_end(node, voucher=True)) for node in self.graph.nodes
         ]
@@ -158,8 +160,9 @@ class Problem:
         elif latent.find_end(_make_customer(self.graph.known), branch.after) == "quit":
             rating = np.zeros(len(HIDDEN))
         else:
-            whos = (_make_customer(self.graph.known, self._level, *hidden) for hidden in HIDDEN)
-            rating = np.array([latent.expected_rating(who, branch.after) for who in whos])
+            lost = self._start - branch.after.patience
+            rating = rate_hidden(branch.after._replace(patience=0)) + latent.PATIENCE_WORTH * lost
+            rating = np.clip(rating, 1.0, 5.0)
         return self._expect(rating, branch.told)
 
     def weigh_told(self, told: Told) -> np.ndarray:

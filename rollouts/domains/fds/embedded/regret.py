@@ -69,7 +69,7 @@ def _value_mood(belief: Belief, mood: Mood, weights: np.ndarray, price: float) -
     answers = [belief.hear_answer(mood, *message) for message in (MESSAGES[moment] if moment else [("", 0)])]
     if is_planned(answers[0]):
         return sum(row.sum() * best_value(held, price) for row, held in zip(rows, answers, strict=True))
-    return Problem(known, mood, rows, planning.READ_CHANNELS, level).solve(price).sum_root()[0]
+    return Problem(known, mood, rows, planning.READ_CHANNELS, level, relaxed=False).solve(price).sum_root()[0]
 
 
 def _list_kinds(belief: Belief, temper: str) -> list[tuple[float, Customer]]:

@@ -43,7 +43,7 @@ def play_dialogue(customer, price, rng, *, reads=True):
 def test_play_is_on_the_frontier(price, reads):
     """Ratings less price, and the voucher rate, within three deviations; three to six turns, and nobody walks out."""
     rng = random.Random(17)
-    count = 1500 if reads else 500
+    count = 1200 if reads else 400
     values, gave, turns = [], [], []
     for _ in range(count):
         customer = draw_customer(rng)
@@ -56,7 +56,7 @@ def test_play_is_on_the_frontier(price, reads):
     value, rate = oracle.measure_price(problems, price)
     assert np.mean(values) == pytest.approx(value, abs=3 * np.std(values) / count**0.5)
     assert np.mean(gave) == pytest.approx(rate, abs=3 * (rate * (1 - rate) / count) ** 0.5)
-    assert min(turns) >= 3 and max(turns) <= 6
+    assert min(turns) >= (3 if reads else 2) and max(turns) <= 6 and np.mean(turns) > 3.2
 
 
 def test_a_belief_is_bayes_rule():
@@ -133,7 +133,7 @@ def test_the_sum_of_regrets_is_the_loss():
     rng, price, regrets = random.Random(9), 0.9, []
     value, _ = oracle.measure_price(oracle.list_problems(knows="messages"), price)
     wrong = [{"note"}, {"apology", "listen"}, {"voucher"}, {"offer"}, {"rude", "ask"}, {"unbacked"}]
-    for _ in range(30):
+    for _ in range(16):
         customer = draw_customer(rng)
         mood, held = latent.start_mood(customer), hear_opening(customer, rng)
         lost, luck = 0.0, belief.best_value(held, price) - value

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from rollouts.domains.fds.embedded import graph, latent, oracle, planning
+from rollouts.domains.fds.embedded import latent, oracle, planning
 from rollouts.domains.fds.embedded.graph import Known
 from rollouts.domains.fds.embedded.latent import Customer, Mood
 from rollouts.domains.fds.embedded.planning import HIDDEN, NO_CHANNELS, READ_CHANNELS, Problem
@@ -99,18 +99,13 @@ def test_who_knows_all_and_who_gives_none(hidden):
 
 
 @pytest.mark.parametrize("known", [Known(True, True, True, "steps"), Known(False, None, False, "short")], ids=str)
-def test_ample_patience_never_runs_out(monkeypatch, known):
+def test_ample_patience_never_runs_out(known):
     """The same values where every turn is counted, from the least patient start; so the relaxation loses nothing."""
     start = Mood(patience=12, anger=2)
-    relaxed = {
-        price: Problem(known, start, believe(FEW), READ_CHANNELS, 1).solve(price).sum_root() for price in (0.3, 1.1)
-    }
-    for module in (graph, planning):
-        monkeypatch.setattr(module, "AMPLE", 99)
-    counted = Problem(known, start, believe(FEW), READ_CHANNELS, 1)
-    assert not counted.graph.ample
-    for price, want in relaxed.items():
-        np.testing.assert_allclose(counted.solve(price).sum_root(), want, atol=1e-9)
+    relaxed, counted = (Problem(known, start, believe(FEW), READ_CHANNELS, 1, relaxed=some) for some in (True, False))
+    assert relaxed.graph.ample and not counted.graph.ample
+    for price in (0.3, 1.1):
+        np.testing.assert_allclose(counted.solve(price).sum_root(), relaxed.solve(price).sum_root(), atol=1e-9)
 
 
 @pytest.mark.parametrize("knows", ["all", "messages"])
