@@ -1,8 +1,8 @@
 """What a scripted agent makes of a customer's message: the signal behind it, exactly or by its words.
 
 Messages of the banks are read exactly. Others (typing mistakes, a language model in the customer's place) are read
-sentence by sentence: each is given to the part of the banks whose words, or pieces of words, it has most of (naive Bayes;
-the banks are the examples), and of each kind of part the surest one counts.
+sentence by sentence: each is given to the part of the banks whose words, or pieces of words, it has most of (naive
+Bayes; the banks are the examples), and of each kind of part the surest one counts.
 """
 
 import functools
@@ -94,7 +94,7 @@ def _find_likeliest(text: str, first: bool, banks: Sequence[str] = ()) -> tuple[
 
 
 def _list_pieces(text: str) -> list[str]:
-    """Returns the words of a text in pieces of up to `_PIECE` letters: those that a typing mistake leaves whole count."""
+    """Returns the words of a text in pieces of up to `_PIECE` letters, some of which a typing mistake leaves whole."""
     pieces = []
     for word in _WORD.findall(text.lower()):
         padded = f" {word} "

@@ -42,11 +42,11 @@ def test_noisy_messages_are_mostly_heard_right():
     assert sum(not one[-1].exact for one in heard) > 0.7 * len(heard)
     openings = [one for one in heard if one[0]]
     assert sum(one[-1].complaint == one[2] for one in openings) > 0.8 * len(openings)
-    for field, share in {"stance": 0.85, "hint": 0.7, "heat": 0.8, "picture": 0.85}.items():
+    for field, share in {"stance": 0.8, "hint": 0.7, "heat": 0.8, "picture": 0.95}.items():
         right = [getattr(one[-1].signal, field) == getattr(one[1], field) for one in heard]
         assert sum(right) > share * len(right), field
     answers = [one for one in heard if not one[0]]
-    assert sum(one[-1].signal.reaction == one[1].reaction for one in answers) > 0.65 * len(answers)
+    assert sum(one[-1].signal.reaction == one[1].reaction for one in answers) > 0.7 * len(answers)
 
 
 @pytest.mark.parametrize(
