@@ -19,7 +19,7 @@ from rollouts.domains.fds.scripted import ScriptedSession
 Prices = Sequence[tuple[float, float]]
 """(chance, price): what a voucher costs to an agent in points of satisfaction, drawn once a dialogue."""
 
-DEMONSTRATED_PRICES = tuple(round(0.3 + 0.1 * step, 1) for step in range(19))
+DEMONSTRATED_PRICES = tuple(round(0.3 + 0.3 * step, 1) for step in range(7))
 """Prices 0.3 to 2.1 of the demonstrator, all alike: from a voucher for most to one for few."""
 
 PROBES = 0.5
