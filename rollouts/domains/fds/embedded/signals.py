@@ -61,7 +61,7 @@ REACTIONS = {
     "limit": "takes it that a refund is impossible",
     "nothing": "and?",
 }
-"""Reaction -> meaning, the strongest first."""
+"""Reaction -> meaning. `_find_reaction` ranks them."""
 
 STANCES = {
     "refund_only": "wants the money back and nothing else",

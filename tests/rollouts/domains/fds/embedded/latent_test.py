@@ -176,3 +176,20 @@ def test_worths_are_probabilities_that_overlap_and_fit_the_scale():
     rng = random.Random(0)
     drawn = [latent.draw_worth(2, "refund_priority", rng) for _ in range(4000)]
     assert np.mean(drawn) == pytest.approx(np.dot(latent.WORTH[2, "refund_priority"], range(31)), abs=0.4)
+
+
+def test_what_each_harm_costs_by_hand():
+    """Points of the rating, 0.05 a patience, 0.15 a mark, 0.12 a trust, 0.25 an anger; `stung` adds an anger here."""
+    who, mood = CUSTOMER._replace(demand="feedback_focus"), latent.Mood(15, 0, 2, 2, 2, 1, 1, 1, 1)
+    costs = {
+        "apology": 0.05 + 0.15, "explain_false": 0.12 + 0.3, "wrong_fact": 0.05 + 0.3,
+        "promise": 0.24 + 0.3 + 0.5, "unbacked": 0.24 + 0.45 + 0.5, "negated": 0.12 + 0.3 + 0.5,
+        "rude": 0.12 + 0.45 + 0.75, "not_understood": 0.2, "repeat": 0.2, "long": 0.1, "spam": 0.2 + 0.25,
+        "nothing": 0.15,
+    }  # fmt: skip
+    ((_, silent),) = latent.list_outcomes(who, mood, frozenset())
+    plain = latent.expected_rating(who, silent._replace(over=1))
+    assert set(costs) == set(latent.HARMFUL)
+    for harm, cost in costs.items():
+        ((_, after),) = latent.list_outcomes(who, mood, frozenset({harm}))
+        assert plain - latent.expected_rating(who, after._replace(over=1)) == pytest.approx(cost), harm

@@ -35,7 +35,7 @@ def test_the_signals_of_any_turn_are_a_distribution_over_known_things(customer, 
             assert 0 <= signal.hint <= 4 and 0 <= signal.heat <= 2
 
 
-def test_every_reaction_comes_in_its_order():
+def test_every_reaction_comes_and_the_strongest_first():
     came = set()
     for name in signals.REACTIONS:
         for seed in range(4000):
