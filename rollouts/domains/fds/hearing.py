@@ -1,8 +1,8 @@
 """What a scripted agent makes of a customer's message: the signal behind it, exactly or by its words.
 
 Messages of the banks are read exactly. Others (typing mistakes, a language model in the customer's place) are read
-sentence by sentence: each is given to the part of the banks whose words it has most of (naive Bayes; the banks are the
-examples), and of each kind of part the surest one counts.
+sentence by sentence: each is given to the part of the banks whose words, or pieces of words, it has most of (naive
+Bayes; the banks are the examples), and of each kind of part the surest one counts.
 """
 
 import functools
@@ -17,13 +17,14 @@ from rollouts.domains.fds.embedded.signals import Signal
 from rollouts.domains.fds.words import decoding
 from rollouts.domains.fds.words.decoding import Part
 
-_PICTURE = re.compile(r"\[sent picture[^\]]*\]|\((?:photo|picture)[^)]*\)", re.IGNORECASE)
+_PICTURE = re.compile(r"\[sent picture[^\]]*\]|\([^)]*(?:photo|pic|attached)[^)]*\)", re.IGNORECASE)
 _MARK = re.compile(r"\[[^\]]*\]")
 _WORD = re.compile(r"\{\w+\}|[a-z']+")
 _OPENING = ("openings", "details", "stances", "hints", "wants", "fillers")
 _ANSWER = ("reactions", "heat", "details", "stances", "hints", "fillers")
-_SURE = 0.7  # nats for each word by which a part must be likelier than words drawn at random, to be believed
-_SMOOTH = 20.0  # words
+_SURE = 0.7  # nats for each piece by which a part must be likelier than words drawn at random, to be believed
+_SMOOTH = 200.0  # pieces
+_PIECE = 4
 
 
 class Heard(NamedTuple):
@@ -81,8 +82,8 @@ def _hear_words(text: str, names: Sequence[str], first: bool) -> Heard:
 
 
 def _find_likeliest(text: str, first: bool, banks: Sequence[str] = ()) -> tuple[float, Part]:
-    """Returns the part that a text is likeliest to be, and how sure that is: nats for each word, against any words."""
-    words = _WORD.findall(text.lower())
+    """Returns the part that a text is likeliest to be, and how sure that is: nats for each piece, against any words."""
+    words = _list_pieces(text)
     banks = banks or (_OPENING if first else _ANSWER)
     scores = (
         (sum(gains.get(word, loss) for word in words) / max(1, len(words)), part)
@@ -92,15 +93,24 @@ def _find_likeliest(text: str, first: bool, banks: Sequence[str] = ()) -> tuple[
     return max(scores)
 
 
+def _list_pieces(text: str) -> list[str]:
+    """Returns the words of a text in pieces of up to `_PIECE` letters, some of which a typing mistake leaves whole."""
+    pieces = []
+    for word in _WORD.findall(text.lower()):
+        padded = f" {word} "
+        pieces += [padded[place : place + _PIECE] for place in range(max(1, len(padded) - _PIECE + 1))]
+    return pieces
+
+
 @functools.cache
 def _weigh_words() -> dict[Part, tuple[dict[str, float], float]]:
-    """Returns for each part the log-likelihood ratio of its words against those of all parts, and of any other word.
+    """Returns for each part the log-likelihood ratio of its pieces against those of all parts, and of any other piece.
 
-    A part's frequencies are smoothed by those of all, which have `_SMOOTH` words' weight.
+    A part's frequencies are smoothed by those of all, which weigh as much as `_SMOOTH` pieces.
     """
     counts: dict[Part, Counter[str]] = {}
     for text, part in decoding.list_phrasings():
-        counts.setdefault(part, Counter()).update(_WORD.findall(text.lower()))
+        counts.setdefault(part, Counter()).update(_list_pieces(text))
     everything = sum(counts.values(), Counter())
     total = everything.total()
     weights = {}

@@ -107,7 +107,7 @@ class Phrasing:
             suited = naming if act == "listen" and naming else suited
             unsaid += [self._rng.choice(template.texts) for template in suited]
             self._rng.shuffle(unsaid)
-        text = min(unsaid[-3:], key=len) if hurried else unsaid[-1]
+        text = min(unsaid[-5:], key=len) if hurried else unsaid[-1]
         unsaid.remove(text)
         return text.format(**values)
 
