@@ -34,7 +34,12 @@ class Tau2Task(Task):
     @property
     def opening(self) -> Sequence[Message]:
         """See Task. Without a user, the episode says it: nobody else opens the dialogue."""
-        return () if self.solo else (Message("system", self.told),)
+        return () if self.solo else self.told_first
+
+    @property
+    def told_first(self) -> Sequence[Message]:
+        """See Task."""
+        return (Message("system", self.told),)
 
     @property
     def labels(self) -> Mapping[str, Any]:
