@@ -79,6 +79,9 @@ def test_stopped_amid_the_dialogues_of_phase_2_and_resumed_it_is_the_same_run(wh
     assert sorted(ended[12:]) == list(range(8))
 
 
+LONG = r"config.model.context_length: the opening of task \[.*\] has \d+ tokens, .* the 4096 "
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -86,11 +89,11 @@ def test_stopped_amid_the_dialogues_of_phase_2_and_resumed_it_is_the_same_run(wh
         ({"data.train": "", "train.rl_steps": 0}, "config.data.train: expected splits to train on, got none"),
         (
             {"data.prompt": "full"},
-            r"config.model.context_length: the opening of task \[.*\] has \d+ tokens, .* the 4096 ",
+            LONG,
         ),
         (
             {"data.prompt": "full", "data.user": "solo", "data.train": "train", "sft.path": "given.jsonl"},
-            r"config.model.context_length: the opening of task \[.*\] has \d+ tokens, .* the 4096 ",
+            LONG,
         ),
     ],
 )
