@@ -190,6 +190,7 @@ def test_a_task_that_only_an_llm_can_score_is_refused_by_its_name(package, monke
 def test_without_training_tasks_there_is_nothing_to_train_on(package):
     source = make(()).open_tasks(data(domain="airline", user="llm", train="", test="base"), 0, None)
     assert len({task.id for task in source.held_out(50, 0)}) == 50
+    assert source.train(0, 0) == []  # a run that learns from demonstrations alone
     with pytest.raises(ValueError, match="config.data.train: expected splits to train on, got none"):
         source.train(0, 1)
 

@@ -49,7 +49,7 @@ def test_calls_and_words_alone_are_left_as_they_are(text):
     assert split_thoughts(text) == ("", text)
 
 
-@pytest.mark.parametrize("again", ["<tool_call>", "</think>", "<think>", "<tool_call><think></think>", "x</think><think>"])
+@pytest.mark.parametrize("again", ["<tool_call>", "</think>", "<think>", "<tool_call><think></think>", "x</think>"])
 def test_a_tag_again_and_again_is_read_in_linear_time(again):
     """A model that fell apart writes such; a search that is quadratic would take minutes."""
     begun = time.monotonic()
