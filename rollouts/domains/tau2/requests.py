@@ -90,7 +90,8 @@ TOPICS = (  # the first one that fits a sentence is what it asks for
         leads=r"\bre-?set|\bdefault",
     ),
     _topic(
-        r"re-?boot|re-?start(?!(?:ing)? (?:the|your) (?:\w+ )?(?:app|router|computer)\b)|power[ -]cycle|(?:turn|switch|power) (?:off )?(?:the|your) (?:phone|device)\b(?!')"
+        r"re-?boot|re-?start(?!(?:ing)? (?:the|your) (?:\w+ )?(?:app|router|computer)\b)|power[ -]cycle"
+        r"|(?:turn|switch|power) (?:off )?(?:the|your) (?:phone|device)\b(?!')"
         r"|(?:turn|switch|power) it off (?:and|then)",
         do=_REBOOT,
         leads=r"re-?boot|re-?start|power[ -]cycle|\boff,? (?:and|then)\b.{0,40}\bon\b|\bit (?:back )?on\b",
@@ -99,7 +100,8 @@ TOPICS = (  # the first one that fits a sentence is what it asks for
         r"\bsim\b",
         "check_sim_status",
         do=[Action("reseat_sim_card", {})],
-        leads=r"^(?!.*\b(?:another|different|trash)\b).*(?:\bre-?seat|\b(?:re-?)?insert(?:ing)?\b|\b(?:is|be) (?:\w+ )?(?:inserted|seated)"
+        leads=r"^(?!.*\b(?:another|different|trash)\b).*(?:\bre-?seat|\b(?:re-?)?insert(?:ing)?\b"
+        r"|\b(?:is|be) (?:\w+ )?(?:inserted|seated)"
         r"|\bput (?:\w+ ){0,5}(?:back|in)\b)",
     ),
     _topic(
