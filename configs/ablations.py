@@ -32,9 +32,10 @@ CHANGES = {
 """Of CMPO, whose own run has a budget of 30 %, center normalisation and instant credit."""
 
 
+PRICES = (0.3, 0.6, 0.9, 1.3, 2.0)
 BUDGETS = {
     **{f"budget_{percent}": (f"pid.target={percent / 100}",) for percent in (15, 30, 50)},
-    **{f"price_{price}": ("pid.enabled=False", f"pid.initial_lambda={price}") for price in (0.3, 0.6, 0.9, 1.3, 2.0)},
+    **{f"price_{round(100 * price)}": ("pid.enabled=False", f"pid.initial_lambda={price}") for price in PRICES},
     "no_cost": CHANGES["no_cost"],
     "dialogue": ("algo.credit=dialogue",),
 }
