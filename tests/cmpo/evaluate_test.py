@@ -92,7 +92,7 @@ def test_a_remote_agents_bad_format_is_its_own_and_no_failure(text):
 
 def test_an_endpoint_that_fails_is_in_the_denominator_and_listed():
     def answer(messages):
-        return 503 if "Cola" in messages[0]["content"] or "Fries" in messages[0]["content"] else TURN
+        return 503 if "tag: late" in messages[0]["content"] or "tag: missing" in messages[0]["content"] else TURN
 
     played, _, config = remote(answer, **{"train.max_failed_fraction": 0.99})
     failed = sum(not one.dialogue.ok for one in played)
