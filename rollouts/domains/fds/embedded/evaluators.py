@@ -59,10 +59,11 @@ def score_communication(case: Case, steps: Sequence[Step]) -> dict[str, int]:
         "sincere": min(
             _deduct_faults(steps, {"apology", "unbacked", "explain_false", "negated", "rude"}), 2 * (last.heard > 0)
         ),
-        "sentence_variety": 2
-        if len(beginnings) >= 0.75 * len(sentences)
-        else int(len(beginnings) * 2 > len(sentences)),
-        "transitions": max(0, 2 - sum(_ignores_state(case, step) for step in steps)),
+        "sentence_variety": min(
+            2 if len(beginnings) >= 0.75 * len(sentences) else int(len(beginnings) * 2 > len(sentences)),
+            _deduct_faults(steps, {"repeat"}),
+        ),
+        "transitions": max(0, 2 - unread - sum(_ignores_state(case, step) for step in steps)),
         "issue_depth": 0
         if any(step.events & {"explain_false", "wrong_fact"} for step in steps)
         else int(last.evidence == 2) + int(last.facts > 0 or last.noted > 0),
