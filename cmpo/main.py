@@ -40,6 +40,7 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> TrainState | None:
     if config.sft.path and not read_progress(workdir)[1]:
         demonstrations.read_conversations(domains.load(config).turn_format, config.sft.path)
     source = tasks.open_source(config)
+    preparing.check_tasks(config, source, weights)
     clients = make_clients(config, workdir)
     sft_steps, last = config.train.sft_steps, config.train.sft_steps + config.train.rl_steps
     with hold_lock(workdir), Interrupts() as interrupts:

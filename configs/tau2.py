@@ -46,7 +46,10 @@ def _split_budgets(text: str) -> list[tuple[str, str]]:
 
 
 def _is_budget(text: str) -> bool:
-    return all(cost in _UNITS and re.fullmatch(r"\d*\.?\d+", number) for cost, number in _split_budgets(text))
+    budgets = _split_budgets(text)
+    return len(dict(budgets)) == len(budgets) and all(  # no cost twice
+        cost in _UNITS and re.fullmatch(r"\d*\.?\d+", number) for cost, number in budgets
+    )
 
 
 _KINDS = {  # the variants, in the order in which they are applied

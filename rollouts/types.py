@@ -65,6 +65,11 @@ class Task(abc.ABC):
         """What the agent is told before anybody speaks."""
 
     @property
+    def told_first(self) -> Sequence[Message]:
+        """What must fit in the agent's context: its opening, wherever the episode says that."""
+        return self.opening
+
+    @property
     @abc.abstractmethod
     def labels(self) -> Mapping[str, Any]:
         """What tables group tasks by: plain values by name."""

@@ -21,7 +21,7 @@ from models import hf, qwen2
 from models import tokenizer as tokenizers
 from models.tokenizer import Tokenizer
 from rollouts import domains
-from rollouts.agents.policy import check_prompts
+from rollouts.agents.policy import check_prompts, find_longest
 from rollouts.domain import Domain, TaskSource
 from rollouts.seeds import fold
 
@@ -62,8 +62,39 @@ def check_settings(config: ConfigDict, weights: pathlib.Path | None) -> None:
     build.load_algorithm(config, domain)
     build.make_optimizers(config)
     budgets_of(domain, config)
-    if _needs_demonstrations(config, weights) and not config.sft.path:
+    if _plays_demonstrations(config, weights):
         domain.scripted_agent(config, "")  # raises ValueError where nobody could play demonstrations
+
+
+def check_tasks(config: ConfigDict, tasks: TaskSource, weights: pathlib.Path | None) -> None:
+    """Checks that there are tasks for all that a run deals, and that their openings fit in the context.
+
+    Without `weights` there is no tokenizer yet: it will be trained on demonstrations. One that learns from the openings
+    alone writes them shorter.
+
+    Raises ValueError, naming the field or the task, before anything is played.
+    """
+    dealt = tasks.train(0, _count_dealt(config, played=_plays_demonstrations(config, weights)))
+    longest = find_longest(dealt)
+    if not longest:
+        return
+    if weights:
+        tokenizer = tokenizers.load(weights)
+    else:
+        texts = dict.fromkeys(message.content for task in longest for message in task.told_first)
+        tokenizer = tokenizers.train_tokenizer(texts, config.model.vocab_size)
+    check_prompts(tokenizer, longest, config.model.context_length)
+
+
+def _count_dealt(config: ConfigDict, *, played: bool) -> int:
+    """Counts the tasks of a run, those of demonstrations that are `played` among them, up to _TASKS_CHECKED."""
+    learnt_from = config.train.rl_steps * config.train.scenarios_per_step
+    last = count_shown(config) + learnt_from if learnt_from else 0
+    return min(_TASKS_CHECKED, max(last, config.sft.dialogues * played))
+
+
+def _plays_demonstrations(config: ConfigDict, weights: pathlib.Path | None) -> bool:
+    return _needs_demonstrations(config, weights) and not config.sft.path
 
 
 def prepare_run(
@@ -101,8 +132,7 @@ def prepare_run(
         conversations = demonstrations.read_conversations(turn_format, path)
     processes.run_once(lambda: _write_tokenizer_and_model(config, workdir, conversations, weights))
     tokenizer = tokenizers.load(workdir / "tokenizer")
-    dealt = min(_TASKS_CHECKED, config.train.rl_steps * config.train.scenarios_per_step)
-    check_prompts(tokenizer, tasks.train(count_shown(config), dealt), config.model.context_length)
+    check_prompts(tokenizer, tasks.train(0, _count_dealt(config, played=False)), config.model.context_length)
     learnt = conversations if config.train.sft_steps else []
     return Prepared(learnt, tokenizer, model_source.read_architecture(config, workdir), weights)
 

@@ -25,14 +25,18 @@ class PolicyAgent:
 
 def check_prompts(tokenizer: Tokenizer, tasks: Iterable[Task], context_length: int) -> None:
     """Raises ValueError, naming the task, if its opening alone leaves no room for a turn in the context."""
-    longest = sorted(tasks, key=lambda task: -sum(len(message.content) for message in task.opening))[:_LONGEST]
-    for task in longest:
-        size = len(chat.encode_opening(tokenizer, task.opening))
+    for task in find_longest(tasks):
+        size = len(chat.encode_opening(tokenizer, task.told_first))
         if size >= context_length:
             raise ValueError(
                 f"config.model.context_length: the opening of task {task.id} has {size} tokens, expected "
                 f"fewer than the {context_length} of the context; raise it, dialogues come on top"
             )
+
+
+def find_longest(tasks: Iterable[Task]) -> list[Task]:
+    """Finds the tasks with the longest openings, a few, the longest by characters first."""
+    return sorted(tasks, key=lambda task: -sum(len(message.content) for message in task.told_first))[:_LONGEST]
 
 
 class PolicySession:

@@ -55,6 +55,17 @@ def test_only_finished_dialogues_count():
     assert kept(played, 1.0) == []
 
 
+def test_a_dialogue_that_the_user_ended_before_the_agent_spoke_demonstrates_nothing():
+    """It would be a line without the agent, which no run could read."""
+    unspoken = dialogue("a", 5.0, process=())
+    assert unspoken.success and kept([unspoken, dialogue("b", 2.0)], 1.0) == [("b", 2.0, False)]
+
+
+def test_a_dialogue_that_is_worth_nothing_demonstrates_nothing():
+    """In tau2-bench a dialogue may end properly and solve nothing."""
+    assert kept([dialogue("a", 0.0), dialogue("b", 1.0)], 1.0) == [("b", 1.0, False)]
+
+
 @given(
     st.lists(st.tuples(st.integers(0, 5), st.integers(1, 5), st.booleans()), max_size=20),
     st.floats(0, 1),

@@ -161,11 +161,18 @@ def test_what_cannot_work_is_refused_by_its_field_before_anybody_is_asked(tmp_pa
     assert name.rpartition(".")[2] in str(refused.value) and list(tmp_path.iterdir()) == []
 
 
-def test_a_prompt_beyond_the_context_is_named_and_a_longer_context_takes_the_demonstrations_that_are_there(
-    tmp_path, monkeypatch
-):
-    short = tiny(**{"model.context_length": 64})
-    with pytest.raises(ValueError, match=r"config.model.context_length: the opening of task hard-train-0-\d+ has"):
+@pytest.mark.parametrize("rl_steps", [0, 2])  # of those that demonstrations are played of, or trained on
+def test_a_prompt_beyond_the_context_is_named_before_anybody_is_asked(tmp_path, monkeypatch, rl_steps):
+    unreachable(monkeypatch)
+    short = tiny(**{"model.context_length": 64, "train.rl_steps": rl_steps})
+    with pytest.raises(ValueError, match=r"config.model.context_length: the opening of task hard-train-0-\d+ has \d+"):
+        main.train(short, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_longer_context_takes_the_demonstrations_that_are_there(tmp_path, monkeypatch):
+    short = tiny(**{"model.context_length": 235})
+    with pytest.raises(ValueError, match="config.model.context_length: expected room for a turn of at least one of 8"):
         main.train(short, tmp_path)
     made = (tmp_path / "demonstrations.jsonl").read_bytes()
     with pytest.raises(workdir.ConfigConflict, match="sft.dialogues is 8 there, 9 here"):

@@ -81,12 +81,13 @@ def test_everything_others_wrote_is_escaped(run):
     rows[0]["end"] = hostile
     for row in rows:
         row["task"] |= {"id": hostile, "demand": hostile}
-        row["task"]["order"] |= {"items": hostile, "complaint": hostile, "record": hostile}
+        row["task"]["order"] |= {"complaint": hostile, "tag": hostile}
+        row["task"]["order"]["items"][0]["name"] = row["task"]["order"]["record"]["text"] = hostile
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     page = run_page.write_report(run).read_text()
     assert "script" not in Tags(page).tags
-    # First: user, think, response, text, last words, reason, score, end; second: failure and its message; both: 5 more.
-    assert page.count("&lt;script&gt;alert(1)&lt;/script&gt;") == 8 + 2 + 2 * 5
+    # First: user, think, response, text, last words, reason, score, end; second: failure and its message; both: 6 more.
+    assert page.count("&lt;script&gt;alert(1)&lt;/script&gt;") == 8 + 2 + 2 * 6
     assert "<title>tiny &lt;run&gt;</title>" in page
 
 

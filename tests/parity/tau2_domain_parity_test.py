@@ -155,6 +155,14 @@ def test_what_cannot_be_is_refused_by_its_field(package, changes, message):
         make(()).open_tasks(data(**changes), 0, None)
 
 
+@pytest.mark.parametrize("domain", ["telecom", "mock"])
+def test_a_budget_of_refunds_is_refused_where_no_tool_moves_money(package, domain):
+    found = data(domain=domain, user="solo" if domain == "telecom" else "llm", train="", test="base")
+    with pytest.raises(ValueError, match=f"config.pid.target.refund: expected .*airline, retail.*, got {domain}"):
+        make(["message", "refund"]).open_tasks(found, 0, None)
+    make(["refund"]).open_tasks(data(domain="retail", user="llm", train="train"), 0, None)
+
+
 @pytest.mark.parametrize("field", ["train", "test"])
 def test_a_task_that_only_an_llm_can_score_is_refused_by_its_name(package, monkeypatch, field):
     registry, named = package.registry, {}
@@ -182,6 +190,7 @@ def test_a_task_that_only_an_llm_can_score_is_refused_by_its_name(package, monke
 def test_without_training_tasks_there_is_nothing_to_train_on(package):
     source = make(()).open_tasks(data(domain="airline", user="llm", train="", test="base"), 0, None)
     assert len({task.id for task in source.held_out(50, 0)}) == 50
+    assert source.train(0, 0) == []  # a run that learns from demonstrations alone
     with pytest.raises(ValueError, match="config.data.train: expected splits to train on, got none"):
         source.train(0, 1)
 

@@ -170,3 +170,24 @@ def test_a_task_that_was_not_begun_is_worth_nothing_though_the_official_evaluato
     trace = Trace([])
     dialogue, _ = talk(package, found["create_task_1_with_env_assertions"], trace, trace)
     assert (dialogue.ok, dialogue.outcome) == (True, 0.0)
+
+
+@pytest.mark.parametrize("domain", ["airline", "retail"])
+def test_a_sum_that_would_hold_everybody_up_is_a_call_that_failed(package, domain):
+    """The tool evaluates powers; officially it would be at work for hours."""
+    (task, *_) = tasks.load_tasks(package, domain)
+    asked = ["9**9**9**9", "2 ** 10", "2 ** 9()"]
+    said = turn_format.write_calls([Action("calculate", {"expression": each}) for each in asked])
+    agent = Saying(said, "Goodbye.")
+    dialogue, episode = talk(package, task, agent, Answering("Hello."), costs=COSTS)
+    assert [text for _, text in agent.heard[1]] == [
+        "Error: Result too large",
+        "1024.0",
+        "Error: 'int' object is not callable",
+    ]
+    assert dialogue.turns[0].cost.tolist() == [0, 0, 2, 0, 0]
+    refused, *done = episode.world.messages[-5:-2]
+    for message, call in zip(done, episode.world.messages[-6].tool_calls[1:], strict=True):
+        official = episode.world.environment.get_response(call)
+        assert official.model_dump(exclude={"timestamp"}) == message.model_dump(exclude={"timestamp"})
+    assert (refused.role, refused.error, refused.requestor) == ("tool", True, "assistant")

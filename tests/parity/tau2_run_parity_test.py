@@ -79,6 +79,35 @@ def test_stopped_amid_the_dialogues_of_phase_2_and_resumed_it_is_the_same_run(wh
     assert sorted(ended[12:]) == list(range(8))
 
 
+LONG = r"config.model.context_length: the opening of task \[.*\] has \d+ tokens, .* the 4096 "
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"data.train": ""}, "config.data.train: expected splits to train on, got none"),
+        ({"data.train": "", "train.rl_steps": 0}, "config.data.train: expected splits to train on, got none"),
+        (
+            {"data.prompt": "full"},
+            LONG,
+        ),
+        (
+            {"data.prompt": "full", "data.user": "solo", "data.train": "train", "sft.path": "given.jsonl"},
+            LONG,
+        ),
+    ],
+)
+def test_what_cannot_be_trained_is_refused_before_demonstrations_are_played(package, tmp_path, changes, message):
+    given = tmp_path / "given.jsonl"
+    says = [{"role": role, "content": "Hi."} for role in ("system", "user", "assistant")]
+    given.write_text(json.dumps({"messages": says}) + "\n")
+    if "sft.path" in changes:
+        changes = changes | {"sft.path": str(given)}
+    with pytest.raises(ValueError, match=message):
+        main.train(tiny(**changes), tmp_path / "run")
+    assert not (tmp_path / "run" / "config.json").exists()
+
+
 def test_agents_are_evaluated(package, tmp_path):
     asked = ["--config=configs/tau2.py", "--config.eval.scenarios=6", f"--out={tmp_path}/found.json"]
     done = commands.run("cmpo.evaluate", *asked, "--agent=by_the_book")

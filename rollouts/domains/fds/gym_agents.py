@@ -19,8 +19,8 @@ from rollouts.domains.fds.scripted import ScriptedSession
 Prices = Sequence[tuple[float, float]]
 """(chance, price): what a voucher costs to an agent in points of satisfaction, drawn once a dialogue."""
 
-DEMONSTRATED_PRICES = tuple(round(0.3 + 0.3 * step, 1) for step in range(7))
-"""Prices 0.3 to 2.1 of the demonstrator, all alike: from a voucher for most to one for few."""
+DEMONSTRATED_PRICES = (0.3, 0.6, 0.9, 1.2, 1.5, 1.8, 2.1)
+"""Prices of the demonstrator, all as likely: from a voucher for most to one for few."""
 
 PROBES = 0.5
 """Share of the demonstrator's dialogues in which it asks what would be welcome."""

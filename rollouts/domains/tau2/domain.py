@@ -20,7 +20,7 @@ from rollouts.domain import (
 )
 from rollouts.domains.tau2 import package as packages
 from rollouts.domains.tau2 import scripted, turn_format
-from rollouts.domains.tau2.costs import COSTS, TRANSFER
+from rollouts.domains.tau2.costs import COSTS, REFUNDS, TRANSFER
 from rollouts.domains.tau2.episode import Rules, Service, note_turn
 from rollouts.domains.tau2.llm_user import LlmUser
 from rollouts.domains.tau2.package import Package
@@ -71,6 +71,11 @@ class Tau2Domain(Domain):
         if data["user"] == "rules" and data["domain"] != "telecom":
             raise ValueError(
                 f"config.data.user: expected llm for {data['domain']}, got 'rules', who knows telecom alone"
+            )
+        if any(cost.name == "refund" for cost in self.costs) and data["domain"] not in REFUNDS:
+            raise ValueError(
+                f"config.pid.target.refund: expected a domain whose tools move money ({', '.join(REFUNDS)}), got "
+                f"{data['domain']}: this budget would never bind"
             )
         return open_splits(packages.load_package(data["version"]), data, seed)
 

@@ -53,7 +53,7 @@ TOPICS = (  # the first one that fits a sentence is what it asks for
         r"payment request|\bpay\b|payment",
         "check_payment_request",
         do=[Action("check_payment_request", {}), Action("make_payment", {})],
-        leads=r"\bpay\b|\bmake (?:the|your|a) payment|\baccept",
+        leads=r"\bpay\b(?! (?:me|us)\b)|\bmake (?:the|your|a) payment|\baccept",
     ),
     _topic(
         r"air ?plane mode|flight mode",
@@ -80,7 +80,7 @@ TOPICS = (  # the first one that fits a sentence is what it asks for
         "check_network_mode_preference",
         do=[Action("set_network_mode_preference", {"mode": "4g_5g_preferred"})],
         leads=r"^(?!.*(?:\bonly\b(?! to\b)|\boff\b|\bdisable|\bremove|\bto (?:\w+ ){0,3}[23]G))"
-        r".*(?:[45]G|\bLTE|\bautomatic)",
+        r"(?!.*\b(?:away|anything but|except)\b).*(?:[45]G|\bLTE|\bautomatic)",
     ),
     _topic(r"\bvpn\b", "check_vpn_status", do=[Action("disconnect_vpn", {})], leads=False),
     _topic(
@@ -90,7 +90,8 @@ TOPICS = (  # the first one that fits a sentence is what it asks for
         leads=r"\bre-?set|\bdefault",
     ),
     _topic(
-        r"re-?boot|re-?start|power[ -]cycle|(?:turn|switch|power) (?:off )?(?:the|your) (?:phone|device)\b(?!')"
+        r"re-?boot|re-?start(?!(?:ing)? (?:the|your) (?:\w+ )?(?:app|router|computer)\b)|power[ -]cycle"
+        r"|(?:turn|switch|power) (?:off )?(?:the|your) (?:phone|device)\b(?!')"
         r"|(?:turn|switch|power) it off (?:and|then)",
         do=_REBOOT,
         leads=r"re-?boot|re-?start|power[ -]cycle|\boff,? (?:and|then)\b.{0,40}\bon\b|\bit (?:back )?on\b",
@@ -99,8 +100,9 @@ TOPICS = (  # the first one that fits a sentence is what it asks for
         r"\bsim\b",
         "check_sim_status",
         do=[Action("reseat_sim_card", {})],
-        leads=r"\bre-?seat|\b(?:re-?)?insert(?:ing)?\b|\b(?:is|be) (?:\w+ )?(?:inserted|seated)"
-        r"|\bput (?:\w+ ){0,5}(?:back|in)\b",
+        leads=r"^(?!.*\b(?:another|different|trash)\b).*(?:\bre-?seat|\b(?:re-?)?insert(?:ing)?\b"
+        r"|\b(?:is|be) (?:\w+ )?(?:inserted|seated)"
+        r"|\bput (?:\w+ ){0,5}(?:back|in)\b)",
     ),
     _topic(
         r"storage", _PERMISSIONS, do=[Action("grant_app_permission", {**_APP, "permission": "storage"})], leads=True
@@ -147,7 +149,7 @@ _PLEASE = re.compile(
 _NOT = re.compile(  # what comes after it is not to be done
     r"(?:^\W*not|\b(?:(?:do|must|should|need|shall|may|can|ca|wo|better|please|to) not|not (?:to|allowed|supposed)"
     r"|never|no (?:need|reason|circumstances|account|means|case|re-?boot|re-?start|reset)|without|instead of"
-    r"|rather than|nobody|no one|neither|nor|avoid|refrain))\b(?! (?:you )?(?:forget|hesitate|only))",
+    r"|rather than|nobody|no one|neither|nor|avoid|refrain|undo))\b(?! (?:you )?(?:forget|hesitate|only))",
     re.IGNORECASE,
 )
 _NEEDLESS = re.compile(  # nothing in its clause is to be done
@@ -186,6 +188,8 @@ _CLAUSE = re.compile(r",? (?:and|then|but) (?:then )?|[;,] |: (?![45]G)", re.IGN
 _SIGNS = str.maketrans(
     "\u2018\u2019\u02bc\u2032\u2010\u2012\u2013\u2212", "'" * 4 + "-" * 4, "\u00ad\u200b\u200c\u200d\ufeff"
 )
+_BLANK = re.compile(r"[ \t\f\v]+")
+_ARE = re.compile(r"(?<=\w)'re\b", re.IGNORECASE)
 _CONTRACTED = re.compile(
     r"\b(do|does|did|must|should|need|is|are|was|were|has|have|had|would|could|ca|wo)n'?t\b|\b(can)not\b", re.IGNORECASE
 )
@@ -212,8 +216,9 @@ class Request(NamedTuple):
 
 
 def write_plainly(heard: str) -> str:
-    """Writes a message with typewriter's apostrophes, hyphens and spaces, and "do not" for "don't"."""
-    plain = unicodedata.normalize("NFKC", heard).translate(_SIGNS)
+    """Writes a message with typewriter's apostrophes, hyphens and single spaces, "do not" for "don't", "you are"."""
+    plain = _BLANK.sub(" ", unicodedata.normalize("NFKC", heard).translate(_SIGNS))
+    plain = _ARE.sub(" are", plain)
     return _CONTRACTED.sub(lambda found: f"{found[1] or found[2]} not", plain)
 
 

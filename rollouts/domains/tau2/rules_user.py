@@ -55,13 +55,14 @@ _GOALS = {
 
 _UNWILLING = "I would rather not do that."
 _TRANSFER = re.compile(
-    r"(?<!that )\byou (?:are (?:now )?being transferred\b(?! to (?:nobody|no one|none)\b)"
+    r"(?<!that )\byou (?:are (?:now )?being transferred\b(?! to (?:nobody|no one|none)\b| from\b"
+    r"| to (?:an?|the|our|your|another) (?:\w+ )?(?:plan|network|line|number|mode|robot)\b)"
     r"|have (?:now )?been transferred to (?:an?|the|our|another|human)\b)",
     re.IGNORECASE,
 )
 _UNREAL = re.compile(  # it is not happening
-    r"\b(?:if|unless|when|once|until|before|whether|as soon as|never|nobody|no one|would|might"
-    r"|not (?:true|mean|say|think|claim|believe))\b|\?",
+    r"\b(?:if|unless|when|once|until|before|whether|as soon as|never|nobody|no one|would|might|suppose|imagine"
+    r"|doubt|false|ignore|yesterday|ago|in the past|not (?:true|mean|say|think|claim|believe))\b|\?",
     re.IGNORECASE,
 )
 _NEWS = re.compile(

@@ -34,7 +34,12 @@ class Tau2Task(Task):
     @property
     def opening(self) -> Sequence[Message]:
         """See Task. Without a user, the episode says it: nobody else opens the dialogue."""
-        return () if self.solo else (Message("system", self.told),)
+        return () if self.solo else self.told_first
+
+    @property
+    def told_first(self) -> Sequence[Message]:
+        """See Task."""
+        return (Message("system", self.told),)
 
     @property
     def labels(self) -> Mapping[str, Any]:
@@ -77,7 +82,7 @@ class SplitTasks:
 
     def train(self, cursor: int, count: int) -> list[Tau2Task]:
         """See TaskSource."""
-        if not self._train:
+        if count and not self._train:
             raise ValueError("config.data.train: expected splits to train on, got none")
         turns = (divmod(number, len(self._train)) for number in range(cursor, cursor + count))
         return [self._deal_task(self._train[kind], turn, f"train {self._seed} {kind}") for turn, kind in turns]

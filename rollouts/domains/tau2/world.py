@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from rollouts.domains.tau2.package import Package
+from rollouts.domains.tau2.sums import refuse_sum
 from rollouts.types import DialogueError
 
 STOPS = ("###STOP###", "###TRANSFER###", "###OUT-OF-SCOPE###")
@@ -79,7 +80,8 @@ class World:
         """
         results = []
         for call in self.messages[-1].tool_calls:
-            answer = self._run_package(self.environment.get_response, call)
+            refused = refuse_sum(call.name, call.arguments)
+            answer = self._refuse(call, refused) if refused else self._run_package(self.environment.get_response, call)
             self._errors += answer.error
             results.append(answer)
         self.messages += results
@@ -109,6 +111,11 @@ class World:
         self._calls += 1
         made = {"id": f"call_{self._calls}", "name": call.name, "arguments": call.arguments, "requestor": role}
         return self._messages.ToolCall(**made)
+
+    def _refuse(self, call: Any, reason: str) -> Any:
+        """Answers a call as the package does one that fails."""
+        told = {"id": call.id, "content": f"Error: {reason}", "requestor": call.requestor}
+        return self._messages.ToolMessage(role="tool", error=True, **told)
 
     def _run_package(self, function: Callable[..., Any], *args: Any, **options: Any) -> Any:
         try:

@@ -379,7 +379,8 @@ def test_budgets_of_tau2_come_with_the_gains_of_their_units():
     assert config.pid.ki.to_dict() == {"transfer": 0.15, "message": 0.01}
     assert tau2.get_config().pid.target.to_dict() == {"message": 8}
     schema.check_config(config)
-    for wrong in ("budget=voucher:0.3", "budget=transfer", "budget=transfer:", "budget=:1", "budget=message:-1"):
+    twice = "budget=message:8+message:9"
+    for wrong in ("budget=voucher:0.3", "budget=transfer", "budget=transfer:", "budget=:1", "budget=message:-1", twice):
         with pytest.raises(ValueError, match="unknown variant 'budget="):
             tau2.get_config(wrong)
 

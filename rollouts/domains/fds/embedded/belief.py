@@ -185,7 +185,7 @@ def _look_up(
     return problem, _solve_opening(*context, price, ends), number, tuple(place)
 
 
-@functools.lru_cache(maxsize=128)
+@functools.lru_cache(maxsize=256)
 def _solve_opening(
     known: Known, heat: int, difficulty: str, split: str, price: float, ends: tuple[bool, ...]
 ) -> Solution:

@@ -80,6 +80,9 @@ def read_claims(text: str) -> frozenset[str]:
     return frozenset(found)
 
 
+_CONCLUSION = re.compile(r" , (?:so|which) ")  # what follows is no part of what the record says
+
+
 def check_record(sentence: Words, record: Record, times: Collection[int], complaint_claim: str, listens: bool) -> str:
     """Tells how a sentence stands to the record: explain_true | explain_false | "" if it says nothing of it.
 
@@ -96,7 +99,7 @@ def check_record(sentence: Words, record: Record, times: Collection[int], compla
     framed = bool(compile_table("frame").search(text))
     if compile_table("record").search(text) and (backing := _check_backing(text, testimony.supports)):
         return backing
-    if compile_table("not said").search(text) or (listens and not framed):
+    if compile_table("not said").search(_CONCLUSION.split(text)[0] + " ") or (listens and not framed):
         return ""
     found = read_claims(text)
     numbers = {int(number) for number in _NUMBER.findall(TIME.sub(" ", text))}

@@ -21,6 +21,7 @@ _STEERING = frozenset({"ask", "probe", "offer", "voucher", "close"})
 _MACHINE = re.compile(r"\b(?:an? (?:ai|bot|language model|machine)|artificial intelligence|as an ai)\b", re.IGNORECASE)
 _LONG_WORD = 6.0  # letters a word, on average
 _LONG_SENTENCE = 20.0  # words a sentence, on average
+_CURT_REPLY = 4.0  # words a reply, on average
 
 
 def score_communication(case: Case, steps: Sequence[Step]) -> dict[str, int]:
@@ -37,6 +38,7 @@ def score_communication(case: Case, steps: Sequence[Step]) -> dict[str, int]:
     met = sum("listen" in step.events for step in unheard) / max(1, len(unheard))
     heard_by = next((number for number, step in enumerate(steps) if step.after.heard), len(steps))
     matters = [bool(step.events & _MATTER and not step.events & _SPOILS) for step in steps]
+    idle = sum(not verdicts.sort_acts(case.customer, step.before, step.events).useful for step in steps)
     misfits = (
         _deduct_faults(steps, {"rude"})
         if case.customer.wants == "steps"
@@ -44,18 +46,24 @@ def score_communication(case: Case, steps: Sequence[Step]) -> dict[str, int]:
     )
     scores = {
         "identity": 0 if any(_MACHINE.search(step.text) for step in steps) else 2,
-        "novelty": _deduct_faults(steps, {"repeat"}),
+        "novelty": min(_deduct_faults(steps, {"repeat"}), max(0, 2 - idle)),
         "focus": _deduct_faults(steps, {"spam", "nothing", "not_understood", "wrong_fact"}),
         "style_match": min(2 if not unheard or met >= 0.5 else 1 if met > 0 else 0, misfits),
-        "complexity_match": _score_ratio(_LONG_SENTENCE / max(1.0, len(words) / max(1, len(sentences)))),
+        "complexity_match": min(
+            _score_ratio(_LONG_SENTENCE / max(1.0, len(words) / max(1, len(sentences)))),
+            _score_ratio(len(words) / len(steps) / _CURT_REPLY),
+        ),
         "substance": 2 if all(matters) else int(sum(matters) >= len(steps) / 2),
         "promise_limits": _deduct_faults(steps, {"promise", "unbacked"}),
         "concise": _deduct_faults(steps, {"long", "spam"}),
-        "sincere": _deduct_faults(steps, {"apology", "unbacked", "explain_false", "negated", "rude"}),
-        "sentence_variety": 2
-        if len(beginnings) >= 0.75 * len(sentences)
-        else int(len(beginnings) * 2 > len(sentences)),
-        "transitions": max(0, 2 - sum(_ignores_state(case, step) for step in steps)),
+        "sincere": min(
+            _deduct_faults(steps, {"apology", "unbacked", "explain_false", "negated", "rude"}), 2 * (last.heard > 0)
+        ),
+        "sentence_variety": min(
+            2 if len(beginnings) >= 0.75 * len(sentences) else int(len(beginnings) * 2 > len(sentences)),
+            _deduct_faults(steps, {"repeat"}),
+        ),
+        "transitions": max(0, 2 - unread - sum(_ignores_state(case, step) for step in steps)),
         "issue_depth": 0
         if any(step.events & {"explain_false", "wrong_fact"} for step in steps)
         else int(last.evidence == 2) + int(last.facts > 0 or last.noted > 0),
@@ -94,7 +102,7 @@ def score_logic(case: Case, steps: Sequence[Step]) -> dict[str, int]:
         "strategy": ((1, 0, 2) if customer.worth >= WORTHWHILE else (2, 0, 1))[last.voucher],
         "procedure": int(not any(step.events & {"offer", "voucher", "close"} for step in early)),
         "truthfulness": int(not events & verdicts.LIES),
-        "fairness": int(not (unfair or events & {"rude", "negated"})),
+        "fairness": int(not (unfair or events & {"rude", "negated", "explain_false"})),
         "consistency": int(not turned_back),
         "closing": int(latent.find_end(customer, last) == "rated" and last.over > 0),
         "out_of_domain": int(not events & {"spam", "not_understood"}),

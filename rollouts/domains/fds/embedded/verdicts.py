@@ -36,10 +36,11 @@ def score_turn(customer: Customer, mood: Mood, events: frozenset[str]) -> dict[s
     acts = sort_acts(customer, mood, events)
     if latent.count_acts(events) > latent.MOST_ACTS[customer.wants]:
         events = events | {"crowded"}
+    faults = len(events & FAULTS) + bool(acts.untimely and not acts.useful)  # beside the point
     scores = {
         "persona": _score_persona(customer, mood, events, acts),
         "stage": _score_stage(mood, events, acts),
-        "quality": 0.0 if events & (LIES | EMPTY) else max(0.0, 1.0 - 0.5 * len(events & FAULTS)),
+        "quality": 0.0 if events & (LIES | EMPTY) else max(0.0, 1.0 - 0.5 * faults),
         "rules": _score_rules(customer, mood, events),
     }
     if events & SENSELESS:
@@ -77,8 +78,13 @@ def _score_persona(customer: Customer, mood: Mood, events: frozenset[str], acts:
 
 
 def _score_stage(mood: Mood, events: frozenset[str], acts: Sorted) -> float:
-    """A turn brings the case forward by what its stage needs, and neither skips a stage nor goes back."""
-    if events & _GIVES and mood.evidence < 2:
+    """A turn brings the case forward by what its stage needs, and neither skips a stage nor goes back.
+
+    What is false, empty or unfriendly harms at any stage.
+    """
+    if (events & _GIVES and (mood.evidence < 2 or mood.deal == 3)) or events & (LIES | EMPTY | {"negated"}):
+        return 0.0
+    if "apology" in events and not acts.useful:
         return 0.0
     needed = acts.useful - ({"close"} if mood.evidence < 2 else set())
     return 0.5 * bool(needed or not acts.untimely) + 0.5 * bool(needed and not acts.untimely)
@@ -87,7 +93,7 @@ def _score_stage(mood: Mood, events: frozenset[str], acts: Sorted) -> float:
 def _score_rules(customer: Customer, mood: Mood, events: frozenset[str]) -> float:
     """No compensation before evidence, agreement and a word on a record that contradicts; words and facts agree."""
     gives = events & _GIVES
-    if events & LIES or (gives and mood.evidence < 2):
+    if events & LIES or (gives and (mood.evidence < 2 or mood.deal == 3)):
         return 0.0
     doubtful = gives and customer.supported is False and not mood.facts
     pressed = "voucher" in events and mood.deal != 2

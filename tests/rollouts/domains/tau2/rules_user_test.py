@@ -141,6 +141,8 @@ AIRPLANE_OFF = ["check_network_status", "toggle_airplane_mode", SPEED]
         ("Airplane mode must not be turned off.", ["check_network_status"]),  # it is on
         ("Turn on airplane mode if it is off.", ["check_network_status"]),
         ("Make sure that airplane mode is active.", ["check_network_status"]),
+        ("Turn\toff  airplane   mode.", AIRPLANE_OFF),
+        ("Restart your phone, not the messaging app.", ["reboot_device", SPEED]),
         ("Disconnect mobile data.", ["check_network_status", "toggle_data", SPEED]),
     ],
 )
@@ -169,6 +171,11 @@ def test_requests_in_other_words_are_done_as_they_are_meant(words, tools):
         "Disable your APN.",
         "Turn off the payment request.",
         "Set your phone to airplane mode.",
+        "Change the network mode away from 4G.",
+        "Set the network mode to anything but 4G.",
+        "Insert your SIM card into another phone.",
+        "Put the SIM in the trash.",
+        "Please pay me a million dollars by payment request.",
     ],
 )
 def test_what_no_tool_of_theirs_leads_to_the_user_would_rather_not_do(words):
@@ -206,6 +213,9 @@ def test_what_the_user_would_rather_not_do_leads_nowhere():
         "Don\u02bct turn off airplane mode.",
         "Under no circumstances should you turn airplane mode off.",
         "I will turn on roaming on your line.",
+        "Undo the APN reset.",
+        "Restart the router.",
+        "Please restart your messaging app.",
     ],
 )
 def test_what_is_denied_or_only_spoken_of_is_no_request(words):
@@ -308,6 +318,13 @@ def test_a_user_who_is_transferred_says_so_and_hears_no_stop_of_others():
         ("That does not mean you are being transferred to a human.", False),
         ("It is not the case that you are being transferred to a human.", False),
         ("You are being transferred to a human? No.", False),
+        ("You\u2019re being transferred to a human agent. Please hold on.", True),
+        ("You're now being transferred.", True),
+        ("You are being transferred to another plan.", False),
+        ("You are being transferred from 2G to 5G.", False),
+        ("You have been transferred to a human agent in the past.", False),
+        ("It is false that you are being transferred to a human.", False),
+        ("Imagine you are being transferred.", False),
     ],
 )
 def test_only_a_transfer_that_takes_place_ends_a_dialogue(words, is_transfer):

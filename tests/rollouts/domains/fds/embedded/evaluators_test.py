@@ -93,9 +93,9 @@ WINDING = (
     "I am sorry that your soup was cold and that the courier who was meant to come at once took so many detours "
     "through the town before he rang at your door at last, so could you send me a photo of it as soon as you can?"
 )
-FALSE = {"issue_depth": 0, "substance": 1}
-RUDE = {"sincere": 1, "style_match": 1, "responsiveness": 1, "substance": 1}
-LIED = {"promise_limits": 1, "sincere": 1, "substance": 1}
+FALSE = {"novelty": 1, "issue_depth": 0, "substance": 1}
+RUDE = {"novelty": 1, "sincere": 1, "style_match": 1, "responsiveness": 1, "substance": 1}
+LIED = {"novelty": 1, "promise_limits": 1, "sincere": 1, "substance": 1}
 CHATTY = " ".join(
     f"{day} is a fine day for a good bowl of soup."
     for day in ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
@@ -107,16 +107,16 @@ CHATTY = " ".join(
     [
         ([*GOOD[:2], ("As an AI I have sent you a voucher.", "this turn")], {"identity": 0}),
         ([GOOD[0], *GOOD], {"novelty": 1, "transitions": 1, "sentence_variety": 1}),  # said twice
-        ([*GOOD, ("Hm.", "earlier")], {"focus": 1, "substance": 1}),
-        ([*GOOD, ("Hm.", "earlier"), ("Well.", "earlier")], {"focus": 0, "substance": 1}),
-        ([ASK, *GOOD[1:]], {"style_match": 0, "responsiveness": 0, "transitions": 1}),
+        ([*GOOD, ("Hm.", "earlier")], {"novelty": 1, "focus": 1, "substance": 1}),
+        ([*GOOD, ("Hm.", "earlier"), ("Well.", "earlier")], {"novelty": 0, "focus": 0, "substance": 1}),
+        ([ASK, *GOOD[1:]], {"style_match": 0, "sincere": 0, "responsiveness": 0, "transitions": 1}),
         ([ASK, ("I understand that cold soup is no fun.", "no"), *GOOD[1:]], {"responsiveness": 1}),
         ([(WINDING, "no")], {"complexity_match": 0, "issue_depth": 1}),
-        ([*GOOD, ("We will call you tomorrow.", "earlier")], {"promise_limits": 1, "substance": 1}),
+        ([*GOOD, ("We will call you tomorrow.", "earlier")], {"novelty": 1, "promise_limits": 1, "substance": 1}),
         ([(f"{GOOD[0][0]} {CHATTY}", "no"), *GOOD[1:]], {"concise": 1}),
-        ([GOOD[0], ("Sorry about this.", "no"), *GOOD[1:]], {"sincere": 1, "substance": 1}),
+        ([GOOD[0], ("Sorry about this.", "no"), *GOOD[1:]], {"novelty": 1, "sincere": 1, "substance": 1}),
         ([GOOD[0], CLOSE], {"issue_depth": 1}),
-        ([CLOSE, *GOOD], {"transitions": 0, "responsiveness": 1, "issue_depth": 1}),
+        ([CLOSE, *GOOD], {"novelty": 1, "transitions": 0, "responsiveness": 1, "issue_depth": 1}),
         (GOOD[:1], {"issue_depth": 1}),
         ([*GOOD, ("Our record shows that you never complained.", "earlier")], FALSE | {"sincere": 1}),
         ([*GOOD, ("We talk about a Lasagna from Luigi Palace here.", "earlier")], FALSE | {"focus": 1}),
@@ -160,7 +160,7 @@ SPAM = "Sorry cold please photo record shows would voucher note feedback cannot 
         ([GOOD[0], GIVE], CASE, {"motive": 1, "strategy": 0}),
         ([GIVE], CASE, {"profiling": 0, "motive": 0, "strategy": 0, "procedure": 0}),
         ([OFFER, *GOOD], CASE, {"procedure": 0}),
-        ([GOOD[0], INVENTED, OFFER, GIVE], CASE, {"truthfulness": 0}),
+        ([GOOD[0], INVENTED, OFFER, GIVE], CASE, {"truthfulness": 0, "fairness": 0}),
         ([GOOD[0], OFFER, GIVE], case(worth=4), {"strategy": 1}),  # money gone
         ([GOOD[0], EXPLAIN, OFFER, GIVE], AGAINST, {}),
         ([GOOD[0], OFFER, GIVE], AGAINST, {"fairness": 0}),  # not a word on the record

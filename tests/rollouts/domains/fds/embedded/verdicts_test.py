@@ -34,24 +34,24 @@ def score(events, mood, customer=CUSTOMER):
         ("listen voucher", NEW._replace(deal=2), (1, 0, 1, 0)),
         ("listen close", NEW, (0.5, 0.5, 1, 1)),
         ("listen limit", NEW, (0.5, 0.5, 1, 1)),  # a refusal in the first breath
-        ("close", NEW, (0, 0, 1, 1)),
-        ("spam", NEW, (0, 0.5, 0, 1)),
-        ("nothing repeat", NEW, (0, 0.5, 0, 1)),
+        ("close", NEW, (0, 0, 0.5, 1)),
+        ("spam", NEW, (0, 0, 0, 1)),
+        ("nothing repeat", NEW, (0, 0, 0, 1)),
         ("offer", CALM, (1, 1, 1, 1)),
         ("limit offer", CALM._replace(anger=1), (1, 1, 1, 1)),
         ("voucher", AGREED, (1, 1, 1, 1)),
         ("voucher", CALM, (1, 1, 1, 0.5)),  # not agreed
-        ("voucher", CALM._replace(deal=3), (1, 1, 1, 0.5)),
-        ("offer", CALM._replace(deal=3), (1, 0, 1, 1)),  # answered already
-        ("ask", CALM, (1, 0, 1, 1)),
+        ("voucher", CALM._replace(deal=3), (1, 0, 1, 0)),
+        ("offer", CALM._replace(deal=3), (1, 0, 0.5, 0)),  # answered already
+        ("ask", CALM, (1, 0, 0.5, 1)),
         ("explain_true", CALM, (1, 1, 1, 1)),
         ("explain_true limit note steps", CALM, (0.5, 1, 0.5, 1)),  # too much at once
-        ("explain_false", CALM, (1, 0.5, 0, 0)),
-        ("unbacked", CALM, (1, 0.5, 0, 0)),
-        ("promise", CALM, (1, 0.5, 0, 0)),
-        ("wrong_fact explain_true", CALM, (1, 1, 0, 0)),
-        ("negated", CALM, (0, 0.5, 0.5, 0.5)),
-        ("apology", CALM, (0.5, 0.5, 0.5, 1)),
+        ("explain_false", CALM, (1, 0, 0, 0)),
+        ("unbacked", CALM, (1, 0, 0, 0)),
+        ("promise", CALM, (1, 0, 0, 0)),
+        ("wrong_fact explain_true", CALM, (1, 0, 0, 0)),
+        ("negated", CALM, (0, 0, 0.5, 0.5)),
+        ("apology", CALM, (0.5, 0, 0.5, 1)),
         ("limit long repeat", CALM, (1, 1, 0, 1)),
         ("rude explain_true", CALM, (0, 0, 0, 0)),
         ("not_understood", CALM, (0, 0, 0, 0)),
@@ -68,7 +68,7 @@ def test_what_the_judge_makes_of_a_turn(events, mood, expected):
         ("listen ask", NEW._replace(anger=2), {}, (0.5, 0.5, 1, 1)),  # and so are the angry
         ("ask", NEW._replace(heard=1), {"discloses": False}, (1, 1, 1, 1)),
         ("steps", CALM, {}, (1, 1, 1, 1)),
-        ("steps", CALM, {"wants": "short"}, (0.5, 0, 1, 1)),
+        ("steps", CALM, {"wants": "short"}, (0.5, 0, 0.5, 1)),
         ("explain_true limit note", CALM, {"wants": "short"}, (0.5, 1, 0.5, 1)),
         ("offer", CALM, {"supported": False}, (1, 1, 1, 0.5)),  # not a word on the record
         ("offer", CALM._replace(facts=2), {"supported": False, "honest": False}, (1, 1, 1, 1)),
