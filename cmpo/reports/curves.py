@@ -51,18 +51,20 @@ def list_sections(run: Run, columns: Mapping[str, Any]) -> list[dict[str, Any]]:
     drawn: set[str] = set()
 
     def panel(title: str, *series: tuple[str, str] | tuple[str, str, str], **options: Any) -> Iterator[dict[str, Any]]:
-        """Yields a panel of series: name, column, and role where it is not a plain line."""
+        """Yields a panel of series that are in none yet: name, column, and role where it is not a plain line."""
         there = [
             {"name": name, "column": column, "role": (*role, "line")[0]}
             for name, column, *role in series
-            if _has_column(columns, column)
+            if _has_column(columns, column) and column not in drawn
         ]
         drawn.update(one["column"] for one in there)
         if there:
             yield {"id": there[0]["column"], "title": title, "series": there, **options}
 
     def nested(title: str, prefix: str, **options: Any) -> Iterator[dict[str, Any]]:
-        return panel(title, *((name[len(prefix) :], name) for name in _find_columns(columns, prefix)), named=True, **options)
+        return panel(
+            title, *((name[len(prefix) :], name) for name in _find_columns(columns, prefix)), named=True, **options
+        )
 
     sections = [
         {"title": "What is learnt", "panels": list(_list_goals(run, panel))},

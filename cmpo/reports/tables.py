@@ -1,7 +1,6 @@
 """Gathers the tables of a run's page as plain texts: facts, the first and the latest step, failures, evaluations."""
 
 import collections
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cmpo.evaluation import conditions, diagnostics, measures, results
@@ -33,7 +32,9 @@ def gather_latest(run: Run) -> Table | None:
     rl = [flatten_config(record) for record in select_phase(run.records, "rl")]
     if not rl:
         return None
-    columns = [column for column in _list_columns(run.domain) if any(record.get(column[0]) is not None for record in rl)]
+    columns = [
+        column for column in _list_columns(run.domain) if any(record.get(column[0]) is not None for record in rl)
+    ]
     return {
         "head": ["step", *(title for _, title, _ in columns)],
         "rows": [

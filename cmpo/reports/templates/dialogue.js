@@ -116,7 +116,7 @@ function makeSiblings(group, href, place) {
   if (group.dialogues.length < 2) return "";
   const links = group.dialogues.map((dialogue, other) => make("li", {}, makeLink(`${href}/${other + 1}`,
     `${other + 1}: ${dialogue.outcome === null ? "failed" : formatNumber(dialogue.outcome)}`, { "aria-current": other + 1 === place && "page" })));
-  return make("nav", { "aria-label": "Dialogues of this group" }, make("ul", { class: "chips" }, make("li", {}, makeLink(href, "Side by side")), ...links));
+  return make("nav", { "aria-label": "Dialogues of this group" }, make("p", { class: "quiet", text: "This group: dialogue and outcome" }), make("ul", { class: "chips" }, make("li", {}, makeLink(href, "Side by side")), ...links));
 }
 
 // Offers the same task and seed as another run, or in another evaluation, played it.
