@@ -62,9 +62,8 @@ def list_sections(run: Run, columns: Mapping[str, Any]) -> list[dict[str, Any]]:
             yield {"id": there[0]["column"], "title": title, "series": there, **options}
 
     def nested(title: str, prefix: str, **options: Any) -> Iterator[dict[str, Any]]:
-        return panel(
-            title, *((name[len(prefix) :], name) for name in _find_columns(columns, prefix)), named=True, **options
-        )
+        series = [(name[len(prefix) :], name) for name in _find_columns(columns, prefix)]
+        return panel(title, *series, named=True, **options)
 
     sections = [
         {"title": "What is learnt", "panels": list(_list_goals(run, panel))},

@@ -32,9 +32,8 @@ def gather_latest(run: Run) -> Table | None:
     rl = [flatten_config(record) for record in select_phase(run.records, "rl")]
     if not rl:
         return None
-    columns = [
-        column for column in _list_columns(run.domain) if any(record.get(column[0]) is not None for record in rl)
-    ]
+    known = {name for record in rl for name, value in record.items() if value is not None}
+    columns = [column for column in _list_columns(run.domain) if column[0] in known]
     return {
         "head": ["step", *(title for _, title, _ in columns)],
         "rows": [

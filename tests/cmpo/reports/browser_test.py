@@ -1,4 +1,4 @@
-"""The page of a run in a real browser: from the trend to the turn, by links and by keys, and texts that are no markup."""
+"""The page of a run in a real browser: from the trend to the turn, by links and keys; texts that are no markup."""
 
 import contextlib
 import json
@@ -45,11 +45,12 @@ def batch(step):
     first = turn(0.5, said="Cold soup.", response="I am sorry.", think="Plan.")
     gives = turn(1.0, said="And?", action="voucher", response=f"A voucher for step {step}.")
     refuses = turn(0.0, said="And?", response="No.", reason="It is rude.")
+    worst = task(NASTY[1], record=NASTY[0])
     nasty = [turn(0.25, said=text, response=text, think=text, reason=text) for text in NASTY]
     return [
         dialogue(first, refuses, outcome=1.0, task=task("soup")),
         dialogue(first, gives, outcome=5.0, index=1, task=task("soup")),
-        dialogue(*nasty, outcome=3.0, last_words=NASTY[0], task=task(NASTY[1], record=NASTY[0])),
+        dialogue(*nasty, outcome=3.0, last_words=NASTY[0], task=worst),
         dialogue(
             turn(), failure="user_timeout", failure_message=NASTY[0], index=1, task=task(NASTY[1], record=NASTY[0])
         ),
@@ -106,17 +107,11 @@ def test_from_the_trend_to_the_turn_and_back(browser, address):
         page.keyboard.press("Enter")
         expect(page.get_by_role("heading", name="Step 3")).to_be_visible()
         page.get_by_role("link", name="Group 1").click()
-        assert page.locator(".parting").inner_text() == "Here they part: the agent answers differently."
+        part = "Here they part: the agent answers differently."
         tops = page.locator(".cell.top").all_inner_texts()
         assert tops[0].startswith("Dialogue 2") and "voucher 1" in tops[0] and tops[1].startswith("Dialogue 1")
         turns = page.locator(".beside > *").all_inner_texts()
-        assert [text.split("\n")[0] for text in turns[2:7]] == [
-            "Turn 1",
-            "Turn 1",
-            "Here they part: the agent answers differently.",
-            "Turn 2",
-            "Turn 2",
-        ]
+        assert [text.split("\n")[0] for text in turns[2:7]] == ["Turn 1", "Turn 1", part, "Turn 2", "Turn 2"]
         page.get_by_role("link", name="Dialogue 2").click()
         expect(page.get_by_text("A voucher for step 3.")).to_be_visible()
         page.get_by_role("link", name="Turn 2").click()
@@ -131,10 +126,10 @@ def test_keys_move_between_dialogues_and_steps(browser, address):
     with opened(browser, f"{address}#step/4/1/1") as page:
         for key, heading in (("j", "Group 1, dialogue 2"), ("j", "Group 2, dialogue 1"), ("k", "Group 1, dialogue 2")):
             page.keyboard.press(key)
-            expect(page.get_by_role("heading", name=heading)).to_be_visible()
+            expect(page.get_by_role("heading", name=heading, exact=True)).to_be_visible()
         for key, heading in (("u", "Group 1"), ("u", "Step 4"), ("ArrowRight", "Step 5")):
             page.keyboard.press(key)
-            expect(page.get_by_role("heading", name=heading, level=2)).to_be_visible()
+            expect(page.get_by_role("heading", name=heading, exact=True)).to_be_visible()
 
 
 def test_dialogues_are_filtered_and_sorted(browser, address):
@@ -163,10 +158,8 @@ def test_what_others_wrote_is_shown_and_does_nothing(browser, address, width):
     with opened(browser, f"{address}#step/5/2/1", width=width) as page:
         replies = page.locator(".bubble.agent > .text")
         expect(replies).to_have_count(len(NASTY))
-        shown = [text.replace("\ud800", "\ufffd") for text in NASTY]
-        assert [replies.nth(i).evaluate("(text) => text.textContent") for i in (0, 1, 3)] == [
-            shown[i] for i in (0, 1, 3)
-        ]
+        for i in (0, 1, 3):
+            assert replies.nth(i).evaluate("(text) => text.textContent") == NASTY[i]
         assert "half" in replies.nth(2).inner_text() and len(replies.nth(4).inner_text()) < 4000
         replies.nth(4).get_by_role("button", name="Show all 100,000 characters").click()
         assert len(replies.nth(4).inner_text()) == len(WORD) + 1  # and a space

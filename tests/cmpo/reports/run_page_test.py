@@ -90,11 +90,9 @@ def test_curves_are_the_records(run):
     assert page.column("sft.loss") == {1: 3.0, 2: 1.5} and page.column("rl.seconds.update") == {3: 1.5, 4: 2.0, 5: 2.5}
     assert page.column("rl.dialogues_failed.judge") == {3: 0, 4: 0, 5: 1}  # a cause without a count is one of none
     panels = page.panels()
-    assert panels["Voucher rate"]["lines"] == [{"at": 0.3, "label": "budget 30%"}] and panels["Voucher rate"]["percent"]
-    assert [one["column"] for one in panels["Voucher rate"]["series"]] == [
-        "rl.voucher_rate",
-        "rl.voucher_rate_smoothed",
-    ]
+    rate = panels["Voucher rate"]
+    assert rate["lines"] == [{"at": 0.3, "label": "budget 30%"}] and rate["percent"]
+    assert [one["column"] for one in rate["series"]] == ["rl.voucher_rate", "rl.voucher_rate_smoothed"]
     assert [one["name"] for one in panels["Seconds by phase of a step"]["series"]] == ["sample", "update"]
     assert panels["Hidden depth, left"]["series"][0]["column"] == "rl.hidden_depth.left"  # of an unknown algorithm
     assert "KL to the reference" not in panels and page.run["sources"]["words"]["step"] == [5]
@@ -215,17 +213,11 @@ def test_dialogues_are_those_of_the_present_past_in_their_groups(run):
 def test_the_dialogues_of_an_evaluation_are_a_batch_too(run):
     played = dialogue(turn(), outcome=4.0)
     path = RunLog(run, COSTS).write_transcripts(5, [played])
-    row = json.loads(path.read_text()) | {"seed": 1000}
-    (run / "evaluation_never.transcripts.jsonl").write_text(
-        "".join(json.dumps(row | {"seed": seed}) + "\n" for seed in (1, 2))
-    )
+    rows = [json.loads(path.read_text()) | {"seed": seed} for seed in (1, 2)]
+    (run / "evaluation_never.transcripts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     page = write(run)
-    assert page.run["batches"][-1] == {
-        "key": "evaluation_never",
-        "title": "Evaluation of never",
-        "step": None,
-        "dialogues": 2,
-    }
+    title = "Evaluation of never"
+    assert page.run["batches"][-1] == {"key": "evaluation_never", "title": title, "step": None, "dialogues": 2}
     assert [group["seed"] for group in page.groups("evaluation_never")] == [1, 2]
     assert "words" in page.run["sources"] and page.run["sources"]["words"]["step"] == [5]
 
