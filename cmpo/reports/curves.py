@@ -12,13 +12,16 @@ _NOT_DRAWN = {"step", "dialogues_ok"}
 _COUNTS = ("ends.", "dialogues_failed.", "dialogues_replaced.")  # 0 where a record does not name them
 
 
-def collect_columns(run: Run, words: Mapping[int, Mapping[str, float]]) -> dict[str, Any]:
-    """Collects the numbers of a run by source: `sft` and `rl`, its records by phase; `words`, its dialogues' by step.
+def collect_columns(
+    run: Run, words: Mapping[int, Mapping[str, float]], scans: Mapping[int, Mapping[str, float]]
+) -> dict[str, Any]:
+    """Collects the numbers of a run by source: `sft` and `rl`, its records by phase; `words` and `scans`, by step.
 
     Returns for each source that has any its steps and columns by name; names of nested numbers are joined by dots.
     """
     sources = {name: [flatten_config(record) for record in select_phase(run.records, name)] for name in ("sft", "rl")}
-    sources["words"] = [{"step": step, **found} for step, found in sorted(words.items())]
+    for name, by_step in (("words", words), ("scans", scans)):
+        sources[name] = [{"step": step, **found} for step, found in sorted(by_step.items())]
     return {
         name: {"step": [row["step"] for row in rows], "columns": _list_columns(rows)}
         for name, rows in sources.items()
@@ -104,12 +107,8 @@ def list_sections(run: Run, columns: Mapping[str, Any]) -> list[dict[str, Any]]:
             "panels": [
                 *panel("Turns per dialogue", ("turns", "rl.turns_mean")),
                 *panel("Length, characters", ("reply", "words.length"), ("thought", "words.thought")),
-                *panel(
-                    "Replies that differ from all others, and copies of an earlier turn",
-                    ("distinct", "words.distinct"),
-                    ("copied", "words.copied"),
-                    percent=True,
-                ),
+                *panel("Different replies, of all", ("different", "words.distinct"), percent=True),
+                *nested("Dialogues with what the scanners look for", "scans.", percent=True),
                 *nested("Failed dialogues by cause", "rl.dialogues_failed."),
                 *nested("Dialogues played again, by cause", "rl.dialogues_replaced."),
             ],

@@ -31,6 +31,7 @@ def describe_batch(domain: Domain, rows: Sequence[Mapping[str, Any]]) -> list[di
 
 def _describe_dialogue(domain: Domain, row: Mapping[str, Any]) -> dict[str, Any]:
     turns, failure = row["turns"], row["failure"]
+    credits = [turn["credit"] for turn in turns if turn.get("credit") is not None]
     return {
         "index": row["index"],
         "end": [f"failed: {failure}", "bad"] if failure else list(domain.show_end(row["end"], row["outcome"])),
@@ -39,6 +40,7 @@ def _describe_dialogue(domain: Domain, row: Mapping[str, Any]) -> dict[str, Any]
         "success": row["success"],
         "cost": row["cost"],
         "reward": _average([turn["process_reward"] for turn in turns]) if turns and not failure else None,
+        "credit": _average(credits) if credits else None,
         "tokens": sum(turn["tokens"] for turn in turns),
         "message": row["failure_message"],
         "last": row["last_words"],
@@ -67,25 +69,20 @@ def _describe_turn(domain: Domain, turn: Mapping[str, Any]) -> dict[str, Any]:
 def measure_words(groups: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """Measures what a batch's words and scores alone tell, by name; a name is absent where nothing has it.
 
-    `distinct` is the share of replies that differ from each other, `length` and `thought` are in characters, `copied`
-    is the share of replies that say what an earlier one of the dialogue said, and `scores.NAME` is a principle's mean.
+    `distinct` is the number of different replies, divided by that of all; `length` and `thought` are in characters, and
+    `scores.NAME` is a principle's mean.
     """
-    said, thoughts, copied, scores = [], [], [], {}
+    said, thoughts, scores = [], [], {}
     for dialogue in (dialogue for group in groups for dialogue in group["dialogues"]):
-        before = set()
         for turn in dialogue["turns"]:
-            words = turn["said"] or turn["raw"]
-            said.append(words)
+            said.append(turn["said"] or turn["raw"])
             thoughts.append(len(turn["thought"]))
-            copied.append(words in before)
-            before.add(words)
             for name, score in turn["scores"].items():
                 scores.setdefault(name, []).append(score)
     if not said:
         return {}
     return {
         "distinct": len(set(said)) / len(said),
-        "copied": sum(copied) / len(said),
         "length": _average([len(words) for words in said]),
         "thought": _average(thoughts),
         **{f"scores.{name}": _average(values) for name, values in scores.items()},

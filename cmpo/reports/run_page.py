@@ -9,19 +9,32 @@ import json
 import os
 import pathlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jinja2
 
-from cmpo.reports import curves, planes, run_data, tables
+from cmpo.reports import comparing, curves, planes, run_data, scanning, tables
 from cmpo.reports.chunks import pack_json, write_json
 from cmpo.reports.dialogues import describe_batch, measure_words
-from cmpo.reports.run_data import Batch, Run
+from cmpo.reports.run_data import Run
 from cmpo.run import files
 from cmpo.run.json_lines import read_lines, to_json_value
 
-_SCRIPTS = ("elements", "numbers", "data", "saving", "chart", "plane", "table", "curves", "steps", "dialogue", "main")
+_SCRIPTS = (
+    "elements",
+    "numbers",
+    "data",
+    "saving",
+    "chart",
+    "plane",
+    "table",
+    "curves",
+    "steps",
+    "dialogue",
+    "findings",
+    "main",
+)
 """Each after those whose names it uses."""
 
 _TEMPLATES = jinja2.Environment(
@@ -33,14 +46,27 @@ _TEMPLATES = jinja2.Environment(
 )
 
 
-def write_report(workdir: str | os.PathLike) -> pathlib.Path:
-    """Writes report.html from what a run and its evaluations left in `workdir`; returns its path.
+def write_report(
+    workdir: str | os.PathLike,
+    *,
+    against: Sequence[str | os.PathLike] = (),
+    out: str | os.PathLike = "",
+    scans: Sequence[str] = (),
+) -> pathlib.Path:
+    """Writes the page of what a run and its evaluations left in `workdir`; returns its path.
+
+    Args:
+      workdir: of the run.
+      against: directories of the runs that it is compared with.
+      out: where the page goes; by default `workdir`/report.html, or compare.html there for several runs.
+      scans: regular expressions to look for in what the agent said.
 
     Raises:
-      FileNotFoundError: `workdir` holds no run.
+      FileNotFoundError: a directory holds no run.
+      ValueError: a file is damaged, or a scan is no regular expression.
     """
-    path = pathlib.Path(workdir, "report.html")
-    files.replace_file(path, render_page([run_data.load_run(workdir)]))
+    path = pathlib.Path(out or pathlib.Path(workdir, "compare.html" if against else "report.html"))
+    files.replace_file(path, render_page([run_data.load_run(folder) for folder in (workdir, *against)], scans))
     return path
 
 
@@ -56,35 +82,56 @@ def save_curves(workdir: str | os.PathLike, path: str | os.PathLike) -> None:
     plots.draw_curves(run.records, run.domain, run.budgets).savefig(path, dpi=150)
 
 
-def render_page(runs: Sequence[Run]) -> str:
-    """Renders the page of some runs."""
-    described, chunks = [], []
-    for number, run in enumerate(runs):
-        description, packed = _describe_run(run)
-        described.append(description)
-        chunks += [(f"chunk-{number}-{key}", text) for key, text in packed.items()]
+def render_page(runs: Sequence[Run], scans: Sequence[str] = ()) -> str:
+    """Renders the page of some runs, of which the first is compared with the others; `scans` as for `write_report`."""
+    described = [_describe_run(run, scans, compared=len(runs) > 1) for run in runs]
+    first, *others = [(run, one.worth) for run, one in zip(runs, described, strict=True)]
+    data = {
+        "runs": [one.data for one in described],
+        "comparisons": [comparing.compare_runs(first, other) for other in others],
+    }
     style, script = _read_template("page.css"), _bundle_scripts()
     return _TEMPLATES.get_template("page.html").render(
         title=" and ".join(run.name for run in runs),
         policy=_allow_only(style, script),
         style=style,
         script=script,
-        data=write_json(to_json_value({"runs": described})),
-        chunks=chunks,
+        data=write_json(to_json_value(data)),
+        chunks=[
+            (f"chunk-{number}-{key}", text) for number, one in enumerate(described) for key, text in one.chunks.items()
+        ],
     )
 
 
-def _describe_run(run: Run) -> tuple[dict[str, Any], dict[str, str]]:
-    """Describes a run as the page's scripts read it; also packs its dialogues, by the batch's key."""
-    batches, words, packed = [], {}, {}
-    for batch, groups in _describe_batches(run):
+class _Described(NamedTuple):
+    data: dict[str, Any]  # as the page's scripts read it
+    chunks: dict[str, str]  # by the batch's key
+    worth: comparing.Worth  # of its dialogues, if it is to be compared
+
+
+def _describe_run(run: Run, scans: Sequence[str], *, compared: bool) -> _Described:
+    batches, words, shares, chunks = [], {}, {}, {}
+    worth: comparing.Worth = {}
+    found = scanning.Found(
+        [
+            *scanning.make_scanners({scan: scan for scan in scans}, "--scan"),
+            *scanning.make_scanners(run.domain.patterns, "the domain's patterns"),
+            scanning.COPIES,
+        ]
+    )
+    for batch in run_data.list_batches(run):
+        rows = read_lines(batch.path)
+        groups = describe_batch(run.domain, rows)
         count = sum(len(group["dialogues"]) for group in groups)
         batches.append({"key": batch.key, "title": batch.title, "step": batch.step, "dialogues": count})
-        packed[batch.key] = pack_json(groups)
+        chunks[batch.key] = pack_json(groups)
+        hits = found.add(batch.key, groups)
         if batch.step is not None:
-            words[batch.step] = measure_words(groups)
-    columns = curves.collect_columns(run, words)
-    described = {
+            words[batch.step], shares[batch.step] = measure_words(groups), hits
+            if compared:
+                worth |= comparing.measure_worth(batch.step, groups, rows)
+    columns = curves.collect_columns(run, words, shares)
+    data = {
         "name": run.name,
         "step": run.step,
         "facts": tables.list_facts(run),
@@ -98,15 +145,11 @@ def _describe_run(run: Run) -> tuple[dict[str, Any], dict[str, str]]:
         "principles": tables.gather_principles(run),
         "failures": tables.gather_failures(run),
         "evaluations": tables.gather_evaluations(run),
+        "scans": found.describe(),
         "batches": batches,
         "config": json.dumps(run.config, indent=2),
     }
-    return described, packed
-
-
-def _describe_batches(run: Run) -> Iterator[tuple[Batch, list[dict[str, Any]]]]:
-    for batch in run_data.list_batches(run):
-        yield batch, describe_batch(run.domain, read_lines(batch.path))
+    return _Described(data, chunks, worth)
 
 
 def _bundle_scripts() -> str:

@@ -76,17 +76,23 @@ function makeControls(group) {
 }
 
 function makeChart(group, panel, run) {
-  const several = RUNS.length > 1;
-  const series = panel.series.flatMap((one, number) => RUNS.flatMap((each, place) => {
-    const found = readColumn(each, one.column);
-    if (!found) return [];
-    const main = panel.series.filter((other) => other.role === "line").length;
-    const colour = several && main < 2 ? place : colourOf(panel, number);
-    const role = several && main > 1 && place ? "dashed" : one.role;
-    return [{ ...found, name: several ? `${each.name}: ${one.name}` : one.name, colour, role }];
-  }));
+  const series = RUNS.length > 1 ? compareSeries(panel) : panel.series.flatMap((one, number) => {
+    const found = readColumn(run, one.column);
+    return found ? [{ ...found, ...one, colour: colourOf(panel, number) }] : [];
+  });
   const marks = panel.alarm ? run.alarms.filter(([, name]) => name === panel.alarm).map(([step]) => step) : [];
   return new Chart(group, { ...panel, series, marks });
+}
+
+// Of several runs, only plain curves are drawn: a run has a colour if each has one curve, else a dash.
+function compareSeries(panel) {
+  const plain = panel.series.filter((one) => one.role === "line");
+  return plain.flatMap((one, number) => RUNS.flatMap((run, place) => {
+    const found = readColumn(run, one.column);
+    if (!found) return [];
+    return plain.length === 1 ? [{ ...found, name: run.name, colour: place % 8, role: "line" }]
+      : [{ ...found, name: `${run.name}: ${one.name}`, colour: number % 8, role: place ? "dashed" : "line" }];
+  }));
 }
 
 // Faint and dashed curves are about the same thing as the plain one before or after them, and share its colour.

@@ -131,7 +131,7 @@ function makeBesideChoice(run, key, group, dialogue, turn, show) {
     if (value === "") return show(null);
     const { other, batch, name } = others[Number(value)];
     const groups = await openBatch(other, batch.key);
-    const same = groups.find((one) => one.id === group.id && one.seed === group.seed);
+    const same = groups.find((one) => one.id === group.id && one.seed === group.seed && String(one.lines) === String(group.lines));
     const found = same?.dialogues.find((one) => one.index === dialogue.index);
     if (!found) said.textContent = "It did not play this task.";
     return show(found ? { dialogue: found, title: name } : null);

@@ -1,13 +1,15 @@
 // Shows the view that the address names, and moves through views by keys.
 import { makeConfig, makeCurves, makeEvaluations } from "./curves.js";
-import { RUNS, findBatch, openBatch } from "./data.js";
+import { PAGE, RUNS, findBatch, openBatch } from "./data.js";
 import { makeDialogueView, makeGroupView } from "./dialogue.js";
 import { find, make, makeLink } from "./elements.js";
+import { makeComparison, makeScans } from "./findings.js";
 import { makeBatch, makeBatches } from "./steps.js";
 
 const [run] = RUNS;
 const main = find("main");
-const VIEWS = [["curves", "Curves"], ["steps", "Dialogues"], ...(run.evaluations ? [["evaluations", "Evaluations"]] : []), ["config", "Config"]];
+const VIEWS = [["curves", "Curves"], ["steps", "Dialogues"], PAGE.comparisons.length ? ["compare", "Compare"] : null,
+  run.evaluations ? ["evaluations", "Evaluations"] : null, ["scans", "Scanners"], ["config", "Config"]].filter(Boolean);
 
 let curves = null;
 let shown = null; // the address that is shown; a slower view of an older one is dropped
@@ -37,6 +39,8 @@ async function showAddress() {
       put(view, (curves = curves || makeCurves()));
     } else if (view === "steps") put(view, makeBatches(run));
     else if (view === "evaluations" && run.evaluations) put(view, makeEvaluations(run));
+    else if (view === "scans") put(view, makeScans(run));
+    else if (view === "compare" && PAGE.comparisons.length) put(view, makeComparison());
     else if (view === "config") put(view, makeConfig(run));
     else throw new Error(`There is no view "${view}".`);
   } catch (error) {

@@ -4,7 +4,7 @@ import { make, makeSvg } from "./elements.js";
 import { makeExports, saveCsv, savePng, saveSvg } from "./saving.js";
 import { findRange, findTicks, formatNumber, smooth } from "./numbers.js";
 
-const HEIGHT = 390, LEFT = 50, RIGHT = 16, TOP = 14, BOTTOM = 40;
+const LEAST = 390, LEFT = 50, RIGHT = 16, TOP = 14, BOTTOM = 40;
 const PATH_WEIGHT = 0.8; // of the path before the slider is moved: single steps are noise
 
 export class Plane {
@@ -51,8 +51,9 @@ export class Plane {
   }
 
   draw() {
-    const width = Math.round(this.holder.clientWidth);
+    const width = Math.round(this.holder.clientWidth), height = Math.max(LEAST, Math.round(this.holder.clientHeight));
     if (!width) return;
+    this.floor = height - BOTTOM;
     const { frontier, agents, budget, percent } = this.plane;
     const paths = this.paths = this.plane.path ? this.readPaths() : [];
     const ends = agents.flatMap(({ at, spread }) => [[at[0] - spread[0], at[1] - spread[1]], [at[0] + spread[0], at[1] + spread[1]]]);
@@ -62,17 +63,17 @@ export class Plane {
     const room = (high - low || 1) * 0.06;
     [low, high] = [low - room, high + room];
     this.x = (cost) => LEFT + ((cost - left) / (right - left || 1)) * (width - LEFT - RIGHT);
-    this.y = (value) => TOP + ((high - value) / (high - low)) * (HEIGHT - TOP - BOTTOM);
+    this.y = (value) => TOP + ((high - value) / (high - low)) * (this.floor - TOP);
     this.svg.replaceChildren();
-    for (const [name, value] of Object.entries({ width, height: HEIGHT, viewBox: `0 0 ${width} ${HEIGHT}` })) {
+    for (const [name, value] of Object.entries({ width, height, viewBox: `0 0 ${width} ${height}` })) {
       this.svg.setAttribute(name, value);
     }
     this.drawAxes(width, [left, right], [low, high]);
     if (frontier) this.svg.append(makeSvg("path", { class: "frontier", d: this.trace(frontier) }));
     if (budget !== null) {
       const x = this.x(budget);
-      this.svg.append(makeSvg("line", { class: "budget", x1: x, x2: x, y1: TOP, y2: HEIGHT - BOTTOM }),
-        makeSvg("text", { class: "label", x: x + 4, y: HEIGHT - BOTTOM - 6, text: `budget ${formatNumber(budget, percent)}` }));
+      this.svg.append(makeSvg("line", { class: "budget", x1: x, x2: x, y1: TOP, y2: this.floor }),
+        makeSvg("text", { class: "label", x: x + 4, y: this.floor - 6, text: `budget ${formatNumber(budget, percent)}` }));
     }
     paths.forEach((path, number) => this.drawPath(path, number));
     agents.forEach((agent, number) => this.drawAgent(agent, number % 8));
@@ -88,10 +89,10 @@ export class Plane {
         makeSvg("text", { class: "tick", x: LEFT - 6, y: y + 3.5, "text-anchor": "end", text: formatNumber(tick) }));
     }
     for (const tick of findTicks(left, right, width / 110)) {
-      this.svg.append(makeSvg("text", { class: "tick", x: this.x(tick), y: HEIGHT - BOTTOM + 16, "text-anchor": "middle",
+      this.svg.append(makeSvg("text", { class: "tick", x: this.x(tick), y: this.floor + 16, "text-anchor": "middle",
         text: formatNumber(tick, this.plane.percent) }));
     }
-    this.svg.append(makeSvg("text", { class: "axis", x: (LEFT + width - RIGHT) / 2, y: HEIGHT - 6, "text-anchor": "middle",
+    this.svg.append(makeSvg("text", { class: "axis", x: (LEFT + width - RIGHT) / 2, y: this.floor + BOTTOM - 6, "text-anchor": "middle",
       text: this.plane.cost }));
   }
 

@@ -125,11 +125,12 @@ function sortGroups(groups) {
 function makeGroup(run, key, { group, number, members }) {
   const outcomes = members.map(({ dialogue }) => dialogue.outcome).filter((value) => value !== null);
   const href = `#step/${key}/${number + 1}`;
-  const head = ["dialogue", "end", "outcome", "reward", ...run.costs, "turns", "tokens", "last reply"];
+  const learnt = group.dialogues.some((dialogue) => dialogue.credit !== null);
+  const head = ["dialogue", "end", "outcome", "reward", ...(learnt ? ["advantage"] : []), ...run.costs, "turns", "tokens", "last reply"];
   const rows = members.map(({ dialogue, place, rank }) => [
     { text: `${place + 1}${rank ? ` ${rank}` : ""}`, href: `${href}/${place + 1}`, value: place, class: rank },
     { text: dialogue.end[0], badge: dialogue.end[1] },
-    number4(dialogue.outcome), number4(dialogue.reward),
+    makeNumber(dialogue.outcome), makeNumber(dialogue.reward), ...(learnt ? [makeNumber(dialogue.credit)] : []),
     ...run.costs.map((name) => ({ text: formatNumber(dialogue.cost[name] ?? 0), value: dialogue.cost[name] ?? 0, class: dialogue.cost[name] ? "spent" : "" })),
     dialogue.turns.length, dialogue.tokens || "–",
     { text: lastReply(dialogue), class: "excerpt" },
@@ -141,7 +142,7 @@ function makeGroup(run, key, { group, number, members }) {
     makeTable(`Dialogues of group ${number + 1}`, head, rows, { plain: true }));
 }
 
-const number4 = (value) => ({ text: formatNumber(value), value: value ?? "" });
+const makeNumber = (value) => ({ text: formatNumber(value), value: value ?? "" });
 
 function lastReply(dialogue) {
   const last = dialogue.turns.at(-1);

@@ -28,8 +28,8 @@ export function makeTable(name, head, rows, { sorts = false, plain = false } = {
 
 function makeCell(cell) {
   if (cell === null || typeof cell !== "object") return make("td", { text: cell ?? "" });
-  const inside = cell.href ? make("a", { href: cell.href, text: cell.text }) : cell.badge ? make("span", { class: `badge ${cell.badge}`, text: cell.text }) : cell.text ?? "";
-  return make("td", { class: cell.class || "" }, inside);
+  const inside = cell.content ?? (cell.href ? make("a", { href: cell.href, text: cell.text }) : cell.badge ? make("span", { class: `badge ${cell.badge}`, text: cell.text }) : cell.text ?? "");
+  return make("td", { class: cell.class || "" }, ...[inside].flat());
 }
 
 const valueOf = (cell) => (cell !== null && typeof cell === "object" ? cell.value ?? cell.text : cell);

@@ -105,7 +105,6 @@ def test_the_words_of_a_step_are_measured(run):
     page = write(run)
     assert page.column("words.scores.rules") == {5: 0.5} and page.column("words.scores.persona") == {5: 1.0}
     assert page.column("words.distinct") == {5: pytest.approx(2 / 3, abs=1e-5)}
-    assert page.column("words.copied") == {5: pytest.approx(1 / 3, abs=1e-5)}
     assert page.column("words.length") == {5: pytest.approx((6 + 6 + 16) / 3, abs=1e-4)}
 
 
@@ -207,6 +206,7 @@ def test_dialogues_are_those_of_the_present_past_in_their_groups(run):
     given, lost = second["dialogues"]
     assert given["end"] == ["rated 2/5", "bad"] and given["cost"] == {"voucher": 1.0} and given["tokens"] == 7
     assert given["reward"] == 0.25 and [one["reward"] for one in given["turns"]] == [0.0, 0.5]
+    assert given["credit"] is None and first["labels"] == task().labels
     assert lost["end"] == ["failed: user_timeout", "bad"] and lost["outcome"] is None and lost["message"] == "too slow"
 
 
