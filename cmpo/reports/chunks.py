@@ -1,6 +1,5 @@
 """Packs values so that a page can carry them: JSON that may stand in HTML, and compressed chunks of it."""
 
-import base64
 import gzip
 import json
 from typing import Any
@@ -20,8 +19,3 @@ def write_json(value: Any) -> str:
 def compress_json(value: Any) -> bytes:
     """Compresses a value as JSON, by gzip; the same value always gives the same bytes."""
     return gzip.compress(write_json(value).encode(), _LEVEL, mtime=0)
-
-
-def pack_json(value: Any) -> str:
-    """Packs a value as `compress_json` has it, in Base64."""
-    return base64.b64encode(compress_json(value)).decode()

@@ -5,21 +5,19 @@ The numbers are at its beginning. The dialogues are chunks at its end, which the
 
 import base64
 import hashlib
-import json
 import os
 import pathlib
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jinja2
 
-from cmpo.reports import comparing, curves, planes, run_data, scanning, tables
-from cmpo.reports.chunks import pack_json, write_json
-from cmpo.reports.dialogues import describe_batch, measure_words
+from cmpo.reports import comparing, run_data
+from cmpo.reports.chunks import write_json
+from cmpo.reports.describing import Described, describe_run
 from cmpo.reports.run_data import Run
 from cmpo.run import files
-from cmpo.run.json_lines import read_lines, to_json_value
 
 _SCRIPTS = (
     "elements",
@@ -66,8 +64,16 @@ def write_report(
       ValueError: a file is damaged, or a scan is no regular expression.
     """
     path = pathlib.Path(out or pathlib.Path(workdir, "compare.html" if against else "report.html"))
-    files.replace_file(path, render_page([run_data.load_run(folder) for folder in (workdir, *against)], scans))
+    runs = [run_data.load_run(folder) for folder in (workdir, *against)]
+    described = [describe_run(run, scans) for run in runs]
+    files.replace_file(path, render_page(described, compare_all(runs, described)))
     return path
+
+
+def compare_all(runs: Sequence[Run], described: Sequence[Described]) -> list[dict[str, Any]]:
+    """Compares the first of some runs with each of the others."""
+    first, *others = [(run, one.worth) for run, one in zip(runs, described, strict=True)]
+    return [comparing.compare_runs(first, other) for other in others]
 
 
 def save_curves(workdir: str | os.PathLike, path: str | os.PathLike) -> None:
@@ -82,74 +88,23 @@ def save_curves(workdir: str | os.PathLike, path: str | os.PathLike) -> None:
     plots.draw_curves(run.records, run.domain, run.budgets).savefig(path, dpi=150)
 
 
-def render_page(runs: Sequence[Run], scans: Sequence[str] = ()) -> str:
-    """Renders the page of some runs, of which the first is compared with the others; `scans` as for `write_report`."""
-    described = [_describe_run(run, scans, compared=len(runs) > 1) for run in runs]
-    first, *others = [(run, one.worth) for run, one in zip(runs, described, strict=True)]
-    data = {
-        "runs": [one.data for one in described],
-        "comparisons": [comparing.compare_runs(first, other) for other in others],
-    }
+def render_page(described: Sequence[Described], comparisons: Sequence[Mapping[str, Any]] = (), *, live=False) -> str:
+    """Renders the page of some runs. A `live` one asks its server for dialogues and for what is new."""
+    data = {"runs": [one.data for one in described], "comparisons": comparisons, "live": live}
     style, script = _read_template("page.css"), _bundle_scripts()
     return _TEMPLATES.get_template("page.html").render(
-        title=" and ".join(run.name for run in runs),
-        policy=_allow_only(style, script),
+        title=" and ".join(one.data["name"] for one in described),
+        policy=_allow_only(style, script, live),
         style=style,
         script=script,
-        data=write_json(to_json_value(data)),
+        data=write_json(data),
         chunks=[
-            (f"chunk-{number}-{key}", text) for number, one in enumerate(described) for key, text in one.chunks.items()
+            (f"chunk-{number}-{key}", base64.b64encode(chunk).decode())
+            for number, one in enumerate(described)
+            for key, chunk in one.chunks.items()
+            if not live
         ],
     )
-
-
-class _Described(NamedTuple):
-    data: dict[str, Any]  # as the page's scripts read it
-    chunks: dict[str, str]  # by the batch's key
-    worth: comparing.Worth  # of its dialogues, if it is to be compared
-
-
-def _describe_run(run: Run, scans: Sequence[str], *, compared: bool) -> _Described:
-    batches, words, shares, chunks = [], {}, {}, {}
-    worth: comparing.Worth = {}
-    found = scanning.Found(
-        [
-            *scanning.make_scanners({scan: scan for scan in scans}, "--scan"),
-            *scanning.make_scanners(run.domain.patterns, "the domain's patterns"),
-            scanning.COPIES,
-        ]
-    )
-    for batch in run_data.list_batches(run):
-        rows = read_lines(batch.path)
-        groups = describe_batch(run.domain, rows)
-        count = sum(len(group["dialogues"]) for group in groups)
-        batches.append({"key": batch.key, "title": batch.title, "step": batch.step, "dialogues": count})
-        chunks[batch.key] = pack_json(groups)
-        hits = found.add(batch.key, groups)
-        if batch.step is not None:
-            words[batch.step], shares[batch.step] = measure_words(groups), hits
-            if compared:
-                worth |= comparing.measure_worth(batch.step, groups, rows)
-    columns = curves.collect_columns(run, words, shares)
-    data = {
-        "name": run.name,
-        "step": run.step,
-        "facts": tables.list_facts(run),
-        "costs": [cost.name for cost in run.domain.costs],
-        "latest": tables.gather_latest(run),
-        "budgets": tables.list_budgets(run),
-        "alarms": tables.list_alarms(run),
-        "sources": columns,
-        "sections": curves.list_sections(run, columns),
-        "plane": planes.describe_path(run),
-        "principles": tables.gather_principles(run),
-        "failures": tables.gather_failures(run),
-        "evaluations": tables.gather_evaluations(run),
-        "scans": found.describe(),
-        "batches": batches,
-        "config": json.dumps(run.config, indent=2),
-    }
-    return _Described(data, chunks, worth)
 
 
 def _bundle_scripts() -> str:
@@ -172,15 +127,20 @@ def _read_template(name: str) -> str:
     return _TEMPLATES.loader.get_source(_TEMPLATES, name)[0]
 
 
-def _allow_only(style: str, script: str) -> str:
-    """Returns a Content-Security-Policy that allows this style and this script, and no request to anywhere."""
+def _allow_only(style: str, script: str, live: bool) -> str:
+    """Returns a Content-Security-Policy that allows this style and this script, and no request but to its own server.
+
+    Trusted types: not even a mistake in our own scripts can make a text into markup.
+    """
     rules: Mapping[str, str] = {
         "default-src": "'none'",
         "script-src": _hash_source(script),
         "style-src": _hash_source(style),
         "img-src": "blob:",  # figures are saved as PNG by way of an image
+        **({"connect-src": "'self'"} if live else {}),
         "base-uri": "'none'",
         "form-action": "'none'",
+        "require-trusted-types-for": "'script'",
     }
     return "; ".join(f"{name} {value}" for name, value in rules.items())
 

@@ -37,36 +37,37 @@ def _find_copies(replies: Sequence[str]) -> list[int]:
 COPIES = Scanner("copy of an earlier turn", _find_copies)
 
 
-class Found:
-    """What scanners found in the batches of a run."""
+def scan_groups(scanners: Sequence[Scanner], groups: Sequence[Mapping[str, Any]]) -> list[list[list[int]]]:
+    """Returns for each scanner the places of the turns it finds: [group, dialogue, turn], from 1 as in links."""
+    played = [
+        (group, dialogue, [turn["said"] or turn["raw"] for turn in described["turns"]])
+        for group, of_group in enumerate(groups, start=1)
+        for dialogue, described in enumerate(of_group["dialogues"], start=1)
+    ]
+    return [
+        [[group, dialogue, turn + 1] for group, dialogue, replies in played for turn in scanner.find(replies)]
+        for scanner in scanners
+    ]
 
-    def __init__(self, scanners: Sequence[Scanner]):
-        self._scanners = scanners
-        self._links: list[dict[str, list[list[int]]]] = [{} for _ in scanners]
-        self._counts: list[dict[str, list[int]]] = [{} for _ in scanners]
 
-    def add(self, key: str, groups: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-        """Scans the groups of a batch; returns the share of dialogues with a hit, by scanner."""
-        played = [
-            (group, dialogue, [turn["said"] or turn["raw"] for turn in described["turns"]])
-            for group, of_group in enumerate(groups, start=1)
-            for dialogue, described in enumerate(of_group["dialogues"], start=1)
-        ]
-        shares = {}
-        for scanner, links, counts in zip(self._scanners, self._links, self._counts, strict=True):
-            hits = [[*place, turn + 1] for *place, replies in played for turn in scanner.find(replies)]
-            hit = len({(group, dialogue) for group, dialogue, _ in hits})
-            shares[scanner.name] = hit / len(played) if played else 0.0
-            if hits:
-                links[key], counts[key] = hits[:_LINKS], [hit, len(hits)]
-        return shares
+def count_dialogues(places: Sequence[Sequence[int]]) -> int:
+    """Counts the dialogues that places are in."""
+    return len({(group, dialogue) for group, dialogue, _ in places})
 
-    def describe(self) -> list[dict[str, Any]]:
-        """Describes for each scanner, by the batch's key: how many dialogues and turns it found, and where.
 
-        Places are [group, dialogue, turn], from 1 as in links; those of a batch end after some.
-        """
-        return [
-            {"name": scanner.name, "counts": counts, "links": links}
-            for scanner, links, counts in zip(self._scanners, self._links, self._counts, strict=True)
-        ]
+def describe_findings(
+    scanners: Sequence[Scanner], found: Mapping[str, Sequence[Sequence[Sequence[int]]]]
+) -> list[dict[str, Any]]:
+    """Describes for each scanner, by the batch's key: how many dialogues and turns it found, and the first places.
+
+    `found` has the result of `scan_groups` by the batch's key.
+    """
+    by_scanner = [{key: places[number] for key, places in found.items()} for number in range(len(scanners))]
+    return [
+        {
+            "name": scanner.name,
+            "counts": {key: [count_dialogues(places), len(places)] for key, places in of_all.items() if places},
+            "links": {key: places[:_LINKS] for key, places in of_all.items() if places},
+        }
+        for scanner, of_all in zip(scanners, by_scanner, strict=True)
+    ]

@@ -1,9 +1,64 @@
-"""What a run's page carries, taken out of its HTML as a browser takes it."""
+"""A run with dialogues as a page shows them, and what a page carries, taken out of its HTML as a browser takes it."""
 
 import base64
 import gzip
 import html.parser
 import json
+
+from cmpo.run.log import RunLog
+from tests.builders.dialogues import COSTS, dialogue, task, turn
+
+WORD = "w" * 100_000
+NASTY = (
+    "<script>window.hacked = 1</script><img src=x onerror='window.hacked = 1'>",
+    "</script><script>window.hacked = 1</script>",
+    "half \ud800 a character",
+    "\u202efed\u202c cba \u2066",
+    WORD,
+)
+STEPS = (3, 4, 5)
+
+
+def record(step, rate=0.5):
+    return {
+        "step": step,
+        "phase": "rl",
+        "satisfaction": 2.0 + step / 10,
+        "voucher_rate": rate,
+        "voucher_rate_smoothed": 0.4,
+        "lambda": 0.1 * step,
+        "kl": 0.01 * step,
+        "dialogues_ok": 4,
+        "dialogues_failed": {},
+        "seconds": {"sample": 2.0, "update": 1.0},
+    }
+
+
+def batch(step):
+    """Two groups: in the first, two dialogues part in their second turn; in the second, all texts are nasty."""
+    first = turn(0.5, said="Cold soup.", response="I am sorry.", think="Plan.")
+    gives = turn(1.0, said="And?", action="voucher", response=f"A voucher for step {step}.")
+    refuses = turn(0.0, said="And?", response="No.", reason="It is rude.")
+    worst = task(NASTY[1], record=NASTY[0])
+    nasty = [turn(0.25, said=text, response=text, think=text, reason=text) for text in NASTY]
+    return [
+        dialogue(first, refuses, outcome=1.0, task=task("soup")),
+        dialogue(first, gives, outcome=5.0, index=1, task=task("soup")),
+        dialogue(*nasty, outcome=3.0, last_words=NASTY[0], task=worst),
+        dialogue(
+            turn(), failure="user_timeout", failure_message=NASTY[0], index=1, task=task(NASTY[1], record=NASTY[0])
+        ),
+    ]
+
+
+def write_run(folder, name="a run", **changes):
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps({"name": name, "pid": {"target": 0.3}}))
+    with RunLog(folder, COSTS) as log:
+        for step in STEPS:
+            log.write(record(step, **changes))
+            log.write_transcripts(step, batch(step))
+    return folder
 
 
 class _Scripts(html.parser.HTMLParser):

@@ -6,11 +6,16 @@ import { findRange } from "./numbers.js";
 import { Plane } from "./plane.js";
 import { makeTable } from "./table.js";
 
+// What the user has chosen for all curves; it stays when a live page draws them anew.
+const settings = { range: null, weight: 0 };
+
 export function makeCurves() {
   const [run] = RUNS;
   const group = new ChartGroup((step) => {
     if (findBatch(run, String(step))) location.hash = `#step/${step}`;
   });
+  Object.assign(group, settings);
+  group.watchers.push(({ range, weight }) => Object.assign(settings, { range, weight }));
   const steps = RUNS.flatMap((one) => Object.values(one.sources).flatMap((source) => source.step));
   group.all = findRange(RUNS.flatMap((one) => (one.sources.rl || Object.values(one.sources)[0] || { step: [] }).step)) || findRange(steps);
   const view = make("section", { class: "curves", "aria-labelledby": "curves-title" }, make("h2", { id: "curves-title", class: "unseen", text: "Curves" }));
@@ -47,13 +52,9 @@ function makeTiles(run) {
 }
 
 function makeControls(group) {
-  const weight = make("input", { type: "range", min: "0", max: "0.98", step: "0.02", value: "0" });
-  const said = make("output", { text: "off" });
-  weight.addEventListener("input", () => {
-    const value = Number(weight.value);
-    said.textContent = value ? `${Math.round(1 / (1 - value))} steps` : "off";
-    group.change({ weight: value });
-  });
+  const weight = make("input", { type: "range", min: "0", max: "0.98", step: "0.02", value: group.weight });
+  const said = make("output");
+  weight.addEventListener("input", () => group.change({ weight: Number(weight.value) }));
   const ends = ["From step", "to"].map((label, end) => {
     const input = make("input", { type: "number", min: group.all?.[0], max: group.all?.[1], placeholder: group.all?.[end] });
     input.addEventListener("change", () => {
@@ -65,11 +66,14 @@ function makeControls(group) {
   });
   const reset = make("button", { type: "button", text: "All steps", disabled: true, onclick: () => group.change({ range: null }) });
   const cursor = make("span", { class: "quiet cursor-step" });
-  group.watchers.push(() => {
+  const tell = () => {
+    said.textContent = group.weight ? `${Math.round(1 / (1 - group.weight))} steps` : "off";
     reset.disabled = !group.range;
     ends.forEach(([, input], end) => { input.value = group.range ? group.range[end] : ""; });
     cursor.textContent = group.cursor === null ? "" : `step ${group.cursor}`;
-  });
+  };
+  group.watchers.push(tell);
+  tell();
   return make("div", { class: "controls", role: "group", "aria-label": "All curves" },
     makeField("Smoothing", weight), said, ...ends.map(([label, input]) => makeField(label, input)), reset, cursor,
     make("span", { class: "quiet hint", text: "Drag over a curve to zoom, click it to open a step." }));

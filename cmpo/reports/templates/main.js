@@ -1,15 +1,14 @@
 // Shows the view that the address names, and moves through views by keys.
 import { makeConfig, makeCurves, makeEvaluations } from "./curves.js";
-import { PAGE, RUNS, findBatch, openBatch } from "./data.js";
+import { PAGE, RUNS, findBatch, follow, openBatch } from "./data.js";
 import { makeDialogueView, makeGroupView } from "./dialogue.js";
 import { find, make, makeLink } from "./elements.js";
 import { makeComparison, makeScans } from "./findings.js";
 import { makeBatch, makeBatches } from "./steps.js";
 
-const [run] = RUNS;
 const main = find("main");
-const VIEWS = [["curves", "Curves"], ["steps", "Dialogues"], PAGE.comparisons.length ? ["compare", "Compare"] : null,
-  run.evaluations ? ["evaluations", "Evaluations"] : null, ["scans", "Scanners"], ["config", "Config"]].filter(Boolean);
+const listViews = () => [["curves", "Curves"], ["steps", "Dialogues"], PAGE.comparisons.length ? ["compare", "Compare"] : null,
+  RUNS[0].evaluations ? ["evaluations", "Evaluations"] : null, ["scans", "Scanners"], ["config", "Config"]].filter(Boolean);
 
 let curves = null;
 let shown = null; // the address that is shown; a slower view of an older one is dropped
@@ -23,7 +22,7 @@ function readAddress() {
 async function showAddress() {
   const address = (shown = location.hash);
   const { view, key, places } = readAddress();
-  const [group, dialogue, turn] = places;
+  const [group, dialogue, turn] = places, [run] = RUNS;
   try {
     if (view === "step") {
       if (!findBatch(run, key)) throw new Error(`This page has no dialogues of ${key}.`);
@@ -53,7 +52,7 @@ function put(view, ...elements) {
   main.dataset.view = view;
   main.replaceChildren(...elements);
   const current = view === "step" ? "steps" : view;
-  find("views").replaceChildren(...VIEWS.map(([name, text]) => makeLink(`#${name}`, text, { "aria-current": name === current && "page" })));
+  find("views").replaceChildren(...listViews().map(([name, text]) => makeLink(`#${name}`, text, { "aria-current": name === current && "page" })));
   document.title = [main.querySelector("h2")?.textContent, RUNS.map((one) => one.name).join(" and ")].filter(Boolean).join(" · ");
   const turn = main.querySelector(".turn.shown");
   if (turn) turn.scrollIntoView({ block: "start" });
@@ -63,7 +62,7 @@ function put(view, ...elements) {
 
 // The way from the curves down to here, and the neighbours on the same level.
 function makePath(key, places, groups) {
-  const names = [findBatch(run, key).title, ...places.map((place, level) => `${["Group", "Dialogue", "Turn"][level]} ${place}`)];
+  const names = [findBatch(RUNS[0], key).title, ...places.map((place, level) => `${["Group", "Dialogue", "Turn"][level]} ${place}`)];
   const links = names.map((name, level) => makeLink(`#${["step", key, ...places.slice(0, level)].join("/")}`, name, { "aria-current": level === names.length - 1 && "page" }));
   const items = [makeLink("#steps", "Dialogues"), ...links].map((link) => make("li", {}, link));
   const [back, on] = [-1, 1].map((way) => findNeighbour(key, places, groups, way));
@@ -75,7 +74,8 @@ function makePath(key, places, groups) {
 function findNeighbour(key, places, groups, way) {
   const [group, dialogue, turn] = places;
   if (!group) {
-    const next = run.batches[run.batches.findIndex((batch) => batch.key === key) + way];
+    const { batches } = RUNS[0];
+    const next = batches[batches.findIndex((batch) => batch.key === key) + way];
     return next ? `#step/${next.key}` : null;
   }
   const there = (g, d) => groups[g - 1]?.dialogues[d - 1];
@@ -97,6 +97,18 @@ function press(event) {
   }
 }
 
+// Draws a live page's view anew, unless somebody is about to do something in it; dialogues do not change.
+function showNews(reached) {
+  find("live").textContent = reached ? `live, step ${RUNS[0].step}` : "the server does not answer";
+  if (!reached) return;
+  curves = null;
+  if (main.dataset.view === "step" || main.querySelector(".plot:hover, :focus, details[open] > div")) return;
+  const place = [window.scrollX, window.scrollY];
+  showAddress().then(() => window.scrollTo(...place));
+}
+
+if (PAGE.live) find("top").append(make("span", { id: "live", class: "quiet", role: "status", text: `live, step ${RUNS[0].step}` }));
+follow(showNews);
 window.addEventListener("hashchange", showAddress);
 document.addEventListener("keydown", press);
 showAddress();

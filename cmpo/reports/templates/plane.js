@@ -4,7 +4,7 @@ import { make, makeSvg } from "./elements.js";
 import { makeExports, saveCsv, savePng, saveSvg } from "./saving.js";
 import { findRange, findTicks, formatNumber, smooth } from "./numbers.js";
 
-const LEAST = 390, LEFT = 50, RIGHT = 16, TOP = 14, BOTTOM = 40;
+const LEAST = 390, LEFT = 50, RIGHT = 26, TOP = 14, BOTTOM = 40;
 const PATH_WEIGHT = 0.8; // of the path before the slider is moved: single steps are noise
 
 export class Plane {

@@ -1,70 +1,16 @@
 """The page of a run in a real browser: from the trend to the turn, by links and keys; texts that are no markup."""
 
 import contextlib
-import json
 import shutil
 
 import pytest
 from playwright.sync_api import expect, sync_playwright
 
 from cmpo.reports import run_page
-from cmpo.run.log import RunLog
-from tests.builders.dialogues import COSTS, dialogue, task, turn
+from tests.builders.run_pages import NASTY, WORD, write_run
 
 CHROMIUM = shutil.which("chromium")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs chromium in the PATH: apt-get install chromium")
-
-WORD = "w" * 100_000
-NASTY = (
-    "<script>window.hacked = 1</script><img src=x onerror='window.hacked = 1'>",
-    "</script><script>window.hacked = 1</script>",
-    "half \ud800 a character",
-    "\u202efed\u202c cba \u2066",
-    WORD,
-)
-STEPS = (3, 4, 5)
-
-
-def record(step, rate=0.5):
-    return {
-        "step": step,
-        "phase": "rl",
-        "satisfaction": 2.0 + step / 10,
-        "voucher_rate": rate,
-        "voucher_rate_smoothed": 0.4,
-        "lambda": 0.1 * step,
-        "kl": 0.01 * step,
-        "dialogues_ok": 4,
-        "dialogues_failed": {},
-        "seconds": {"sample": 2.0, "update": 1.0},
-    }
-
-
-def batch(step):
-    """Two groups: in the first, two dialogues part in their second turn; in the second, all texts are nasty."""
-    first = turn(0.5, said="Cold soup.", response="I am sorry.", think="Plan.")
-    gives = turn(1.0, said="And?", action="voucher", response=f"A voucher for step {step}.")
-    refuses = turn(0.0, said="And?", response="No.", reason="It is rude.")
-    worst = task(NASTY[1], record=NASTY[0])
-    nasty = [turn(0.25, said=text, response=text, think=text, reason=text) for text in NASTY]
-    return [
-        dialogue(first, refuses, outcome=1.0, task=task("soup")),
-        dialogue(first, gives, outcome=5.0, index=1, task=task("soup")),
-        dialogue(*nasty, outcome=3.0, last_words=NASTY[0], task=worst),
-        dialogue(
-            turn(), failure="user_timeout", failure_message=NASTY[0], index=1, task=task(NASTY[1], record=NASTY[0])
-        ),
-    ]
-
-
-def write_run(folder, name="a run", **changes):
-    folder.mkdir()
-    (folder / "config.json").write_text(json.dumps({"name": name, "pid": {"target": 0.3}}))
-    with RunLog(folder, COSTS) as log:
-        for step in STEPS:
-            log.write(record(step, **changes))
-            log.write_transcripts(step, batch(step))
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -124,6 +70,7 @@ def test_from_the_trend_to_the_turn_and_back(browser, address):
 
 def test_keys_move_between_dialogues_and_steps(browser, address):
     with opened(browser, f"{address}#step/4/1/1") as page:
+        page.get_by_role("heading", name="Group 1, dialogue 1", exact=True).wait_for()
         for key, heading in (("j", "Group 1, dialogue 2"), ("j", "Group 2, dialogue 1"), ("k", "Group 1, dialogue 2")):
             page.keyboard.press(key)
             expect(page.get_by_role("heading", name=heading, exact=True)).to_be_visible()
@@ -210,3 +157,30 @@ def test_figures_and_tables_are_saved(browser, address, tmp_path):
 def test_a_link_to_what_is_not_there_says_so(browser, address, place):
     with opened(browser, address + place) as page:
         expect(page.get_by_role("alert")).to_be_visible()
+
+
+def test_two_runs_are_beside_each_other(browser, tmp_path):
+    ours, theirs = write_run(tmp_path / "a", "ours"), write_run(tmp_path / "b", "theirs", rate=0.2)
+    path = theirs / "transcripts" / "step_000004.jsonl"
+    path.write_text(path.read_text().replace("A voucher for step 4.", "Have a voucher."))
+    url = run_page.write_report(ours, against=[theirs]).as_uri()
+    with opened(browser, url) as page:
+        card = page.locator("figure", has=page.get_by_role("heading", name="User satisfaction (1 to 5)", exact=True))
+        assert card.get_by_role("button", name="theirs").count() == 1
+        expect(card.locator("path.curve")).to_have_count(2)
+        page.get_by_role("link", name="Compare").click()
+        expect(page.get_by_role("heading", name="ours minus theirs")).to_be_visible()
+        expect(page.get_by_role("region", name="All steps")).to_contain_text("outcome")
+        page.goto(f"{url}#step/4/1/2")
+        expect(page.locator(".cell.top")).to_have_count(2)
+        expect(page.get_by_text("Have a voucher.")).to_be_visible()
+        expect(page.locator(".parting")).to_have_text("Here they part: the agent answers differently.")
+        page.get_by_label("beside").select_option("nothing")
+        expect(page.get_by_text("Have a voucher.")).to_have_count(0)
+
+
+def test_scanners_lead_to_the_turns_they_found(browser, tmp_path):
+    url = run_page.write_report(write_run(tmp_path / "run"), scans=["a voucher for step 4"]).as_uri()
+    with opened(browser, f"{url}#scans") as page:
+        page.get_by_role("link", name="1/2/2").click()
+        expect(page.locator(".turn.shown")).to_contain_text("A voucher for step 4.")
