@@ -73,7 +73,6 @@ def list_sections(run: Run, columns: Mapping[str, Any]) -> list[dict[str, Any]]:
         {
             "title": "Rewards",
             "panels": [
-                *panel("Process reward, 0 to 1", ("process reward", "rl.process_reward")),
                 *nested("Judge's scores by principle", "words.scores."),
                 *nested("How well each principle tells the outcome", "rl.judge_correlation.", note=_CORRELATION),
                 *panel("Dialogues finished", ("finished", "rl.finish_rate"), percent=True),
@@ -143,7 +142,7 @@ _CORRELATION = "Spearman's rank correlation with the outcome. Near 0, a principl
 
 
 def _list_goals(run: Run, panel: Callable[..., Iterator[dict[str, Any]]]) -> Iterator[dict[str, Any]]:
-    """Yields the objective, each cost beside its budget, with its multiplier, and the domain's other measures."""
+    """Yields the objective, each cost beside its budget, with its multiplier, and what else the domain measures."""
     domain, several = run.domain, len(run.domain.costs) > 1
     yield from panel(domain.panel or domain.objective, (domain.objective, f"rl.{domain.objective}"))
     for number, cost in enumerate(domain.costs):
@@ -164,6 +163,7 @@ def _list_goals(run: Run, panel: Callable[..., Iterator[dict[str, Any]]]) -> Ite
             ("lowest tenth", f"rl.effective_price_low{own}", "faint"),
             ("highest tenth", f"rl.effective_price_high{own}", "faint"),
         )
+    yield from panel("Process reward, 0 to 1", ("process reward", "rl.process_reward"))
     for name in domain.scores:
         if name != domain.objective:
             measure = domain.measures.get(name)

@@ -28,7 +28,10 @@ def list_facts(run: Run) -> list[str]:
 
 
 def gather_latest(run: Run) -> Table | None:
-    """Gathers the first and the latest step of phase 2, with the names of its columns; None before there is one."""
+    """Gathers the first and the latest step of phase 2; None before there is one.
+
+    `columns` names the curve of each column but the first, and says whether it is in percent.
+    """
     rl = [flatten_config(record) for record in select_phase(run.records, "rl")]
     if not rl:
         return None
@@ -40,7 +43,7 @@ def gather_latest(run: Run) -> Table | None:
             [str(record["step"]), *(_format_number(record.get(key), form) for key, _, form in columns)]
             for record in ([rl[0], rl[-1]] if len(rl) > 1 else rl)
         ],
-        "columns": [f"rl.{key}" for key, *_ in columns],
+        "columns": [(f"rl.{key}", "%" in form) for key, _, form in columns],
     }
 
 

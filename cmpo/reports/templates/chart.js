@@ -38,7 +38,7 @@ export class Chart {
       "aria-valuemin": this.steps[0], "aria-valuemax": this.steps.at(-1) }, this.svg);
     this.readouts = this.series.map((one) => make("span", { class: "value" }));
     const exports = makeExports(title, {
-      SVG: () => saveSvg(title, this.svg), PNG: () => savePng(title, this.svg), CSV: () => this.saveTable(),
+      SVG: () => saveSvg(title, this.element), PNG: () => savePng(title, this.element), CSV: () => this.saveTable(),
     });
     this.element = make("figure", { class: "card" },
       make("figcaption", {}, make("h3", { text: title }), exports), this.makeLegend(),

@@ -32,7 +32,7 @@ function makeSideBySide(columns) {
   for (let turn = 0; turn < longest; turn++) {
     if (part && part.turn === turn) grid.append(make("p", { class: "parting", text: part.text }));
     addRow(columns.map(({ dialogue, href }) => make("div", { class: "cell" },
-      ...(turn < dialogue.turns.length ? makeTurn(dialogue.turns[turn], turn, href) : []))));
+      ...(turn < dialogue.turns.length ? makeTurn(dialogue.turns[turn], turn, href, "h4") : []))));
   }
   addRow(columns.map(({ dialogue }) => make("div", { class: "cell" }, ...makeClosing(dialogue))));
   return make("div", { class: "scroll beside-scroll", tabindex: "0", role: "region", "aria-label": "Dialogues side by side" }, grid);
@@ -59,14 +59,14 @@ function makeWorth(dialogue) {
   return make("span", { class: "worth" }, ...costs, make("span", { class: "quiet", text: said }));
 }
 
-function makeTurn(turn, number, href) {
+function makeTurn(turn, number, href, heading) {
   const heard = turn.heard.map(([role, words]) => make("div", { class: `bubble heard ${role === "tool" ? "tool" : ""}` },
     make("span", { class: "who", text: role }), makeText(words)));
   const thought = turn.thought && make("details", { class: "thought", open: true }, make("summary", { text: "thought" }), makeText(turn.thought));
   const words = turn.said ? makeText(turn.said) : makeText(turn.raw || "(nothing)", { class: "raw" });
   const name = `Turn ${number + 1}`;
   return [
-    make("h4", {}, href ? makeLink(`${href}/${number + 1}`, name) : make("span", { text: name })), ...heard,
+    make(heading, { class: "turn-name" }, href ? makeLink(`${href}/${number + 1}`, name) : make("span", { text: name })), ...heard,
     make("div", { class: "bubble agent" }, make("span", { class: "who", text: "agent" }), thought, words),
     make("div", { class: "notes" }, ...turn.badges.map(makeBadge), make("span", { class: "quiet", text: listNumbers(turn).join(" · ") }),
       turn.remark && makeText(turn.remark, { class: "remark" })),
@@ -108,7 +108,7 @@ export function makeDialogueView(run, key, groups, number, place, turn) {
 
 function makeAlone(dialogue, href, shown) {
   const turns = dialogue.turns.map((turn, number) => make("article", { class: `turn ${number + 1 === shown ? "shown" : ""}`, "aria-label": `Turn ${number + 1}` },
-    ...makeTurn(turn, number, href)));
+    ...makeTurn(turn, number, href, "h3")));
   return make("div", { class: "turns" }, ...turns, ...makeClosing(dialogue));
 }
 

@@ -9,6 +9,14 @@ export function formatNumber(value, percent = false) {
   return trim(size >= 100 ? value.toFixed(1) : size >= 1 ? value.toFixed(2) : value.toPrecision(3));
 }
 
+// With as many digits in each row of a column.
+export function formatCell(value, percent = false) {
+  if (value === null || value === undefined || !Number.isFinite(value)) return "–";
+  const size = Math.abs(value);
+  if (percent) return `${(100 * value).toFixed(1)} %`;
+  return size >= 1000 ? Math.round(value).toLocaleString("en") : value.toFixed(size >= 100 ? 1 : size >= 10 ? 2 : 3);
+}
+
 // As short as it can be, for axes.
 export function formatTick(value, percent = false) {
   const size = Math.abs(value);

@@ -15,7 +15,7 @@ export class Plane {
     this.holder = make("div", { class: "plot still" }, this.svg);
     const name = plane.title || `${plane.objective} and ${plane.cost}`;
     const exports = makeExports(name, {
-      SVG: () => saveSvg(name, this.svg), PNG: () => savePng(name, this.svg), CSV: () => this.saveTable(name),
+      SVG: () => saveSvg(name, this.element), PNG: () => savePng(name, this.element), CSV: () => this.saveTable(name),
     });
     this.element = make("figure", { class: "card wide" },
       make("figcaption", {}, make("h3", { text: `${plane.objective} against ${plane.cost.toLowerCase()}` }), exports),

@@ -1,5 +1,5 @@
 // Saves what is shown: tables as CSV, figures as SVG and PNG that look as they do here.
-import { make } from "./elements.js";
+import { make, makeSvg } from "./elements.js";
 
 const SCALE = 3; // pixels of a PNG for each of the screen's: 288 dots per inch
 
@@ -15,12 +15,14 @@ function quoteCell(value) {
   return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
 }
 
-export function saveSvg(name, svg) {
-  saveBlob(`${name}.svg`, new Blob([writeSvg(svg)], { type: "image/svg+xml" }));
+// Saves the figure of a card: its chart, under its heading and its legend.
+export function saveSvg(name, card) {
+  saveBlob(`${name}.svg`, new Blob([new XMLSerializer().serializeToString(copyFigure(card))], { type: "image/svg+xml" }));
 }
 
-export async function savePng(name, svg) {
-  const url = URL.createObjectURL(new Blob([writeSvg(svg)], { type: "image/svg+xml" }));
+export async function savePng(name, card) {
+  const svg = copyFigure(card);
+  const url = URL.createObjectURL(new Blob([new XMLSerializer().serializeToString(svg)], { type: "image/svg+xml" }));
   const image = new Image();
   image.src = url;
   await image.decode();
@@ -33,9 +35,9 @@ export async function savePng(name, svg) {
 const STYLED = ["fill", "stroke", "stroke-width", "stroke-dasharray", "stroke-opacity", "fill-opacity", "opacity",
   "font-family", "font-size", "font-weight", "text-anchor"];
 
-// Writes a figure that stands alone: what the page's style sheet says of it becomes attributes.
-function writeSvg(svg) {
-  const copy = svg.cloneNode(true);
+// Copies a figure so that it stands alone: what the page's style sheet says of it becomes attributes.
+function copyFigure(card) {
+  const svg = card.querySelector("svg.chart"), copy = svg.cloneNode(true);
   const [ours, theirs] = [svg, copy].map((root) => [root, ...root.querySelectorAll("*")]);
   ours.forEach((element, number) => {
     const style = getComputedStyle(element);
@@ -44,12 +46,31 @@ function writeSvg(svg) {
     theirs[number].removeAttribute("class");
   });
   copy.querySelectorAll("[data-passing]").forEach((element) => element.remove());
-  copy.setAttribute("xmlns", "http://www.w3.org/2000/svg");
-  const back = document.createElementNS("http://www.w3.org/2000/svg", "rect");
-  const colour = getComputedStyle(document.body).getPropertyValue("--card");
-  for (const [key, value] of Object.entries({ width: "100%", height: "100%", fill: colour })) back.setAttribute(key, value);
-  copy.prepend(back);
-  return new XMLSerializer().serializeToString(copy);
+  const [width, height] = ["width", "height"].map((name) => Number(svg.getAttribute(name)));
+  const head = copyHead(card, width);
+  const whole = { width, height: height + head.height, viewBox: `0 0 ${width} ${height + head.height}` };
+  copy.setAttribute("y", head.height);
+  return makeSvg("svg", { ...whole, "font-family": "system-ui, sans-serif" },
+    makeSvg("rect", { width, height: whole.height, fill: getComputedStyle(card).backgroundColor }), head.element, copy);
+}
+
+const LINE = 17, MARGIN = 12, GLYPH = 6.2; // pixels; the width of a letter is a guess
+
+function copyHead(card, width) {
+  const ink = getComputedStyle(card).color;
+  const element = makeSvg("g", {}, makeSvg("text", { x: MARGIN, y: LINE, fill: ink, "font-size": 13, "font-weight": 600,
+    text: card.querySelector("h3").textContent }));
+  let x = MARGIN, y = 2 * LINE;
+  for (const entry of card.querySelectorAll(".entry:not([aria-pressed=false])")) {
+    const key = getComputedStyle(entry.querySelector(".key"));
+    const text = [...entry.children].map((child) => child.textContent).filter(Boolean).join(" ");
+    const long = 24 + GLYPH * text.length;
+    if (x > MARGIN && x + long > width) [x, y] = [MARGIN, y + LINE];
+    element.append(makeSvg("line", { x1: x, x2: x + 14, y1: y - 4, y2: y - 4, stroke: key.color, "stroke-width": 2.5, opacity: key.opacity,
+      "stroke-dasharray": key.borderTopStyle === "dashed" ? "4 3" : null }), makeSvg("text", { x: x + 19, y, fill: ink, "font-size": 11, text }));
+    x += long + 8;
+  }
+  return { element, height: y + 8 };
 }
 
 function saveBlob(name, blob) {

@@ -1,18 +1,18 @@
 // The views of all batches and of one: its groups of dialogues, filtered and sorted.
 import { findBatch, readColumn } from "./data.js";
 import { make, makeBadge, makeField, makeLink, makeSelect } from "./elements.js";
-import { formatNumber, mean } from "./numbers.js";
+import { formatCell, formatNumber, mean } from "./numbers.js";
 import { compare, makeTable } from "./table.js";
 
 // All batches that have dialogues, with the numbers of their steps.
 export function makeBatches(run) {
-  const columns = run.latest ? run.latest.columns.map((name, i) => ({ name: run.latest.head[i + 1], found: readColumn(run, name) })).filter((one) => one.found) : [];
+  const columns = run.latest ? run.latest.columns.map(([name, percent], i) => ({ name: run.latest.head[i + 1], percent, found: readColumn(run, name) })).filter((one) => one.found) : [];
   const steps = run.batches.filter((batch) => batch.step !== null);
   const rows = steps.map((batch) => [
     { text: batch.step, href: `#step/${batch.key}` }, batch.dialogues,
-    ...columns.map(({ found }) => {
+    ...columns.map(({ found, percent }) => {
       const value = found.y[found.x.indexOf(batch.step)];
-      return { text: formatNumber(value), value };
+      return { text: formatCell(value, percent), value };
     }),
     run.alarms.some(([step]) => step === batch.step) ? { text: "alarm", badge: "bad" } : "",
   ]);
@@ -20,7 +20,7 @@ export function makeBatches(run) {
   return make("section", {}, make("h2", { text: "Dialogues" }),
     others.length > 0 && make("ul", { class: "chips" }, ...others.map((batch) =>
       make("li", {}, makeLink(`#step/${batch.key}`, `${batch.title}, ${batch.dialogues} dialogues`)))),
-    rows.length ? makeTable("Steps with dialogues", ["step", "dialogues", ...columns.map((one) => one.name), ""], rows.reverse(), { sorts: true })
+    rows.length ? makeTable("Steps with dialogues", ["step", "dialogues", ...columns.map((one) => one.name), "alarm"], rows.reverse(), { sorts: true })
       : make("p", { class: "empty", text: "No step has dialogues yet." }));
 }
 

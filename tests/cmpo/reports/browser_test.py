@@ -150,6 +150,7 @@ def test_figures_and_tables_are_saved(browser, address, tmp_path):
             waiting.value.save_as(tmp_path / kind)
             found[kind] = (tmp_path / kind).read_bytes()
     assert found["PNG"].startswith(b"\x89PNG") and b"<path" in found["SVG"] and b"class=" not in found["SVG"]
+    assert b">User satisfaction (1 to 5)</text>" in found["SVG"] and b">2.5</text>" in found["SVG"]
     assert found["CSV"].decode().splitlines() == ["step,satisfaction", "3,2.3", "4,2.4", "5,2.5"]
 
 
@@ -182,5 +183,24 @@ def test_two_runs_are_beside_each_other(browser, tmp_path):
 def test_scanners_lead_to_the_turns_they_found(browser, tmp_path):
     url = run_page.write_report(write_run(tmp_path / "run"), scans=["a voucher for step 4"]).as_uri()
     with opened(browser, f"{url}#scans") as page:
-        page.get_by_role("link", name="1/2/2").click()
+        page.get_by_label("pattern").fill("a voucher FOR step [35]")
+        page.keyboard.press("Enter")
+        found = page.get_by_role("region", name="a voucher FOR step [35]").locator("tbody tr")
+        assert found.all_inner_texts() == ["Step 5\t1\t25 %\t1\t1/2/2", "Step 3\t1\t25 %\t1\t1/2/2"]
+        page.get_by_label("pattern").fill("(")
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("status")).to_contain_text("Invalid regular expression")
+        page.get_by_role("region", name="a voucher for step 4").get_by_role("link", name="1/2/2").click()
         expect(page.locator(".turn.shown")).to_contain_text("A voucher for step 4.")
+
+
+def test_an_evaluation_is_beside_another_of_the_same_run(browser, tmp_path):
+    folder = write_run(tmp_path / "run")
+    rows = (folder / "transcripts" / "step_000004.jsonl").read_text()
+    (folder / "evaluation_policy.transcripts.jsonl").write_text(rows)
+    (folder / "evaluation_never.transcripts.jsonl").write_text(rows.replace("A voucher for step 4.", "Never."))
+    url = run_page.write_report(folder).as_uri()
+    with opened(browser, f"{url}#step/evaluation_policy/1/2") as page:
+        page.get_by_label("beside").select_option("Evaluation of never")
+        expect(page.locator(".cell .bubble.agent")).to_have_count(4)
+        assert "Never." in page.locator(".cell").nth(5).inner_text()
