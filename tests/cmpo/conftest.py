@@ -3,7 +3,7 @@
 import pytest
 
 from cmpo import main
-from cmpo.reports import planes, run_data
+from cmpo.reports import run_data, tables
 from tests.builders.runs import tiny
 
 
@@ -22,5 +22,5 @@ def plain_pages(request):
         return
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(run_data.Run, "find_bound", lambda _: None)
-        patch.setattr(planes, "find_bound", lambda _: None)
+        patch.setattr(tables, "describe_evaluations", lambda _: [])
         yield
