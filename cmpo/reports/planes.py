@@ -6,8 +6,10 @@ from typing import Any
 import numpy as np
 
 from cmpo.evaluation import conditions, results
-from cmpo.reports.run_data import Run
+from cmpo.reports.run_data import Run, select_phase
 from rollouts.domain import Bound
+
+_SHORTEST = 5  # steps of a path: a bound takes seconds to compute
 
 
 def find_bound(evaluation: Mapping[str, Any]) -> Bound | None:
@@ -22,13 +24,14 @@ def find_bound(evaluation: Mapping[str, Any]) -> Bound | None:
 
 
 def describe_path(run: Run) -> dict[str, Any] | None:
-    """Describes the plane that a run moved in; None for a domain without costs.
+    """Describes the plane that a run moved in; None for a domain without costs, and where there is no way to speak of.
 
     The path's columns are those of `curves.collect_columns`. Without a bound, the first cost is the plane's.
     """
-    domain, bound = run.domain, run.find_bound()
-    if not domain.costs:
+    domain = run.domain
+    if not domain.costs or len(select_phase(run.records, "rl")) < _SHORTEST:
         return None
+    bound = run.find_bound()
     names = [cost.name for cost in domain.costs]
     number = names.index(bound.cost.name) if bound and bound.cost.name in names else 0
     cost = domain.costs[number]

@@ -3,7 +3,7 @@
 import pytest
 
 from cmpo import main
-from cmpo.reports import run_data, tables
+from cmpo.reports import tables
 from tests.builders.runs import tiny
 
 
@@ -16,11 +16,10 @@ def whole_run(tmp_path_factory):
 
 @pytest.fixture(scope="module", autouse=True)
 def plain_pages(request):
-    """Pages of runs without the best possible: to compute it takes seconds, and few files look at it."""
+    """Pages without the best possible beside evaluations: to compute it takes seconds, and few files look at it."""
     if request.module.__name__.rpartition(".")[2] == "run_page_test":
         yield
         return
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run_data.Run, "find_bound", lambda _: None)
         patch.setattr(tables, "describe_evaluations", lambda _: [])
         yield

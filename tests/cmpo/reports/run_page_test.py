@@ -12,6 +12,7 @@ import pytest
 from cmpo.reports import plots, run_page
 from cmpo.run.alarms import WINDOW
 from cmpo.run.log import RunLog, read_metrics
+from configs import fds
 from tests.builders import commands
 from tests.builders.dialogues import COSTS, FDS, dialogue, task, turn
 from tests.builders.evaluations import evaluation
@@ -106,6 +107,21 @@ def test_the_words_of_a_step_are_measured(run):
     assert page.column("words.scores.rules") == {5: 0.5} and page.column("words.scores.persona") == {5: 1.0}
     assert page.column("words.distinct") == {5: pytest.approx(2 / 3, abs=1e-5)}
     assert page.column("words.length") == {5: pytest.approx((6 + 6 + 16) / 3, abs=1e-4)}
+
+
+def test_the_plane_has_the_budget_the_best_possible_and_the_path_of_more_than_a_few_steps(run):
+    assert write(run).run["plane"] is None
+    with RunLog(run, COSTS) as log:
+        for step in (6, 7):
+            log.write({"step": step, "phase": "rl", "satisfaction": 3.0, "voucher_rate": 0.5})
+    plane = write(run).run["plane"]
+    assert plane["budget"] == 0.3 and plane["percent"] and plane["frontier"] is None  # whom it met is not known
+    assert plane["path"] == {"cost": "rl.voucher_rate", "objective": "rl.satisfaction"}
+    (run / "config.json").write_text(json.dumps(fds.get_config().to_dict()))
+    plane = write(run).run["plane"]
+    bound = FDS.find_bound(fds.get_config().to_dict())
+    assert plane["title"] == bound.title and [0.0, bound.best_at(0.0)] in plane["frontier"]
+    assert plane["frontier"][-1] == [1.0, bound.best[-1]]
 
 
 def test_tables(run):
