@@ -198,6 +198,7 @@ def test_scanners_lead_to_the_turns_they_found(browser, tmp_path):
         page.get_by_label("pattern").fill("a voucher FOR step [35]")
         page.keyboard.press("Enter")
         found = page.get_by_role("region", name="a voucher FOR step [35]").locator("tbody tr")
+        expect(found).to_have_count(2)
         assert found.all_inner_texts() == ["Step 5\t1\t25 %\t1\t1/2/2", "Step 3\t1\t25 %\t1\t1/2/2"]
         page.get_by_label("pattern").fill("(")
         page.keyboard.press("Enter")
