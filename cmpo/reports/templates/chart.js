@@ -74,8 +74,8 @@ export class Chart {
     const drawn = shown.map((one) => ({ ...one, smooth: one.role === "faint" ? one.y : smooth(one.y, this.group.weight) }));
     const seen = drawn.flatMap((one) => one.y.filter((_, i) => one.x[i] >= from && one.x[i] <= to));
     let [low, high] = findRange([...seen, ...this.lines.map((line) => line.at)]) || [0, 1];
-    const room = (high - low || Math.abs(high) || 1) * 0.08;
-    [low, high] = [low >= 0 && low < room ? 0 : low - room, high + room];
+    const room = 0.08 * (high - low || Math.abs(high));
+    [low, high] = [low >= 0 && low <= room ? 0 : low - room, high + room || 1]; // a curve of zeros lies below 1
     if (this.percent) [low, high] = [Math.max(low, 0), Math.min(high, 1.02)];
     this.x = (step) => LEFT + ((step - from) / (to - from || 1)) * (width - LEFT - RIGHT);
     this.y = (value) => TOP + ((high - value) / (high - low || 1)) * (HEIGHT - TOP - BOTTOM);
