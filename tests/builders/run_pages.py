@@ -39,7 +39,7 @@ def batch(step):
     first = turn(0.5, said="Cold soup.", response="I am sorry.", think="Plan.")
     gives = turn(1.0, said="And?", action="voucher", response=f"A voucher for step {step}.")
     refuses = turn(0.0, said="And?", response="No.", reason="It is rude.")
-    worst = task(NASTY[1], record=NASTY[0])
+    worst = task(NASTY[1], level=4, record=NASTY[0])
     nasty = [turn(0.25, said=text, response=text, think=text, reason=text) for text in NASTY]
     return [
         dialogue(first, refuses, outcome=1.0, task=task("soup")),

@@ -25,7 +25,7 @@ export function makeBatches(run) {
 }
 
 const ANY = "";
-const chosen = { labels: {}, end: ANY, cost: ANY, low: "", high: "", text: "", sort: "order" };
+const chosen = { labels: {}, end: ANY, cost: ANY, low: "", high: "", least: "", most: "", text: "", sort: "order" };
 
 const SORTS = [["order", "As played"], ["best", "Best outcome first"], ["worst", "Worst outcome first"], ["spread", "Widest spread in a group"],
   ["reward", "Lowest process reward"], ["cost", "Highest cost"], ["long", "Most turns"]];
@@ -69,7 +69,7 @@ function makeFilters(run, groups, fill) {
     const options = [[ANY, "any"], ["none", "nothing"], ...run.costs.map((name) => [`+${name}`, name])];
     fields.push(makeField("cost given", makeSelect(options, chosen.cost, set("cost"))));
   }
-  for (const [name, label] of [["low", "outcome from"], ["high", "to"]]) {
+  for (const [name, label] of [["low", "outcome from"], ["high", "outcome to"], ["least", "reward from"], ["most", "reward to"]]) {
     const input = make("input", { type: "number", step: "any", value: chosen[name], oninput: () => set(name)(input.value) });
     fields.push(makeField(label, input));
   }
@@ -92,14 +92,17 @@ export const byWorth = (a, b) => b.outcome - a.outcome || b.reward - a.reward;
 const spent = (dialogue) => Object.values(dialogue.cost).reduce((a, b) => a + b, 0);
 
 function fits(dialogue) {
-  const { end, cost, low, high, text } = chosen;
+  const { end, cost, low, high, least, most, text } = chosen;
   if (end !== ANY && dialogue.kind !== end) return false;
   if (cost === "none" && spent(dialogue)) return false;
   if (cost.startsWith("+") && !dialogue.cost[cost.slice(1)]) return false;
-  if (low !== "" && !(dialogue.outcome >= Number(low))) return false;
-  if (high !== "" && !(dialogue.outcome !== null && dialogue.outcome <= Number(high))) return false;
+  if (!isWithin(dialogue.outcome, low, high) || !isWithin(dialogue.reward, least, most)) return false;
   return !text || listTexts(dialogue).some((words) => words.toLowerCase().includes(text.toLowerCase()));
 }
+
+// Bounds are texts of fields; an empty one is none. What has no value is within no bounds.
+const isWithin = (value, low, high) => (low === "" && high === "") ||
+  (value !== null && (low === "" || value >= Number(low)) && (high === "" || value <= Number(high)));
 
 const listTexts = (dialogue) => [dialogue.last, dialogue.message, ...dialogue.turns.flatMap((turn) =>
   [...turn.heard.map(([, words]) => words), turn.thought, turn.said, turn.raw, turn.remark])];

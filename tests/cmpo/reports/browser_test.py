@@ -103,6 +103,13 @@ def test_dialogues_are_filtered_and_sorted(browser, address):
         expect(said).to_have_text("2 of 4 dialogues")
         page.keyboard.press("j")  # a key in a field is a letter
         page.get_by_label("outcome from").fill("")
+        page.get_by_label("reward to", exact=True).fill("0.3")  # of means of 0.25, 0.75 and 0.25
+        expect(said).to_have_text("2 of 4 dialogues")
+        page.get_by_label("level").select_option("4")
+        expect(said).to_have_text("1 of 4 dialogues")
+        page.get_by_label("reward to", exact=True).fill("")
+        expect(said).to_have_text("2 of 4 dialogues")
+        page.get_by_label("level").select_option("any")
         page.get_by_label("end").select_option("failed: user timeout")
         expect(page.locator(".group tbody tr")).to_have_count(1)
         page.get_by_label("end").select_option("any")
