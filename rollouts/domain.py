@@ -200,6 +200,7 @@ class Domain(abc.ABC):
     scores: Mapping[str, Callable[[Dialogue], float]]  # the domain's own measures of a dialogue that did not fail
     measures: Mapping[str, Measure]  # of a dialogue, in the order of tables
     groups: Mapping[str, Sequence] = MappingProxyType({})  # label by which tables are broken down -> its values
+    patterns: Mapping[str, str] = MappingProxyType({})  # what to look for in the agent's words -> regular expression
 
     def prepare_tasks(self, data: Mapping[str, Any]) -> Any:
         """Makes sure that the data of config.data is on disk; `open_tasks` gets what this returns.
