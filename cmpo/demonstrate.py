@@ -45,8 +45,8 @@ def select_dialogues(
 
     Only successful dialogues count in which the agent had a turn, and that are worth more than 0. First, the best
     dialogue without cost is kept for each scenario that has one. Then the cost is paid where it adds most. The best
-    costly dialogue of each scenario is ranked by how much more it is worth than the one kept for that scenario (if there
-    is none: than the mean of all kept, or than 0). From the top of this list down, each takes the place of the kept one
+    costly dialogue of each scenario is ranked by how much more it is worth than the one kept for that scenario (if
+    there is none: than the mean of all kept, or than 0). From the top of this list down, each takes the place of the kept one
     if it adds something and the share of costly dialogues stays in the budget. This is the greedy solution of a
     knapsack: one price decides where the cost is paid.
 
@@ -97,8 +97,8 @@ def run() -> None:
     kept = select_dialogues(dialogues, lambda dialogue: compute_reward(config, dialogue), budget)
     if not kept:
         raise ValueError(
-            f"config.pid.target: none of {len(dialogues)} dialogues is finished, worth something and within {budget:.0%} "
-            f"{cost.heading}"
+            f"config.pid.target: none of {len(dialogues)} dialogues is finished, worth something "
+            f"and within {budget:.0%} {cost.heading}"
         )
     if not processes.is_first():
         return
