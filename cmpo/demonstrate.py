@@ -46,9 +46,9 @@ def select_dialogues(
     Only successful dialogues count in which the agent had a turn, and that are worth more than 0. First, the best
     dialogue without cost is kept for each scenario that has one. Then the cost is paid where it adds most. The best
     costly dialogue of each scenario is ranked by how much more it is worth than the one kept for that scenario (if
-    there is none: than the mean of all kept, or than 0). From the top of this list down, each takes the place of the kept one
-    if it adds something and the share of costly dialogues stays in the budget. This is the greedy solution of a
-    knapsack: one price decides where the cost is paid.
+    there is none: than the mean of all kept, or than 0). From the top of this list down, each takes the place of
+    the kept one if it adds something and the share of costly dialogues stays in the budget. This is the greedy
+    solution of a knapsack: one price decides where the cost is paid.
 
     Returns them in the order of `dialogues`.
     """
