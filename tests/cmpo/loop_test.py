@@ -227,6 +227,8 @@ def test_every_token_is_learnt_from_once_an_epoch_with_its_turns_advantage_and_t
                     np.testing.assert_array_equal(one[name], wanted[name])
                 for name in ("sampled", "advantages", "reference"):
                     np.testing.assert_allclose(one[name][one["mask"]], wanted[name][one["mask"]], atol=2e-4)
+        for dialogue, of_turns in zip(said, advantages(said, lam), strict=True):
+            np.testing.assert_allclose([turn["credit"] for turn in dialogue["turns"]], of_turns, atol=2e-4)
         every = np.concatenate([update.advantages[update.rows.mask] for update in step.updates])
         assert every.max() > 0.5 and every.min() < -0.5
 
