@@ -43,12 +43,12 @@ def select_dialogues(
 ) -> list[Dialogue]:
     """Selects the best dialogues: at most one of each scenario, and at most a share `budget` that cost the first cost.
 
-    Only successful dialogues count in which the agent had a turn, and that are worth more than 0. First, the best dialogue without cost is kept for
-    each scenario that has one. Then the cost is paid where it adds most. The best costly dialogue of each scenario is
-    ranked by how much more it is worth than the one kept for that scenario (if there is none: than the mean of all
-    kept, or than 0). From the top of this list down, each takes the place of the kept one if it adds something and the
-    share of costly dialogues stays in the budget. This is the greedy solution of a knapsack: one price decides where
-    the cost is paid.
+    Only successful dialogues count in which the agent had a turn, and that are worth more than 0. First, the best
+    dialogue without cost is kept for each scenario that has one. Then the cost is paid where it adds most. The best
+    costly dialogue of each scenario is ranked by how much more it is worth than the one kept for that scenario (if
+    there is none: than the mean of all kept, or than 0). From the top of this list down, each takes the place of
+    the kept one if it adds something and the share of costly dialogues stays in the budget. This is the greedy
+    solution of a knapsack: one price decides where the cost is paid.
 
     Returns them in the order of `dialogues`.
     """
@@ -97,7 +97,8 @@ def run() -> None:
     kept = select_dialogues(dialogues, lambda dialogue: compute_reward(config, dialogue), budget)
     if not kept:
         raise ValueError(
-            f"config.pid.target: none of {len(dialogues)} dialogues is finished, worth something and within {budget:.0%} {cost.heading}"
+            f"config.pid.target: none of {len(dialogues)} dialogues is finished, worth something "
+            f"and within {budget:.0%} {cost.heading}"
         )
     if not processes.is_first():
         return

@@ -17,7 +17,8 @@ from absl import flags
 
 from cmpo.cli import command
 from cmpo.evaluation import conditions, results, tables
-from cmpo.reports.frontier_picture import draw_frontier, find_bound
+from cmpo.reports.frontier_picture import draw_frontier
+from cmpo.reports.planes import find_bound
 from rollouts import domains
 from rollouts.domain import Bound
 from rollouts.domains.fds import domain as fds

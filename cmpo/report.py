@@ -1,27 +1,62 @@
 """Writes the page of a run: ``python -m cmpo.report --workdir=DIR`` makes DIR/report.html, a file that stands alone.
 
-With ``--png=PATH`` it also saves the curves as a picture.
+``--against=DIR`` compares it with another run, on one page; ``--scan="refund|callback"`` looks for words in all that
+the agent said; both may be given several times. ``--png=PATH`` also saves the curves as a picture.
+
+``--serve`` writes nothing, but shows the page at http://127.0.0.1:PORT (--port) and follows a run that goes on.
 """
+
+import asyncio
+from collections.abc import Sequence
 
 from absl import flags
 
 from cmpo.cli import command
-from cmpo.reports import run_page
+from cmpo.reports import run_page, watching
+from rollouts.serving import guard
 
+_AGAINST = flags.DEFINE_multi_string(
+    "against",
+    [],
+    "Directory of a run to compare with; may be given several times.",
+    allow_override=True,  # cmpo.compare has a flag of this name, too
+)
+_SCAN = flags.DEFINE_multi_string("scan", [], "Regular expression to look for in what the agent said.")
 _PNG = flags.DEFINE_string(
     "png",
     None,
     "File to save the curves in, as a picture.",
     allow_override=True,  # cmpo.card has a flag of this name, too
 )
+_SERVE = flags.DEFINE_bool("serve", False, "Serve the page on this machine, and follow a run that goes on.")
+_PORT = flags.DEFINE_integer(
+    "port",
+    8008,
+    "With --serve: where. It is always on loopback, for the page has no key.",
+    lower_bound=0,
+    upper_bound=65535,
+    allow_override=True,  # the flags of servers have one of this name, too
+)
 
 
 def run() -> None:
-    """Writes the page, and the picture if asked; prints where they are."""
-    print(run_page.write_report(command.WORKDIR.value))
+    """Writes the page, and the picture if asked; prints where they are. Or serves the page until it is interrupted."""
+    workdir, options = command.WORKDIR.value, {"against": _AGAINST.value, "scans": _SCAN.value}
+    if _SERVE.value:
+        asyncio.run(serve([workdir, *_AGAINST.value], _SCAN.value, _PORT.value))
+        return
+    print(run_page.write_report(workdir, out=command.OUT.value or "", **options))
     if _PNG.value:
-        run_page.save_curves(command.WORKDIR.value, _PNG.value)
+        run_page.save_curves(workdir, _PNG.value)
         print(_PNG.value)
+
+
+async def serve(folders: Sequence[str], scans: Sequence[str], port: int) -> None:
+    """Serves the page of the runs in `folders` on loopback. Raises as `run_page.write_report` does."""
+    watch = watching.Watch(folders, scans)
+    await watch.describe()  # what is wrong with the flags is said now
+    print(f"http://127.0.0.1:{port}", flush=True)
+    await guard.serve_app(watching.make_app(watch), port=port)
 
 
 if __name__ == "__main__":

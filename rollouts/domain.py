@@ -202,6 +202,7 @@ class Domain(abc.ABC):
     measures: Mapping[str, Measure]  # of a dialogue, in the order of tables
     groups: Mapping[str, Sequence] = MappingProxyType({})  # label by which tables are broken down -> its values
     shift: str = ""  # the config's field that shifts held-out tasks away from those of training; "": there is none
+    patterns: Mapping[str, str] = MappingProxyType({})  # what to look for in the agent's words -> regular expression
 
     def prepare_tasks(self, data: Mapping[str, Any]) -> Any:
         """Makes sure that the data of config.data is on disk; `open_tasks` gets what this returns.

@@ -108,6 +108,7 @@ class Turn:
     model_logprobs: np.ndarray  # [T] float32: under the model's own, at temperature 1 and over the whole vocabulary
     cost: np.ndarray  # [C] float32
     process_reward: float = 0.0  # R_P
+    credit: float | None = None  # what the algorithm made of it; None where nothing was learnt from it
     # What the domain says of the turn, ready for JSON.
     notes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 

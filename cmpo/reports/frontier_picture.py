@@ -7,20 +7,8 @@ import numpy as np
 from matplotlib import ticker
 from matplotlib.figure import Figure
 
-from cmpo.evaluation import results
 from cmpo.reports.plots import GREY, INK, add_legend, style_axes
 from rollouts.domain import Bound
-
-
-def find_bound(evaluation: Mapping[str, Any]) -> Bound | None:
-    """Finds the bound that an evaluation can be drawn beside.
-
-    None where its domain knows none for its config, or all its dialogues failed.
-    """
-    bound = results.load_domain(evaluation).find_bound(evaluation["config"])
-    if bound is None or evaluation["summary"][bound.objective]["mean"] is None:
-        return None
-    return bound
 
 
 def draw_frontier(bound: Bound, evaluations: Mapping[str, Mapping[str, Any]]) -> Figure:

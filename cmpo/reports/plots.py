@@ -11,6 +11,7 @@ from matplotlib import ticker
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from cmpo.reports.run_data import select_phase
 from cmpo.run.log import read_multiplier
 from rollouts.domain import Domain
 
@@ -124,11 +125,6 @@ def render_svg(figure: Figure) -> str:
         figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
     text = buffer.getvalue()
     return text[text.index("<svg") :].replace(INK, "currentColor")
-
-
-def select_phase(records: Sequence[Mapping], name: str) -> list[Mapping]:
-    """Selects the records of one phase, sft or rl."""
-    return [record for record in records if record["phase"] == name]
 
 
 def _list_values(records: Sequence[Mapping], key: str) -> list[float]:

@@ -15,6 +15,7 @@ def to_transcript(dialogue: Dialogue, costs: Sequence[Cost]) -> dict[str, Any]:
     return to_json_value(
         {
             "task": dialogue.task.description,
+            "labels": dialogue.task.labels,
             "index": dialogue.index,
             "end": dialogue.end,
             "outcome": dialogue.outcome,
@@ -33,6 +34,7 @@ def _describe_turn(turn: Turn, costs: Sequence[Cost]) -> dict[str, Any]:
         "messages": [vars(message) for message in turn.messages],
         **turn.notes,
         "process_reward": turn.process_reward,
+        "credit": turn.credit,
         "cost": _name_costs(costs, turn.cost),
         "tokens": len(turn.ids),
         "mean_logprob": np.mean(turn.logprobs) if len(turn.logprobs) else None,

@@ -121,7 +121,7 @@ def check_same_config(
     """
     there = _read_config(workdir)
     defaults = schema.default_config(domains.load(config.to_dict()))
-    here, there = _flatten_config(config.to_dict()), _flatten_config(_fill_in(defaults, there))
+    here, there = _flatten_config(config.to_dict()), _flatten_config(fill_in(defaults, there))
     names = (name for name in sorted(here.keys() | there.keys()) if settled(name) and not may_change(name))
     differ = [
         f"{name} is {there.get(name)!r} there, {here.get(name)!r} here"
@@ -142,7 +142,7 @@ def load_config(workdir: pathlib.Path) -> ConfigDict:
     """
     there = _read_config(workdir)
     check_section(schema.RunSettings, there)
-    config = ConfigDict(_fill_in(schema.default_config(domains.load(there)), there))
+    config = ConfigDict(fill_in(schema.default_config(domains.load(there)), there))
     config.domain = domains.name_of(there)
     schema.check_config(config)
     return config.lock()
@@ -167,11 +167,11 @@ def _flatten_config(config: Mapping[str, Any]) -> dict[str, Any]:
     return flat | {f"{name}.embedded": flat.get(f"{name}.url") == EMBEDDED for name in ("user", "judge")}
 
 
-def _fill_in(defaults: Any, given: Any) -> Any:
+def fill_in(defaults: Any, given: Any) -> Any:
     """Returns what is `given`, with defaults for settings that are newer than it."""
     if not (isinstance(defaults, Mapping) and isinstance(given, Mapping)):
         return given
-    return {**defaults, **{name: _fill_in(defaults.get(name), value) for name, value in given.items()}}
+    return {**defaults, **{name: fill_in(defaults.get(name), value) for name, value in given.items()}}
 
 
 def hash_start(config: ConfigDict) -> str:
@@ -181,7 +181,7 @@ def hash_start(config: ConfigDict) -> str:
 
 def with_trained_layout(workdir: pathlib.Path, config: ConfigDict) -> ConfigDict:
     """`config` with what the layout of the checkpoints in `workdir` depends on: domain, costs, algorithm and steps."""
-    there = _fill_in(schema.default_config(), files.read_object(workdir / "config.json"))
+    there = fill_in(schema.default_config(), files.read_object(workdir / "config.json"))
     config = config.copy_and_resolve_references()
     config.train.update({name: value for name, value in there["train"].items() if name in config.train})
     with config.ignore_type(), config.unlocked():

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from cmpo.evaluation.measures import format_value
 from cmpo.evaluation.tables import format_table
-from cmpo.reports.frontier_picture import find_bound
+from cmpo.reports.planes import find_bound
 from cmpo.reports.plots import add_legend, style_axes
 from cmpo.run.log import read_multiplier
 from cmpo.sweeping.plan import PlannedRun

@@ -110,14 +110,18 @@ class Learner:
         turns = self.config.episode.max_turns + self.config.episode.farewell
         return packing.collect_rewards(dialogues, self.config.algo.group_size, turns, len(self.domain.costs))
 
-    def prepare_parts(self, dialogues: Sequence[Dialogue], rewards: Rewards, state: TrainState) -> list[Part]:
-        """Turns dialogues and their rewards into the parts of a batch, one for each update."""
-        train, parts = self.config.train, []
+    def credit_turns(self, rewards: Rewards, state: TrainState) -> np.ndarray:
+        """Asks the algorithm what each turn was worth, [B, G, N]. Raises ValueError for another shape."""
         credit = np.asarray(self.algorithm.credit(state.memory, rewards))
         if credit.shape != rewards.turn_mask.shape:
             name = type(self.algorithm).__name__
             raise ValueError(f"{name}.credit: expected the shape {rewards.turn_mask.shape}, got {credit.shape}")
-        streams = packing.make_streams(dialogues, *rewards.turn_mask.shape[1:])
+        return credit
+
+    def prepare_parts(self, dialogues: Sequence[Dialogue], credit: np.ndarray, state: TrainState) -> list[Part]:
+        """Turns dialogues and the credit of their turns [B, G, N] into the parts of a batch, one for each update."""
+        train, parts = self.config.train, []
+        streams = packing.make_streams(dialogues, *credit.shape[1:])
         share = train.share_prefix and not self.model.sliding_window
         size = -(-len(dialogues) // train.minibatches)  # parts have the same shapes, however many dialogues failed
         for part in packing.divide_streams(streams, train.minibatches):

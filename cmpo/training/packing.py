@@ -3,6 +3,7 @@
 Legend: R rows, T tokens of a row, B groups (tasks), G dialogues of a group, N turns, C costs.
 """
 
+import dataclasses
 import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -56,6 +57,17 @@ def collect_rewards(dialogues: Sequence[Dialogue], group_size: int, max_turns: i
         cost=split_groups(cost),
         turn_mask=split_groups(valid),
     )
+
+
+def note_credit(dialogues: Sequence[Dialogue], credit: np.ndarray) -> list[Dialogue]:
+    """Notes in the turns of dialogues what each was worth, [B, G, N]; nothing in dialogues that failed."""
+    found = []
+    for dialogue, of_turns in zip(dialogues, credit.reshape(len(dialogues), -1).tolist(), strict=True):
+        turns = dialogue.turns
+        if dialogue.ok:
+            turns = tuple(dataclasses.replace(turn, credit=of_turns[number]) for number, turn in enumerate(turns))
+        found.append(dataclasses.replace(dialogue, turns=turns))
+    return found
 
 
 def make_streams(dialogues: Sequence[Dialogue], group_size: int, max_turns: int) -> list[Stream]:

@@ -12,6 +12,7 @@ from cmpo.algorithms.algorithm import Algorithm, Rows
 from cmpo.evaluation import diagnostics
 from cmpo.evaluation.summary import summarize_batch
 from cmpo.run.train_state import Trained, TrainState
+from cmpo.training import packing
 from cmpo.training.learner import Learner
 from cmpo.training.player import Player
 from rollouts.seeds import fold
@@ -55,7 +56,8 @@ class Trainer:
         clock.lap("sample")
 
         rewards = learner.collect_rewards(dialogues)
-        parts = learner.prepare_parts(dialogues, rewards, state)
+        credit = learner.credit_turns(rewards, state)
+        parts = learner.prepare_parts(dialogues, credit, state)
         clock.lap("reference")
 
         policy, head, values = learner.learn_from_parts(state, parts)
@@ -77,7 +79,7 @@ class Trainer:
         }
         cursor = state.cursor + config.train.scenarios_per_step
         changes = {"cursor": cursor, "policy": policy, "head": head, "behaviour": behaviour, "memory": memory}
-        return _make_next_state(state, skipped, **changes), record, dialogues
+        return _make_next_state(state, skipped, **changes), record, packing.note_credit(dialogues, credit)
 
 
 def _make_next_state(state: TrainState, skipped: int, **changes: Trained | Any) -> TrainState:

@@ -74,7 +74,8 @@ def test_a_scripted_agent_follows_its_task():
     lines = ("It was awful!", "[Sent Picture: it]", "[end:4]", "I take the voucher.")
     commands = ("/system Be kind.", "/nonsense", "/help", "/quit", "unheard")
     title, shown = talk(command.open_agent(config, scripted, "here", None, 0), *lines, *commands)
-    assert title.startswith("here: always. About food temperature (tag: not fresh or undercooked): ")  # no step: no training made it
+    # No step: no training made it.
+    assert title.startswith("here: always. About food temperature (tag: not fresh or undercooked): ")
     assert shown.count("think> ") == 3 and "think> Bad taste, record " in shown
     assert "action> voucher\nspent> voucher 1 (mean of 1: 1.00, budget 0.3)\n" in shown
     assert "you> [end:4]\nerror> the agent would hear nothing of this\n" in shown

@@ -1,10 +1,9 @@
 """A run that the tests of several files look at; they leave it as it is."""
 
 import pytest
-from matplotlib.figure import Figure
 
 from cmpo import main
-from cmpo.reports import plots
+from cmpo.reports import tables
 from tests.builders.runs import tiny
 
 
@@ -17,10 +16,10 @@ def whole_run(tmp_path_factory):
 
 @pytest.fixture(scope="module", autouse=True)
 def plain_pages(request):
-    """Pages of runs without their curves: drawing them takes a third of a second, and few files look at them."""
-    if request.module.__name__.rpartition(".")[2] in ("report_test", "domain_test", "main_test"):
+    """Pages without the best possible beside evaluations: to compute it takes seconds, and few files look at it."""
+    if request.module.__name__.rpartition(".")[2] == "run_page_test":
         yield
         return
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(plots, "draw_curves", lambda *_: Figure(figsize=(1, 1)))
+        patch.setattr(tables, "describe_evaluations", lambda _: [])
         yield

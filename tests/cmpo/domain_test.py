@@ -16,6 +16,7 @@ from rollouts import domains
 from rollouts.domain import Closing, Effect
 from rollouts.engine import grammar
 from tests.builders import commands, shop
+from tests.builders.run_pages import RunPage
 from tests.builders.runs import tiny, transcripts
 
 
@@ -56,9 +57,11 @@ def test_its_costs_and_measures_are_in_the_metrics_the_curves_and_the_page(run):
     keys = {"content", "refund_mean", "refund_mean_smoothed", "turns_mean", "turns_mean_smoothed", "finish_rate"}
     assert keys <= set(records[0]) and "satisfaction" not in records[0] and "voucher_rate" not in records[0]
     assert max(record["finish_rate"] for record in records) > 0  # the policy has learnt to write turns
-    page = (workdir / "report.html").read_text()
-    assert all(text in page for text in ("Refund, euros", "Content (0 to 1)", "worth: 4", "Budget: refunds 0.50"))
-    assert "oucher" not in page
+    page = RunPage(workdir / "report.html")
+    assert {"Refund, euros", "Content (0 to 1)", "Turns", "Multiplier of refunds"} <= page.panels().keys()
+    assert page.run["budgets"][0] == "refunds 0.50" and page.run["costs"] == ["refund", "turns"]
+    assert {line for group in page.groups(page.run["batches"][0]["key"]) for line in group["lines"]} >= {"worth: 4"}
+    assert "oucher" not in page.parsed.scripts["data"]
 
 
 def test_what_a_dialogue_cost_is_the_sum_over_its_turns(run):
@@ -93,7 +96,9 @@ def test_its_page_is_written_with_an_evaluation_beside_it(run):
     played = evaluate.play_evaluation(config, served_by, seeds=1)
     found = evaluate.compose_result(config, "policy", played, step=step)
     evaluate.write_result(workdir / "evaluation_policy.json", found, played)
-    assert "<h2>Evaluations</h2>" in run_page.write_report(workdir).read_text()
+    page = RunPage(run_page.write_report(workdir))
+    assert page.run["evaluations"]["table"]["rows"][0][0] == "policy"
+    assert len(page.groups("evaluation_policy")) == 8
 
 
 def broken(monkeypatch, **changes):

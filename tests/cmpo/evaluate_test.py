@@ -22,6 +22,7 @@ from rollouts.domains.fds.scripted import ScriptedAgent
 from rollouts.endpoints.client import BudgetReached
 from tests.builders import commands
 from tests.builders.dialogues import FDS
+from tests.builders.run_pages import RunPage
 from tests.builders.runs import ROOT, full_disk, tiny
 
 TURN = turn_format.render_reply(turn_format.Reply("hm", "Could you send me a photo of it?", "chat"))
@@ -246,7 +247,8 @@ def test_the_command_with_a_remote_agent(tmp_path, monkeypatch):
     assert SECRET not in done.stdout + json.dumps(found)
     assert evaluate.format_report(found) in done.stdout
     lines = (tmp_path / "new" / "evaluation_some-model.transcripts.jsonl").read_text().splitlines()
-    assert "<td>some-model</td>" in (tmp_path / "new" / "report.html").read_text()
+    page = RunPage(tmp_path / "new" / "report.html")
+    assert page.run["evaluations"]["table"]["rows"][0][0] == "some-model"
     assert [json.loads(line)["task"]["id"] for line in lines] == [row["scenario"] for row in found["dialogues"]]
 
 

@@ -25,6 +25,7 @@ from cmpo.training.learner import Learner
 from models import tokenizer as tokenizers
 from rollouts.domains.fds.embedded.app import app
 from tests.builders import commands
+from tests.builders.run_pages import RunPage
 from tests.builders.runs import ROOT, mesh_maker, tiny, transcripts
 
 RELEASED = ROOT.parent / "shared" / "data" / "fds" / "hard" / "train.parquet"
@@ -107,8 +108,8 @@ def test_two_costs_have_a_multiplier_each_and_are_told_apart(tmp_path):
     assert second["turns_mean_smoothed"] > 0.25 and second["voucher_rate_smoothed"] < 0.3
     said = json.loads(transcripts(tmp_path)["step_000002.jsonl"].splitlines()[0])
     assert said["cost"] == said["turns"][0]["cost"] == {"voucher": 0.0, "turns": 1.0}
-    page = (tmp_path / "report.html").read_text()
-    assert "Budget: vouchers 30%, turns 0.2." in page and "lambda, turns" in page
+    page = RunPage(tmp_path / "report.html")
+    assert page.run["budgets"] == ["vouchers 30%", "turns 0.2"] and "lambda, turns" in page.run["latest"]["head"]
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from cmpo.run.log import read_metrics
 from configs import tau2
 from rollouts.domains.tau2.rules_user import RulesUser
 from tests.builders import commands
+from tests.builders.run_pages import RunPage
 from tests.builders.runs import assert_same_run
 
 
@@ -51,8 +52,8 @@ def test_a_run_measures_what_the_domain_has(whole):
     assert last["dialogues_failed"] == {} and last["dialogues_ok"] == 8
     assert {"solved", "transfer_rate", "write_mean", "tool_error_mean", "refund_mean", "message_mean"} <= last.keys()
     assert last["message_mean"] > 0 and last["solved"] == 0.0 and last["logprob_gap_max"] < 1e-3
-    page = (workdir / "report.html").read_text()
-    assert "Tasks solved" in page and "Messages of the agent" in page
+    panels = RunPage(workdir / "report.html").panels()
+    assert "Tasks solved" in panels and "Messages of the agent" in panels
 
 
 def test_stopped_amid_the_dialogues_of_phase_2_and_resumed_it_is_the_same_run(whole, tmp_path, monkeypatch):

@@ -18,6 +18,7 @@ from rollouts.domains.fds.scripted import ScriptedAgent
 from rollouts.sections import flatten_config
 from tests.builders import commands
 from tests.builders.evaluations import evaluation
+from tests.builders.run_pages import RunPage
 from tests.builders.runs import tiny
 from tests.cmpo.evaluation import measures_test
 
@@ -189,8 +190,8 @@ def test_an_evaluation_says_what_was_changed_since_its_training(tmp_path, monkey
         "not as trained: data.difficulty 'hard' in the run, 'normal' here; engine.grammar False in the run, True here"
     )
     assert told in capsys.readouterr().out
-    page = (tmp_path / "report.html").read_text().replace("&#39;", "'")
-    assert f"policy, {told}" in page
+    page = RunPage(tmp_path / "report.html")
+    assert page.run["evaluations"]["caveats"][0].startswith(f"policy, {told}")
     assert len(found["code"]) == 64 and conditions.find_differences(found, found) == []
     scripted = agents.Named("never", collecting.serve_agent(ScriptedAgent("never")))  # nobody trained it
     monkeypatch.setattr(agents, "load", lambda *_: scripted)

@@ -79,7 +79,7 @@ def test_the_bound_is_of_who_reads_and_holds_for_any_shift():
 
 @pytest.mark.parametrize(
     "field, value",
-    [("user.url", "http://elsewhere/v1"), ("data.path", "x.parquet"), ("episode.max_turns", 14)],
+    [("user.url", "http://elsewhere/v1"), ("data.path", "x.parquet"), ("episode.max_turns", 8)],
 )
 def test_no_bound_is_known_of_another_gym(field, value):
     config = fds.get_config()

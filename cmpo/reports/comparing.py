@@ -1,0 +1,117 @@
+"""Compares runs: paired differences over the dialogues that both played, settings that differ, evaluations by name."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from cmpo.evaluation import bootstrap, conditions, measures, results
+from cmpo.reports.run_data import Run
+from cmpo.run.alarms import WINDOW
+from rollouts.sections import flatten_config
+
+Worth = dict[tuple[int, str, int], dict[str, float | None]]
+"""Measures of dialogues by step, task and number in the group."""
+_DIGITS = 3
+
+
+def measure_worth(step: int, groups: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]]) -> Worth:
+    """Measures the dialogues of a step that did not fail. Tasks are the same where all of their description is."""
+    digests = {row["task"]["id"]: _digest(row["task"]) for row in rows if "task" in row}
+    found: Worth = {}
+    for group in groups:
+        for dialogue in group["dialogues"]:
+            if dialogue["outcome"] is not None:
+                found[step, digests[group["id"]], dialogue["index"]] = {
+                    "outcome": dialogue["outcome"],
+                    "finished": float(dialogue["success"]),
+                    "process reward": dialogue["reward"],
+                    **dialogue["cost"],
+                    "turns": float(len(dialogue["turns"])),
+                    "tokens": float(dialogue["tokens"]),
+                }
+    return found
+
+
+def compare_runs(ours: tuple[Run, Worth], theirs: tuple[Run, Worth]) -> dict[str, Any]:
+    """Compares a run with another: tables of paired differences, of settings, and of evaluations of the same name."""
+    (run, worth), (other, their_worth) = ours, theirs
+    shared = sorted(worth.keys() & their_worth.keys())
+    last = sorted({step for step, *_ in shared})[-WINDOW:]
+    late = [key for key in shared if key[0] in last]
+    titles = {"All steps": shared, f"The last {len(last)} steps": late if len(late) < len(shared) else []}
+    return {
+        "names": [run.name, other.name],
+        "pairs": [
+            {"title": f"{title}: {len(keys):,} dialogues", **_tabulate_pairs(worth, their_worth, keys)}
+            for title, keys in titles.items()
+            if keys
+        ],
+        "settings": _compare_settings(run, other),
+        "evaluations": _compare_evaluations(run, other),
+    }
+
+
+def _tabulate_pairs(ours: Worth, theirs: Worth, keys: Sequence[tuple[int, str, int]]) -> dict[str, Any]:
+    """Tabulates means and their differences; the interval is that of a bootstrap over tasks."""
+    names = [name for name in ours[keys[0]] if name in theirs[keys[0]]]
+    here, there = (np.array([[worth[key][name] for name in names] for key in keys], float) for worth in (ours, theirs))
+    steps, tasks = [step for step, *_ in keys], [task for _, task, _ in keys]
+    means = [bootstrap.average_columns(side) for side in (here, there)]
+    differences = bootstrap.estimate_means(here - there, steps, tasks)
+    rows = [
+        [name, *map(_format, (a, b, found.mean)), _format_interval(found) if len(set(tasks)) > 1 else "–"]
+        for name, a, b, found in zip(names, *means, differences, strict=True)
+        if found.count
+    ]
+    return {"rows": rows}
+
+
+def _compare_settings(run: Run, other: Run) -> list[list[str]]:
+    ours, theirs = flatten_config(run.config), flatten_config(other.config)
+    names = [name for name in sorted(ours.keys() | theirs.keys()) if ours.get(name) != theirs.get(name)]
+    return [[name, *(json.dumps(side[name]) if name in side else "–" for side in (ours, theirs))] for name in names]
+
+
+def _compare_evaluations(run: Run, other: Run) -> list[dict[str, Any]]:
+    """Compares evaluations of one name. What makes them incomparable is said, and then there is no table."""
+    found = []
+    for path in sorted(run.folder.glob("evaluation_*.json")):
+        name, its = path.stem.removeprefix("evaluation_"), other.folder / path.name
+        if not its.exists():
+            continue
+        try:
+            ours, theirs = results.read_result(path), results.read_result(its)
+            differ = conditions.select_incomparable(conditions.find_differences(ours, theirs), paired=True)
+            rows = [] if differ else _tabulate_evaluation(run, ours, theirs)
+            found.append({"title": f"Evaluation of {name}", "rows": rows, "caveats": [str(each) for each in differ]})
+        except (OSError, ValueError) as error:
+            found.append({"title": f"Evaluation of {name}", "rows": [], "caveats": [str(error)]})
+    return found
+
+
+def _tabulate_evaluation(run: Run, ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[list[str]]:
+    compared = measures.compare_rows(run.domain, ours["dialogues"], theirs["dialogues"], common=True)
+    rows = []
+    for name, estimate in compared.items():
+        measure = run.domain.measures[name]
+        sides = (side["summary"].get(name, {}).get("mean") for side in (ours, theirs))
+        shown = [measures.format_value(measure, value) for value in (*sides, estimate["mean"])]
+        ends = " to ".join(measures.format_value(measure, estimate[end]) for end in ("low", "high"))
+        if estimate["count"]:
+            rows.append([measure.heading, *shown, ends])
+    return rows
+
+
+def _digest(task: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(task, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _format_interval(found: bootstrap.Estimate) -> str:
+    return f"{_format(found.low)} to {_format(found.high)}"
+
+
+def _format(value: float) -> str:
+    return f"{value:.{_DIGITS}f}" if np.isfinite(value) else "–"

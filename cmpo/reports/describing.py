@@ -1,0 +1,100 @@
+"""Describes a run as the scripts of its page read it: numbers, tables, and compressed batches of dialogues."""
+
+import json
+from collections.abc import Mapping, MutableMapping, Sequence
+from typing import Any, NamedTuple
+
+from cmpo.reports import comparing, curves, planes, run_data, scanning, tables
+from cmpo.reports.chunks import compress_json
+from cmpo.reports.dialogues import describe_batch, measure_words
+from cmpo.reports.run_data import Batch, Run
+from cmpo.reports.scanning import Scanner
+from cmpo.run.json_lines import read_lines, to_json_value
+
+
+class DescribedBatch(NamedTuple):
+    """A file of dialogues as a page has it."""
+
+    dialogues: int
+    chunk: bytes  # see `chunks.compress_json`
+    words: Mapping[str, float]
+    places: Sequence[Sequence[Sequence[int]]]  # see `scanning.scan_groups`
+    worth: comparing.Worth
+
+
+Known = MutableMapping[tuple[Any, ...], DescribedBatch]
+"""Batches that were described before, by what tells a file from its successor."""
+
+
+class Described(NamedTuple):
+    """A run as a page has it."""
+
+    data: dict[str, Any]  # ready for JSON
+    chunks: dict[str, bytes]  # by the batch's key
+    worth: comparing.Worth  # of all its dialogues
+
+
+def list_scanners(run: Run, scans: Sequence[str]) -> list[Scanner]:
+    """Lists the scanners for a run: of the patterns `scans`, of its domain's, and of copies. Raises ValueError."""
+    given = scanning.make_scanners({scan: scan for scan in scans}, "--scan")
+    return [*given, *scanning.make_scanners(run.domain.patterns, "the domain's patterns"), scanning.COPIES]
+
+
+def describe_run(run: Run, scans: Sequence[str] = (), known: Known | None = None) -> Described:
+    """Describes a run. What is in `known` is not read again, and what is read is put there.
+
+    Raises ValueError for a damaged file, or a scan that is no regular expression.
+    """
+    scanners, known = list_scanners(run, scans), {} if known is None else known
+    found: dict[Batch, DescribedBatch] = {}
+    for batch in run_data.list_batches(run):
+        stat = batch.path.stat()
+        mark = (batch.path, stat.st_mtime_ns, stat.st_size)
+        if mark not in known:
+            known[mark] = _describe_batch(run, batch, scanners)
+        found[batch] = known[mark]
+    steps = {batch.step: one for batch, one in found.items() if batch.step is not None}
+    shares = {step: _share_dialogues(scanners, one) for step, one in steps.items()}
+    columns = curves.collect_columns(run, {step: one.words for step, one in steps.items()}, shares)
+    data = {
+        "name": run.name,
+        "step": run.step,
+        "facts": tables.list_facts(run),
+        "costs": [cost.name for cost in run.domain.costs],
+        "latest": tables.gather_latest(run),
+        "budgets": tables.list_budgets(run),
+        "alarms": tables.list_alarms(run),
+        "sources": columns,
+        "sections": curves.list_sections(run, columns),
+        "plane": planes.describe_path(run),
+        "principles": tables.gather_principles(run),
+        "failures": tables.gather_failures(run),
+        "evaluations": tables.gather_evaluations(run),
+        "scans": scanning.describe_findings(scanners, {batch.key: one.places for batch, one in found.items()}),
+        "batches": [
+            {"key": batch.key, "title": batch.title, "step": batch.step, "dialogues": one.dialogues}
+            for batch, one in found.items()
+        ],
+        "config": json.dumps(run.config, indent=2),
+    }
+    worth = {key: value for one in steps.values() for key, value in one.worth.items()}
+    return Described(to_json_value(data), {batch.key: one.chunk for batch, one in found.items()}, worth)
+
+
+def _describe_batch(run: Run, batch: Batch, scanners: Sequence[Scanner]) -> DescribedBatch:
+    rows = read_lines(batch.path)
+    groups = describe_batch(run.domain, rows)
+    return DescribedBatch(
+        dialogues=sum(len(group["dialogues"]) for group in groups),
+        chunk=compress_json(groups),
+        words=measure_words(groups),
+        places=scanning.scan_groups(scanners, groups),
+        worth={} if batch.step is None else comparing.measure_worth(batch.step, groups, rows),
+    )
+
+
+def _share_dialogues(scanners: Sequence[Scanner], batch: DescribedBatch) -> dict[str, float]:
+    return {
+        scanner.name: scanning.count_dialogues(places) / max(batch.dialogues, 1)
+        for scanner, places in zip(scanners, batch.places, strict=True)
+    }

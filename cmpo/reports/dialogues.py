@@ -1,0 +1,93 @@
+"""Describes dialogues of transcripts as the page shows them: plain texts and numbers, group by group."""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rollouts.domain import Domain
+
+
+def describe_batch(domain: Domain, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Describes the rows of a file of transcripts, as groups: neighbours with the same task and seed.
+
+    Rows without a task, which older versions wrote, are left out.
+    """
+    groups = []
+    known = (row for row in rows if "task" in row)
+    for (name, seed), members in itertools.groupby(known, key=lambda row: (row["task"]["id"], row.get("seed"))):
+        dialogues = list(members)
+        task = dialogues[0]["task"]
+        groups.append(
+            {
+                "id": name,
+                "seed": seed,
+                "lines": list(domain.show_task(task)),
+                "labels": dialogues[0].get("labels", {}),
+                "dialogues": [_describe_dialogue(domain, dialogue) for dialogue in dialogues],
+            }
+        )
+    return groups
+
+
+def _describe_dialogue(domain: Domain, row: Mapping[str, Any]) -> dict[str, Any]:
+    turns, failure = row["turns"], row["failure"]
+    credits = [turn["credit"] for turn in turns if turn.get("credit") is not None]
+    return {
+        "index": row["index"],
+        "end": [f"failed: {failure}", "bad"] if failure else list(domain.show_end(row["end"], row["outcome"])),
+        "kind": f"failed: {failure}" if failure else row["end"],
+        "outcome": None if failure else row["outcome"],
+        "success": row["success"],
+        "cost": row["cost"],
+        "reward": _average([turn["process_reward"] for turn in turns]) if turns and not failure else None,
+        "credit": _average(credits) if credits else None,
+        "tokens": sum(turn["tokens"] for turn in turns),
+        "message": row["failure_message"],
+        "last": row["last_words"],
+        "turns": [_describe_turn(domain, turn) for turn in turns],
+    }
+
+
+def _describe_turn(domain: Domain, turn: Mapping[str, Any]) -> dict[str, Any]:
+    shown = domain.show_turn(turn)
+    return {
+        "heard": [[message["role"], message["content"]] for message in turn["messages"]],
+        "thought": shown.thought,
+        "said": shown.said,
+        "raw": "" if shown.said else turn.get("text", ""),
+        "badges": [list(badge) for badge in shown.badges],
+        "remark": shown.remark,
+        "scores": dict(domain.judge_scores(turn)),
+        "reward": turn["process_reward"],
+        "cost": turn["cost"],
+        "tokens": turn["tokens"],
+        "logprob": turn["mean_logprob"],
+        "credit": turn.get("credit"),
+    }
+
+
+def measure_words(groups: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Measures what a batch's words and scores alone tell, by name; a name is absent where nothing has it.
+
+    `distinct` is the number of different replies, divided by that of all; `length` and `thought` are in characters, and
+    `scores.NAME` is a principle's mean.
+    """
+    said, thoughts, scores = [], [], {}
+    for dialogue in (dialogue for group in groups for dialogue in group["dialogues"]):
+        for turn in dialogue["turns"]:
+            said.append(turn["said"] or turn["raw"])
+            thoughts.append(len(turn["thought"]))
+            for name, score in turn["scores"].items():
+                scores.setdefault(name, []).append(score)
+    if not said:
+        return {}
+    return {
+        "distinct": len(set(said)) / len(said),
+        "length": _average([len(words) for words in said]),
+        "thought": _average(thoughts),
+        **{f"scores.{name}": _average(values) for name, values in scores.items()},
+    }
+
+
+def _average(values: Sequence[float]) -> float:
+    return sum(values) / len(values)

@@ -1,0 +1,114 @@
+// Shows the view that the address names, and moves through views by keys.
+import { makeConfig, makeCurves, makeEvaluations } from "./curves.js";
+import { PAGE, RUNS, findBatch, follow, openBatch } from "./data.js";
+import { makeDialogueView, makeGroupView } from "./dialogue.js";
+import { find, make, makeLink } from "./elements.js";
+import { makeComparison, makeScans } from "./findings.js";
+import { makeBatch, makeBatches } from "./steps.js";
+
+const main = find("main");
+const listViews = () => [["curves", "Curves"], ["steps", "Dialogues"], PAGE.comparisons.length ? ["compare", "Compare"] : null,
+  RUNS[0].evaluations ? ["evaluations", "Evaluations"] : null, ["scans", "Scanners"], ["config", "Config"]].filter(Boolean);
+
+let curves = null;
+let shown = null; // the address that is shown; a slower view of an older one is dropped
+
+// Splits an address: "#step/12/3/1/2" has a batch, a group, a dialogue and a turn, counted from 1.
+function readAddress() {
+  const [view, key, ...places] = decodeURIComponent(location.hash.slice(1)).split("/");
+  return { view: view || "curves", key, places: places.map(Number) };
+}
+
+async function showAddress() {
+  const address = (shown = location.hash);
+  const { view, key, places } = readAddress();
+  const [group, dialogue, turn] = places, [run] = RUNS;
+  try {
+    if (view === "step") {
+      if (!findBatch(run, key)) throw new Error(`This page has no dialogues of ${key}.`);
+      const groups = await openBatch(run, key);
+      if (shown !== address) return;
+      const path = makePath(key, places, groups);
+      if (!group) put(view, path, makeBatch(run, key, groups));
+      else if (!groups[group - 1]) throw new Error(`There is no group ${places[0]}: there are ${groups.length}.`);
+      else if (!dialogue) put(view, path, makeGroupView(run, key, groups, group));
+      else if (!groups[group - 1].dialogues[dialogue - 1]) throw new Error(`Group ${group} has no dialogue ${dialogue}.`);
+      else put(view, path, makeDialogueView(run, key, groups, group, dialogue, turn));
+    } else if (view === "curves") {
+      put(view, (curves = curves || makeCurves()));
+    } else if (view === "steps") put(view, makeBatches(run));
+    else if (view === "evaluations" && run.evaluations) put(view, makeEvaluations(run));
+    else if (view === "scans") put(view, makeScans(run));
+    else if (view === "compare" && PAGE.comparisons.length) put(view, makeComparison());
+    else if (view === "config") put(view, makeConfig(run));
+    else throw new Error(`There is no view "${view}".`);
+  } catch (error) {
+    if (shown === address) put(view, make("p", { class: "notice", role: "alert", text: error.message }));
+  }
+}
+
+function put(view, ...elements) {
+  const again = main.dataset.view !== undefined;
+  main.dataset.view = view;
+  main.replaceChildren(...elements);
+  const current = view === "step" ? "steps" : view;
+  find("views").replaceChildren(...listViews().map(([name, text]) => makeLink(`#${name}`, text, { "aria-current": name === current && "page" })));
+  document.title = [main.querySelector("h2")?.textContent, RUNS.map((one) => one.name).join(" and ")].filter(Boolean).join(" · ");
+  const turn = main.querySelector(".turn.shown");
+  if (turn) turn.scrollIntoView({ block: "start" });
+  else window.scrollTo(0, 0);
+  if (again) main.focus({ preventScroll: true });
+}
+
+// The way from the curves down to here, and the neighbours on the same level.
+function makePath(key, places, groups) {
+  const names = [findBatch(RUNS[0], key).title, ...places.map((place, level) => `${["Group", "Dialogue", "Turn"][level]} ${place}`)];
+  const links = names.map((name, level) => makeLink(`#${["step", key, ...places.slice(0, level)].join("/")}`, name, { "aria-current": level === names.length - 1 && "page" }));
+  const items = [makeLink("#steps", "Dialogues"), ...links].map((link) => make("li", {}, link));
+  const [back, on] = [-1, 1].map((way) => findNeighbour(key, places, groups, way));
+  return make("nav", { class: "path", "aria-label": "Where you are" }, make("ol", {}, ...items),
+    make("span", { class: "neighbours" }, back ? makeLink(back, "‹ Previous", { title: "k", rel: "prev" }) : "", on ? makeLink(on, "Next ›", { title: "j", rel: "next" }) : ""));
+}
+
+// The address before or after one of a batch, group, dialogue or turn; dialogues go on in the next group.
+function findNeighbour(key, places, groups, way) {
+  const [group, dialogue, turn] = places;
+  if (!group) {
+    const { batches } = RUNS[0];
+    const next = batches[batches.findIndex((batch) => batch.key === key) + way];
+    return next ? `#step/${next.key}` : null;
+  }
+  const there = (g, d) => groups[g - 1]?.dialogues[d - 1];
+  if (!dialogue) return groups[group - 1 + way] ? `#step/${key}/${group + way}` : null;
+  if (turn) return there(group, dialogue)?.turns[turn - 1 + way] ? `#step/${key}/${group}/${dialogue}/${turn + way}` : null;
+  if (there(group, dialogue + way)) return `#step/${key}/${group}/${dialogue + way}`;
+  const other = groups[group - 1 + way];
+  return other ? `#step/${key}/${group + way}/${way > 0 ? 1 : other.dialogues.length}` : null;
+}
+
+function press(event) {
+  if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest("input, select, textarea, .plot, [role=region]")) return;
+  const way = { j: "next", ArrowRight: "next", k: "prev", ArrowLeft: "prev" }[event.key];
+  if (way) main.querySelector(`a[rel=${way}]`)?.click();
+  else if (event.key === "u") [...main.querySelectorAll(".path li a")].at(-2)?.click();
+  else if (event.key === "/" && find("search")) {
+    event.preventDefault();
+    find("search").focus();
+  }
+}
+
+// Draws a live page's view anew, unless somebody is about to do something in it; dialogues do not change.
+function showNews(reached) {
+  find("live").textContent = reached ? `live, step ${RUNS[0].step}` : "the server does not answer";
+  if (!reached) return;
+  curves = null;
+  if (main.dataset.view === "step" || main.querySelector(".plot:hover, :focus, details[open] > div")) return;
+  const place = [window.scrollX, window.scrollY];
+  showAddress().then(() => window.scrollTo(...place));
+}
+
+if (PAGE.live) find("top").append(make("span", { id: "live", class: "quiet", role: "status", text: `live, step ${RUNS[0].step}` }));
+follow(showNews);
+window.addEventListener("hashchange", showAddress);
+document.addEventListener("keydown", press);
+showAddress();

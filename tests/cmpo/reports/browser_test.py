@@ -1,0 +1,264 @@
+"""The page of a run in a real browser: from the trend to the turn, by links and keys; texts that are no markup."""
+
+import asyncio
+import contextlib
+import re
+import shutil
+import socket
+import threading
+
+import pytest
+import uvicorn
+from playwright.sync_api import expect, sync_playwright
+
+from cmpo.reports import run_page, watching
+from cmpo.run.log import RunLog
+from rollouts.serving.guard import Guard
+from tests.builders.dialogues import COSTS
+from tests.builders.run_pages import NASTY, WORD, batch, record, write_run
+
+CHROMIUM = shutil.which("chromium")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs chromium in the PATH: apt-get install chromium")
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with sync_playwright() as playwright:
+        yield playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory):
+    return run_page.write_report(write_run(tmp_path_factory.mktemp("pages") / "run")).as_uri()
+
+
+@contextlib.contextmanager
+def opened(browser, url, *, width=1280, scheme="light"):
+    """Gives the page, and fails if it asked anybody for anything, or if a script failed or was refused."""
+    asked, wrong = [], []
+    with browser.new_context(color_scheme=scheme, viewport={"width": width, "height": 844}) as context:
+        page = context.new_page()
+        page.set_default_timeout(20_000)
+        page.on("request", lambda request: asked.append(request.url))
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
+        page.goto(url)
+        url = url.partition("#")[0]
+        yield page
+        assert page.evaluate("() => window.hacked") is None
+    assert [text for text in wrong if "ERR_CONNECTION_REFUSED" not in text] == []  # of a server that was stopped
+    asked = [one for one in asked if not one.startswith(("blob:", "data:"))]
+    assert asked == [url] if url.startswith("file:") else all(one.startswith(url) for one in asked)
+
+
+def test_from_the_trend_to_the_turn_and_back(browser, address):
+    with opened(browser, address) as page:
+        chart = page.get_by_role("slider", name="User satisfaction (1 to 5): the step shown")
+        chart.focus()
+        for key in ("ArrowLeft", "ArrowLeft"):
+            page.keyboard.press(key)
+        expect(chart).to_have_attribute("aria-valuetext", "step 3: satisfaction 2.3")
+        kl = page.locator("figure", has=page.get_by_role("heading", name="KL to the reference"))
+        expect(kl.locator(".value")).to_have_text("0.03")  # the cursor is shared
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("heading", name="Step 3")).to_be_visible()
+        page.get_by_role("link", name="Group 1").click()
+        part = "Here they part: the agent answers differently."
+        tops = page.locator(".cell.top").all_inner_texts()
+        assert tops[0].startswith("Dialogue 2") and "voucher 1" in tops[0] and tops[1].startswith("Dialogue 1")
+        turns = page.locator(".beside > *").all_inner_texts()
+        assert [text.split("\n")[0] for text in turns[2:7]] == ["Turn 1", "Turn 1", part, "Turn 2", "Turn 2"]
+        page.get_by_role("link", name="Dialogue 2").click()
+        expect(page.get_by_text("A voucher for step 3.")).to_be_visible()
+        page.get_by_role("link", name="Turn 2").click()
+        assert page.url.endswith("#step/3/1/2/2")
+        expect(page.locator(".turn.shown")).to_contain_text("reward 1 · voucher 1")
+        for place in ("#step/3/1/2", "#step/3/1", "#step/3", ""):
+            page.go_back()
+            expect(page).to_have_url(address + place)
+
+
+def test_keys_move_between_dialogues_and_steps(browser, address):
+    with opened(browser, f"{address}#step/4/1/1") as page:
+        page.get_by_role("heading", name="Group 1, dialogue 1", exact=True).wait_for()
+        for key, heading in (("j", "Group 1, dialogue 2"), ("j", "Group 2, dialogue 1"), ("k", "Group 1, dialogue 2")):
+            page.keyboard.press(key)
+            expect(page.get_by_role("heading", name=heading, exact=True)).to_be_visible()
+        for key, heading in (("u", "Group 1"), ("u", "Step 4"), ("ArrowRight", "Step 5")):
+            page.keyboard.press(key)
+            expect(page.get_by_role("heading", name=heading, exact=True)).to_be_visible()
+
+
+def test_dialogues_are_filtered_and_sorted(browser, address):
+    with opened(browser, f"{address}#step/5") as page:
+        said = page.get_by_role("status")
+        expect(said).to_have_text("4 dialogues in 2 groups")
+        page.get_by_label("text", exact=True).fill("a VOUCHER for")
+        expect(said).to_have_text("1 of 4 dialogues")
+        page.get_by_label("text", exact=True).fill("")
+        page.get_by_label("cost given").select_option("nothing")
+        expect(said).to_have_text("3 of 4 dialogues")
+        page.get_by_label("cost given").select_option("any")
+        page.get_by_label("outcome from").fill("2")
+        expect(said).to_have_text("2 of 4 dialogues")
+        page.keyboard.press("j")  # a key in a field is a letter
+        page.get_by_label("outcome from").fill("")
+        page.get_by_label("reward to", exact=True).fill("0.3")  # of means of 0.25, 0.75 and 0.25
+        expect(said).to_have_text("2 of 4 dialogues")
+        page.get_by_label("level").select_option("4")
+        expect(said).to_have_text("1 of 4 dialogues")
+        page.get_by_label("reward to", exact=True).fill("")
+        expect(said).to_have_text("2 of 4 dialogues")
+        page.get_by_label("level").select_option("any")
+        page.get_by_label("end").select_option("failed: user timeout")
+        expect(page.locator(".group tbody tr")).to_have_count(1)
+        page.get_by_label("end").select_option("any")
+        page.get_by_label("order").select_option("Best outcome first")
+        assert page.locator(".group").first.locator("td:first-child").all_inner_texts() == ["2 best", "1 worst"]
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_what_others_wrote_is_shown_and_does_nothing(browser, address, width):
+    with opened(browser, f"{address}#step/5/2/1", width=width) as page:
+        replies = page.locator(".bubble.agent > .text")
+        expect(replies).to_have_count(len(NASTY))
+        for i in (0, 1, 3):
+            assert replies.nth(i).evaluate("(text) => text.textContent") == NASTY[i]
+        assert "half" in replies.nth(2).inner_text() and len(replies.nth(4).inner_text()) < 4000
+        replies.nth(4).get_by_role("button", name="Show all 100,000 characters").click()
+        assert len(replies.nth(4).inner_text()) == len(WORD) + 1  # and a space
+        widths = page.evaluate("() => [document.documentElement.scrollWidth, document.documentElement.clientWidth]")
+        assert widths[0] <= widths[1]
+        page.goto(f"{address}#step/5/2/1/5")
+        expect(page.locator(".turn.shown")).to_be_in_viewport()
+        for place in ("#step/5/2/2", "#step/5/2", "#step/5", "#steps", "#config"):
+            page.goto(f"{address}{place}")
+            page.locator("main h2").wait_for()
+        expect(page.locator("main img, main script")).to_have_count(0)
+
+
+def test_zoom_smoothing_and_hidden_curves(browser, address):
+    with opened(browser, address) as page:
+        card = page.locator("figure", has=page.get_by_role("heading", name="Seconds by phase of a step"))
+        expect(card.locator("path.curve")).to_have_count(2)
+        card.get_by_role("button", name="sample").click()
+        expect(card.locator("path.curve")).to_have_count(1)
+        page.get_by_label("Smoothing").fill("0.5")
+        expect(card.locator("path.curve")).to_have_count(2)  # each step, and the mean
+        plot = card.locator(".plot")
+        plot.scroll_into_view_if_needed()
+        box = plot.bounding_box()
+        page.mouse.move(box["x"] + 0.5 * box["width"], box["y"] + 60)
+        page.mouse.down()
+        page.mouse.move(box["x"] + box["width"] - 14, box["y"] + 60, steps=4)
+        page.mouse.up()
+        expect(page.get_by_label("From step")).to_have_value("4")
+        expect(page).to_have_url(address)  # a zoom is no click
+        page.get_by_role("button", name="All steps").click()
+        expect(page.get_by_label("From step")).to_have_value("")
+
+
+def test_figures_and_tables_are_saved(browser, address, tmp_path):
+    with opened(browser, address) as page:
+        card = page.locator("figure", has=page.get_by_role("heading", name="User satisfaction (1 to 5)", exact=True))
+        card.locator("summary").click()
+        found = {}
+        for kind in ("SVG", "PNG", "CSV"):
+            with page.expect_download() as waiting:
+                card.get_by_role("button", name=kind, exact=True).click()
+            waiting.value.save_as(tmp_path / kind)
+            found[kind] = (tmp_path / kind).read_bytes()
+    assert found["PNG"].startswith(b"\x89PNG") and b"<path" in found["SVG"] and b"class=" not in found["SVG"]
+    assert b">User satisfaction (1 to 5)</text>" in found["SVG"] and b">2.5</text>" in found["SVG"]
+    assert found["CSV"].decode().splitlines() == ["step,satisfaction", "3,2.3", "4,2.4", "5,2.5"]
+
+
+@pytest.mark.parametrize("place", ["#step/99", "#step/3/9", "#step/3/1/9", "#nothing"])
+def test_a_link_to_what_is_not_there_says_so(browser, address, place):
+    with opened(browser, address + place) as page:
+        expect(page.get_by_role("alert")).to_be_visible()
+
+
+def test_two_runs_are_beside_each_other(browser, tmp_path):
+    ours, theirs = write_run(tmp_path / "a", "ours"), write_run(tmp_path / "b", "theirs", rate=0.2)
+    path = theirs / "transcripts" / "step_000004.jsonl"
+    path.write_text(path.read_text().replace("A voucher for step 4.", "Have a voucher."))
+    url = run_page.write_report(ours, against=[theirs]).as_uri()
+    with opened(browser, url) as page:
+        card = page.locator("figure", has=page.get_by_role("heading", name="User satisfaction (1 to 5)", exact=True))
+        expect(card.get_by_role("button", name=re.compile(r"^theirs \d"))).to_have_count(1)
+        expect(card.locator("path.curve")).to_have_count(2)
+        page.get_by_role("link", name="Compare").click()
+        expect(page.get_by_role("heading", name="ours minus theirs")).to_be_visible()
+        expect(page.get_by_role("region", name="All steps")).to_contain_text("outcome")
+        page.goto(f"{url}#step/4/1/2")
+        expect(page.locator(".cell.top")).to_have_count(2)
+        expect(page.get_by_text("Have a voucher.")).to_be_visible()
+        expect(page.locator(".parting")).to_have_text("Here they part: the agent answers differently.")
+        page.get_by_label("beside").select_option("nothing")
+        expect(page.get_by_text("Have a voucher.")).to_have_count(0)
+
+
+def test_scanners_lead_to_the_turns_they_found(browser, tmp_path):
+    url = run_page.write_report(write_run(tmp_path / "run"), scans=["a voucher for step 4"]).as_uri()
+    with opened(browser, f"{url}#scans") as page:
+        page.get_by_label("pattern").fill("a voucher FOR step [35]")
+        page.keyboard.press("Enter")
+        found = page.get_by_role("region", name="a voucher FOR step [35]").locator("tbody tr")
+        expect(found).to_have_count(2)
+        assert found.all_inner_texts() == ["Step 5\t1\t25 %\t1\t1/2/2", "Step 3\t1\t25 %\t1\t1/2/2"]
+        page.get_by_label("pattern").fill("(")
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("status")).to_contain_text("Invalid regular expression")
+        page.get_by_role("region", name="a voucher for step 4").get_by_role("link", name="1/2/2").click()
+        expect(page.locator(".turn.shown")).to_contain_text("A voucher for step 4.")
+
+
+def test_an_evaluation_is_beside_another_of_the_same_run(browser, tmp_path):
+    folder = write_run(tmp_path / "run")
+    rows = (folder / "transcripts" / "step_000004.jsonl").read_text()
+    (folder / "evaluation_policy.transcripts.jsonl").write_text(rows)
+    (folder / "evaluation_never.transcripts.jsonl").write_text(rows.replace("A voucher for step 4.", "Never."))
+    url = run_page.write_report(folder).as_uri()
+    with opened(browser, f"{url}#step/evaluation_policy/1/2") as page:
+        page.get_by_label("beside").select_option("Evaluation of never")
+        expect(page.locator(".cell .bubble.agent")).to_have_count(4)
+        assert "Never." in page.locator(".cell").nth(5).inner_text()
+
+
+@contextlib.contextmanager
+def served(folder):
+    """Serves the page of a run on loopback; gives its address, and what stops the server."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        app = Guard(watching.make_app(watching.Watch([folder])))
+        server = uvicorn.Server(uvicorn.Config(app, log_level="critical", timeout_graceful_shutdown=1))
+        thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[listener])), daemon=True)
+        thread.start()
+
+        def stop():
+            server.should_exit = True
+            thread.join()
+
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}/", stop
+        finally:
+            stop()
+
+
+def test_a_live_page_follows_the_run_and_outlives_its_server(browser, tmp_path):
+    folder = write_run(tmp_path / "run")
+    with served(folder) as (url, stop), opened(browser, url) as page:
+        expect(page.locator("#live")).to_have_text("live, step 5")
+        page.get_by_label("Smoothing").fill("0.5")
+        page.get_by_label("Smoothing").blur()
+        with RunLog(folder, COSTS) as log:
+            log.write(record(6))
+            log.write_transcripts(6, batch(6))
+        expect(page.locator("#live")).to_have_text("live, step 6")
+        expect(page.get_by_label("to", exact=True)).to_have_attribute("max", "6")
+        expect(page.get_by_label("Smoothing")).to_have_value("0.5")
+        page.goto(f"{url}#step/6/1/2")
+        expect(page.get_by_text("A voucher for step 6.")).to_be_visible()
+        stop()
+        expect(page.locator("#live")).to_have_text("the server does not answer")
+        expect(page.get_by_text("A voucher for step 6.")).to_be_visible()

@@ -1,0 +1,97 @@
+"""Runs beside each other on one page: what is paired, by hand, and what is not."""
+
+import json
+
+import pytest
+
+from cmpo.reports import run_page
+from cmpo.run.log import RunLog
+from tests.builders import commands
+from tests.builders.dialogues import COSTS, dialogue, task, turn
+from tests.builders.evaluations import evaluation
+from tests.builders.run_pages import RunPage
+
+
+def write_run(folder, outcomes, *, steps=(1,), **settings):
+    """For each of two tasks two dialogues a step; a None among the outcomes is a failure."""
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps({"pid": {"target": 0.3}, **settings}))
+    with RunLog(folder, COSTS) as log:
+        for step in steps:
+            log.write({"step": step, "phase": "rl", "satisfaction": 3.0})
+            log.write_transcripts(
+                step,
+                [
+                    dialogue(*[turn(0.5)] * 2, outcome=outcome or 0.0, index=i % 2, task=task(f"t{i // 2}"))
+                    if outcome is not None
+                    else dialogue(failure="user_timeout", index=i % 2, task=task(f"t{i // 2}"))
+                    for i, outcome in enumerate(outcomes)
+                ],
+            )
+    return folder
+
+
+def compare(ours, theirs):
+    page = RunPage(run_page.write_report(ours, against=[theirs]))
+    data = json.loads(page.parsed.scripts["data"])
+    return page, data["comparisons"][0]
+
+
+def test_dialogues_are_paired_by_step_task_and_number(tmp_path):
+    ours = write_run(tmp_path / "a", [5.0, 4.0, 3.0, 1.0], algo={"name": "cmpo"})
+    theirs = write_run(tmp_path / "b", [4.0, None, 1.0, 2.0], algo={"name": "grpo"})
+    page, found = compare(ours, theirs)
+    assert [run["name"] for run in page.runs] == found["names"] == ["a", "b"]
+    (pairs,) = found["pairs"]
+    assert pairs["title"] == "All steps: 3 dialogues"
+    rows = {name: cells for name, *cells in pairs["rows"]}
+    # Without the second pair, one side of which failed: means of 5, 3, 1 and of 4, 1, 2; the tasks' are 1 and 0.5.
+    assert rows["outcome"][:3] == ["3.000", "2.333", "0.667"] and rows["outcome"][3] == "0.500 to 1.000"
+    assert rows["turns"] == ["2.000", "2.000", "0.000", "0.000 to 0.000"]
+    assert found["settings"] == [["algo.name", '"cmpo"', '"grpo"']]
+    assert page.groups("1", run=1)[0]["dialogues"][0]["outcome"] == 4.0
+
+
+def test_tasks_of_one_name_that_are_not_the_same_are_not_paired(tmp_path, monkeypatch):
+    ours = write_run(tmp_path / "a", [5.0, 4.0])
+    theirs = write_run(tmp_path / "b", [4.0, 4.0])
+    path = theirs / "transcripts" / "step_000001.jsonl"
+    path.write_text(path.read_text().replace('"quantity": 1', '"quantity": 2'))
+    assert compare(ours, theirs)[1]["pairs"] == []
+
+
+def test_the_last_steps_have_a_table_of_their_own(tmp_path):
+    ours = write_run(tmp_path / "a", [5.0, 4.0, 3.0, 1.0], steps=range(1, 24))
+    theirs = write_run(tmp_path / "b", [5.0, 4.0, 3.0, 1.0], steps=range(2, 23))
+    titles = [one["title"] for one in compare(ours, theirs)[1]["pairs"]]
+    assert titles == ["All steps: 84 dialogues", "The last 20 steps: 80 dialogues"]
+
+
+def test_evaluations_of_one_name_are_compared_if_they_can_be(tmp_path):
+    ours, theirs = (write_run(tmp_path / name, [3.0]) for name in "ab")
+    for name, changes in (("policy", {}), ("other", {"episode.max_turns": 9})):
+        (ours / f"evaluation_{name}.json").write_text(json.dumps(evaluation(name, 0.5, 3.5)))
+        (theirs / f"evaluation_{name}.json").write_text(json.dumps(evaluation(name, **changes)))
+    (ours / "evaluation_alone.json").write_text(json.dumps(evaluation("alone")))
+    other, policy = compare(ours, theirs)[1]["evaluations"]
+    assert other == {"title": "Evaluation of other", "rows": [], "caveats": ["episode.max_turns 15 and 9"]}
+    rows = {name: cells for name, *cells in policy["rows"]}
+    assert rows["satisfaction, 1 to 5"][:2] == ["3.50", "3.00"] and policy["caveats"] == []
+
+
+def test_the_command_writes_one_page_of_several_runs(tmp_path):
+    folders = [write_run(tmp_path / name, [3.0, 4.0]) for name in "abc"]
+    out = tmp_path / "compare.html"
+    against = [f"--against={folder}" for folder in folders[1:]]
+    done = commands.run("cmpo.report", f"--workdir={folders[0]}", *against, f"--out={out}")
+    assert done.stdout.strip() == str(out) and len(RunPage(out).runs) == 3
+    assert not (folders[0] / "report.html").exists()
+
+
+@pytest.mark.parametrize("wrong", ["(", "*a"])
+def test_a_scan_that_is_no_pattern_is_refused(tmp_path, wrong):
+    folder = write_run(tmp_path / "a", [3.0])
+    done = commands.run("cmpo.report", f"--workdir={folder}", f"--scan={wrong}")
+    assert done.returncode == 1 and done.stderr.startswith(
+        f"error: --scan: expected a regular expression, got {wrong!r}"
+    )

@@ -1,0 +1,86 @@
+"""The page of a run that goes on: what the server answers, and that it touches nothing."""
+
+import asyncio
+import gzip
+import html
+import json
+
+import httpx
+import pytest
+
+from cmpo.reports import describing, watching
+from cmpo.run.log import RunLog
+from tests.builders import commands
+from tests.builders.dialogues import COSTS
+from tests.builders.run_pages import batch, record, write_run
+
+
+@pytest.fixture
+def run(tmp_path):
+    return write_run(tmp_path / "run")
+
+
+def read_files(folder):
+    return {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.rglob("*") if path.is_file()}
+
+
+def ask(run, *paths, headers=None):
+    """Asks one server for several paths; a function among them is called in its place."""
+
+    async def talk():
+        transport = httpx.ASGITransport(watching.make_app(watching.Watch([run])))
+        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
+            return [await client.get(path, headers=headers) if isinstance(path, str) else path() for path in paths]
+
+    return asyncio.run(talk())
+
+
+def test_data_follow_the_run(run):
+    def go_on():
+        with RunLog(run, COSTS) as log:
+            log.write(record(6))
+            log.write_transcripts(6, batch(6))
+
+    before, _, after, chunk = ask(run, "/data", go_on, "/data", "/chunks/0/6")
+    assert before.json()["runs"][0]["step"] == 5 and after.json()["runs"][0]["step"] == 6
+    assert before.headers["etag"] != after.headers["etag"]
+    groups = json.loads(gzip.decompress(chunk.content))
+    assert groups[0]["dialogues"][1]["turns"][1]["said"] == "A voucher for step 6."
+
+
+def test_a_line_that_is_being_written_is_not_there_yet(run):
+    with (run / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 6, "phase": "r')
+    (data,) = ask(run, "/data")
+    assert data.json()["runs"][0]["step"] == 5
+
+
+def test_what_is_not_new_is_not_sent_again(run):
+    (first,) = ask(run, "/data")
+    (again,) = ask(run, "/data", headers={"If-None-Match": first.headers["etag"]})
+    assert again.status_code == 304 and again.content == b""
+
+
+def test_batches_are_read_once(run, monkeypatch):
+    read, read_lines = [], describing.read_lines
+    monkeypatch.setattr(describing, "read_lines", lambda path: read.append(path) or read_lines(path))
+
+    def go_on():
+        with RunLog(run, COSTS) as log:
+            log.write(record(6))
+
+    ask(run, "/data", go_on, "/data", "/chunks/0/4")
+    assert len(read) == 3
+
+
+def test_it_only_reads(run):
+    before = read_files(run)
+    page, data, chunk, none, wrong = ask(run, "/", "/data", "/chunks/0/3", "/chunks/0/99", "/chunks/1/3")
+    assert [one.status_code for one in (page, data, chunk, none, wrong)] == [200, 200, 200, 404, 404]
+    assert read_files(run) == before
+    assert "connect-src 'self'" in html.unescape(page.text) and "chunk-0-3" not in page.text
+
+
+def test_where_there_is_no_run_it_does_not_begin(tmp_path):
+    done = commands.run("cmpo.report", f"--workdir={tmp_path}", "--serve")
+    assert done.returncode == 1 and "metrics.jsonl: no such file" in done.stderr
