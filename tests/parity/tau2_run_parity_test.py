@@ -53,7 +53,7 @@ def test_a_run_measures_what_the_domain_has(whole):
     assert {"solved", "transfer_rate", "write_mean", "tool_error_mean", "refund_mean", "message_mean"} <= last.keys()
     assert last["message_mean"] > 0 and last["solved"] == 0.0 and last["logprob_gap_max"] < 1e-3
     panels = RunPage(workdir / "report.html").panels()
-    assert "Tasks solved" in panels and "Messages of the agent" in panels
+    assert {"Tasks solved (share)", "Messages of the agent to the user, a dialogue"} <= panels.keys()
 
 
 def test_stopped_amid_the_dialogues_of_phase_2_and_resumed_it_is_the_same_run(whole, tmp_path, monkeypatch):
