@@ -6,6 +6,9 @@ import jax
 import jax.numpy as jnp
 
 KERNELS = ("blocks", "cudnn", "xla")
+"""What computes attention over whole rows, see `models.attention.causal_attention`."""
+HALF = ("bfloat16", "float16")
+"""The types of half precision."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +62,7 @@ class Qwen2Config:
       dtype: of matrix products and activations; norms, softmax and logits are always float32.
       remat: what the backward pass computes again: nothing (False), each layer (True), or what the named policy of
         `jax.checkpoint_policies` does not keep.
-      attention: what computes the attention of whole rows, see `models.attention.causal_attention`.
+      attention: one of KERNELS.
       lora_rank: rank of the adapters on attention and MLP; 0: none.
       lora_alpha: the adapters' output is scaled by lora_alpha / lora_rank.
     """
@@ -110,7 +113,7 @@ class Qwen2Config:
             raise ValueError(f"dtype must be a float type, got {self.dtype!r}")
         if self.attention not in KERNELS:
             raise ValueError(f"attention must be one of {KERNELS}, got {self.attention!r}")
-        if self.attention == "cudnn" and self.dtype not in ("bfloat16", "float16"):
+        if self.attention == "cudnn" and self.dtype not in HALF:
             raise ValueError(f"attention 'cudnn' needs dtype bfloat16 or float16, got {self.dtype!r}")
         if self.lora_rank < 0:
             raise ValueError(f"lora_rank must not be negative, got {self.lora_rank}")

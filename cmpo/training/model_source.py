@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 from cmpo.algorithms import budgets
 from cmpo.distributed import sharding
 from models import hf, lora, qwen2
+from models.config import HALF
 
 SIZES = ("vocab_size", "hidden_size", "intermediate_size", "num_layers", "num_heads", "num_kv_heads")
 
@@ -96,8 +97,6 @@ def _make_plain_params(model: qwen2.Qwen2Config, mesh: Mesh, source: pathlib.Pat
 def _read_choices(config: ConfigDict) -> dict:
     choices = {name: config.model[name] for name in ("dtype", "remat", "attention", "lora_rank", "lora_alpha")}
     if choices["attention"] == "auto":
-        half = choices["dtype"] in ("bfloat16", "float16")
-        choices["attention"] = (
-            "cudnn" if half and [device.platform for device in jax.devices()] == ["gpu"] else "blocks"
-        )
+        fits = choices["dtype"] in HALF and [device.platform for device in jax.devices()] == ["gpu"]
+        choices["attention"] = "cudnn" if fits else "blocks"
     return choices

@@ -3,28 +3,27 @@
 import asyncio
 import contextlib
 import re
-import shutil
 import socket
 import threading
 
 import pytest
 import uvicorn
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import expect
 
 from cmpo.reports import run_page, watching
 from cmpo.run.log import RunLog
 from rollouts.serving.guard import Guard
+from tests.builders import browsers
 from tests.builders.dialogues import COSTS
 from tests.builders.run_pages import NASTY, WORD, batch, record, write_run
 
-CHROMIUM = shutil.which("chromium")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs chromium in the PATH: apt-get install chromium")
+pytestmark = browsers.needs_chromium
 
 
 @pytest.fixture(scope="module")
 def browser():
-    with sync_playwright() as playwright:
-        yield playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+    with browsers.launched() as browser:
+        yield browser
 
 
 @pytest.fixture(scope="module")
@@ -35,17 +34,11 @@ def address(tmp_path_factory):
 @contextlib.contextmanager
 def opened(browser, url, *, width=1280, scheme="light"):
     """Gives the page, and fails if it asked anybody for anything, or if a script failed or was refused."""
-    asked, wrong = [], []
-    with browser.new_context(color_scheme=scheme, viewport={"width": width, "height": 844}) as context:
-        page = context.new_page()
-        page.set_default_timeout(20_000)
-        page.on("request", lambda request: asked.append(request.url))
-        page.on("pageerror", lambda error: wrong.append(str(error)))
-        page.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
+    options = {"width": width, "scheme": scheme, "is_wrong": lambda message: message.type == "error"}
+    with browsers.watched(browser, **options) as (page, asked, wrong):
         page.goto(url)
         url = url.partition("#")[0]
         yield page
-        assert page.evaluate("() => window.hacked") is None
     assert [text for text in wrong if "ERR_CONNECTION_REFUSED" not in text] == []  # of a server that was stopped
     asked = [one for one in asked if not one.startswith(("blob:", "data:"))]
     assert asked == [url] if url.startswith("file:") else all(one.startswith(url) for one in asked)

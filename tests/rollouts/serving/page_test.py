@@ -2,25 +2,24 @@
 
 import contextlib
 import re
-import shutil
 
 import pytest
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import expect
 
 from rollouts.serving import page_routes
 from rollouts.types import Sample
+from tests.builders import browsers
 from tests.builders.pages import serve_page
 
-CHROMIUM = shutil.which("chromium")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs chromium in the PATH: apt-get install chromium")
+pytestmark = browsers.needs_chromium
 
 NASTY = "<script>window.hacked = 1</script><img src=x onerror='window.hacked = 1'> \u202efed\u202c cba &amp; \U0001f600"
 
 
 @pytest.fixture(scope="module")
 def browser():
-    with sync_playwright() as playwright:
-        yield playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+    with browsers.launched() as browser:
+        yield browser
 
 
 @pytest.fixture(scope="module")
@@ -32,18 +31,12 @@ def server():
 @contextlib.contextmanager
 def opened(browser, url, *, width=1280, scheme="light", ready="#modes"):
     """Gives the page, and fails if it asked another server, or if a script failed or was refused."""
-    asked, wrong = [], []
-    with browser.new_context(color_scheme=scheme, viewport={"width": width, "height": 844}) as context:
-        page = context.new_page()
-        page.set_default_timeout(20_000)
-        page.on("request", lambda request: asked.append(request.url))
-        page.on("pageerror", lambda error: wrong.append(str(error)))
-        page.on("console", lambda message: wrong.append(message.text) if "Content Security" in message.text else None)
+    options = {"width": width, "scheme": scheme, "is_wrong": lambda message: "Content Security" in message.text}
+    with browsers.watched(browser, **options) as (page, asked, wrong):
         page.goto(url)
         if ready:
             page.locator(ready).wait_for()
         yield page
-        assert page.evaluate("() => window.hacked") is None
     assert asked and all(address.startswith(f"{url}/") for address in asked) and wrong == []
 
 
