@@ -31,8 +31,8 @@ PAPER = {  # the authors' settings beside those of any large model, as far as th
     "sft.dialogues": 1536,
     "sft.batch_rows": 16,  # about 32 dialogues of 2,000 tokens
     "train.sft_steps": 48,  # one epoch
-    "train.rl_steps": 480,  # two epochs over the 7,680 hard records
-    "train.scenarios_per_step": 32,  # 128 dialogues
+    "train.rl_steps": 120,  # two epochs over the 7,680 hard records
+    "train.scenarios_per_step": 128,  # 512 dialogues, four of each
     "train.row_length": 4096,  # a dialogue's usual length; rows double where one is longer
 }
 

@@ -49,6 +49,7 @@ class ModelSettings(Section):
     tie_embeddings: bool = True  # of a new model
     context_length: Count = 2048  # tokens that a dialogue may have, its prompt included
     initializer_range: NotNegative = 0.08  # of a new model, about 1 / sqrt(hidden_size)
+    rope_theta: Positive = 1e4  # of a new model; Qwen2.5's own 10^6 is for contexts of 32,768
     dtype: Dtype = "float32"
     remat: bool = False  # compute layers again in the backward pass, which takes less memory and more time
     attention: Literal["auto", *KERNELS] = "auto"  # in training, see models/attention.py. auto: cudnn

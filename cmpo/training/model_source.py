@@ -45,7 +45,7 @@ def find_architecture(config: ConfigDict, source: pathlib.Path | None, vocab_siz
     """
     model = config.model
     if source is None:
-        sizes = {name: model[name] for name in (*SIZES, "tie_embeddings", "initializer_range")}
+        sizes = {name: model[name] for name in (*SIZES, "tie_embeddings", "initializer_range", "rope_theta")}
         sizes["vocab_size"] = vocab_size or model.vocab_size
         with budgets.name_section_in_errors("model"):
             return qwen2.Qwen2Config(max_positions=model.context_length, **sizes, **_read_choices(config))

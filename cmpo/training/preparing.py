@@ -16,6 +16,7 @@ from cmpo.run.workdir import hash_config, made_demonstrations, read_progress
 from cmpo.training import build, collecting, demonstrations, model_source, packing
 from cmpo.training.clients import Clients
 from cmpo.training.demonstrations import Conversation
+from cmpo.training.tasks import count_shown
 from models import hf, qwen2
 from models import tokenizer as tokenizers
 from models.tokenizer import Tokenizer
@@ -87,8 +88,9 @@ def check_tasks(config: ConfigDict, tasks: TaskSource, weights: pathlib.Path | N
 
 def _count_dealt(config: ConfigDict, *, played: bool) -> int:
     """Counts the tasks of a run, those of demonstrations that are `played` among them, up to _TASKS_CHECKED."""
-    train = config.train
-    return min(_TASKS_CHECKED, max(train.rl_steps * train.scenarios_per_step, config.sft.dialogues * played))
+    learnt_from = config.train.rl_steps * config.train.scenarios_per_step
+    last = count_shown(config) + learnt_from if learnt_from else 0
+    return min(_TASKS_CHECKED, max(last, config.sft.dialogues * played))
 
 
 def _plays_demonstrations(config: ConfigDict, weights: pathlib.Path | None) -> bool:
