@@ -1,5 +1,6 @@
 """The case as the embedded endpoint knows it: read from the customer's or the judge's prompt, which say it in words."""
 
+import functools
 import re
 from typing import NamedTuple
 
@@ -48,9 +49,9 @@ _WORTH = re.compile(r"^A voucher would add about ([0-3])\.(\d) points to (?:your
 _CLOCK = r"\d\d:\d\d|" + UNKNOWN
 
 
+@functools.lru_cache(maxsize=1024)  # every request of a dialogue brings its prompt again
 def read_case(prompt: str) -> Case:
     """Reads a user's or a judge's system prompt. Raises UnreadablePrompt naming the line that is missing or wrong."""
-
     lines: dict[str, str] = {}
     for line in prompt.split("\n"):
         name, _, value = line.partition(": ")
@@ -69,9 +70,7 @@ def read_case(prompt: str) -> Case:
     def find_choice(name: str, choices: dict) -> object:
         return choices[find_line(name, "|".join(choices))]
 
-    worth = re.search(
-        r"^A voucher would add about ([0-3])\.(\d) points to (?:your|the) rating\.$", prompt, re.MULTILINE
-    )
+    worth = _WORTH.search(prompt)
     if worth is None:
         raise UnreadablePrompt("expected a line 'A voucher would add about … points to your rating.' in the prompt")
     supports = find_choice("Record and complaint", SUPPORT)

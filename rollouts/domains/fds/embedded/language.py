@@ -259,6 +259,7 @@ _NOT_AFTER = {  # class -> after a word that can only be this, there is no word 
 }
 
 
+@functools.lru_cache(maxsize=8192)
 def count_faults(sentence: Words) -> int:
     """Counts where a sentence is no English: forbidden neighbours, nouns without article, no verb, heaps of nouns."""
     words = [word for word in sentence if word != ","]

@@ -49,7 +49,7 @@ def read_reply(response: str, earlier: Sequence[str], case: Case, issued: str) -
 @functools.lru_cache(maxsize=4096)  # a stateless endpoint reads a conversation's replies anew at every turn
 def _read_reply(response: str, earlier: tuple[str, ...], case: Case, issued: str) -> frozenset[str]:
     order = _read_order(case)
-    sentences = read_sentences(response, order)
+    sentences = _read_sentences_of(response, case)
     readable = not language.is_code(response) and language.is_english(sentences)
     said = [_read_sentence(sentence, case, order, issued) for sentence in sentences]
     for place in range(1, len(said)):
@@ -86,6 +86,11 @@ def _read_order(case: Case) -> Order:
     return facts.read_order(case)
 
 
+@functools.lru_cache(maxsize=4096)  # each reply is an earlier one to those after it
+def _read_sentences_of(reply: str, case: Case) -> list[Words]:
+    return read_sentences(reply, _read_order(case))
+
+
 def read_sentences(text: str, order: Order) -> list[Words]:
     """Splits a reply into sentences, with marks for what the order has; see `facts.mark_names`."""
     return [facts.mark_names(sentence, order) for sentence in language.split_sentences(text, order.known)]
@@ -94,15 +99,9 @@ def read_sentences(text: str, order: Order) -> list[Words]:
 def _read_sentence(sentence: Words, case: Case, order: Order, issued: str) -> frozenset[str]:
     """Returns what one sentence does; "given" stands for a voucher that was truly issued and is spoken of."""
     text = sentence.text
-    events = set()
-    if facts.find_wrong_names(sentence, order):
-        events.add("wrong_fact")
-    heard = compile_table("reported").sub("", text).replace("  ", " ")  # what the customer said, the agent does not
     asks = sentence.asks or _has("question", text)
-    events |= _find_bad_manners(heard)
-    spoken = _simplify(facts.hide_amounts(heard))
-    events |= _find_remedies(spoken, asks, issued)
-    events |= _find_good_acts(spoken, text, asks)
+    events = {"wrong_fact"} if facts.find_wrong_names(sentence, order) else set()
+    events |= _find_acts(text, asks, issued)
     listens = _is_listening(text, case.complaint) or _has("sorry", text)
     told = claims.check_record(sentence, case.record, order.times, _RECORD_CLAIM.get(case.complaint, ""), listens)
     if "negated" in events:
@@ -125,6 +124,16 @@ def _read_sentence(sentence: Words, case: Case, order: Order, issued: str) -> fr
     elif empty and _has("sorry", text) and not _has("not sorry", text) and not events & {"limit", "rude"}:
         events.add("apology")
     return frozenset(events)
+
+
+@functools.lru_cache(maxsize=8192)  # with marks for names, agents say the same few hundred sentences to most customers
+def _find_acts(text: str, asks: bool, issued: str) -> frozenset[str]:
+    """Returns the events in a sentence that follow from its words, whoever the customer is."""
+    heard = compile_table("reported").sub("", text).replace("  ", " ")  # what the customer said, the agent does not
+    spoken = _simplify(facts.hide_amounts(heard))
+    return frozenset(
+        _find_bad_manners(heard) | _find_remedies(spoken, asks, issued) | _find_good_acts(spoken, text, asks)
+    )
 
 
 def _has(table: str, text: str, remedy: str = "") -> bool:
@@ -265,7 +274,7 @@ def _measure_overlap(pairs: Sequence[tuple[str, str]], others: Sequence[tuple[st
 
 @functools.lru_cache(maxsize=4096)
 def _list_pairs_of(reply: str, case: Case) -> list[tuple[str, str]]:
-    return _list_pairs(read_sentences(reply, _read_order(case)))
+    return _list_pairs(_read_sentences_of(reply, case))
 
 
 def _list_pairs(sentences: Sequence[Words]) -> list[tuple[str, str]]:
