@@ -1,8 +1,10 @@
-import sys,pathlib
-sys.path.insert(0,"/work/wt_wire")
+import sys, pathlib
+
+sys.path.insert(0, "/work/wt_wire")
 from benchmarks import gym
-T={t.__name__:t() for t in gym.TABLES}
-doc=f'''# The embedded gym
+
+T = {t.__name__: t() for t in gym.TABLES}
+doc = f"""# The embedded gym
 
 A customer and a judge that need no GPU, key or network, made so that training methods can be told apart: what a voucher
 is worth is each customer's own and must be found out; the claim, the record and the form may disagree; lies, insults and
@@ -149,5 +151,5 @@ Lies are `explain_false`, `wrong_fact`, `promise` and `unbacked`. A rude turn, o
 all four. The evaluators (communication 28, logic 12, compensation 6 points) look at whole conversations by the same
 events (`evaluators.py`): every harmful event lowers the item that it breaks, and where half of the turns cannot be
 understood, communication is 0.
-'''
+"""
 pathlib.Path("/work/wt_wire/docs/gym.md").write_text(doc)

@@ -1,7 +1,7 @@
 """What a run needs before its first step: settings that can work, demonstrations, a tokenizer and a model."""
 
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from ml_collections import ConfigDict
@@ -82,8 +82,12 @@ def check_tasks(config: ConfigDict, tasks: TaskSource, weights: pathlib.Path | N
         tokenizer = tokenizers.load(weights)
     else:
         texts = dict.fromkeys(message.content for task in longest for message in task.told_first)
-        tokenizer = tokenizers.train_tokenizer(texts, config.model.vocab_size)
+        tokenizer = _train_tokenizer(config, texts)
     check_prompts(tokenizer, longest, config.model.context_length)
+
+
+def _train_tokenizer(config: ConfigDict, texts: Iterable[str]) -> Tokenizer:
+    return tokenizers.train_tokenizer(texts, config.model.vocab_size, whole_numbers=config.model.whole_numbers)
 
 
 def _count_dealt(config: ConfigDict, *, played: bool) -> int:
@@ -194,7 +198,7 @@ def _write_tokenizer_and_model(
             tokenizers.load(weights).save(directory)
         else:
             texts = (message.content for conversation in conversations for message in conversation)
-            tokenizers.train_tokenizer(texts, config.model.vocab_size).save(directory)
+            _train_tokenizer(config, texts).save(directory)
     tokenizer = tokenizers.load(directory)
     model = model_source.find_architecture(config, weights, tokenizer.vocab_size)
     _check_vocabulary(weights or directory, tokenizer, model)

@@ -51,6 +51,14 @@ class TokenizerTest(parameterized.TestCase):
         with self.assertRaisesRegex(ValueError, "at least 265, got 264"):
             tokenizer.train_tokenizer(TEXTS, 264)
 
+    def test_whole_numbers_have_a_token_each_and_larger_ones_start_with_one(self):
+        whole = tokenizer.train_tokenizer(TEXTS, 600, whole_numbers=True)
+        for number in range(100):
+            self.assertLen(whole.encode(f"late {number} minutes"), len(whole.encode("late minutes")) + 1)
+            self.assertLen(whole.encode(f"{number:02}"), 1)
+        self.assertEqual([whole.decode([id]) for id in whole.encode(" 4729")], [" 47", "2", "9"])
+        self.assertEqual([trained().decode([id]) for id in trained().encode(" 4729")], [" ", "4", "7", "2", "9"])
+
     def test_directory_is_deterministic_and_read_back_by_ours_and_by_transformers(self):
         with (
             tempfile.TemporaryDirectory() as one,

@@ -133,7 +133,7 @@ class VariedSession(ReaderSession):
         self._errors, self._probes = errors, rng.random() < PROBES
 
     def _describe_belief(self) -> str:
-        return f" A voucher: {self._belief.worth / 10:.1f}."
+        return f" Worth {self._belief.worth / 10:.1f}."
 
     def _choose_events(self, belief: Belief) -> frozenset[str]:
         best = super()._choose_events(belief)

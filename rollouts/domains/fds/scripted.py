@@ -166,9 +166,14 @@ class ScriptedSession(abc.ABC):
         return "" if self._complaint == "missing items" and len(names) > 1 else names[0]
 
     def _write_thoughts(self, acts: Collection[str]) -> str:
+        """Returns the record in its own words, what it says of the problem, what is believed and what is planned.
+
+        Words that stand in every thought are what a small model learns to copy from its prompt.
+        """
         plan = ", ".join(act for act in ACTS if act in acts)
         problem = _PROBLEMS.get(self._complaint, self._complaint)
-        return f"{problem}, record {_SAYS[self._supported]}.{self._describe_belief()} Plan: {plan}."
+        seen = f"record: {self._order.record.text}. {problem}, {_SAYS[self._supported]}."
+        return f"{seen}{self._describe_belief()} Plan: {plan}."
 
 
 class HabitSession(ScriptedSession):
