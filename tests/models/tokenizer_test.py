@@ -56,8 +56,8 @@ class TokenizerTest(parameterized.TestCase):
         for number in range(100):
             self.assertLen(whole.encode(f"late {number} minutes"), len(whole.encode("late minutes")) + 1)
             self.assertLen(whole.encode(f"{number:02}"), 1)
-        self.assertEqual([whole.decode([id]) for id in whole.encode(" 4729")], [" 47", "2", "9"])
-        self.assertEqual([trained().decode([id]) for id in trained().encode(" 4729")], [" ", "4", "7", "2", "9"])
+        self.assertLen(whole.encode(" 472"), 2)
+        self.assertLen(trained().encode(" 472"), 4)
 
     def test_directory_is_deterministic_and_read_back_by_ours_and_by_transformers(self):
         with (
