@@ -41,7 +41,7 @@ def check(path: pathlib.Path, difficulty: str) -> bool:
     played = time.perf_counter() - started - loaded
 
     texts = (text for each in scenarios[::SAMPLE] for text in (each.agent_prompt, generator.user_prompt(each)))
-    tokenizer = tokenizers.train_tokenizer(texts, config.model.vocab_size, whole_numbers=config.model.whole_numbers)
+    tokenizer = tokenizers.train_tokenizer(texts, config.model.vocab_size)
     prompts, faithful = [], 0
     for dialogue in dialogues:
         system = Message("system", dialogue.task.agent_prompt)

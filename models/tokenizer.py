@@ -4,7 +4,6 @@ Text never turns into a control token: what a user or a judge writes is data, ev
 tokens enter a stream by their ids only (`Tokenizer.im_start` and friends).
 """
 
-import itertools
 import json
 import pathlib
 import re
@@ -16,9 +15,7 @@ from tokenizers import pre_tokenizers, processors, trainers
 
 from models import chat_template
 from models.objects import replace_file
-from models.tokenizer_files import DIGIT, NUMBER, SETTINGS, list_tokens, read_settings, set_qwen2_parts
-
-_OFTEN = 500
+from models.tokenizer_files import SETTINGS, list_tokens, read_settings, set_qwen2_parts
 
 CONTROL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 """Special tokens; the order of their ids in Qwen2.5 (151643, 151644, 151645)."""
@@ -132,13 +129,11 @@ def _check_parts_and_whole(path: pathlib.Path, tokenizer: Tokenizer, backend: to
         )
 
 
-def train_tokenizer(texts: Iterable[str], vocab_size: int, *, whole_numbers: bool = False) -> Tokenizer:
+def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
     """Trains a byte-level BPE with Qwen2's normalizer and pre-tokenizer; the same texts give the same tokenizer.
 
     Args:
       texts: what to learn merges from; tags and control tokens in them are left out.
-      whole_numbers: whether numbers are split into pieces of up to three digits, and each below 100 has a token, with
-        a space before it and without. Else into digits, as Qwen2 does.
       vocab_size: number of ids, at least 265 (256 bytes, `CONTROL`, `TAGS`, which come last). Short texts give fewer:
         read `Tokenizer.vocab_size`.
 
@@ -148,7 +143,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, *, whole_numbers: boo
     if vocab_size < SMALLEST:
         raise ValueError(f"vocab_size must be at least {SMALLEST}, got {vocab_size}")
     backend = tokenizers.Tokenizer(tokenizers.models.BPE())
-    set_qwen2_parts(backend, NUMBER if whole_numbers else DIGIT)
+    set_qwen2_parts(backend)
     backend.post_processor = processors.ByteLevel(trim_offsets=False)
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size - len(CONTROL) - len(TAGS),
@@ -156,10 +151,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, *, whole_numbers: boo
         show_progress=False,
     )
     markers = re.compile("|".join(map(re.escape, CONTROL + TAGS)))
-    pieces = (piece for text in texts for piece in markers.split(text))
-    numbers = (f" {number}:{number:02}" for number in range(100)) if whole_numbers else ()
-    # So often that they come before other merges, whatever the texts are.
-    backend.train_from_iterator(itertools.chain(pieces, [*numbers] * _OFTEN), trainer)
+    backend.train_from_iterator((piece for text in texts for piece in markers.split(text)), trainer)
     backend.add_special_tokens([tokenizers.AddedToken(token, special=True, normalized=False) for token in CONTROL])
     backend.add_tokens([tokenizers.AddedToken(token, special=False, normalized=False) for token in TAGS])
     return Tokenizer(backend, SETTINGS)

@@ -11,16 +11,10 @@ from tokenizers import decoders, normalizers, pre_tokenizers
 from models import chat_template
 from models.objects import read_object, read_text
 
-DIGIT = r"\p{N}"
-"""How Qwen2 splits numbers: into their digits."""
-
-NUMBER = r" ?\p{N}{1,3}"
-"""Up to three digits in one piece, with the space before them: a small model copies a token more easily than digits."""
-
-# Qwen2's pre-tokenizer: contractions, words, numbers, punctuation, whitespace (Apache-2.0,
+# Qwen2's pre-tokenizer: contractions, words, single digits, punctuation, whitespace (Apache-2.0,
 # https://huggingface.co/Qwen/Qwen2.5-0.5B/blob/main/tokenizer.json).
 _SPLIT = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|%s"
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 
@@ -53,12 +47,12 @@ _TYPES = {
 _FLAGS = ("special", "lstrip", "rstrip", "single_word", "normalized")
 
 
-def set_qwen2_parts(backend: tokenizers.Tokenizer, numbers: str = DIGIT) -> None:
-    """Gives `backend` Qwen2's normalizer, pre-tokenizer and decoder; `numbers`: a regular expression of its pieces."""
+def set_qwen2_parts(backend: tokenizers.Tokenizer) -> None:
+    """Gives `backend` Qwen2's normalizer, pre-tokenizer and decoder."""
     backend.normalizer = normalizers.NFC()
     backend.pre_tokenizer = pre_tokenizers.Sequence(
         [
-            pre_tokenizers.Split(tokenizers.Regex(_SPLIT % numbers), behavior="isolated"),
+            pre_tokenizers.Split(tokenizers.Regex(_SPLIT), behavior="isolated"),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )

@@ -41,8 +41,6 @@ class ModelSettings(Section):
     path: str = ""  # a directory in Hugging Face's format, or a name on the hub; "": a new model
     vocab_size: Natural = 2048  # of the tokenizer that the first start trains. With a path, each size must equal the
     # one in its config.json, or be 0
-    whole_numbers: bool = True  # that tokenizer has a token for each number below 100, which a small model learns to
-    # copy sooner than digits
     hidden_size: Natural = 128
     intermediate_size: Natural = 384
     num_layers: Natural = 4
@@ -138,6 +136,8 @@ class SftSettings(Section):
 
     path: str = ""  # `messages` JSONL; "": the domain's scripted agent plays the demonstrations
     dialogues: Count = 3072
+    exercise_steps: Natural = 0  # of config.train.sft_steps, the first, on exercises in reading: for a new model, which
+    # has yet to learn that agents quote their prompts, see cmpo/training/exercises.py
     batch_rows: Count = 1
     learning_rate: NotNegative = 3e-3
 

@@ -1,7 +1,7 @@
 """What a run needs before its first step: settings that can work, demonstrations, a tokenizer and a model."""
 
 import pathlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import NamedTuple
 
 from ml_collections import ConfigDict
@@ -13,7 +13,7 @@ from cmpo.run import schema
 from cmpo.run.journal import Journal
 from cmpo.run.progress import show_progress
 from cmpo.run.workdir import hash_config, made_demonstrations, read_progress
-from cmpo.training import build, collecting, demonstrations, model_source, packing
+from cmpo.training import build, collecting, demonstrations, exercises, model_source, packing
 from cmpo.training.clients import Clients
 from cmpo.training.demonstrations import Conversation
 from cmpo.training.tasks import count_shown
@@ -82,12 +82,8 @@ def check_tasks(config: ConfigDict, tasks: TaskSource, weights: pathlib.Path | N
         tokenizer = tokenizers.load(weights)
     else:
         texts = dict.fromkeys(message.content for task in longest for message in task.told_first)
-        tokenizer = _train_tokenizer(config, texts)
+        tokenizer = tokenizers.train_tokenizer(texts, config.model.vocab_size)
     check_prompts(tokenizer, longest, config.model.context_length)
-
-
-def _train_tokenizer(config: ConfigDict, texts: Iterable[str]) -> Tokenizer:
-    return tokenizers.train_tokenizer(texts, config.model.vocab_size, whole_numbers=config.model.whole_numbers)
 
 
 def _count_dealt(config: ConfigDict, *, played: bool) -> int:
@@ -146,12 +142,21 @@ def _needs_demonstrations(config: ConfigDict, weights: pathlib.Path | None) -> b
     return bool(config.train.sft_steps or not weights)
 
 
-def pack_demonstrations(config: ConfigDict, domain: Domain, prepared: Prepared) -> Rows:
-    """Packs the rows of phase 1, [R, T]. Raises ValueError, naming the field, if no demonstration fits."""
-    streams = demonstrations.encode_fitting(
-        prepared.tokenizer, domain.turn_format, prepared.conversations, config.model.context_length
-    )
-    return packing.pack_rows(streams, row_length=config.train.row_length)
+def pack_lessons(config: ConfigDict, domain: Domain, prepared: Prepared) -> tuple[Rows, Rows]:
+    """Packs the rows of phase 1, [R, T]: of demonstrations, and of exercises.
+
+    Raises ValueError, naming the field, if no demonstration fits, or if there is nothing to make exercises of.
+    """
+
+    def pack_conversations(conversations: list[Conversation]) -> Rows:
+        room = config.model.context_length
+        streams = demonstrations.encode_fitting(prepared.tokenizer, domain.turn_format, conversations, room)
+        return packing.pack_rows(streams, row_length=config.train.row_length)
+
+    practised = []
+    if config.sft.exercise_steps and prepared.conversations:
+        practised = exercises.make_exercises(prepared.conversations, fold(config.train.seed, "exercises"))
+    return pack_conversations(prepared.conversations), pack_conversations(practised)
 
 
 def _play_demonstrations(
@@ -198,7 +203,7 @@ def _write_tokenizer_and_model(
             tokenizers.load(weights).save(directory)
         else:
             texts = (message.content for conversation in conversations for message in conversation)
-            _train_tokenizer(config, texts).save(directory)
+            tokenizers.train_tokenizer(texts, config.model.vocab_size).save(directory)
     tokenizer = tokenizers.load(directory)
     model = model_source.find_architecture(config, weights, tokenizer.vocab_size)
     _check_vocabulary(weights or directory, tokenizer, model)

@@ -51,14 +51,6 @@ class TokenizerTest(parameterized.TestCase):
         with self.assertRaisesRegex(ValueError, "at least 265, got 264"):
             tokenizer.train_tokenizer(TEXTS, 264)
 
-    def test_whole_numbers_have_a_token_each_and_larger_ones_start_with_one(self):
-        whole = tokenizer.train_tokenizer(TEXTS, 600, whole_numbers=True)
-        for number in range(100):
-            self.assertLen(whole.encode(f"late {number} minutes"), len(whole.encode("late minutes")) + 1)
-            self.assertLen(whole.encode(f"{number:02}"), 1)
-        self.assertLen(whole.encode(" 472"), 2)
-        self.assertLen(trained().encode(" 472"), 4)
-
     def test_directory_is_deterministic_and_read_back_by_ours_and_by_transformers(self):
         with (
             tempfile.TemporaryDirectory() as one,
