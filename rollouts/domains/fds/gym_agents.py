@@ -12,8 +12,9 @@ from rollouts.domains.fds import generator
 from rollouts.domains.fds.embedded import belief as beliefs
 from rollouts.domains.fds.embedded import latent
 from rollouts.domains.fds.embedded.belief import Belief
+from rollouts.domains.fds.embedded.latent import Mood
 from rollouts.domains.fds.hearing import Heard
-from rollouts.domains.fds.scenario import Scenario
+from rollouts.domains.fds.scenario import DEMANDS, Scenario
 from rollouts.domains.fds.scripted import ScriptedSession
 
 Prices = Sequence[tuple[float, float]]
@@ -27,6 +28,9 @@ PROBES = 0.5
 
 ERRORS = 0.15
 """Share of the demonstrator's turns with a small error."""
+
+
+_WISHES = dict(zip(DEMANDS, ("only refund", "refund", "open", "report"), strict=True))
 
 
 class OracleAgent:
@@ -133,7 +137,13 @@ class VariedSession(ReaderSession):
         self._errors, self._probes = errors, rng.random() < PROBES
 
     def _describe_belief(self) -> str:
-        return f" Worth {self._belief.worth / 10:.1f}."
+        belief = self._belief
+        mood, wish = belief.mood, max(belief.demands, key=belief.demands.get)
+        done = [name for name, there in _list_done(mood).items() if there]
+        return (
+            f" {belief.known.wants.capitalize()}, anger {mood.anger}, {_WISHES[wish]}, worth {belief.worth / 10:.1f}."
+            f" Done: {', '.join(done) or 'nothing'}."
+        )
 
     def _choose_events(self, belief: Belief) -> frozenset[str]:
         best = super()._choose_events(belief)
@@ -158,6 +168,24 @@ class VariedSession(ReaderSession):
         if belief.mood.evidence < 2:
             choices += [best - {"ask", "probe"} | {act} for act in ("offer", "close")]
         return self._rng.choice(sorted(choices, key=sorted))
+
+
+def _list_done(mood: Mood) -> dict[str, bool]:
+    """Lists what a conversation may have brought so far, and whether it has, in the words of the agent's thoughts."""
+    return {
+        "heard": mood.heard == 1,
+        "heard twice": mood.heard == 2,
+        "asked": mood.evidence == 1,
+        "photo": mood.evidence == 2,
+        "told": mood.facts > 0,
+        "limit": mood.limits > 0,
+        "noted": mood.noted > 0,
+        "steps": mood.stepped > 0,
+        "probed": mood.probed > 0,
+        "offered": mood.deal == 1,
+        "agreed": mood.deal == 2,
+        "refused": mood.deal == 3,
+    }
 
 
 def _draw_price(prices: Prices, rng: random.Random) -> float:

@@ -52,7 +52,6 @@ _AGREED = ("agreed", "agreed_gladly")
 _MOST_ACTS = 2
 _HASTE = 3  # a reply with so many acts puts each in few words
 _PROBLEMS = dict(zip(COMPLAINTS, ("Late", "Cold", "Spilled", "Missing", "Bad taste", "Raw"), strict=True))
-_SAYS = {True: "for", False: "against", None: "silent"}
 
 
 class ScriptedAgent:
@@ -166,14 +165,19 @@ class ScriptedSession(abc.ABC):
         return "" if self._complaint == "missing items" and len(names) > 1 else names[0]
 
     def _write_thoughts(self, acts: Collection[str]) -> str:
-        """Returns the record in its own words, what it says of the problem, what is believed and what is planned.
+        """Returns what is seen, believed and planned; the record comes first, word by word, where it matters.
 
-        Words that stand in every thought are what a small model learns to copy from its prompt.
+        All that a plan follows from is there in words: a small model finds its next step in its latest thoughts.
         """
         plan = ", ".join(act for act in ACTS if act in acts)
         problem = _PROBLEMS.get(self._complaint, self._complaint)
-        seen = f"record: {self._order.record.text}. {problem}, {_SAYS[self._supported]}."
-        return f"{seen}{self._describe_belief()} Plan: {plan}."
+        record = f"record: {self._order.record.text}. " if len(self._heard) == 1 or "explain" in acts else ""
+        return f"{record}{problem}, {self._describe_record()}.{self._describe_belief()} Plan: {plan}."
+
+    def _describe_record(self) -> str:
+        if self._supported is not None:
+            return "for" if self._supported else "against"
+        return "silent" if records.read_record(self._order.record.text, None).kind == "silent" else "beside"
 
 
 class HabitSession(ScriptedSession):
