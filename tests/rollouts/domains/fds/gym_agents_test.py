@@ -83,7 +83,7 @@ def test_the_demonstrator_says_what_it_believes_and_quotes_the_order():
     told, quoted, named, probed = [], 0, 0, 0
     for dialogue in dialogues:
         order, replies = dialogue.task.order, [turn_format.parse(turn.text) for turn in dialogue.turns]
-        told += [float(re.search(r"A voucher: (\d\.\d)\.", reply.think)[1]) for reply in replies]
+        told += [float(re.search(r"worth (\d\.\d)\.", reply.think)[1]) for reply in replies]
         said = " ".join(reply.response for reply in replies)
         quoted += order.record.kind == "silent" or order.record.text.lower() in said.lower()
         named += any(item.name in replies[0].response for item in order.items)
@@ -91,14 +91,28 @@ def test_the_demonstrator_says_what_it_believes_and_quotes_the_order():
     assert min(told) < 0.7 and max(told) > 2.0
     assert quoted > 0.9 * len(dialogues) and named > 0.95 * len(dialogues)
     assert 0.35 < probed / len(dialogues) < 0.65
+    assert all(f"<think>record: {one.task.order.record.text}. " in one.turns[0].text for one in dialogues)
     lengths = [len(turn_format.parse(turn.text).think.split()) for one in dialogues for turn in one.turns]
-    assert max(lengths) <= 14
+    assert max(lengths) <= 45
+
+
+def test_thoughts_say_what_was_done():
+    pictures, agreed = [], []
+    for dialogue in play_dialogues(VariedAgent(), deal(96, split="train")):
+        seen = False
+        for number, turn in enumerate(dialogue.turns):
+            seen |= "[Sent Picture" in turn.messages[-1].content
+            done = re.search(r"Done: (.*?)\.", turn.text)[1].split(", ")
+            pictures.append(seen == ("photo" in done))
+            agreed += [turn.cost[0] == 0 or "agreed" in done]
+            assert (done == ["nothing"]) == (number == 0)
+    assert np.mean(pictures) > 0.99 and np.mean(agreed) > 0.98
 
 
 def test_beliefs_follow_the_worth():
     believed, worths = [], []
     for dialogue in play_dialogues(VariedAgent(), deal(192, split="train")):
-        believed.append(float(re.search(r"A voucher: (\d\.\d)", dialogue.turns[-1].text)[1]))
+        believed.append(float(re.search(r"worth (\d\.\d)\.", dialogue.turns[-1].text)[1]))
         worths.append(dialogue.task.worth / 10)
     assert np.corrcoef(believed, worths)[0, 1] > 0.5 and abs(np.mean(believed) - np.mean(worths)) < 0.15
 
