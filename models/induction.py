@@ -28,9 +28,10 @@ STEADY = 0.01  # those that turn more slowly compare tokens a hundred apart as i
 
 
 def plant_head(config: Qwen2Config, params: Params) -> Params:
-    """Returns new parameters with an induction head in the first two layers, and other outputs of layers 0.
+    """Returns new parameters with an induction head in the first two layers, whose other outputs begin at 0.
 
-    At random, they would drown what the head reads; from 0 they grow as they are of use.
+    At random, they would drown what the head reads; from 0 they grow as they are of use. Later layers stay as drawn:
+    begun at 0 too, they learn to read what is not quoted more slowly.
 
     Args:
       config: a model of two layers or more, whose queries and keys have biases.
@@ -46,7 +47,7 @@ def plant_head(config: Qwen2Config, params: Params) -> Params:
         )
     heads, kv_heads, size = config.num_heads, config.num_kv_heads, config.head_dim
     attention, mlp = params["layers"]["attention"], params["layers"]["mlp"]
-    values, outputs = attention["v"]["kernel"], jnp.zeros_like(attention["o"]["kernel"])  # [L, D, K * A], [L, H * A, D]
+    values, outputs = attention["v"]["kernel"], attention["o"]["kernel"].at[:2].set(0.0)  # [L, D, K * A], [L, H * A, D]
     seen, copied = values[0, :, :size], values[1, :, :size]  # [D, A]
 
     # What head 0 writes is as large as an embedding, and the second layer's keys take it apart again.
@@ -73,7 +74,7 @@ def plant_head(config: Qwen2Config, params: Params) -> Params:
         },
         "o": {"kernel": outputs},
     }
-    down = mlp["down"] | {"kernel": jnp.zeros_like(mlp["down"]["kernel"])}
+    down = mlp["down"] | {"kernel": mlp["down"]["kernel"].at[:2].set(0.0)}
     layers = params["layers"] | {"attention": attention | changed, "mlp": mlp | {"down": down}}
     return params | {"layers": layers}
 
