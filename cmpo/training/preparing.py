@@ -4,6 +4,7 @@ import pathlib
 from collections.abc import Callable
 from typing import NamedTuple
 
+from absl import logging
 from ml_collections import ConfigDict
 
 from cmpo.algorithms.algorithm import Rows
@@ -142,10 +143,10 @@ def _needs_demonstrations(config: ConfigDict, weights: pathlib.Path | None) -> b
     return bool(config.train.sft_steps or not weights)
 
 
-def pack_lessons(config: ConfigDict, domain: Domain, prepared: Prepared) -> tuple[Rows, Rows]:
-    """Packs the rows of phase 1, [R, T]: of demonstrations, and of exercises.
+def pack_lessons(config: ConfigDict, domain: Domain, prepared: Prepared) -> tuple[Rows, Rows | None]:
+    """Packs the rows of phase 1, [R, T]: of demonstrations, and of exercises; None if there is nothing to repeat.
 
-    Raises ValueError, naming the field, if no demonstration fits, or if there is nothing to make exercises of.
+    Raises ValueError, naming the field, if no demonstration fits.
     """
 
     def pack_conversations(conversations: list[Conversation]) -> Rows:
@@ -156,7 +157,9 @@ def pack_lessons(config: ConfigDict, domain: Domain, prepared: Prepared) -> tupl
     practised = []
     if config.sft.exercise_steps and prepared.conversations:
         practised = exercises.make_exercises(prepared.conversations, fold(config.train.seed, "exercises"))
-    return pack_conversations(prepared.conversations), pack_conversations(practised)
+        if not practised:
+            logging.warning("config.sft.exercise_steps: no prompt has lines 'name: value' to repeat; dialogues instead")
+    return pack_conversations(prepared.conversations), pack_conversations(practised) if practised else None
 
 
 def _play_demonstrations(

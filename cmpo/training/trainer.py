@@ -28,7 +28,7 @@ class Trainer:
         learner: Learner,
         player: Player,
         demonstrations: Rows,
-        exercises: Rows | None = None,  # for config.sft.exercise_steps
+        exercises: Rows | None = None,  # for config.sft.exercise_steps; None: there are none
     ):
         self.config, self.learner, self.player = config, learner, player
         self.demonstrations, self.exercises = demonstrations, exercises
@@ -36,7 +36,8 @@ class Trainer:
     def sft_step(self, state: TrainState) -> tuple[TrainState, dict, list[Dialogue]]:
         """Makes one update on rows of exercises or demonstrations, which are shuffled anew in each epoch."""
         started, size, number = time.perf_counter(), self.config.sft.batch_rows, int(state.step)
-        lessons = self.exercises if number < self.config.sft.exercise_steps else self.demonstrations
+        practises = self.exercises is not None and number < self.config.sft.exercise_steps
+        lessons = self.exercises if practises else self.demonstrations
         count, draws = len(lessons.tokens), range(number * size, (number + 1) * size)
         orders = {draw // count: None for draw in draws}
         orders = {

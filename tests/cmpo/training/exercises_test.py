@@ -1,7 +1,5 @@
 """Exercises in reading: the facts of a prompt, in any order, and nothing else."""
 
-import pytest
-
 from cmpo.training.exercises import make_exercises
 from rollouts.types import Message
 
@@ -26,7 +24,6 @@ def test_orders_differ_and_follow_from_the_seed():
     assert make(*[PROMPT] * 50) == exercises != make(*[PROMPT] * 50, seed=1)
 
 
-def test_prompts_without_facts_give_none_and_are_refused_alone():
+def test_prompts_without_facts_give_none():
     assert len(make(PROMPT, "Be kind.", "record: alone")) == 1
-    with pytest.raises(ValueError, match="config.sft.exercise_steps: expected demonstrations whose system message"):
-        make("Be kind.", "record: alone")
+    assert make("Be kind.", "record: alone") == []

@@ -181,7 +181,7 @@ def test_a_voucher_is_turned_down_in_words_that_the_agent_says():
             assert reply.think.endswith("Plan: limit, close.") and "voucher" not in reply.response
             assert spoken >= set(re.split(r"(?<=[.?]) ", reply.response))
             declined.add(reply.response)
-    assert len(declined) > 30
+    assert len(declined) > 20
     assert turn_format.parse(FDS.decline_action("no turn", 0)).think == "Plan: limit, close."
 
 
