@@ -72,7 +72,8 @@ def _read_reply(response: str, earlier: tuple[str, ...], case: Case, issued: str
         events = frozenset({"nothing"})
     if len(response.split()) > LONG_WORDS:
         events |= {"long"}
-    if any(_measure_overlap(_list_pairs(sentences), _list_pairs_of(reply, case)) > REPEATED_SHARE for reply in earlier):
+    pairs = _list_pairs(response, case)
+    if any(_measure_overlap(pairs, _list_pairs(reply, case)) > REPEATED_SHARE for reply in earlier):
         events |= {"repeat"}
     if issued == "this turn":
         events |= {"voucher"}
@@ -273,14 +274,10 @@ def _measure_overlap(pairs: Sequence[tuple[str, str]], others: Sequence[tuple[st
 
 
 @functools.lru_cache(maxsize=4096)
-def _list_pairs_of(reply: str, case: Case) -> list[tuple[str, str]]:
-    return _list_pairs(_read_sentences_of(reply, case))
-
-
-def _list_pairs(sentences: Sequence[Words]) -> list[tuple[str, str]]:
+def _list_pairs(reply: str, case: Case) -> list[tuple[str, str]]:
     words = [
         re.sub(r"^(?:x(?:item\d|food|merchant|place)|\d.*)$", "x", word)
-        for sentence in sentences
+        for sentence in _read_sentences_of(reply, case)
         for word in sentence
         if word != ","
     ]
