@@ -31,6 +31,8 @@ setup(
     package_data={
         "cmpo.reports": ["templates/*"],
         "rollouts.domains.fds": ["prompts/*.txt"],
+        "rollouts.domains.fds.embedded": ["tables/*.txt", "frontiers.json"],
+        "rollouts.domains.fds.words": ["*.txt"],
         "rollouts.serving": ["page/*"],
     },
     install_requires=[

@@ -1,34 +1,40 @@
-"""Where an agent's loss against the oracle comes from: replays transcripts by the embedded gym's rules.
+"""Where an agent's loss comes from: replays transcripts by the embedded gym's rules, and splits the loss in four.
 
-    .venv/bin/python -m benchmarks.gap --workdir=runs/fds --steps=20               # the newest of a run
+    .venv/bin/python -m benchmarks.gap --workdir=runs/fds --steps=5               # the newest steps of a run
     .venv/bin/python -m benchmarks.gap runs/fds/evaluation_policy.transcripts.jsonl
 
-The loss at the run's own voucher rate is the sum of two: `allocation`, vouchers that went to customers who gain less
-from one than others do, and `execution`, what the best plan for the same customer, with a voucher or without as it was,
-would have had beyond the rating expected from the mood that the customer ended in. Execution is then split by demand
-and voucher, with how often each thing was reached that pays, and how often each event that harms occurred.
+The loss is that against the frontier of who knows all about the customer, at the agent's own voucher rate:
+- *information*: nobody who reads the messages could have had it, the distance of the two frontiers;
+- *decision*: a voucher was offered to the wrong customer, or not to the right one;
+- *execution*: what was left out, said too early, or given without agreement, and dialogues that did not end;
+- *language*: how it was said, such as what was false, rude or senseless, and breaches of the turn format.
+The last three are regrets of replies (`rollouts.domains.fds.embedded.regret`). Chance is left over: what customers
+happened to say and to give.
 """
 
 import argparse
 import collections
 import pathlib
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from cmpo.run.json_lines import read_lines
 from rollouts.domains.fds import generator, turn_format
-from rollouts.domains.fds.embedded import latent, oracle, reading
-from rollouts.domains.fds.scenario import DEMANDS, Order, Persona, Scenario
+from rollouts.domains.fds.embedded import belief, latent, oracle, reading
+from rollouts.domains.fds.embedded.belief import Belief
+from rollouts.domains.fds.embedded.case import Case, read_case
+from rollouts.domains.fds.embedded.regret import Regret, measure_regret
+from rollouts.domains.fds.hearing import hear_message
+from rollouts.domains.fds.scenario import DEMANDS, Scenario, read_description
 
-HARMFUL = ("apology", "explain_false", "promise", "unbacked", "repeat", "long", "spam", "nothing")
+NOTHING = Regret(0.0, 0.0, 0.0)
 REACHED = {
     "heard": lambda mood: mood.heard > 0,
     "evidence": lambda mood: mood.evidence == 2,
     "facts": lambda mood: mood.facts > 0,
-    "noted": lambda mood: mood.noted > 0,
-    "agreed": lambda mood: mood.voucher == 2,
-    "anger": lambda mood: mood.anger > 0,
+    "agreed": lambda mood: mood.deal == 2,
+    "offended": lambda mood: mood.offended > 0,
 }
 
 
@@ -36,68 +42,85 @@ class Replayed(NamedTuple):
     """What became of a dialogue by the rules."""
 
     customer: latent.Customer
-    mood: latent.Mood  # at the end
+    mood: latent.Mood  # after the last reply that was in the turn format
     voucher: bool
-    rating: float  # expected from that mood; 0 where the dialogue did not finish
-    outcome: float
-    events: collections.Counter[str]
+    outcome: float  # 0 where the dialogue did not finish
+    regret: Regret
+    events: collections.Counter[str]  # how often each happened
 
 
-def replay(row: dict) -> Replayed:
-    """Replays a line of a transcript file."""
-    scenario = row["task"]
-    persona, order = Persona(**scenario["persona"]), Order(**scenario["order"])
-    case = reading.read_case(generator.user_prompt(Scenario(scenario["id"], persona, scenario["demand"], order, "")))
-    mood, said, events, issued = latent.start_mood(case.customer), [], collections.Counter(), "no"
+def replay(row: dict[str, Any], price: float) -> Replayed:
+    """Replays a line of a transcript file; `price` is what a voucher costs in points of satisfaction."""
+    scenario = read_description(row["task"])
+    case = read_case(generator.user_prompt(scenario))
+    names = (*(item.name for item in case.items), case.merchant)
+    believed, said, issued, events, regret = None, [], "no", collections.Counter(), NOTHING
+    happened: frozenset[str] = frozenset()
     for turn in row["turns"]:
-        if not turn["action"]:
+        heard = hear_message(turn["messages"][-1]["content"], names, first=believed is None).signal
+        believed = believed.update(happened, heard) if believed else _open_belief(scenario, case, heard)
+        if not turn["action"]:  # a breach of the format ends it
+            regret = _add(regret, Regret(0.0, 0.0, belief.best_value(believed, price)))
             break
         issued = "this turn" if turn["action"] == "voucher" else "no" if issued == "no" else "earlier"
         response = turn_format.hear(turn["response"])
         happened = reading.read_reply(response, said, case, issued)
         said.append(response)
         events.update(happened)
-        mood = latent.apply_events(case.customer, mood, happened)
-    rating = latent.expected_rating(case.customer, mood) if row["end"] == "rated" else 0.0
-    return Replayed(case.customer, mood, bool(row["cost"]["voucher"]), rating, max(row["outcome"], 0.0), events)
+        regret = _add(regret, measure_regret(believed, happened, price, temper=case.customer.temper))
+    else:
+        believed = believed.update(happened, hear_message(row["last_words"], names, first=False).signal)
+        if row["end"] in ("turn_limit", "context"):
+            regret = _add(regret, Regret(0.0, belief.best_value(believed, price), 0.0))
+    return Replayed(
+        case.customer, believed.mood, bool(row["cost"]["voucher"]), max(row["outcome"], 0.0), regret, events
+    )
 
 
-def best(one: Replayed) -> float:
-    """The rating of the best plan for the same customer, with a voucher or without as it was."""
-    return oracle.plan_dialogue(one.customer, voucher=one.voucher).rating
-
-
-def report(played: list[Replayed]) -> str:
-    """The two losses, and a table of the second."""
-    count = len(played)
-    shares = {who: number / count for who, number in collections.Counter(one.customer for one in played).items()}
-    frontier = oracle.compute_frontier(shares)
-    rate, rating = np.mean([one.voucher for one in played]), np.mean([one.rating for one in played])
-    never, top = frontier.satisfaction_at(0), frontier.satisfaction_at(rate)
-    same = np.mean([best(one) for one in played])
+def report(rows: list[dict[str, Any]], difficulty: str) -> str:
+    """The four losses of an agent, and a table of them by demand and voucher."""
+    rate = float(np.mean([row["cost"]["voucher"] for row in rows]))
+    known, read = (oracle.compute_frontier(difficulty, knows=knows) for knows in ("all", "messages"))
+    price = sum(chance * price for chance, price in read.mix_prices(rate))
+    played = [replay(row, price) for row in rows]
+    rating, never, top = np.mean([one.outcome for one in played]), read.satisfaction_at(0), read.satisfaction_at(rate)
+    regret = np.mean([one.regret for one in played], axis=0)
+    loss, information = known.satisfaction_at(rate) - rating, known.satisfaction_at(rate) - top
+    gain = f"{(rating - never) / (top - never):.0%}" if top > never else "-"
     lines = [
-        f"{count} dialogues, vouchers {rate:.1%}, satisfaction {np.mean([one.outcome for one in played]):.3f} "
-        f"(expected {rating:.3f}), frontier of these customers {top:.3f}, without vouchers {never:.3f}",
-        f"share of the gain {(rating - never) / (top - never):.0%}; "
-        f"loss {top - rating:.3f} = allocation {top - same:.3f} + execution {same - rating:.3f}",
-        f"| demand | voucher | dialogues | unfinished | loss, of all | {' | '.join(REACHED)} | harmful |",
-        "|---|---|" + "---:|" * (3 + len(REACHED)) + "---|",
+        f"{len(played)} dialogues, vouchers {rate:.1%}, satisfaction {rating:.3f}; the best that reads {top:.3f}, "
+        f"without vouchers {never:.3f}; share of its gain {gain}",
+        f"loss {loss:.3f} = information {information:.3f} + decision {regret[0]:.3f} + execution {regret[1]:.3f} "
+        f"+ language {regret[2]:.3f} + chance {loss - information - regret.sum():.3f}, a voucher at {price:.2f}",
+        f"| demand | voucher | dialogues | decision | execution | language | {' | '.join(REACHED)} | harmful |",
+        "|---|---|" + "---:|" * (4 + len(REACHED)) + "---|",
     ]
     for demand in DEMANDS:
         for voucher in (False, True):
             some = [one for one in played if (one.customer.demand, one.voucher) == (demand, voucher)]
-            if not some:
-                continue
-            reached = [f"{np.mean([did(one.mood) for one in some]):.0%}" for did in REACHED.values()]
-            happened = {event: np.mean([one.events[event] > 0 for one in some]) for event in HARMFUL}
-            harm = ", ".join(f"{event} {share:.0%}" for event, share in happened.items() if share >= 0.01)
-            loss = sum(best(one) - one.rating for one in some) / count
-            unfinished = sum(one.rating == 0 for one in some)
-            lines.append(
-                f"| {demand} | {'yes' if voucher else 'no'} | {len(some)} | {unfinished} | {loss:.3f} "
-                f"| {' | '.join(reached)} | {harm} |"
-            )
+            if some:
+                lines.append(_describe_group(demand, some, len(played)))
     return "\n".join(lines)
+
+
+def _describe_group(demand: str, some: list[Replayed], count: int) -> str:
+    """A line of the table; its losses are shares of those of all `count` dialogues."""
+    losses = [f"{sum(getattr(one.regret, name) for one in some) / count:.3f}" for name in Regret._fields]
+    reached = [f"{np.mean([did(one.mood) for one in some]):.0%}" for did in REACHED.values()]
+    happened = {event: np.mean([one.events[event] > 0 for one in some]) for event in latent.HARMFUL}
+    harm = ", ".join(f"{event} {share:.0%}" for event, share in happened.items() if share >= 0.01)
+    cells = (demand, "yes" if some[0].voucher else "no", str(len(some)), *losses, *reached, harm or "-")
+    return f"| {' | '.join(cells)} |"
+
+
+def _open_belief(scenario: Scenario, case: Case, heard: Any) -> Belief:
+    """Returns what is known after the opening. The scenario's name tells the mix that it was dealt from."""
+    difficulty, split, *_ = scenario.id.split("-")
+    return belief.open_belief(heard, case.customer.supported, difficulty=difficulty, split=split)
+
+
+def _add(total: Regret, more: Regret) -> Regret:
+    return Regret(*(one + other for one, other in zip(total, more, strict=True)))
 
 
 def main() -> None:
@@ -105,7 +128,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("files", nargs="*", type=pathlib.Path, help="Transcripts.")
     parser.add_argument("--workdir", help="Or the directory of a run.")
-    parser.add_argument("--steps", type=int, default=20, help="How many of the newest steps.")
+    parser.add_argument("--steps", type=int, default=5, help="How many of the newest steps.")
     arguments = parser.parse_args()
     files = arguments.files
     if arguments.workdir:
@@ -113,7 +136,8 @@ def main() -> None:
     if not files:
         raise SystemExit("expected files of transcripts, or a --workdir that has some")
     rows = [row for file in files for row in read_lines(file)]
-    print(report([replay(row) for row in rows if not row["failure"]]))
+    rows = [row for row in rows if not row["failure"] and row["turns"]]
+    print(report(rows, rows[0]["task"]["id"].split("-")[0]))
 
 
 if __name__ == "__main__":

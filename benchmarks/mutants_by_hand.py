@@ -23,7 +23,7 @@ def _in(file: str, *mutants: tuple[str, ...]) -> tuple[Mutant, ...]:
 _SHUFFLE = 'np.random.default_rng(fold(int(state.seed), "sft", epoch)).permutation(count)'
 _DONOR = "if donor and donor not in self._open:\n            return donor.slot"
 _PRICE = ' * self.controls["enabled"]'
-_ANSWER = "json.dumps(score_turn(case.customer, steps[-1].before, steps[-1].events)"
+_ANSWER = "json.dumps(verdicts.score_turn(case.customer, steps[-1].before, steps[-1].events)"
 _WARMTH = "it is learnt of another distribution than was drawn from"
 _NOTHING = '{"persona": 0, "stage": 0, "quality": 0, "rules": 0}'
 

@@ -1,9 +1,9 @@
 """Evaluates an agent on held-out scenarios: ``python -m cmpo.evaluate --config=configs/fds.py --workdir=DIR``.
 
 ``--agent`` names the agent, see `cmpo.cli.agents`; by default it is the checkpoint in DIR. docs/evaluation.md says what
-is measured and how; ``python -m cmpo.compare`` compares two results. --out is the JSON file to write (by default
-DIR/evaluation_AGENT.json); the dialogues are written beside it. A run's page shows every evaluation_*.json in its
-directory.
+is measured and how; ``python -m cmpo.compare`` compares two results. --shift measures it on words and facts that it was
+not trained on. --out is the JSON file to write (by default DIR/evaluation_AGENT.json, or evaluation_AGENT_SHIFT.json);
+the dialogues are written beside it. A run's page shows every evaluation_*.json in its directory.
 """
 
 import collections
@@ -23,7 +23,7 @@ from cmpo.cli import agents, command
 from cmpo.distributed import processes
 from cmpo.evaluation import conditions, measures
 from cmpo.reports.run_page import write_report
-from cmpo.run import files
+from cmpo.run import files, schema
 from cmpo.run.interrupt import Interrupts
 from cmpo.run.journal import Page
 from cmpo.run.json_lines import to_json_value, write_lines
@@ -38,6 +38,13 @@ from rollouts.types import Dialogue
 
 _SEEDS = flags.DEFINE_integer(
     "seeds", 3, "Number of sets of held-out scenarios, each with its own randomness.", lower_bound=1
+)
+
+_SHIFT = flags.DEFINE_string(
+    "shift",
+    None,
+    "How held-out scenarios are shifted away from those of training, in domains that have shifts: of FDS none, "
+    "phrasing, noise, facts, all; default: the config's.",
 )
 
 
@@ -150,15 +157,26 @@ def format_report(found: Mapping[str, Any]) -> str:
     return "\n\n".join(parts)
 
 
+def shift_tasks(config: ConfigDict, shift: str) -> None:
+    """Shifts the held-out tasks of a config. Raises ValueError for a domain without shifts, or an unknown one."""
+    field = domains.load(config).shift
+    if not field:
+        raise ValueError(f"--shift: expected a domain that has shifts, such as fds, got {domains.name_of(config)!r}")
+    config.update_from_flattened_dict({field: shift})
+    schema.check_config(config)
+
+
 def run() -> None:
     """Evaluates what the flags name, prints the tables and writes the files.
 
     If it is stopped, paid answers are kept beside --out, and the same command goes on from there.
     """
     config, workdir = command.CONFIG.value, command.WORKDIR.value
+    if _SHIFT.value is not None:
+        shift_tasks(config, _SHIFT.value)
     clients = make_clients(config)  # checks them before a model is loaded
     agent = agents.load(config, workdir)
-    slug = re.sub(r"[^\w.-]+", "-", agent.name)
+    slug = re.sub(r"[^\w.-]+", "-", agent.name + (f"_{_SHIFT.value}" if _SHIFT.value else ""))
     out = pathlib.Path(command.OUT.value or pathlib.Path(workdir or ".") / f"evaluation_{slug}.json")
     files.make_parent_directory(out)
     head = {
@@ -201,7 +219,8 @@ def _format_counts(counts: Mapping[str, int]) -> str:
 def _hash_sources() -> str:
     """Returns the SHA-256 of the sources that play and judge dialogues, with the rules of the embedded gym."""
     root = pathlib.Path(rollouts.__file__).parent
-    sources = {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*.py")}
+    paths = (path for ending in ("py", "txt") for path in root.rglob(f"*.{ending}"))
+    sources = {str(path.relative_to(root)): path.read_bytes() for path in paths}
     return hashlib.sha256(repr(sorted(sources.items())).encode()).hexdigest()
 
 

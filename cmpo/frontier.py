@@ -1,8 +1,9 @@
 """Compares evaluated agents with the best possible: ``python -m cmpo.frontier EVALUATION.json … --out=frontier.svg``.
 
 Each EVALUATION.json is a file of `cmpo.evaluate`, as PATH or NAME=PATH. The command prints how far each agent is from
-the exact frontier of the embedded gym (`rollouts.domains.fds.embedded.oracle`), satisfaction over voucher rate. With
---out it draws them all; the ending of the picture's file gives its format: svg, png, pdf.
+the frontier of the embedded gym (`rollouts.domains.fds.embedded.oracle`), satisfaction over voucher rate: the best of
+agents that read the messages, or, with --knows=all, of who knows all about the customer. With --out it draws them all;
+the ending of the picture's file gives its format: svg, png, pdf.
 """
 
 import itertools
@@ -21,9 +22,9 @@ from cmpo.reports.planes import find_bound
 from rollouts import domains
 from rollouts.domain import Bound
 from rollouts.domains.fds import domain as fds
-from rollouts.domains.fds.embedded import oracle
 
 _DIFFICULTY = flags.DEFINE_enum("difficulty", "hard", ["hard", "normal"], "Of the customers.")
+_KNOWS = flags.DEFINE_enum("knows", "messages", ["messages", "all"], "What the best agent knows of the customer.")
 _ALLOW_DIFFERENT = flags.DEFINE_bool(
     "allow_different",
     False,
@@ -103,7 +104,7 @@ def _check_evaluations(evaluations: Mapping[str, Mapping[str, Any]], difficulty:
         if domains.name_of(found["config"]) != "fds" or find_bound(found) is None:
             raise ValueError(
                 f"{name}: expected the embedded user, scenarios of the generator, a dialogue that did not fail, "
-                f"config.episode.max_turns of {oracle.MAX_TURNS} or more"
+                f"config.episode.max_turns of {fds.MAX_TURNS} or more"
             )
         if found["config"]["data"]["difficulty"] != difficulty:
             raise ValueError(f"{name}: expected customers of --difficulty={difficulty}")
@@ -119,7 +120,7 @@ def run(*arguments: str) -> None:
     """Prints the table of the evaluations that `arguments` name, and draws them if asked."""
     evaluations = _read_evaluations(arguments)
     _check_evaluations(evaluations, _DIFFICULTY.value, allow_different=_ALLOW_DIFFERENT.value)
-    bound = fds.make(()).bound_agents(_DIFFICULTY.value)
+    bound = fds.make(()).bound_agents(_DIFFICULTY.value, knows=_KNOWS.value)
     print(format_table(bound, evaluations))
     for line in conditions.list_caveats(evaluations):
         print(f"\nbeware, {line}")

@@ -57,7 +57,7 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> TrainState | None:
                 *(config, source, prepared.tokenizer, learner),
                 *(clients, records.journal, interrupts, ahead),
             )
-            trainer = Trainer(config, learner, player, preparing.pack_demonstrations(config, domain, prepared))
+            trainer = Trainer(config, learner, player, *preparing.pack_lessons(config, domain, prepared))
             state = records.resume(learner.lay_out_state, learner.make_first_state)
 
             def save_state() -> None:

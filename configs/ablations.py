@@ -3,6 +3,8 @@
 Each run is `base` with a variant and changes, as a command line has them; all that have phase 1 in common share it.
 Variants, joined by commas after a colon:
   rates                 the methods alone, each with three learning rates: the config's, a third and three times of it
+  budgets               CMPO alone: budgets of 15, 30 and 50 %, fixed prices of a voucher, none, and the credit of the
+                        authors' code
   anything else         goes to configs/fds.py, for all runs; smoke for instance
 """
 
@@ -25,10 +27,19 @@ CHANGES = {
     "budget_27": ("pid.target=0.27",),
     "budget_40": ("pid.target=0.4",),
     "budget_50": ("pid.target=0.5",),
-    "half_the_sft": ("train.sft_steps=600",),
+    "half_the_sft": ("train.sft_steps=1300",),
 }
 """Of CMPO, whose own run has a budget of 30 %, center normalisation and instant credit."""
 
+
+PRICES = (0.3, 0.6, 0.9, 1.3, 2.0)
+BUDGETS = {
+    **{f"budget_{percent}": (f"pid.target={percent / 100}",) for percent in (15, 30, 50)},
+    **{f"price_{round(100 * price)}": ("pid.enabled=False", f"pid.initial_lambda={price}") for price in PRICES},
+    "no_cost": CHANGES["no_cost"],
+    "dialogue": ("algo.credit=dialogue",),
+}
+"""Of CMPO: whether a controller serves a budget, beside fixed prices, none, and credit for whole dialogues."""
 
 RATES = {"slow": 1 / 3, "fast": 3.0}
 """The other learning rates, in units of the config's."""
@@ -37,9 +48,13 @@ RATES = {"slow": 1 / 3, "fast": 3.0}
 def get_config(arg: str = "") -> ConfigDict:
     """The grid for the variants named in `arg`."""
     variants = [variant for variant in arg.split(",") if variant]
-    base = ",".join(variant for variant in variants if variant != "rates")
+    base = ",".join(variant for variant in variants if variant not in ("rates", "budgets"))
+    if {"rates", "budgets"} <= {*variants}:
+        raise ValueError("expected one of the variants rates and budgets, got both")
     grid = {method: (method, ()) for method in METHODS}
-    if "rates" in variants:
+    if "budgets" in variants:
+        grid = {name: ("cmpo", changes) for name, changes in BUDGETS.items()}
+    elif "rates" in variants:
         grid |= {
             f"{method}_{pace}": (method, (_scale_rate(method, _write_variant(method, base), factor),))
             for method in METHODS

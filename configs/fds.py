@@ -20,6 +20,15 @@ from ml_collections import ConfigDict
 from configs import common
 from rollouts.domains.fds.schema import FdsSettings
 
+_SMALL = {  # for a new model on a laptop
+    "model.vocab_size": 1024,
+    "sft.dialogues": 2048,
+    "sft.exercise_steps": 300,
+    "train.sft_steps": 2600,
+    "train.rl_steps": 40,
+    "engine.max_new_tokens": 128,
+}
+
 PAPER = {  # the authors' settings beside those of any large model, as far as they are known
     "model.context_length": 8192,
     "engine.slots": 64,
@@ -29,16 +38,18 @@ PAPER = {  # the authors' settings beside those of any large model, as far as th
     "pid.kp": 0.0,
     "pid.ki": 0.2,
     "sft.dialogues": 1536,
+    "sft.exercise_steps": 0,  # it can read
     "sft.batch_rows": 16,  # about 32 dialogues of 2,000 tokens
     "train.sft_steps": 48,  # one epoch
-    "train.rl_steps": 480,  # two epochs over the 7,680 hard records
-    "train.scenarios_per_step": 32,  # 128 dialogues
+    "train.rl_steps": 120,  # two epochs over the 7,680 hard records
+    "train.scenarios_per_step": 128,  # 512 dialogues, four of each
     "train.row_length": 4096,  # a dialogue's usual length; rows double where one is longer
 }
 
 
 _SMOKE = {
     "sft.dialogues": 64,
+    "sft.exercise_steps": 4,
     "train.sft_steps": 8,
     "train.rl_steps": 4,
     "train.scenarios_per_step": 4,
@@ -55,6 +66,7 @@ def get_config(arg: str = "") -> ConfigDict:
     config.user = common.make_endpoint("embedded-user", temperature=1.2)
     config.judge = common.make_endpoint("embedded-judge", temperature=0.0, max_tokens=512)
     config.update(FdsSettings().model_dump())
+    config.update_from_flattened_dict(_SMALL)
 
     for kind, value in common.read_variants(arg, _KINDS):
         if kind == "model":

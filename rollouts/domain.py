@@ -139,6 +139,7 @@ class Bound(NamedTuple):
     panel: str  # that measure in words
     rates: np.ndarray  # [K] float, the mean of the cost, from 0 up
     best: np.ndarray  # [K] float, the highest mean of the objective at each of `rates`
+    label: str = "frontier"  # of the line, in a legend
 
     def best_at(self, rate: float) -> float:
         """Returns the highest mean of the objective where the mean of the cost is at most `rate`."""
@@ -200,6 +201,7 @@ class Domain(abc.ABC):
     scores: Mapping[str, Callable[[Dialogue], float]]  # the domain's own measures of a dialogue that did not fail
     measures: Mapping[str, Measure]  # of a dialogue, in the order of tables
     groups: Mapping[str, Sequence] = MappingProxyType({})  # label by which tables are broken down -> its values
+    shift: str = ""  # the config's field that shifts held-out tasks away from those of training; "": there is none
     patterns: Mapping[str, str] = MappingProxyType({})  # what to look for in the agent's words -> regular expression
 
     def prepare_tasks(self, data: Mapping[str, Any]) -> Any:

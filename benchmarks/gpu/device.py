@@ -61,7 +61,7 @@ class Sizes(NamedTuple):
 def settings(size: str, sizes: Sizes, **changes) -> tuple[ConfigDict, qwen2.Qwen2Config]:
     """The paper's config for Qwen2.5 of `size`, and the architecture, with new weights as Qwen2.5 begins."""
     config = fds.get_config(f"model=qwen2.5-{size}")
-    config.model.initializer_range = 0.02
+    config.model.initializer_range, config.model.rope_theta = 0.02, 1e6
     config.update_from_flattened_dict({**sizes.changes, **changes})
     return config, model_source.find_architecture(config, None)
 

@@ -2,8 +2,9 @@
 
 ``policy`` is the newest checkpoint in --workdir, ``best`` the one with the best score in training, ``start`` what phase
 2 began with. ``endpoint`` is the model that answers at --agent_url. The others are the domain's scripted agents and
-need no --workdir; of FDS, ``never``, ``always`` and ``generous`` see what any agent sees, and ``oracle`` is the best
-there is in the embedded gym with its first cost at --budget (docs/gym.md).
+need no --workdir. Of FDS, ``never``, ``always`` and ``generous`` act by habit, ``varied`` writes the demonstrations,
+``reader`` is the best there is in the embedded gym with its first cost at --budget for who reads the messages, and
+``oracle`` for who knows the customer (docs/gym.md).
 """
 
 import dataclasses
@@ -23,10 +24,13 @@ _AGENT = flags.DEFINE_string(
     "agent",
     None,
     "The agent: policy, best, start, endpoint, or a scripted agent of the domain (of FDS: never, always, generous, "
-    "oracle), see cmpo/cli/agents.py; default: the endpoint if one is named, else policy.",
+    "varied, reader, oracle), see cmpo/cli/agents.py; default: the endpoint if one is named, else policy.",
 )
 _BUDGET = flags.DEFINE_float(
-    "budget", None, "What the oracle may spend of the domain's first cost; default: config.pid.target.", lower_bound=0.0
+    "budget",
+    None,
+    "What oracle and reader may spend of the domain's first cost; default: config.pid.target.",
+    lower_bound=0.0,
 )
 
 

@@ -20,7 +20,7 @@ def draw_frontier(bound: Bound, evaluations: Mapping[str, Mapping[str, Any]]) ->
     summaries = {name: found["summary"] for name, found in evaluations.items()}
     lowest = min([bound.best[0], *(summary[bound.objective]["mean"] for summary in summaries.values())]) - 0.2
     highest = bound.best[-1] + 0.2
-    axes.plot(rates, heights, color=INK, linewidth=1.6, label="frontier (oracle)")
+    axes.plot(rates, heights, color=INK, linewidth=1.6, label=bound.label)
     axes.fill_between(rates, heights, highest, color=GREY, alpha=0.12, linewidth=0)
     for number, (name, summary) in enumerate(summaries.items()):
         rate, objective = summary[bound.cost.measure], summary[bound.objective]

@@ -49,6 +49,7 @@ class ModelSettings(Section):
     tie_embeddings: bool = True  # of a new model
     context_length: Count = 2048  # tokens that a dialogue may have, its prompt included
     initializer_range: NotNegative = 0.08  # of a new model, about 1 / sqrt(hidden_size)
+    rope_theta: Positive = 1e4  # of a new model; Qwen2.5's own 10^6 is for contexts of 32,768
     dtype: Dtype = "float32"
     remat: bool = False  # compute layers again in the backward pass, which takes less memory and more time
     attention: Literal["auto", *KERNELS] = "auto"  # in training, see models/attention.py. auto: cudnn
@@ -135,6 +136,8 @@ class SftSettings(Section):
 
     path: str = ""  # `messages` JSONL; "": the domain's scripted agent plays the demonstrations
     dialogues: Count = 3072
+    exercise_steps: Natural = 0  # of config.train.sft_steps, the first, on exercises in reading: for a new model, which
+    # has yet to learn that agents quote their prompts, see cmpo/training/exercises.py
     batch_rows: Count = 1
     learning_rate: NotNegative = 3e-3
 

@@ -29,7 +29,7 @@ class TrainState(NamedTuple):
     """A pytree; scalars are int32 arrays. The last four fields are () in phase 1."""
 
     step: jax.Array  # steps done, both phases together
-    cursor: jax.Array  # training tasks used so far
+    cursor: jax.Array  # training tasks that phase 2 used so far, behind those of phase 1
     seed: jax.Array  # all randomness of a step is folded from (seed, step)
     skipped: jax.Array  # steps in a row, up to this one, with a skipped update
     policy: Trained  # the model, or its adapters (`models.lora`)

@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from cmpo.algorithms import budgets
 from cmpo.distributed import sharding
-from models import hf, lora, qwen2
+from models import hf, induction, lora, qwen2
 from models.config import HALF
 
 SIZES = ("vocab_size", "hidden_size", "intermediate_size", "num_layers", "num_heads", "num_kv_heads")
@@ -45,7 +45,7 @@ def find_architecture(config: ConfigDict, source: pathlib.Path | None, vocab_siz
     """
     model = config.model
     if source is None:
-        sizes = {name: model[name] for name in (*SIZES, "tie_embeddings", "initializer_range")}
+        sizes = {name: model[name] for name in (*SIZES, "tie_embeddings", "initializer_range", "rope_theta")}
         sizes["vocab_size"] = vocab_size or model.vocab_size
         with budgets.name_section_in_errors("model"):
             return qwen2.Qwen2Config(max_positions=model.context_length, **sizes, **_read_choices(config))
@@ -91,7 +91,13 @@ def _make_plain_params(model: qwen2.Qwen2Config, mesh: Mesh, source: pathlib.Pat
     layout = sharding.find_shardings(mesh, qwen2.shapes(plain))
     if source:
         return hf.load(source, config=plain, shardings=layout)[1]
-    return jax.jit(lambda: qwen2.init(plain, jax.random.key(seed)), out_shardings=layout)()
+    return jax.jit(lambda: _init_params(plain, seed), out_shardings=layout)()
+
+
+def _init_params(model: qwen2.Qwen2Config, seed: int) -> qwen2.Params:
+    """Draws new parameters, with a head that copies where there are layers for it."""
+    params = qwen2.init(model, jax.random.key(seed))
+    return induction.plant_head(model, params) if model.num_layers > 1 else params
 
 
 def _read_choices(config: ConfigDict) -> dict:

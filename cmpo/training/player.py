@@ -13,6 +13,7 @@ from cmpo.training import build, collecting
 from cmpo.training.clients import Clients, sum_spending
 from cmpo.training.learner import Learner
 from cmpo.training.prefetch import Ahead
+from cmpo.training.tasks import count_shown
 from models import qwen2
 from models.tokenizer import Tokenizer
 from rollouts.domain import TaskSource
@@ -51,7 +52,7 @@ class Player:
         """Begins to play the batch of the step after `state`, or `later` steps after that one, with `weights`."""
         config, number = self.config, int(state.step) + 1 + later
         count = config.train.scenarios_per_step
-        tasks = self.source.train(int(state.cursor) + later * count, count)
+        tasks = self.source.train(count_shown(config) + int(state.cursor) + later * count, count)
         published, checksums = self.learner.publish_weights(weights)
         self.engine.load(published, version=number)
         agents = collecting.serve_policy(self.engine, self.tokenizer, version=number)

@@ -4,6 +4,7 @@ import pathlib
 from collections.abc import Callable
 from typing import NamedTuple
 
+from absl import logging
 from ml_collections import ConfigDict
 
 from cmpo.algorithms.algorithm import Rows
@@ -13,9 +14,10 @@ from cmpo.run import schema
 from cmpo.run.journal import Journal
 from cmpo.run.progress import show_progress
 from cmpo.run.workdir import hash_config, made_demonstrations, read_progress
-from cmpo.training import build, collecting, demonstrations, model_source, packing
+from cmpo.training import build, collecting, demonstrations, exercises, model_source, packing
 from cmpo.training.clients import Clients
 from cmpo.training.demonstrations import Conversation
+from cmpo.training.tasks import count_shown
 from models import hf, qwen2
 from models import tokenizer as tokenizers
 from models.tokenizer import Tokenizer
@@ -87,8 +89,9 @@ def check_tasks(config: ConfigDict, tasks: TaskSource, weights: pathlib.Path | N
 
 def _count_dealt(config: ConfigDict, *, played: bool) -> int:
     """Counts the tasks of a run, those of demonstrations that are `played` among them, up to _TASKS_CHECKED."""
-    train = config.train
-    return min(_TASKS_CHECKED, max(train.rl_steps * train.scenarios_per_step, config.sft.dialogues * played))
+    learnt_from = config.train.rl_steps * config.train.scenarios_per_step
+    last = count_shown(config) + learnt_from if learnt_from else 0
+    return min(_TASKS_CHECKED, max(last, config.sft.dialogues * played))
 
 
 def _plays_demonstrations(config: ConfigDict, weights: pathlib.Path | None) -> bool:
@@ -140,12 +143,23 @@ def _needs_demonstrations(config: ConfigDict, weights: pathlib.Path | None) -> b
     return bool(config.train.sft_steps or not weights)
 
 
-def pack_demonstrations(config: ConfigDict, domain: Domain, prepared: Prepared) -> Rows:
-    """Packs the rows of phase 1, [R, T]. Raises ValueError, naming the field, if no demonstration fits."""
-    streams = demonstrations.encode_fitting(
-        prepared.tokenizer, domain.turn_format, prepared.conversations, config.model.context_length
-    )
-    return packing.pack_rows(streams, row_length=config.train.row_length)
+def pack_lessons(config: ConfigDict, domain: Domain, prepared: Prepared) -> tuple[Rows, Rows | None]:
+    """Packs the rows of phase 1, [R, T]: of demonstrations, and of exercises; None if there is nothing to repeat.
+
+    Raises ValueError, naming the field, if no demonstration fits.
+    """
+
+    def pack_conversations(conversations: list[Conversation]) -> Rows:
+        room = config.model.context_length
+        streams = demonstrations.encode_fitting(prepared.tokenizer, domain.turn_format, conversations, room)
+        return packing.pack_rows(streams, row_length=config.train.row_length)
+
+    practised = []
+    if config.sft.exercise_steps and prepared.conversations:
+        practised = exercises.make_exercises(prepared.conversations, fold(config.train.seed, "exercises"))
+        if not practised:
+            logging.warning("config.sft.exercise_steps: no prompt has lines 'name: value' to repeat; dialogues instead")
+    return pack_conversations(prepared.conversations), pack_conversations(practised) if practised else None
 
 
 def _play_demonstrations(

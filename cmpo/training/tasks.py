@@ -7,6 +7,14 @@ from rollouts import domains
 from rollouts.domain import TaskSource
 
 
+def count_shown(config: ConfigDict) -> int:
+    """Counts the first tasks of the training stream that phase 1 learns from; phase 2 is dealt those behind them.
+
+    They are as many as demonstrations are played, or, where a file of them is given, as `cmpo.demonstrate` would play.
+    """
+    return config.sft.dialogues if config.train.sft_steps else 0
+
+
 def open_source(config: ConfigDict) -> TaskSource:
     """Opens the source that config.data names; the first process prepares its files on disk.
 

@@ -22,19 +22,29 @@ from rollouts.types import Dialogue
 class Trainer:
     """The two kinds of step. Each returns the next state, the step's record for the log, and its dialogues."""
 
-    def __init__(self, config: ConfigDict, learner: Learner, player: Player, demonstrations: Rows):
-        self.config, self.learner, self.player, self.demonstrations = config, learner, player, demonstrations
+    def __init__(
+        self,
+        config: ConfigDict,
+        learner: Learner,
+        player: Player,
+        demonstrations: Rows,
+        exercises: Rows | None = None,  # for config.sft.exercise_steps; None: there are none
+    ):
+        self.config, self.learner, self.player = config, learner, player
+        self.demonstrations, self.exercises = demonstrations, exercises
 
     def sft_step(self, state: TrainState) -> tuple[TrainState, dict, list[Dialogue]]:
-        """Makes one update on rows of demonstrations, which are shuffled anew in each epoch."""
-        started, count, size = time.perf_counter(), len(self.demonstrations.tokens), self.config.sft.batch_rows
-        draws = range(int(state.step) * size, (int(state.step) + 1) * size)
+        """Makes one update on rows of exercises or demonstrations, which are shuffled anew in each epoch."""
+        started, size, number = time.perf_counter(), self.config.sft.batch_rows, int(state.step)
+        practises = self.exercises is not None and number < self.config.sft.exercise_steps
+        lessons = self.exercises if practises else self.demonstrations
+        count, draws = len(lessons.tokens), range(number * size, (number + 1) * size)
         orders = {draw // count: None for draw in draws}
         orders = {
             epoch: np.random.default_rng(fold(int(state.seed), "sft", epoch)).permutation(count) for epoch in orders
         }
         chosen = np.array([orders[draw // count][draw % count] for draw in draws])
-        rows = jax.tree.map(lambda x: x[chosen], self.demonstrations)
+        rows = jax.tree.map(lambda x: x[chosen], lessons)
         policy, values = self.learner.imitate_rows(state, rows)
         seconds, tokens = time.perf_counter() - started, int(np.sum(rows.segment_ids > 0))
         record = {"phase": "sft", **values, "tokens_per_second": tokens / seconds, "seconds": {"update": seconds}}

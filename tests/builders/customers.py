@@ -1,45 +1,71 @@
-"""Customers and moods of the embedded gym, and the best that a search finds for them, for the tests that need them."""
+"""Customers and moods of the embedded gym, drawn and by hand, and a search that knows the rules and nothing else."""
 
-import functools
+import collections
 import itertools
 
 from hypothesis import strategies as st
 
-from rollouts.domains.fds.embedded import latent
+from rollouts.domains.fds.embedded import latent, population, signals
 from rollouts.domains.fds.scenario import DEMANDS
 
 DOMAINS = {
     "level": range(1, 6),
     "demand": DEMANDS,
     "supported": (True, False, None),
+    "worth": range(31),
+    "honest": (True, False),
+    "discloses": (True, False),
+    "wants": ("steps", "short"),
+    "temper": ("flares", "silent"),
     **{field: range(limit + 1) for field, limit in latent.LIMITS._asdict().items()},
 }
 customers = st.builds(latent.Customer, *(st.sampled_from(DOMAINS[field]) for field in latent.Customer._fields))
 moods = st.builds(latent.Mood, *(st.sampled_from(DOMAINS[field]) for field in latent.Mood._fields))
 happenings = st.frozensets(st.sampled_from(sorted(latent.EVENTS)), max_size=6)
 
-CUSTOMER = latent.Customer(3, "refund_priority", True)
-
-ACTS = ("listen", "ask", "explain_true", "note", "offer", "limit", "close")
-TURNS = [frozenset({act}) for act in ACTS] + [frozenset(pair) for pair in itertools.combinations(ACTS[:5], 2)]
-WORLD = [latent.Customer(level, demand, fact) for level in (1, 3) for demand in DEMANDS for fact in (True, False)]
-NEVER, PRESSED, AGREED, ANYHOW = (), (0, 1, 3), (2,), (0, 1, 2, 3)
+CUSTOMER = latent.Customer(3, "refund_priority", True, 14, True, True, "steps", "flares")
 
 
-@functools.cache
-def best(customer, mood, deals):
-    """The best expected rating from here on, where a voucher may be given only when `mood.deal` is among `deals`."""
-    found = 1.0
-    for acts in TURNS:
-        for events in (acts, acts | {"voucher"}) if mood.deal in deals else (acts,):
-            after = latent.apply_events(customer, mood, events)
-            end = latent.find_end(customer, after)
-            if end == "rated":
-                found = max(found, latent.expected_rating(customer, after))
-            elif not end:
-                found = max(found, best(customer, after, deals))
-    return found
+def draw_customer(rng, difficulty="hard"):
+    """Draws a customer as the generator deals them."""
+    level = rng.choices(range(1, 6), weights=population.weigh_levels(difficulty))[0]
+    demand = rng.choices(DEMANDS, weights=population.weigh_demands(level).sum(1))[0]
+    records = population.weigh_records()
+    supported = rng.choices(tuple(records), weights=tuple(records.values()))[0]
+    return population.draw_customer(level, demand, supported, rng)
 
 
-def value(customer, deals):
-    return best(customer, latent.start_mood(customer), deals)
+def search_best(state, price, replies, found=None):
+    """The best mean of rating less `price` a voucher, by trying all `replies` and all messages in every turn.
+
+    `state` lists (customer, mood, weight): all that may be the case after what was read so far. It takes no shortcut:
+    moods that cannot be told apart stay together.
+    """
+    found = {} if found is None else found
+    key = tuple(sorted(state, key=repr))
+    if key not in found:
+        found[key] = max(_try_reply(key, events, price, replies, found) for events in replies)
+    return found[key]
+
+
+def _try_reply(state, events, price, replies, found):
+    value, heard = 0.0, collections.defaultdict(collections.Counter)
+    for who, mood, weight in state:
+        for chance, after in latent.list_outcomes(who, mood, events):
+            end = latent.find_end(who, after)
+            if end:
+                rating = latent.expected_rating(who, after) if end == "rated" else 0.0
+                value += weight * chance * (rating - price * (after.voucher > 0))
+                continue
+            for odds, signal in signals.list_signals(who, mood, after, events):
+                heard[signal][who, after] += weight * chance * odds
+    for some in heard.values():
+        total = sum(some.values())
+        rest = [(who, mood, round(weight / total, 12)) for (who, mood), weight in some.items()]
+        value += total * search_best(rest, price, replies, found)
+    return value
+
+
+def combine(events, most):
+    """All sets of 0 to `most` of the events."""
+    return [frozenset(some) for count in range(most + 1) for some in itertools.combinations(events, count)]

@@ -4,16 +4,18 @@ import numpy as np
 
 from rollouts import domains
 from rollouts.domain import total_cost
-from rollouts.domains.fds.scenario import Order, Persona, Scenario
+from rollouts.domains.fds.scenario import Item, Order, Persona, Record, Scenario
 from rollouts.types import Dialogue, Message, Turn
 
 
 def task(name="hard-train-0", *, level=2, demand="refund_priority", **order):
     """An order that came late, and who complains about it."""
-    facts = {"items": "Cola*1", "merchant": "Golden Wok", "complaint": "late delivery", "supported": True}
-    facts |= {"record": "delivered 48 minutes late", "signals": (("rider", "Soon."),)} | order
-    persona = Persona(level, "terse", "reserved", "stubborn", "irritable")
-    return Scenario(name, persona, demand, Order(**facts), "SECRET PROMPT")
+    facts = {"items": (Item("Cola", 1, 250),), "merchant": "Golden Wok", "ordered": "18:05", "delivered": "19:23"}
+    facts |= {"complaint": "late delivery", "tag": "late delivery", "courier": "Soon."}
+    facts |= {"record": Record("late_minutes", True, (48,), "delivered 48 minutes late")}
+    facts |= {"signals": (("rider", "Soon."),)} | order
+    persona = Persona(level, "terse", "reserved", "demands results at once", "irritable")
+    return Scenario(name, persona, demand, Order(**facts), "SECRET PROMPT", worth=12, honest=True)
 
 
 TASK = task()

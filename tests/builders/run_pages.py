@@ -6,6 +6,7 @@ import html.parser
 import json
 
 from cmpo.run.log import RunLog
+from rollouts.domains.fds.scenario import Record
 from tests.builders.dialogues import COSTS, dialogue, task, turn
 
 WORD = "w" * 100_000
@@ -39,14 +40,15 @@ def batch(step):
     first = turn(0.5, said="Cold soup.", response="I am sorry.", think="Plan.")
     gives = turn(1.0, said="And?", action="voucher", response=f"A voucher for step {step}.")
     refuses = turn(0.0, said="And?", response="No.", reason="It is rude.")
-    worst = task(NASTY[1], level=4, record=NASTY[0])
+    hostile = Record("other", None, (), NASTY[0])
+    worst = task(NASTY[1], level=4, record=hostile)
     nasty = [turn(0.25, said=text, response=text, think=text, reason=text) for text in NASTY]
     return [
         dialogue(first, refuses, outcome=1.0, task=task("soup")),
         dialogue(first, gives, outcome=5.0, index=1, task=task("soup")),
         dialogue(*nasty, outcome=3.0, last_words=NASTY[0], task=worst),
         dialogue(
-            turn(), failure="user_timeout", failure_message=NASTY[0], index=1, task=task(NASTY[1], record=NASTY[0])
+            turn(), failure="user_timeout", failure_message=NASTY[0], index=1, task=task(NASTY[1], record=hostile)
         ),
     ]
 

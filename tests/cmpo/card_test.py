@@ -5,14 +5,18 @@ import math
 import pytest
 
 from cmpo import card
-from rollouts.domains.fds.scenario import Order, Persona, Scenario
+from rollouts.domains.fds.scenario import Item, Order, Persona, Record, Scenario
 from tests.builders import commands
 from tests.rollouts.domains.fds.released_test import write
 
 
-def scenario(name, level, demand, complaint="food temperature", supported=True, items="Soup*1"):
-    order = Order(items, "M", complaint, supported, "r", (("items", items), ("tag", complaint)))
-    return Scenario(name, Persona(level, "a", "b", "c", "d"), demand, order, "x" * level)
+def scenario(name, level, demand, complaint="food temperature", supported=True, items="Soup"):
+    facts = {"items": (Item(items, 1, 900),), "merchant": "M", "ordered": "", "delivered": "", "courier": ""}
+    signals = (("items", items), ("tag", complaint))
+    order = Order(
+        **facts, complaint=complaint, tag=complaint, record=Record("other", supported, (), "r"), signals=signals
+    )
+    return Scenario(name, Persona(level, "a", "b", "c", "d"), demand, order, "x" * level, worth=10, honest=True)
 
 
 TRAIN = [
@@ -21,7 +25,7 @@ TRAIN = [
     scenario("3", 1, "feedback_focus", supported=None),
     scenario("4", 2, "refund_priority", "late delivery", supported=False),
 ]
-TEST = [scenario("5", 1, "refund_insistence", items="Rice*1")]
+TEST = [scenario("5", 1, "refund_insistence", items="Rice")]
 
 
 def test_counts():

@@ -74,8 +74,9 @@ def test_a_scripted_agent_follows_its_task():
     lines = ("It was awful!", "[Sent Picture: it]", "[end:4]", "I take the voucher.")
     commands = ("/system Be kind.", "/nonsense", "/help", "/quit", "unheard")
     title, shown = talk(command.open_agent(config, scripted, "here", None, 0), *lines, *commands)
-    assert title.startswith("here: always. About taste below expectations: ")  # no step: no training made it
-    assert shown.count("think> ") == 3 and "think> Taste below expectations. " in shown
+    # No step: no training made it.
+    assert title.startswith("here: always. About food temperature (tag: not fresh or undercooked): ")
+    assert shown.count("think> ") == 3 and "think> Bad taste, record " in shown
     assert "action> voucher\nspent> voucher 1 (mean of 1: 1.00, budget 0.3)\n" in shown
     assert "you> [end:4]\nerror> the agent would hear nothing of this\n" in shown
     assert "you> /system Be kind.\nerror> a scripted agent follows its task" in shown
@@ -109,7 +110,7 @@ def test_a_server(leaves):
         assert "error> " in shown and "answered 400: 'messages': too long <b>for me</b>" in shown
         assert "spent> voucher 0 (mean of 2: 0.50, budget 0.3)" in shown
         systems = [body["messages"][0] for body in models.asked]
-        assert all(message["content"].startswith("You are a customer service agent") for message in systems[:4])
+        assert all(message["content"].startswith("You are a service agent") for message in systems[:4])
         # /system alone: none, and it stays so.
         assert systems[4:] == [{"role": "user", "content": "Hi"}] * 2
         _, shown = talk(command.open_url(f"{url}/v1", "plain", "Be kind.", 0, ""), "<script>")

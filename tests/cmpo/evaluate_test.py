@@ -8,9 +8,10 @@ import sys
 import threading
 
 import pytest
+from ml_collections import ConfigDict
 
 from cmpo import evaluate
-from cmpo.evaluation import measures
+from cmpo.evaluation import conditions, measures
 from cmpo.run import files, schema
 from cmpo.run.json_lines import to_json_value
 from cmpo.run.log import RunLog
@@ -92,7 +93,7 @@ def test_a_remote_agents_bad_format_is_its_own_and_no_failure(text):
 
 def test_an_endpoint_that_fails_is_in_the_denominator_and_listed():
     def answer(messages):
-        return 503 if "Cola" in messages[0]["content"] or "Fries" in messages[0]["content"] else TURN
+        return 503 if "tag: late" in messages[0]["content"] or "tag: missing" in messages[0]["content"] else TURN
 
     played, _, config = remote(answer, **{"train.max_failed_fraction": 0.99})
     failed = sum(not one.dialogue.ok for one in played)
@@ -141,6 +142,28 @@ def test_scripted_agents_and_the_evaluators():
     for name, top in (("communication", 28), ("logic", 12), ("compensation", 6)):
         assert 0 < always[name]["mean"] < top
     assert never["logic"]["mean"] > always["logic"]["mean"]
+
+
+def test_a_shift_is_of_domains_that_have_one_and_is_recorded():
+    config = tiny(**{"eval.scenarios": 2, "eval.evaluators": False})
+    evaluate.shift_tasks(config, "noise=capitals")
+    played = evaluate.play_evaluation(config, collecting.serve_agent(ScriptedAgent("never")), 1)
+    found = evaluate.compose_result(config, "never", played)
+    assert found["config"]["data"]["shift"] == "noise=capitals"
+    first = [one.dialogue.turns[0].messages[-1].content for one in played]
+    assert all(words == words.upper() for words in first)
+    plain = tiny(**{"eval.scenarios": 2, "eval.evaluators": False})
+    other = evaluate.play_evaluation(plain, collecting.serve_agent(ScriptedAgent("never")), 1)
+    (field,) = (
+        each
+        for each in conditions.find_differences(found, evaluate.compose_result(plain, "never", other))
+        if each.field == "data.shift"
+    )
+    assert str(field) == "data.shift 'noise=capitals' and 'none'"
+    with pytest.raises(ValueError, match="config.data.shift: .*expected none, all, or of phrasing"):
+        evaluate.shift_tasks(tiny(), "sideways")
+    with pytest.raises(ValueError, match="--shift: expected a domain that has shifts, such as fds, got '.*shop'"):
+        evaluate.shift_tasks(ConfigDict({"domain": "tests.builders.shop", "pid": {"target": {}}}), "all")
 
 
 def test_evaluators_are_asked_in_evaluation_only_where_the_config_says_so():

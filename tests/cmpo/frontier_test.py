@@ -49,7 +49,7 @@ def test_the_command_draws_every_agent(tmp_path, ending):
     out = tmp_path / f"frontier.{ending}"
     done = commands.run("cmpo.frontier", tmp_path / "never.json", f"CMPO={tmp_path / 'policy.json'}", f"--out={out}")
     assert done.returncode == 0
-    best = oracle.compute_frontier(oracle.weigh_customers()).satisfaction_at(0.316)
+    best = oracle.compute_frontier("hard").satisfaction_at(0.316)
     assert f"| CMPO | 31.6% | 2.915 | {best:.3f} | {best - 2.915:.3f} |" in done.stdout
     assert "| never | 0.0% |" in done.stdout
     if ending == "svg":
@@ -66,7 +66,7 @@ def test_the_command_draws_every_agent(tmp_path, ending):
         (json.dumps(evaluation("x", 0.1, 2.0, **{"user.url": "http://127.0.0.1:1/v1"})), "the embedded user"),
         (json.dumps(evaluation("x", 0.1, 2.0, **{"data.path": "train.parquet"})), "scenarios of the generator"),
         (json.dumps(evaluation("x", None, None)), "a dialogue that did not fail"),
-        (json.dumps(evaluation("x", 0.1, 2.0, **{"episode.max_turns": 6})), "config.episode.max_turns of 7 or more"),
+        (json.dumps(evaluation("x", 0.1, 2.0, **{"episode.max_turns": 6})), "config.episode.max_turns of 9 or more"),
         (json.dumps(evaluation("x", 0.1, 2.0, **{"data.difficulty": "normal"})), "--difficulty=hard"),
     ],
 )

@@ -54,7 +54,7 @@ def test_a_person_is_the_agent():
         ("It is yours, a voucher was sent.", "voucher"),
     ]
     assert dialogue.end == "rated" and dialogue.cost[0] == 1 and len(dialogue.turns[1].notes["scores"]) == 4
-    assert shown[0].startswith("You are a customer service agent") and "/voucher" in shown[0]
+    assert shown[0].startswith("You are a service agent") and "/voucher" in shown[0]
     assert any(line.startswith("Say something with it") for line in shown)
     assert [line.split(" ")[0] for line in shown[-3:]] == ["Say", "<", "judge>"]
 

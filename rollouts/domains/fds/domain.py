@@ -10,15 +10,21 @@ from rollouts.domain import EVERYWHERE, Bound, Cost, Domain, Effect, Episodes, M
 from rollouts.domains.fds import generator, rules, turn_format
 from rollouts.domains.fds import judge as judging
 from rollouts.domains.fds.embedded import oracle
+from rollouts.domains.fds.embedded.planning import Knows
 from rollouts.domains.fds.episode import Table, take_turn
+from rollouts.domains.fds.gym_agents import OracleAgent, ReaderAgent, VariedAgent
 from rollouts.domains.fds.judge import Evaluation
 from rollouts.domains.fds.rubrics import PRINCIPLES, PROCESS
-from rollouts.domains.fds.scenario import DEMANDS, LEVELS, Scenario
+from rollouts.domains.fds.scenario import DEMANDS, LEVELS, Scenario, read_description, write_items
 from rollouts.domains.fds.schema import FdsSettings
-from rollouts.domains.fds.scripted import HABITS, OracleAgent, ScriptedAgent, decline_voucher
+from rollouts.domains.fds.scripted import HABITS, ScriptedAgent, decline_voucher
+from rollouts.domains.fds.shift import NO_SHIFT, Shift, parse_shift
 from rollouts.endpoints.settings import EMBEDDED
 from rollouts.play import Agent
 from rollouts.types import Dialogue
+
+MAX_TURNS = 9
+"""Turns that the frontier of the embedded gym needs: its best policies took 5 at most, in 1,280 dialogues."""
 
 _VOUCHER = "/voucher"  # begins a line of a person who plays the agent
 
@@ -29,7 +35,7 @@ class FdsDomain(Domain):
     turn_format, settings = turn_format, FdsSettings
     endpoints = ("user", "judge")
     panel = "User satisfaction (1 to 5)"
-    scripted = ("oracle", *HABITS)
+    scripted = ("oracle", "reader", "varied", *HABITS)
     breaches = rules.FORMAT_ERRORS
     objective = "satisfaction"
     measures = {
@@ -43,6 +49,7 @@ class FdsDomain(Domain):
         **{name: EVERYWHERE[name] for name in ("turns", "tokens", "failure_rate")},
     }
     groups = {"level": range(1, len(LEVELS) + 1), "demand": DEMANDS}
+    shift = "data.shift"
 
     def __init__(self, costs: tuple[Cost, ...]):
         self.costs = costs
@@ -62,11 +69,12 @@ class FdsDomain(Domain):
 
     def open_tasks(self, data: Mapping[str, Any], seed: int, prepared: pathlib.Path | None) -> TaskSource:
         """See Domain. Deals from the endless generator, or from fixed records, epoch after epoch."""
+        shift = parse_shift(data["shift"])
         if prepared is None:
-            return Generated(data["difficulty"], seed)
+            return Generated(data["difficulty"], seed, shift)
         from rollouts.domains.fds import tfds_dataset
 
-        return tfds_dataset.Recorded(prepared, seed)
+        return tfds_dataset.Recorded(prepared, seed, shift)
 
     def episodes(self, config: Mapping[str, Any], chats: Mapping[str, Any]) -> Episodes:
         """See Domain."""
@@ -88,12 +96,20 @@ class FdsDomain(Domain):
         return await judging.evaluate_dialogue(judge, dialogue, seed=seed, votes=config.judge.votes)
 
     def scripted_agent(self, config: Mapping[str, Any], name: str, budget: float | None = None) -> Agent:
-        """See Domain. The oracle is the best agent of the embedded gym with a voucher for a share `budget` of all."""
-        if name != "oracle":
-            return ScriptedAgent(name or "generous")
+        """See Domain. Oracle and reader are the best agents of the embedded gym with a voucher for a share `budget`.
+
+        The oracle knows the customer, the reader what messages tell.
+        """
+        difficulty = config.data.difficulty
+        if name in HABITS:
+            return ScriptedAgent(name)
+        if name not in ("oracle", "reader"):
+            return VariedAgent(difficulty)
         if budget is None or not 0 <= budget <= 1:
             raise ValueError(f"--budget: expected a share of customers from 0 to 1, got {budget}")
-        return OracleAgent(oracle.allocate_vouchers(oracle.weigh_customers(config.data.difficulty), budget))
+        if name == "oracle":
+            return OracleAgent(oracle.price_for(budget, difficulty, knows="all"))
+        return ReaderAgent(oracle.price_for(budget, difficulty), difficulty)
 
     def decline_action(self, text: str, seed: int) -> str:
         """See Domain. The words are the scripted agents', for a voucher."""
@@ -103,14 +119,19 @@ class FdsDomain(Domain):
         """See Domain. It is known for the embedded user, scenarios of the generator, and enough turns."""
         user, data, episode = (config[section] for section in ("user", "data", "episode"))
         dealt = not data["path"] and (data["difficulty"], "test") in generator.LEVEL_COUNTS
-        known = user["url"] == EMBEDDED and dealt and episode["max_turns"] >= oracle.MAX_TURNS
+        known = user["url"] == EMBEDDED and dealt and episode["max_turns"] >= MAX_TURNS
         return self.bound_agents(data["difficulty"]) if known else None
 
-    def bound_agents(self, difficulty: str) -> Bound:
-        """Returns the frontier of the embedded gym, over the generator's customers of `difficulty`."""
-        frontier = oracle.compute_frontier(oracle.weigh_customers(difficulty))
+    def bound_agents(self, difficulty: str, *, knows: Knows = "messages") -> Bound:
+        """Returns the frontier of the embedded gym, over the generator's customers of `difficulty`.
+
+        It is that of agents which read the messages, or of who knows all about the customer. No shift of words or
+        facts moves it: who calls, and why, stays the same.
+        """
+        frontier = oracle.compute_frontier(difficulty, knows=knows)
         title, voucher = f"The embedded gym, difficulty {difficulty}", rules.COSTS[0]
-        return Bound(title, voucher, self.objective, self.panel, frontier.rates, frontier.satisfaction)
+        label = {"messages": "frontier (reads the messages)", "all": "frontier (knows the customer)"}[knows]
+        return Bound(title, voucher, self.objective, self.panel, frontier.rates, frontier.satisfaction, label)
 
     def embedded(self) -> Any:
         """See Domain."""
@@ -120,10 +141,14 @@ class FdsDomain(Domain):
 
     def show_task(self, description: Mapping[str, Any]) -> list[str]:
         """See Domain."""
-        order, level = description["order"], LEVELS[description["persona"]["level"] - 1]
+        scenario = read_description(description)
+        order, level = scenario.order, LEVELS[scenario.persona.level - 1]
+        claim = {True: "backed", False: "contradicted", None: "untouched"}[order.supported]
         return [
-            f"{order['complaint']}: {order['items']}. Record: {order['record'] or 'silent'}.",
-            f"{level} customer, {description['demand'].replace('_', ' ')}",
+            f"{order.complaint} (tag: {order.tag}): {write_items(order.items)}. Claim {claim} by the record: "
+            f"{order.record.text or 'nothing'}.",
+            f"{level} customer, {scenario.demand.replace('_', ' ')}, "
+            f"{'honest' if scenario.honest else 'not honest'}; a voucher is worth {scenario.worth / 10:.1f} points",
         ]
 
     def show_end(self, end: str, outcome: float) -> tuple[str, str]:
@@ -210,11 +235,11 @@ class FdsDomain(Domain):
 
 
 class Generated:
-    """The gym's own generator, as a `rollouts.domain.TaskSource`."""
+    """The gym's own generator, as a `rollouts.domain.TaskSource`; held-out scenarios are shifted by `shift`."""
 
-    def __init__(self, difficulty: str, seed: int):
+    def __init__(self, difficulty: str, seed: int, shift: Shift = NO_SHIFT):
         next(generator.deal_scenarios(seed, difficulty=difficulty))  # an unknown difficulty is reported now, not later
-        self._difficulty, self._seed = difficulty, seed
+        self._difficulty, self._seed, self._shift = difficulty, seed, shift
 
     def train(self, cursor: int, count: int) -> list[Scenario]:
         """See TaskSource."""
@@ -223,7 +248,8 @@ class Generated:
 
     def held_out(self, count: int, seed: int) -> list[Scenario]:
         """See TaskSource."""
-        return list(itertools.islice(generator.deal_scenarios(seed, difficulty=self._difficulty, split="test"), count))
+        options = {"difficulty": self._difficulty, "split": "test", "shift": self._shift}
+        return list(itertools.islice(generator.deal_scenarios(seed, **options), count))
 
 
 def make(constrained: Sequence[str]) -> FdsDomain:

@@ -56,7 +56,7 @@ class CustomerEpisode(Episode):
 
     async def _hear_customer(self) -> list[Message]:
         """Asks the customer for the next words and returns them as the agent gets them."""
-        seed = fold(self._seed, "user", self._state.turns)
+        seed = fold(self._seed, "user")  # the embedded customer draws every turn anew, by its number
         self._words = await self._table.user.chat(self._to_user, seed=seed)
         return [Message("user", turn_format.hear(self._words))]
 

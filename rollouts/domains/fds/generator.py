@@ -1,7 +1,4 @@
-"""The gym: food-delivery after-sales disputes (FDS). Personas, demands, orders, difficulty; seeded and endless.
-
-Source of the level counts and of P(demand | level): arXiv 2602.22697 and the authors' released records.
-"""
+"""The gym: food-delivery after-sales disputes (FDS). Personas, demands, orders, difficulty; seeded and endless."""
 
 import hashlib
 import itertools
@@ -10,22 +7,14 @@ import random
 from collections.abc import Iterator
 from importlib import resources
 
-from rollouts.domains.fds.scenario import DEMANDS, LEVELS, Order, Persona, Scenario
+from rollouts.domains.fds.embedded import case as cases
+from rollouts.domains.fds.embedded import population
+from rollouts.domains.fds.embedded.latent import Customer
+from rollouts.domains.fds.mix import BESIDE_SHARE, DEMAND_WEIGHTS, LEVEL_COUNTS, SUPPORT_WEIGHTS
+from rollouts.domains.fds.orders import draw_order
+from rollouts.domains.fds.scenario import COMPLAINTS, DEMANDS, LEVELS, Order, Persona, Scenario, write_items
+from rollouts.domains.fds.shift import NO_SHIFT, Shift
 from rollouts.seeds import fold
-
-LEVEL_COUNTS = {
-    ("hard", "train"): (12, 40, 32, 32, 12),  # in every block of 128, as in the released batches
-    ("normal", "train"): (12, 12, 41, 38, 25),
-    ("hard", "test"): (25, 78, 64, 64, 25),  # of 256
-    ("normal", "test"): (25, 25, 79, 76, 51),
-}
-
-DEMAND_WEIGHTS = {  # P(demand | level 1..5), normalised over the demands
-    "refund_insistence": (0.70, 0.60, 0.40, 0.40, 0.50),
-    "refund_priority": (0.15, 0.10, 0.15, 0.15, 0.20),
-    "compensation_flexible": (0.10, 0.15, 0.20, 0.20, 0.10),
-    "feedback_focus": (0.05, 0.15, 0.25, 0.25, 0.20),
-}
 
 DEMAND_TEXTS = {
     "refund_insistence": "You want your money back and nothing else; no voucher or apology replaces a refund. You do "
@@ -38,53 +27,31 @@ DEMAND_TEXTS = {
     "is a pleasant surprise.",
 }
 
-COMPLAINTS = {  # what went wrong: (as the customer means it, a record that supports it, a record that contradicts it)
-    "late delivery": ("the order came far too late", "delivered 48 minutes late", "delivered on time"),
-    "food temperature": (
-        "the food arrived cold",
-        "courier held the food 40 minutes",
-        "delivered 8 minutes after pickup",
-    ),
-    "damaged packaging": (
-        "the food was spilled",
-        "courier reported a spilled bag",
-        "handover photo shows a sealed bag",
-    ),
-    "missing items": ("part of the order is missing", "merchant packed one item less", "all items scanned at pickup"),
-    "taste below expectations": ("it tasted awful", "5 taste complaints today", "no other taste complaints today"),
-    "not fresh or undercooked": (
-        "it was raw inside",
-        "kitchen reported an oven fault",
-        "kitchen temperature log normal",
-    ),
-}
+_COMMUNICATION_STYLES = ("blunt and confrontational", "terse", "plain", "polite", "warm and detailed")
+"""From the least cooperative to the most; a persona draws near its level."""
 
-SUPPORT_WEIGHTS = {True: 5, False: 3, None: 2}  # how often the record supports, contradicts or ignores a complaint
-_SILENT = "no abnormal report"
-
-_DISHES = (
-    "Chicken Biryani", "Beef Burger", "Margherita Pizza", "Pad Thai", "Falafel Wrap", "Caesar Salad", "Sushi Set",
-    "Lamb Kebab", "Fried Chicken", "Mushroom Risotto", "Fish Tacos", "Noodle Soup", "Grilled Salmon", "Veggie Curry",
-)  # fmt: skip
-_SIDES = ("Fries", "Mango Lassi", "Cola", "Garlic Bread", "Ice Tea", "Brownie", "Spring Rolls", "Coleslaw")
-_MERCHANTS = (
-    "Golden Wok", "Casa Verde", "Burger Barn", "Spice Route", "Blue Harbour", "Corner Kitchen", "Mama Rosa",
-    "Green Bowl", "Samaka Grill", "Noodle House",
-)  # fmt: skip
-_COURIER = (
-    "I am nearby.",
-    "Left it at your door.",
-    "Arriving soon.",
-    "Traffic is heavy.",
-    "Which floor?",
-    "Delivered.",
-)
-
-_TRAITS = {  # trait -> from the least cooperative to the most; a persona draws near its level
-    "communication_style": ("blunt and confrontational", "terse", "plain", "polite", "warm and detailed"),
-    "information_disclosure": ("refuses details", "reserved", "answers when asked", "open", "volunteers details"),
-    "problem_solving": ("demands results at once", "stubborn", "pragmatic", "willing to compromise", "constructive"),
-    "emotional_style": ("hostile", "irritable", "tense", "calm", "cheerful"),
+_TRAITS = {  # trait of the persona -> the customer's trait that it tells -> value -> texts for levels 1-2, 3, 4-5
+    "information_disclosure": (
+        "discloses",
+        {
+            True: ("blurts everything out", "open", "volunteers details"),
+            False: ("gives away as little as possible", "reserved", "answers when asked"),
+        },
+    ),
+    "problem_solving": (
+        "wants",
+        {
+            "steps": ("demands to know every step", "likes a plan", "constructive, step by step"),
+            "short": ("demands results at once", "pragmatic and brief", "easy to please, without detours"),
+        },
+    ),
+    "emotional_style": (
+        "temper",
+        {
+            "flares": ("hostile and loud", "irritable", "lively, quick to flare up"),
+            "silent": ("cold, goes silent when angry", "tense, goes silent when angry", "calm, goes silent when hurt"),
+        },
+    ),
 }
 
 
@@ -101,42 +68,76 @@ def prompt_hashes() -> dict[str, str]:
     return {name: hashlib.sha256(text).hexdigest() for name, text in sorted(texts.items())}
 
 
-def order_values(order: Order) -> dict[str, str]:
-    """The order's facts in words, as the user's and the judge's prompts have them."""
-    support = {True: "the record supports it", False: "the record contradicts it", None: "the record is silent"}
+def case_values(scenario: Scenario) -> dict[str, str]:
+    """The customer and the order in words, as the user's and the judge's prompts have them."""
+    persona, order, customer = scenario.persona, scenario.order, find_customer(scenario)
+    support = next(text for text, supports in cases.SUPPORT.items() if supports is order.supported)
+    if support == "the record is silent" and order.record.kind != "silent" and order.record.text:
+        support = "the record is about something else"
     return {
-        "items": order.items,
+        **vars(persona),
+        "level": str(persona.level),
+        "level_name": LEVELS[persona.level - 1],
+        "details": _name_value(cases.DETAILS, customer.discloses),
+        "solution": _name_value(cases.SOLUTIONS, customer.wants),
+        "anger": _name_value(cases.TEMPERS, customer.temper),
+        "way": scenario.shift.words,
+        "demand": scenario.demand,
+        "worth": f"{customer.worth // 10}.{customer.worth % 10}",
+        "claim": _name_value(cases.CLAIMS, customer.honest),
+        "items": write_items(order.items),
         "merchant": order.merchant,
+        "ordered": order.ordered or cases.UNKNOWN,
+        "delivered": order.delivered or cases.UNKNOWN,
+        "courier": order.courier or cases.UNKNOWN,
         "complaint": order.complaint,
-        "complaint_text": COMPLAINTS[order.complaint][0],
-        "record": order.record or "nothing unusual on record",
-        "support": support[order.supported],
+        "complaint_text": COMPLAINTS[order.complaint],
+        "tag": order.tag or cases.UNKNOWN,
+        "record": order.record.text or cases.NO_RECORD,
+        "support": support,
     }
-
-
-def persona_values(persona: Persona) -> dict[str, str]:
-    """The persona in words, as the user's and the judge's prompts have it."""
-    return {**vars(persona), "level": str(persona.level), "level_name": LEVELS[persona.level - 1]}
 
 
 def user_prompt(scenario: Scenario) -> str:
     """The user simulator's system prompt."""
-    return fill_prompt(
-        "user",
-        **persona_values(scenario.persona),
-        **order_values(scenario.order),
+    return fill_prompt("user", **case_values(scenario), demand_text=DEMAND_TEXTS[scenario.demand])
+
+
+def find_customer(scenario: Scenario) -> Customer:
+    """Returns the customer of a scenario.
+
+    A persona that was not dealt here, as of the released records, has traits in words of its own: what they mean for
+    the embedded customer is drawn by a hash of the words, as often as `population` says.
+    """
+    persona = scenario.persona
+    traits = {}
+    for field, (name, texts) in _TRAITS.items():
+        told = getattr(persona, field)
+        known = [value for value, words in texts.items() if told in words]
+        first, second = texts
+        chance = population.share_trait(name, first, persona.level)
+        drawn = first if random.Random(fold(0, name, told)).random() < chance else second
+        traits[name] = known[0] if known else drawn
+    return Customer(
+        level=persona.level,
         demand=scenario.demand,
-        demand_text=DEMAND_TEXTS[scenario.demand],
+        supported=scenario.order.supported,
+        worth=scenario.worth,
+        honest=scenario.honest,
+        **traits,
     )
 
 
-def deal_scenarios(seed: int, *, difficulty: str = "hard", split: str = "train", start: int = 0) -> Iterator[Scenario]:
+def deal_scenarios(
+    seed: int, *, difficulty: str = "hard", split: str = "train", start: int = 0, shift: Shift = NO_SHIFT
+) -> Iterator[Scenario]:
     """Deals scenarios without end, beginning with number `start`; the same seed deals the same ones.
 
     They come in blocks (128 in `train`, 256 in `test`) that hold exactly the method's counts of cooperation levels,
     and demands as near to P(demand | level) as whole numbers allow. Within a block they are spread evenly, so that
     small batches see about the same mix, and chance in it adds little noise to the observed voucher rate.
-    An order that is dealt in one split is never dealt in the other, whatever the seeds (`split_of`).
+    An order that is dealt in one split is never dealt in the other, whatever the seeds (`split_of`). A `shift` changes
+    the words and facts, and neither who calls nor why.
     """
     if (difficulty, split) not in LEVEL_COUNTS:
         known = sorted({name for name, _ in LEVEL_COUNTS})
@@ -148,7 +149,7 @@ def deal_scenarios(seed: int, *, difficulty: str = "hard", split: str = "train",
         cells = _deal_block(counts, random.Random(fold(seed, "block", split, difficulty, block)))
         for level, demand in cells[number - block * size :]:
             rng = random.Random(fold(seed, "scenario", split, difficulty, number))
-            yield draw_scenario(rng, f"{difficulty}-{split}-{seed}-{number}", level, demand, split)
+            yield draw_scenario(rng, f"{difficulty}-{split}-{seed}-{number}", level, demand, split, shift)
             number += 1
 
 
@@ -160,35 +161,34 @@ def split_of(order: Order) -> str:
     return "train" if fold(0, "split", *itertools.chain(*order.signals)) % 10 else "test"
 
 
-def draw_scenario(rng: random.Random, name: str, level: int, demand: str, split: str) -> Scenario:
-    """Draws the persona's other traits and an order of `split` for one cooperation level (1..5) and demand."""
-    traits = {
-        trait: styles[min(4, max(0, level - 1 + rng.choice((-1, 0, 0, 0, 1))))] for trait, styles in _TRAITS.items()
-    }
-    order = _draw_order(rng)
-    while split_of(order) != split:
-        order = _draw_order(rng)
-    signals = "\n".join(f"{key}: {value}" for key, value in order.signals)
-    return Scenario(name, Persona(level=level, **traits), demand, order, fill_prompt("agent", signals=signals).strip())
+def draw_scenario(
+    rng: random.Random, name: str, level: int, demand: str, split: str, shift: Shift = NO_SHIFT
+) -> Scenario:
+    """Draws the other traits, the complaint and an order of `split` for one cooperation level (1..5) and demand.
 
-
-def _draw_order(rng: random.Random) -> Order:
+    Whatever the shift, the same `rng` draws the same customer and complaint.
+    """
+    place = min(4, max(0, level - 1 + rng.choice((-1, 0, 0, 0, 1))))
     complaint = rng.choice(tuple(COMPLAINTS))
-    _, supporting, contradicting = COMPLAINTS[complaint]
     supported = rng.choices(tuple(SUPPORT_WEIGHTS), weights=tuple(SUPPORT_WEIGHTS.values()))[0]
-    record = {True: supporting, False: contradicting, None: _SILENT}[supported]
-    items = [f"{rng.choice(_DISHES)}*1"]
-    if rng.random() < 0.6:
-        items.append(f"{rng.choice(_SIDES)}*{rng.choice((1, 2))}")
-    merchant = rng.choice(_MERCHANTS)
-    signals = (
-        ("items", ",".join(items)),
-        ("merchant", merchant),
-        ("courier", rng.choice(_COURIER)),
-        ("record", record),
-        ("tag", complaint),
-    )
-    return Order(",".join(items), merchant, complaint, supported, record, signals)
+    says = {True: "supports", False: "contradicts", None: "beside" if rng.random() < BESIDE_SHARE else "silent"}[
+        supported
+    ]
+    customer = population.draw_customer(level, demand, supported, rng)
+    texts = {
+        field: texts[getattr(customer, trait)][(0, 0, 1, 2, 2)[level - 1]] for field, (trait, texts) in _TRAITS.items()
+    }
+    persona = Persona(level=level, communication_style=_COMMUNICATION_STYLES[place], **texts)
+    order = draw_order(complaint, says, customer.honest, rng, shift)
+    while split_of(order) != split:
+        order = draw_order(complaint, says, customer.honest, rng, shift)
+    signals = "\n".join(f"{key}: {value}" for key, value in order.signals)
+    prompt = fill_prompt("agent", signals=signals).strip()
+    return Scenario(name, persona, demand, order, prompt, customer.worth, customer.honest, shift)
+
+
+def _name_value(names: dict[str, object], value: object) -> str:
+    return next(name for name, meant in names.items() if meant == value)
 
 
 def _deal_block(counts: tuple[int, ...], rng: random.Random) -> list[tuple[int, str]]:

@@ -2,6 +2,8 @@
 
 import contextlib
 import pathlib
+import random
+import re
 from collections.abc import Iterator, Mapping
 from types import UnionType
 from typing import Any
@@ -9,13 +11,17 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 
-from rollouts.domains.fds.scenario import DEMANDS, LEVELS, Order, Persona, Scenario
+from rollouts.domains.fds.embedded import latent
+from rollouts.domains.fds.scenario import DEMANDS, LEVELS, Item, Order, Persona, Record, Scenario
+from rollouts.seeds import fold
 
 _COMPLAINTS = {
     "Food temperature issue": "food temperature",
     "Food taste below expectations": "taste below expectations",
     "Food not fresh/undercooked": "not fresh or undercooked",
 }
+
+_ITEM = re.compile(r"\s*(.+?)\s*\*(\d{1,4})\s*(?:,|$)")
 
 _COLUMNS = ("prompt", "extra_info")
 _DETAILS = "extra_info.interaction_kwargs"
@@ -75,8 +81,10 @@ def _parse_row(row: Mapping[str, Any], number: int, path: str) -> Scenario:
 def from_record(record: Mapping[str, Any]) -> Scenario:
     """Turns one row (`prompt`, `extra_info`) into a Scenario; the agent keeps the record's own system prompt.
 
-    The records do not say whether the platform's facts support the claim: `order.supported` is None. Raises ValueError,
-    naming the field and what is there, where one is missing, null, of another type or of an unknown value.
+    The records do not say what the platform knows (`order.supported` is None), nor times, prices or the courier's
+    words; those are empty. Nor do they say what a voucher is worth to the customer: the embedded customer's worth is
+    drawn from `latent.WORTH` by a hash of the record's id, and its claim counts as honest. Raises ValueError, naming
+    the field and what is there, where one is missing, null, of another type or of an unknown value.
     """
     portrait, signals = f"{_DETAILS}.user_profile.user_profile", f"{_DETAILS}.system_signal"
     habits, traits = f"{portrait}.behavioralPatterns", f"{portrait}.inferredAttributes.impliedPersonalityTraits"
@@ -96,17 +104,30 @@ def from_record(record: Mapping[str, Any]) -> Scenario:
     shown = {name: _read_field(record, f"{signals}.{name}") for name in ("instantMessageMap", "foodInfo", "rcTag")}
     shown["merchantName"] = _read_field(record, f"{signals}.merchantNameMap.en")
     order = Order(
-        items=shown["foodInfo"],
+        items=_read_items(shown["foodInfo"]),
         merchant=shown["merchantName"],
+        ordered="",
+        delivered="",
         complaint=_COMPLAINTS[complaint],
-        supported=None,
-        record="",
+        tag=_COMPLAINTS[complaint],
+        record=Record("silent", None, (), ""),
+        courier="",
         signals=tuple(shown.items()),
     )
     name = "-".join(
         str(_read_field(record, f"{_DETAILS}.{part}", str | int)) for part in ("split", "batch_id", "index")
     )
-    return Scenario(name, persona, DEMANDS[demand - 1], order, _system_prompt(record))
+    worth = latent.draw_worth(level, DEMANDS[demand - 1], random.Random(fold(0, "worth", name)))
+    return Scenario(name, persona, DEMANDS[demand - 1], order, _system_prompt(record), worth, honest=True)
+
+
+def _read_items(text: str) -> tuple[Item, ...]:
+    """Reads "Soup*1,Rice*2"; a text of another form, or an empty one, is one item. Prompts have items in one line."""
+    line = " ".join(text.replace(";", ",").split())
+    matches = list(_ITEM.finditer(line))
+    if not matches or "".join(match[0] for match in matches) != line:
+        return (Item(line or "order", 1, 0),)
+    return tuple(Item(match[1], int(match[2]), 0) for match in matches)
 
 
 def _system_prompt(record: Mapping[str, Any]) -> str:

@@ -66,9 +66,7 @@ class Rubric(NamedTuple):
         """The judge's system prompt."""
         case = generator.fill_prompt(
             "case",
-            **generator.persona_values(scenario.persona),
-            **generator.order_values(scenario.order),
-            demand=scenario.demand,
+            **generator.case_values(scenario),
             signals="\n".join(f"{name}: {value}" for name, value in scenario.order.signals),
         )
         scores = {item: f"({_list_choices(scores)})" for item, scores in self.items.items()}

@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 import pydantic
 
+from rollouts.domains.fds.shift import parse_shift
 from rollouts.sections import Count, NotNegative, Section
 
 
@@ -13,7 +14,15 @@ class DataSettings(Section):
     path: str = ""  # a released parquet file; "": the generator
     difficulty: Literal["hard", "normal"] = "hard"  # the generator's mix of cooperation levels
     endless: bool = True  # the generator always makes new scenarios; False: the paper's number, epoch by epoch
+    shift: str = "none"  # of held-out scenarios: none, phrasing, noise, facts or all, see `shift.parse_shift`
     dir: str = ""  # of prepared records; "": $TFDS_DATA_DIR or ~/tensorflow_datasets, as in that library
+
+    @pydantic.field_validator("shift")
+    @classmethod
+    def refuse_unknown_shift(cls, text: str) -> str:
+        """Raises ValueError where `parse_shift` does."""
+        parse_shift(text)
+        return text
 
 
 class WeightSettings(Section):

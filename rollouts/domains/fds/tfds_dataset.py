@@ -19,13 +19,15 @@ import tensorflow_datasets as tfds
 from absl import logging
 
 from rollouts.domains.fds import generator, released
-from rollouts.domains.fds.scenario import DEMANDS, Order, Persona, Scenario
+from rollouts.domains.fds.scenario import DEMANDS, Item, Order, Persona, Record, Scenario
+from rollouts.domains.fds.shift import NO_SHIFT, Shift
 from rollouts.seeds import fold
 
 SIZES = {"hard": {"train": 7680, "test": 256}, "normal": {"train": 7424, "test": 256}}
 """How many records each split of the generator's configs has; as many as the paper's splits."""
 
 _SUPPORT = {False: "contradicts", True: "supports", None: "silent"}  # what the platform's record says of the claim
+_ORDER_TEXTS = ("merchant", "ordered", "delivered", "complaint", "tag", "courier")
 _TRAITS = tuple(field.name for field in dataclasses.fields(Persona) if field.name != "level")
 
 
@@ -48,8 +50,11 @@ def released_config(path: str) -> FdsConfig:
 class Fds(tfds.core.GeneratorBasedBuilder):
     """Food-delivery after-sales disputes: who complains, about which order, wanting what."""
 
-    VERSION = tfds.core.Version("1.0.0")  # raise it whenever the records change, or how they are read
-    RELEASE_NOTES = {"1.0.0": "The first."}
+    VERSION = tfds.core.Version("2.0.0")  # raise it whenever the records change, or how they are read
+    RELEASE_NOTES = {
+        "1.0.0": "The first.",
+        "2.0.0": "Items with prices, times, records with numbers, tags that may be wrong, what a voucher is worth.",
+    }
     BUILDER_CONFIGS = [
         FdsConfig(name=name, difficulty=name, description=f"Generated, the method's mix `{name}`.") for name in SIZES
     ]
@@ -66,14 +71,19 @@ class Fds(tfds.core.GeneratorBasedBuilder):
                 "persona": {"level": np.int32, **dict.fromkeys(_TRAITS, text)},
                 "demand": tfds.features.ClassLabel(names=DEMANDS),
                 "order": {
-                    "items": text,
-                    "merchant": text,
-                    "complaint": text,
-                    "supported": tfds.features.ClassLabel(names=_SUPPORT.values()),
-                    "record": text,
+                    **dict.fromkeys(_ORDER_TEXTS, text),
+                    "items": tfds.features.Sequence({"name": text, "quantity": np.int32, "price": np.int32}),
+                    "record": {
+                        "kind": text,
+                        "supports": tfds.features.ClassLabel(names=_SUPPORT.values()),
+                        "numbers": tfds.features.Sequence(np.int32),
+                        "text": text,
+                    },
                     "signals": tfds.features.Sequence({"name": text, "value": text}),
                 },
                 "agent_prompt": text,
+                "worth": np.int32,
+                "honest": np.bool_,
             }
         )
         return tfds.core.DatasetInfo(
@@ -169,10 +179,17 @@ class PreparedRecords(Sequence[Scenario]):
 class Recorded:
     """A `rollouts.domain.TaskSource`: the records in `directory`, shuffled anew each epoch.
 
-    A record is read when it is asked for, so a process reads only what it plays.
+    A record is read when it is asked for, so a process reads only what it plays. Records have their facts; the words of
+    held-out ones may be shifted. Raises ValueError, naming config.data.shift, for a shift of facts.
     """
 
-    def __init__(self, directory: pathlib.Path, seed: int):
+    def __init__(self, directory: pathlib.Path, seed: int, shift: Shift = NO_SHIFT):
+        if shift.facts:
+            raise ValueError(
+                f"config.data.shift: expected none, phrasing or noise of recorded scenarios, got '{shift}'; unseen "
+                "facts come with config.data.endless"
+            )
+        self._shift = shift
         train, self._test = PreparedRecords(directory, "train"), PreparedRecords(directory, "test")
         self._train = grain.MapDataset.source(train).shuffle(seed=fold(seed, "shuffle")).repeat()
 
@@ -184,34 +201,49 @@ class Recorded:
         """See TaskSource. Raises ValueError if the dataset holds fewer."""
         if count > len(self._test):
             raise ValueError(f"config.eval.scenarios: expected at most {len(self._test)} of this data, got {count}")
-        return grain.MapDataset.source(self._test).shuffle(seed=fold(seed, "held out"))[:count]
+        chosen = grain.MapDataset.source(self._test).shuffle(seed=fold(seed, "held out"))[:count]
+        return [dataclasses.replace(scenario, shift=self._shift) for scenario in chosen]
 
 
 def to_example(scenario: Scenario) -> dict[str, Any]:
-    """A scenario as the builder's features."""
-    persona, order = vars(scenario.persona), vars(scenario.order)
-    signals = [{"name": name, "value": value} for name, value in scenario.order.signals]
-    supported = _SUPPORT[scenario.order.supported]
-    return {**vars(scenario), "persona": persona, "order": {**order, "supported": supported, "signals": signals}}
+    """A scenario as the builder's features. A shift is not kept: none is prepared."""
+    order, record = vars(scenario.order), scenario.order.record._asdict()
+    facts = {
+        "items": [item._asdict() for item in scenario.order.items],
+        "record": {**record, "supports": _SUPPORT[record["supports"]]},
+        "signals": [{"name": name, "value": value} for name, value in scenario.order.signals],
+    }
+    fields = {name: value for name, value in vars(scenario).items() if name != "shift"}
+    return {**fields, "persona": vars(scenario.persona), "order": {**order, **facts}}
 
 
 def from_example(example: Mapping[str, Any]) -> Scenario:
     """The scenario that `to_example` was given, from what a data source yields: bytes and numpy scalars."""
     persona, order = example["persona"], example["order"]
-    texts = {name: order[name].decode() for name in ("items", "merchant", "complaint", "record")}
-    signals = order["signals"]
+    items, record, signals = order["items"], order["record"], order["signals"]
     return Scenario(
         id=example["id"].decode(),
         persona=Persona(level=int(persona["level"]), **{name: persona[name].decode() for name in _TRAITS}),
         demand=DEMANDS[example["demand"]],
         order=Order(
-            **texts,
-            supported=tuple(_SUPPORT)[order["supported"]],
+            **{name: order[name].decode() for name in _ORDER_TEXTS},
+            items=tuple(
+                Item(name.decode(), int(quantity), int(price))
+                for name, quantity, price in zip(items["name"], items["quantity"], items["price"], strict=True)
+            ),
+            record=Record(
+                record["kind"].decode(),
+                tuple(_SUPPORT)[record["supports"]],
+                tuple(map(int, record["numbers"])),
+                record["text"].decode(),
+            ),
             signals=tuple(
                 (name.decode(), value.decode()) for name, value in zip(signals["name"], signals["value"], strict=True)
             ),
         ),
         agent_prompt=example["agent_prompt"].decode(),
+        worth=int(example["worth"]),
+        honest=bool(example["honest"]),
     )
 
 

@@ -56,7 +56,7 @@ def test_tasks_of_one_name_that_are_not_the_same_are_not_paired(tmp_path, monkey
     ours = write_run(tmp_path / "a", [5.0, 4.0])
     theirs = write_run(tmp_path / "b", [4.0, 4.0])
     path = theirs / "transcripts" / "step_000001.jsonl"
-    path.write_text(path.read_text().replace("Cola*1", "Cola*2"))
+    path.write_text(path.read_text().replace('"quantity": 1', '"quantity": 2'))
     assert compare(ours, theirs)[1]["pairs"] == []
 
 

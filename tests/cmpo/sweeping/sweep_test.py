@@ -72,6 +72,21 @@ def test_a_search_of_learning_rates_gives_each_method_its_own_times_the_same_and
     assert len(set(starts.values())) == 3 and starts["ppo_fast"] == starts["cmpo"] != starts["sft_fast"]
 
 
+def test_the_grid_of_budgets_has_one_start_for_all_runs_of_a_seed():
+    runs = {run.label: run for run in plan.plan_runs(ablations.get_config("budgets,smoke"), 1)}
+    assert len({run.start for run in runs.values()}) == 1
+    budgets = [run.config.pid.target for run in runs.values() if run.config.pid.enabled]
+    assert budgets == [0.15, 0.3, 0.5, 0.3]
+    assert [run.config.pid.initial_lambda for run in runs.values() if not run.config.pid.enabled] == [
+        *(0.3, 0.6, 0.9, 1.3, 2.0),
+        0.0,
+    ]
+    assert [name for name, run in runs.items() if run.config.algo.credit == "dialogue"] == ["dialogue"]
+    assert {run.config.train.rl_steps for run in runs.values()} == {4}
+    with pytest.raises(ValueError, match="rates and budgets"):
+        ablations.get_config("budgets,rates")
+
+
 def test_what_a_run_changes_is_in_its_config_and_on_its_command_line():
     (run,) = plan.plan_runs(GRID, 1, ["budget_15"])
     assert (run.config.pid.target, run.config.algo.name, run.config.train.rl_steps) == (0.15, "cmpo", 4)
@@ -84,7 +99,7 @@ def test_what_a_run_changes_is_in_its_config_and_on_its_command_line():
 
 
 def test_every_run_of_the_grid_can_begin():
-    for run in plan.plan_runs(ablations.get_config(), 1):
+    for run in (*plan.plan_runs(ablations.get_config(), 1), *plan.plan_runs(ablations.get_config("budgets"), 1)):
         schema.check_config(run.config)
         build.load_algorithm(run.config, domains.load(run.config))
 

@@ -86,7 +86,7 @@ def test_every_scenario_is_played_so_often_each_time_with_a_seed_of_its_own():
     dialogues = collect(tiny(), repeats=2, user=user, done=lambda: ended.append(1))
     assert [(one.task.id, one.index) for one in dialogues] == [(one.id, n) for one in SCENARIOS for n in (0, 1)]
     assert len(ended) == 8 and {one.outcome for one in dialogues} == {4.0}
-    first = {fold(fold(7, number), "user", 0) for number in range(8)}
+    first = {fold(fold(7, number), "user") for number in range(8)}
     assert first <= {seed for _, seed in user.asked} and len(first) == 8
     assert all(turn.notes["scores"] for one in dialogues for turn in one.turns)
     assert not any(turn.notes["scores"] for one in collect(tiny(), judged=False) for turn in one.turns)

@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from cmpo.run.json_lines import read_lines
 from cmpo.training import collecting, tasks
 from rollouts.domains.fds import generator, tfds_dataset
 from rollouts.domains.fds.scripted import ScriptedAgent
@@ -24,7 +25,7 @@ def recorded(tmp_path_factory):
     """Where a small file is and where its records are prepared: by seed, a source of them."""
     folder = tmp_path_factory.mktemp("recorded")
     write(folder / "x.parquet", 80)
-    return lambda seed=1: source(seed, path=str(folder / "x.parquet"), dir=str(folder))
+    return lambda seed=1, **changes: source(seed, path=str(folder / "x.parquet"), dir=str(folder), **changes)
 
 
 def ids(scenarios):
@@ -34,6 +35,27 @@ def ids(scenarios):
 def test_the_generator_goes_on_where_the_cursor_is():
     assert source().train(0, 20)[12:] == source().train(12, 8)
     assert source().train(0, 5) != source(seed=2).train(0, 5)
+
+
+def test_phase_2_is_dealt_tasks_that_phase_1_was_not_shown(whole_run):
+    workdir, _ = whole_run
+    config = tiny()
+    count, dealt = config.sft.dialogues, config.train.rl_steps * config.train.scenarios_per_step
+    assert tasks.count_shown(config) == count and tasks.count_shown(tiny(**{"train.sft_steps": 0})) == 0
+    stream = source(seed=config.train.seed).train(0, count + dealt)
+    lines = read_lines(workdir / "demonstrations.jsonl")
+    shown = {line["messages"][0]["content"] for line in lines}
+    assert shown == {scenario.agent_prompt for scenario in stream[:count]}
+    rows = [row for file in sorted((workdir / "transcripts").glob("step_*.jsonl")) for row in read_lines(file)]
+    assert list(dict.fromkeys(row["task"]["id"] for row in rows)) == ids(stream[count:])
+
+
+def test_words_of_recorded_scenarios_are_shifted_and_facts_are_not(recorded):
+    plain, loud = recorded().held_out(3, seed=0), recorded(shift="noise=capitals").held_out(3, seed=0)
+    assert ids(plain) == ids(loud) and {str(scenario.shift) for scenario in loud} == {"noise=capitals"}
+    assert [scenario.order for scenario in plain] == [scenario.order for scenario in loud]
+    with pytest.raises(ValueError, match="config.data.shift: expected none, phrasing or noise of recorded scenarios"):
+        recorded(shift="all")
 
 
 def test_orders_of_held_out_scenarios_are_never_dealt():

@@ -208,7 +208,7 @@ def serve(*bodies, **options):
 
     async def run(url):
         async with ChatClient("agent", Endpoint(url, "m", **options)) as client:
-            scenario = Scenario("1", None, "", None, "Serve.")
+            scenario = Scenario("1", None, "", None, "Serve.", worth=0, honest=True)
             session = await RemoteAgent(client).open(scenario, 0)
             return [await session.reply([Message("user", "Cold!")], seed) for seed, _ in enumerate(bodies)]
 

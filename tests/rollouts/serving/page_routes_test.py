@@ -72,7 +72,7 @@ def test_what_the_page_offers(page):
     assert offer["reads_turns"] and not offer["customer_view"] and "[end:1]" in offer["help"]
     assert len(offer["tasks"]) == 24
     assert set(offer["tasks"][0]["labels"]) == {"level", "demand", "complaint"}
-    assert offer["tasks"][0]["opening"].startswith("You are a customer service agent")
+    assert offer["tasks"][0]["opening"].startswith("You are a service agent")
 
 
 def test_marks_that_cannot_be_sent_on_become_signs(page):

@@ -318,7 +318,7 @@ def test_a_free_conversation(browser, server):
     with opened(browser, url) as page:
         page.get_by_label("Be yourself").check()
         page.get_by_label("As in a scenario").select_option(index=2)
-        assert page.get_by_label("System text").input_value().startswith("You are a customer service agent")
+        assert page.get_by_label("System text").input_value().startswith("You are a service agent")
         page.get_by_label("System text").fill("Be short.")
         page.get_by_text("Sampling").click()
         page.get_by_label("Temperature", exact=True).fill("0.5")

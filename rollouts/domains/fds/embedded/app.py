@@ -5,7 +5,6 @@ same run gives the same transcripts in process and over HTTP.
 """
 
 import json
-import math
 import random
 from collections.abc import Sequence
 
@@ -14,7 +13,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-from rollouts.domains.fds.embedded import evaluators, latent, reading, writing
+from rollouts.domains.fds.embedded import evaluators, latent, reading, signals, tracing, verdicts, writing
+from rollouts.domains.fds.embedded.case import UnreadablePrompt, read_case
+from rollouts.seeds import fold
 
 MODELS = ("embedded-user", "embedded-judge")
 
@@ -22,86 +23,38 @@ MODELS = ("embedded-user", "embedded-judge")
 def play_user(messages: Sequence[dict[str, str]], seed: int) -> str:
     """Plays the customer. `messages` are the prompt, the cue to begin, then the customer's words and the agent's.
 
-    Roles are swapped: the agent's words have the role `user`, each time with the line of system state.
+    Roles are swapped: the agent's words have the role `user`, each time with the line of system state. What is drawn
+    in a turn follows from `seed` and the turn's number, so all requests of a dialogue must have the same seed.
     """
-    case = reading.read_case(messages[0]["content"])
-    mood, rng = latent.start_mood(case.customer), random.Random(seed)
-    replies: list[str] = []
-    text = writing.write_opening(case, rng)
+    case = read_case(messages[0]["content"])
+    customer = case.customer
+    mood, replies, rng = latent.start_mood(customer), [], random.Random(fold(seed, "turn", 0))
+    signal = signals.draw_signal(signals.list_openings(customer), rng)
     for message in messages[2:]:
         if message["role"] != "user":
             continue
         response, issued = reading.read_state(message["content"])
-        events = reading.read_reply(response, replies, case, issued)
+        events = tracing.read_turn(response, tuple(replies), case, issued)
         replies.append(response)
-        before, mood = mood, latent.apply_events(case.customer, mood, events)
-        end = latent.find_end(case.customer, mood)
-        if end == "quit":
-            text = writing.write_walkout(rng)
-        elif end == "rated":
-            mean = latent.expected_rating(case.customer, mood)
-            text = writing.write_farewell(math.floor(mean + random.Random(f"{seed} rating").random()), rng)
-        else:
-            text = writing.write_answer(case, before, mood, events, rng)
-    return text
+        rng = random.Random(fold(seed, "turn", len(replies)))
+        outcomes = latent.list_outcomes(customer, mood, events)
+        before, mood = mood, rng.choices([after for _, after in outcomes], [chance for chance, _ in outcomes])[0]
+        signal = signals.draw_signal(signals.list_signals(customer, before, mood, events), rng)
+    return writing.write_message(signal, case, rng, case.shift)
 
 
 def judge_conversation(messages: Sequence[dict[str, str]]) -> str:
     """Scores the conversation by the rubric that the prompt names, as one JSON object."""
     prompt = messages[0]["content"]
-    case, rubric = reading.read_case(prompt), reading.read_rubric(prompt, ("judge", *evaluators.EVALUATORS))
+    case, rubric = read_case(prompt), reading.read_rubric(prompt, ("judge", *evaluators.EVALUATORS))
     turns = reading.read_transcript(messages[-1]["content"])
-    steps = evaluators.trace_turns(case, turns)
+    steps = tracing.trace_turns(case, turns)
     if rubric != "judge":
         happened = "; ".join(", ".join(sorted(step.events)) for step in steps)
         return json.dumps({"reason": f"turns: {happened}", **evaluators.EVALUATORS[rubric](case, steps)})
     if turns[-1]["role"] != "agent":
-        raise reading.UnreadablePrompt("expected a conversation that ends with the agent's turn")
-    return json.dumps(score_turn(case.customer, steps[-1].before, steps[-1].events))
-
-
-def score_turn(customer: latent.Customer, mood: latent.Mood, events: frozenset[str]) -> dict[str, float | str]:
-    """Scores a turn by the four principles: in it `events` happened, and `mood` was the customer's before it."""
-    needs_listening = mood.anger > 0 or mood.heard == 0
-    hostile = (
-        customer.level == 1 and mood.heard == 0
-    )  # wants to be heard before being asked anything, as the prompt says
-    if needs_listening:
-        fits = "listen" in events and not (hostile and "ask" in events)
-        persona = 1.0 if fits else 0.5 if events & {"listen", "apology", "note"} else 0.0
-    else:
-        persona = 0.5 if events & {"apology", "nothing", "spam"} else 1.0
-    if mood.evidence < 2:
-        opening = "listen" if hostile else "ask"
-        stage = 0.0 if events & {"offer", "voucher", "close"} else 1.0 if opening in events else 0.5
-    else:
-        fresh = {
-            "explain_true": not mood.facts,
-            "limit": not mood.limits,
-            "note": not mood.noted,
-            "offer": mood.deal < 2,
-            "voucher": mood.deal == 2,
-            "close": mood.heard > 0,
-        }
-        proposes = any(fresh.get(event) for event in events)
-        stage = 0.0 if "ask" in events else 1.0 if proposes else 0.5
-    faults = len(events & {"long", "repeat", "promise", "nothing", "apology"})
-    quality = 0.0 if "spam" in events else max(0.0, 1.0 - 0.5 * faults)
-    gives = events & {"offer", "voucher"}
-    if (gives and mood.evidence < 2) or events & {"explain_false", "unbacked"}:
-        conduct = 0.0
-    else:
-        doubtful = gives and customer.supported is False
-        pressed = "voucher" in events and mood.deal != 2
-        conduct = 0.5 if doubtful or pressed else 1.0
-    turn = ", ".join(sorted(events))
-    return {
-        "reason": f"evidence {mood.evidence}, heard {mood.heard}, anger {mood.anger}; turn: {turn}",
-        "persona": persona,
-        "stage": stage,
-        "quality": quality,
-        "rules": conduct,
-    }
+        raise UnreadablePrompt("expected a conversation that ends with the agent's turn")
+    return json.dumps(verdicts.score_turn(case.customer, steps[-1].before, steps[-1].events))
 
 
 async def _answer_request(request: Request) -> JSONResponse:

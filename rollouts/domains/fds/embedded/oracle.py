@@ -1,49 +1,31 @@
-"""The best satisfaction reachable in the embedded gym at each voucher rate, exactly, from the table in `latent`.
+"""The best satisfaction reachable in the embedded gym at each voucher rate, from the rules in `latent` and `signals`.
 
-A customer's mood moves without chance, and the rating is its mean rounded at random, so the best an agent can do with
-one customer is a plan: what happens in each of its turns. Dynamic programming over moods finds it twice, without a
-voucher and with leave to give one. The difference is the price per voucher up to which that customer should get one.
-Sweeping a price over a population gives the frontier, concave and piecewise linear; no policy is above it, nor any
-mixture of policies. Patience ends every conversation within seven turns, so limits on turns are ignored.
+Two oracles: one knows the customer ("all"), one knows what messages tell ("messages") and holds a belief over demand
+and worth. For a price per voucher, `planning` finds the best policy of either exactly. Its point (voucher rate,
+satisfaction) is on the frontier, and so are the mixtures of two such policies of one price (Lagrangian duality: the
+frontier is the concave hull of all policies' points). `Frontier` is the line through the points of `PRICES`; it is
+reached by mixing two policies, and nothing is above the tangents at its points, whose slopes are the prices.
+`Frontier.gap` is the most by which the tangents are above the line. Without any voucher both lines begin at the best
+that can be done for all.
 
-The oracle knows the latent state, level and demand included, so no agent that does not know it is better. The bound is
-tight: customers say what they want by the second message at the latest, and one plan for all levels does as well as a
-plan for each (`tests/rollouts/domains/fds/embedded/oracle_test.py`).
+What an agent that reads knows for certain, by the rules: from the opening how angry the customer is, whether details
+come at once and how problems should be solved; from the record and the complaint whether one supports the other; and
+from its own replies and the answers to them every mood that follows. That a claim is honest shows when a record that
+contradicts it is explained, and matters to nothing else. `population` gives the priors.
 """
 
-import collections
 import functools
 import itertools
-import statistics
-from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
 
-from rollouts.domains.fds import generator
-from rollouts.domains.fds.embedded import latent
-from rollouts.domains.fds.embedded.app import score_turn
-from rollouts.domains.fds.embedded.latent import Customer, Mood
-from rollouts.domains.fds.embedded.reading import MANY_ACTS
-from rollouts.domains.fds.rubrics import PRINCIPLES
-from rollouts.domains.fds.scenario import Scenario
+from rollouts.domains.fds.embedded import kept, planning, population
+from rollouts.domains.fds.embedded.graph import Known
+from rollouts.domains.fds.embedded.planning import Knows, Problem
 
-ACTS = ("listen", "ask", "explain_true", "note", "offer", "close")
-"""The events that can help, each in its moment; the others take patience or trust, add anger, or change no rating."""
-
-MAX_TURNS = 7
-"""Turns of the agent after which patience has ended every conversation."""
-
-_LEVELS = {level for rule in latent.RULES for level in rule.when.get("level", ())}
-_HARM = {"patience": -1, "anger": 1, "trust": -1}  # the direction in which each of these hurts
-
-
-class Plan(NamedTuple):
-    """What to do with one customer."""
-
-    rating: float  # the mean satisfaction it ends with, 1..5; 0 where the customer walks out
-    faults: float  # what the judge takes off: 1 - R_P, summed over the turns
-    turns: tuple[frozenset[str], ...]  # the events of each turn of the agent
+PRICES = (*np.round(np.arange(0, 2.71, 0.15), 2), 3.0)
+"""Points of a frontier, in points of satisfaction a voucher; no voucher is worth more than the last."""
 
 
 class Frontier(NamedTuple):
@@ -51,111 +33,93 @@ class Frontier(NamedTuple):
 
     rates: np.ndarray  # [K] float, share of the customers with a voucher, from 0 up
     satisfaction: np.ndarray  # [K] float, 1..5
+    prices: np.ndarray  # [K] float, falling: the price of a voucher at which the best policy is this point
+    gap: float  # no policy is above the line by more than this
 
     def satisfaction_at(self, rate: float) -> float:
         """The best mean satisfaction with vouchers for at most a share of `rate` of the customers."""
         return float(np.interp(rate, self.rates, self.satisfaction))
 
+    def mix_prices(self, rate: float) -> tuple[tuple[float, float], ...]:
+        """Returns (chance, price) of the policies whose mixture is the frontier's point at `rate`; one or two."""
+        if rate >= self.rates[-1]:
+            return ((1.0, float(self.prices[-1])),)
+        above = int(np.searchsorted(self.rates, rate, side="right"))
+        low, high = self.rates[above - 1], self.rates[above]
+        chance = float((rate - low) / (high - low))
+        both = ((1 - chance, float(self.prices[above - 1])), (chance, float(self.prices[above])))
+        return tuple((chance, price) for chance, price in both if chance > 0)
 
-def plan_dialogue(customer: Customer, *, voucher: bool) -> Plan:
-    """Returns the best plan for `customer`; `voucher` says whether it may give one.
 
-    Of plans with the same rating it is the one with the fewest faults, then the shortest.
+def compute_frontier(difficulty: str = "hard", *, knows: Knows = "messages", split: str = "test") -> Frontier:
+    """Computes the frontier over the customers that `generator.deal_scenarios` deals with these arguments.
+
+    Those that are kept are read.
     """
-    mood = latent.start_mood(customer)
-    # Once the mood is known, the rules treat customers alike whose level and record no rule names.
-    level = customer.level if customer.level in _LEVELS else None
-    alike = Customer(level, customer.demand, customer.supported if customer.supported is False else None)
-    return _find_best_plans(alike, mood)[voucher]
-
-
-def compute_frontier(population: Mapping[Customer, float]) -> Frontier:
-    """Computes the frontier over customers, each with its share of all; the shares sum to 1."""
-    never = sum(share * plan_dialogue(who, voucher=False).rating for who, share in population.items())
-    tiers = [(sum(population[who] for who in tied), gain) for gain, tied in _rank_gains(population) if gain > 0]
-    shares, gains = np.array(tiers).reshape(-1, 2).T
-    return Frontier(
-        rates=np.concatenate([[0.0], np.cumsum(shares)]),
-        satisfaction=never + np.concatenate([[0.0], np.cumsum(shares * gains)]),
-    )
-
-
-def allocate_vouchers(population: Mapping[Customer, float], rate: float) -> dict[Customer, float]:
-    """Returns the probability that each customer gets a voucher, on the frontier at a voucher rate of at most `rate`.
-
-    It is 1 for gains above a price and 0 below; customers who gain exactly the price get one as often as `rate` allows.
-    """
-    chances = {}
-    for gain, tied in _rank_gains(population):
-        share = sum(population[who] for who in tied)
-        chance = min(rate / share, 1.0) if gain > 0 and share > 0 else 0.0
-        chances |= dict.fromkeys(tied, chance)
-        rate = max(rate - share * chance, 0.0)
-    return chances
-
-
-def weigh_customers(difficulty: str = "hard", split: str = "test") -> dict[Customer, float]:
-    """Returns the generator's customers with their probabilities; arguments as for `generator.deal_scenarios`."""
-    counts = generator.LEVEL_COUNTS[difficulty, split]
-    shares = {}
-    for level, count in enumerate(counts, start=1):
-        weights = {demand: by_level[level - 1] for demand, by_level in generator.DEMAND_WEIGHTS.items()}
-        for demand, supported in itertools.product(weights, generator.SUPPORT_WEIGHTS):
-            record = generator.SUPPORT_WEIGHTS[supported] / sum(generator.SUPPORT_WEIGHTS.values())
-            share = count / sum(counts) * weights[demand] / sum(weights.values()) * record
-            shares[Customer(level, demand, supported)] = share
-    return shares
-
-
-def customer_of(scenario: Scenario) -> Customer:
-    """Returns the customer of a scenario, as the rules see it."""
-    return Customer(scenario.persona.level, scenario.demand, scenario.order.supported)
-
-
-def _rank_gains(population: Mapping[Customer, float]) -> list[tuple[float, list[Customer]]]:
-    """Returns what a voucher adds to the rating, and for which customers; the largest gain first."""
-    tiers = collections.defaultdict(list)
-    for who in population:
-        kept, given = (plan_dialogue(who, voucher=voucher).rating for voucher in (False, True))
-        tiers[round(given - kept, 9)].append(who)  # rounded, so that equal gains tie
-    return sorted(tiers.items(), reverse=True)
+    return _compute_frontier(difficulty, knows, split)
 
 
 @functools.cache
-def _find_best_plans(customer: Customer, mood: Mood) -> tuple[Plan, Plan]:
-    """Returns the best plans from `mood` on: one without a voucher, and one that may give one."""
-    kept = given = Plan(-1.0, 0.0, ())
-    for events in _list_replies(customer, mood):
-        after = latent.apply_events(customer, mood, events)
-        end = latent.find_end(customer, after)
-        if end == "rated":
-            rests = (Plan(latent.expected_rating(customer, after), 0.0, ()),) * 2
-        elif end == "quit":
-            rests = (Plan(0.0, 0.0, ()),) * 2
-        else:
-            rests = _find_best_plans(customer, after)
-        fault = 1 - statistics.fmean(score_turn(customer, mood, events)[principle] for principle in PRINCIPLES)
-        rests = [Plan(rest.rating, rest.faults + fault, (events, *rest.turns)) for rest in rests]
-        if "voucher" not in events:
-            kept = max(kept, rests[False], key=_rank_plan)
-        given = max(given, rests[True], key=_rank_plan)
-    return kept, given
+def _compute_frontier(difficulty: str, knows: Knows, split: str) -> Frontier:
+    found = kept.find_columns(difficulty, knows, split)
+    points = Points(**found) if found else solve_prices(difficulty, knows, split)
+    columns = tuple(map(np.array, points))
+    return Frontier(*columns, _measure_gap(*columns))
 
 
-def _list_replies(customer: Customer, mood: Mood) -> Iterator[frozenset[str]]:
-    """Yields what is worth doing in one turn: all combinations of acts that help in this mood, too few to be spam."""
-    silent = latent.apply_events(customer, mood, frozenset())
-    useful = [act for act in ACTS if _improves_mood(silent, latent.apply_events(customer, mood, frozenset({act})))]
-    for count in range(min(len(useful), MANY_ACTS) + 1):
-        for acts in itertools.combinations(useful, count):
-            yield frozenset(acts or ("nothing",))
-            yield frozenset((*acts, "voucher"))
+class Points(NamedTuple):
+    """What a frontier goes through, from the lowest rate up; see `Frontier`."""
+
+    rates: list[float]
+    satisfaction: list[float]
+    prices: list[float]
 
 
-def _improves_mood(without: Mood, after: Mood) -> bool:
-    changes = {field: now - then for field, now, then in zip(Mood._fields, after, without, strict=True)}
-    return any(change and change * _HARM.get(field, 0) <= 0 for field, change in changes.items())
+def solve_prices(difficulty: str, knows: Knows, split: str) -> Points:
+    """Finds the best policy at each of `PRICES`. It takes seconds; `kept` has what it found once."""
+    problems = list_problems(difficulty, knows=knows, split=split)
+    points = {}
+    for price in PRICES:
+        value, rate = measure_price(problems, price)
+        points.setdefault(round(rate, 12), (value + price * rate, float(price)))
+    rates = sorted(points)
+    return Points(rates, *(list(column) for column in zip(*(points[rate] for rate in rates), strict=True)))
 
 
-def _rank_plan(plan: Plan) -> tuple[float, float, int]:
-    return round(plan.rating, 9), -round(plan.faults, 9), -len(plan.turns)
+def price_for(rate: float, difficulty: str = "hard", *, knows: Knows = "messages", split: str = "test"):
+    """Returns (chance, price) of the one or two prices by which a policy serves `rate`; see `Frontier.mix_prices`."""
+    return compute_frontier(difficulty, knows=knows, split=split).mix_prices(rate)
+
+
+def measure_price(problems: list[Problem], price: float) -> tuple[float, float]:
+    """Returns the best mean of satisfaction less `price` a voucher, and the voucher rate by which it comes."""
+    return tuple(np.sum([problem.solve(price).sum_root() for problem in problems], axis=0))
+
+
+def list_problems(difficulty: str = "hard", *, knows: Knows = "messages", split: str = "test") -> list[Problem]:
+    """Lists one problem for each thing that an opening may tell for certain, with beliefs that sum to 1 over all."""
+    records = population.weigh_records()
+    problems = []
+    for supported, honest in itertools.product((True, False), (True, False) if knows == "all" else (None,)):
+        if supported and honest is False:
+            continue  # honesty matters only where the record contradicts
+        weight = records[False] if not supported else 1 - records[False]
+        if not supported and honest is not None:
+            weight *= population.HONEST[False] if honest else 1 - population.HONEST[False]
+        for heat, discloses, wants in population.list_openings():
+            prior = weight * population.weigh_hidden(heat, discloses, wants, difficulty, split)
+            known = Known(supported, True if supported else honest, discloses, wants)
+            problems.append(planning.pose_problem(known, heat, prior, knows=knows))
+    return problems
+
+
+def _measure_gap(rates: np.ndarray, satisfaction: np.ndarray, prices: np.ndarray) -> float:
+    """Returns the largest height of two neighbouring tangents' crossing above the line between their points."""
+    heights = [0.0]
+    for low in range(len(rates) - 1):
+        (x, y, steep), (u, v, flat) = ((rates[k], satisfaction[k], prices[k]) for k in (low, low + 1))
+        cross = (v - y + steep * x - flat * u) / (steep - flat)
+        cross = min(max(cross, x), u)
+        line = y + (v - y) * (cross - x) / (u - x)
+        heights.append(min(y + steep * (cross - x), v + flat * (cross - u)) - line)
+    return float(max(heights))

@@ -1,58 +1,288 @@
-"""Reads what an LLM would read in place of this endpoint: prompts, the agent's replies, lines of system state."""
+"""Reads an agent's replies as a customer would, into the events of `latent.EVENTS`; and the fixed lines of prompts.
 
+A reply is looked at in three ways: can it be read at all (`language`), is what it says of the order and of the record
+true (`facts`, `claims`), and what does each sentence do (the tables of `phrases`). All of it is linear in the length.
+"""
+
+import functools
 import json
 import re
 from collections.abc import Sequence
-from typing import NamedTuple
 
-from rollouts.domains.fds.embedded.latent import Customer
-from rollouts.domains.fds.generator import COMPLAINTS
-from rollouts.domains.fds.scenario import DEMANDS
+from rollouts.domains.fds.embedded import claims, facts, language
+from rollouts.domains.fds.embedded.case import Case, UnreadablePrompt
+from rollouts.domains.fds.embedded.facts import Order
+from rollouts.domains.fds.embedded.language import Words
+from rollouts.domains.fds.embedded.phrases import compile_table, list_idioms, load_tables
 
-LONG_WORDS = 50
-SHORT_WORDS = 3  # a sentence below this says nothing
-MANY_ACTS = 4  # a reply with more different acts than this is spam
+LONG_WORDS = 60
+MANY_ACTS = 4  # a reply that does more good things than this is spam
+CROWDED_ACTS = 4  # so is one with a sentence that does so many, or three in few words
+WORDS_PER_ACT = 4
+STOCK_PHRASES = 3
+SORRIES = 4
 REPEATED_SHARE = 0.6
+_SHORT_WORDS = 3
+
+BAD = frozenset({"explain_false", "wrong_fact", "promise", "unbacked", "negated", "rude"})
+_LOUD = frozenset({"promise", "unbacked", "rude"})  # what is heard even in a reply that cannot be read otherwise
+
+_CLAUSES = re.compile(r" (?:, )?(?:but|however|yet|although|though|instead) | , (?:(?:and|so|then) )?")
+_OTHER_DISH = re.compile(r"^(?!.* xitem\d ).* (?:xfood|xplace) ")
+_RECORD_CLAIM = {"late delivery": "late", "damaged packaging": "spilled", "missing items": "short"}
+_GOOD = ("limit", "close", "offer", "asked offer", "note", "steps", "probe", "ask")
+_VOUCHER, _OTHER = "vouchers?", r"<remedy>|off (?:the|your) bill"
 
 
-class Case(NamedTuple):
-    """The customer and the order, as their prompt tells them."""
+def read_reply(response: str, earlier: Sequence[str], case: Case, issued: str) -> frozenset[str]:
+    """Returns the events (`latent.EVENTS`) in one response of the agent.
 
-    customer: Customer
-    items: tuple[str, ...]
-    merchant: str
-    complaint: str
-    record: str
-    style: str
-
-
-class UnreadablePrompt(ValueError):
-    """The prompt lacks a line that the endpoint needs."""
+    Args:
+      response: what the customer reads.
+      earlier: the agent's earlier responses.
+      case: the customer and the order that it is about.
+      issued: when a voucher was issued, by the system state: no | this turn | earlier.
+    """
+    return _read_reply(response, tuple(earlier), case, issued)
 
 
-_SUPPORT = {"the record supports it": True, "the record contradicts it": False, "the record is silent": None}
+@functools.lru_cache(maxsize=4096)  # a stateless endpoint reads a conversation's replies anew at every turn
+def _read_reply(response: str, earlier: tuple[str, ...], case: Case, issued: str) -> frozenset[str]:
+    order = _read_order(case)
+    sentences = _read_sentences_of(response, case)
+    readable = not language.is_code(response) and language.is_english(sentences)
+    said = [_read_sentence(sentence, case, order, issued) for sentence in sentences]
+    for place in range(1, len(said)):
+        if _accepts(sentences[place].text) and _has("proposed", sentences[place - 1].text):
+            given = said[place - 1] & {"unbacked", "given"}
+            said[place] = said[place] - {"probe", "ask"} | (set() if given else {"offer"})
+        if _has("refused", sentences[place].text) and _has("remedy named", sentences[place - 1].text):
+            said[place - 1 : place + 1] = said[place - 1] - {"ask", "promise", "probe"}, said[place] | {"limit"}
+    events = frozenset().union(*said)
+    if "listen" not in events and _shows_sympathy(sentences, said, case.complaint):
+        events = events - {"apology"} | {"listen"}
+    if "listen" in events:
+        events -= {"apology"}
+    stated = events - {"given"}
+    if not readable:
+        events = (events & _LOUD) | {"not_understood"}
+    elif _is_spam(sentences, said, stated - BAD - {"apology"}):
+        events = (events & BAD) | {"spam"}
+    elif not events:
+        events = frozenset({"nothing"})
+    if len(response.split()) > LONG_WORDS:
+        events |= {"long"}
+    pairs = _list_pairs(response, case)
+    if any(_measure_overlap(pairs, _list_pairs(reply, case)) > REPEATED_SHARE for reply in earlier):
+        events |= {"repeat"}
+    if issued == "this turn":
+        events |= {"voucher"}
+    elif events == {"given"}:
+        events = frozenset({"nothing"})
+    return events - {"given"}
 
 
-def read_case(prompt: str) -> Case:
-    """Reads a user's or a judge's system prompt. Raises UnreadablePrompt naming the line that is missing."""
+@functools.lru_cache(maxsize=256)
+def _read_order(case: Case) -> Order:
+    return facts.read_order(case)
 
-    def find_line(name: str, pattern: str = r".*") -> str:
-        match = re.search(rf"^{name}: ({pattern})$", prompt, re.MULTILINE)
-        if match is None:
-            raise UnreadablePrompt(f"expected a line '{name}: …' matching {pattern!r} in the system prompt")
-        return match[1]
 
-    customer = Customer(
-        level=int(find_line("Cooperation", r"[1-5] \([a-z ]+\)")[0]),
-        demand=find_line("Demand", "|".join(DEMANDS)),
-        supported=_SUPPORT[find_line("Record and complaint", "|".join(_SUPPORT))],
+@functools.lru_cache(maxsize=4096)  # each reply is an earlier one to those after it
+def _read_sentences_of(reply: str, case: Case) -> list[Words]:
+    return read_sentences(reply, _read_order(case))
+
+
+def read_sentences(text: str, order: Order) -> list[Words]:
+    """Splits a reply into sentences, with marks for what the order has; see `facts.mark_names`."""
+    return [facts.mark_names(sentence, order) for sentence in language.split_sentences(text, order.known)]
+
+
+def _read_sentence(sentence: Words, case: Case, order: Order, issued: str) -> frozenset[str]:
+    """Returns what one sentence does; "given" stands for a voucher that was truly issued and is spoken of."""
+    text = sentence.text
+    asks = sentence.asks or _has("question", text)
+    events = {"wrong_fact"} if facts.find_wrong_names(sentence, order) else set()
+    events |= _find_acts(text, asks, issued)
+    listens = _is_listening(text, case.complaint) or _has("sorry", text)
+    told = claims.check_record(sentence, case.record, order.times, _RECORD_CLAIM.get(case.complaint, ""), listens)
+    if "negated" in events:
+        events -= {"note", "ask", "steps", "probe", "offer", "promise", "limit"} - ({"promise"} if asks else set())
+    if "rude" in events:
+        events -= {"probe", "close", "note", "ask"} | ({"limit"} if " you can not " in text else set())
+    if events & {"promise", "unbacked", "given"}:
+        events -= {"probe", "offer"} if not asks else {"probe"}
+    if told == "explain_true" or (told and not events & {"limit", "unbacked", "promise", "offer", "rude"}):
+        events.add(told)
+        events -= {"note", "probe", "steps"}
+    if not told and facts.find_wrong_numbers(sentence, order) and not events & {"promise", "unbacked"}:
+        events.add("wrong_fact")
+    listens = _is_listening(text, case.complaint) and not events & {"negated"} and not told
+    if asks and not events - {"wrong_fact"} and not listens and _has("asking word", text) and not _accepts(text):
+        events.add("ask")
+    empty = _has("sorry for", text) or not events - {"wrong_fact"}  # "Sorry, could you …" is a courtesy
+    if listens and not _OTHER_DISH.search(text):
+        events.add("listen")
+    elif empty and _has("sorry", text) and not _has("not sorry", text) and not events & {"limit", "rude"}:
+        events.add("apology")
+    return frozenset(events)
+
+
+@functools.lru_cache(maxsize=8192)  # with marks for names, agents say the same few hundred sentences to most customers
+def _find_acts(text: str, asks: bool, issued: str) -> frozenset[str]:
+    """Returns the events in a sentence that follow from its words, whoever the customer is."""
+    heard = compile_table("reported").sub("", text).replace("  ", " ")  # what the customer said, the agent does not
+    spoken = _simplify(facts.hide_amounts(heard))
+    return frozenset(
+        _find_bad_manners(heard) | _find_remedies(spoken, asks, issued) | _find_good_acts(spoken, text, asks)
     )
-    items = tuple(item.split("*")[0].strip() for item in find_line("Items").split(","))
-    complaint = find_line("Complaint", r".* \(.*\)").split(" (")[0]
-    style = re.search(r"^Communication style: (.*)$", prompt, re.MULTILINE)
-    return Case(
-        customer, items, find_line("Merchant"), complaint, find_line("Platform record"), style[1] if style else ""
+
+
+def _has(table: str, text: str, remedy: str = "") -> bool:
+    """Is a phrase of a table in a text? See `phrases`."""
+    return bool(compile_table(table, remedy).search(text))
+
+
+def _accepts(text: str) -> bool:
+    """Does a text ask whether something would do?"""
+    return _has("accepted", text) and not re.match(r" (?:\S+ )?(?:what|how|which) ", text)
+
+
+def _find_bad_manners(heard: str) -> set[str]:
+    """Returns `rude` and `negated` where a text is so. Who denies an insult does not insult."""
+    events = {event for event in ("rude", "negated") if _has(event, heard)}
+    for clause in _CLAUSES.split(heard):
+        clause = f" {clause.strip()} "
+        match = compile_table("insult").search(clause)
+        if match and not _has("negation", clause[: match.end()].replace(" do not be ", " ")):
+            events.add("rude")
+    return events
+
+
+def _simplify(text: str) -> str:
+    """Takes out idioms whose words mean something else, and writes a voucher of a sum as a gift card."""
+    for pattern, written in list_idioms():
+        text = pattern.sub(written, text)
+    return text
+
+
+def _find_remedies(text: str, asks: bool, issued: str) -> set[str]:
+    """Returns `promise`, `unbacked` or `given`, whatever is said of remedies."""
+    events = {"unbacked"} if not asks and _has("after", text, _OTHER) else set()
+    for clause in _CLAUSES.split(text):
+        clause = f" {clause.strip()} "
+        if _has("negation", clause) or _has("limit", clause):
+            continue
+        if not asks and not _has("ahead", clause) and _has("unbacked", clause, _OTHER):
+            events.add("unbacked")
+        elif (
+            (_has("promise", clause, _OTHER) or _has("able", clause, _OTHER))
+            or (_has("ahead", clause) and _has("unbacked", clause, _OTHER))
+            or (_has("call", clause) and not asks)
+        ):
+            events.add("promise")
+        elif not asks and not _has("supposed", clause) and _names_remedy(clause):
+            events.add("unbacked" if _has("given already", clause) and not _has("ahead", clause) else "promise")
+        if asks or _has("supposed", text):
+            continue
+        if _has("unbacked", clause, _VOUCHER):
+            events.add("unbacked" if issued == "no" else "given")
+        elif _has("promise", clause, _VOUCHER):
+            events.add("promise" if issued == "no" else "given")
+    return events
+
+
+def _names_remedy(clause: str) -> bool:
+    """Does a clause name a remedy that the agent has not, other than to speak of it? Then it claims or pledges it."""
+    return (_has("remedy named", clause) or _has("money moved", clause)) and not _has("only spoken of", clause)
+
+
+def _find_good_acts(spoken: str, text: str, asks: bool) -> set[str]:
+    found = {event for event in _GOOD if _has(event, text if event == "probe" else spoken)}
+    if "asked offer" in found:
+        found = found - {"asked offer"} | ({"offer"} if asks else set())
+    if not asks and not _has("invited", text):
+        found.discard("probe")
+    if not asks:
+        clauses = [f" {clause} " for clause in _CLAUSES.split(spoken)]
+        if not any("voucher" in clause and not _has("negation", clause) for clause in clauses):
+            found.discard("offer")
+        if any(_has("negation", clause) for clause in clauses if _has("evidence", clause)):
+            found.discard("ask")
+        if not _has("still open", text):
+            found.discard("close")
+    if "close" in found and _has("else wrong", text):
+        found = found - {"close"} | {"ask"}
+    if found & {"probe", "close"} and not _has("evidence", text):
+        found -= {"ask"}
+    if found & {"close", "offer"}:
+        found.discard("probe")
+    if "offer" in found and _has("old voucher", text):
+        found.discard("offer")
+    return found
+
+
+def _is_listening(text: str, complaint: str) -> bool:
+    """Does a text name the complaint and show that it was understood?"""
+    return _shows_understanding(text) and _names_problem(text, complaint)
+
+
+def _shows_understanding(text: str) -> bool:
+    return _has("understood", text) and not _has("unmoved", text) and not _has("not sorry", text)
+
+
+def _names_problem(text: str, complaint: str) -> bool:
+    return f"problem {complaint}" in load_tables() and _has(f"problem {complaint}", text)
+
+
+def _shows_sympathy(sentences: Sequence[Words], said: Sequence[frozenset[str]], complaint: str) -> bool:
+    """Do two sentences in a row, together, name the complaint and show that it was understood?"""
+    plain = [
+        not _has("question", sentence.text) and events <= {"apology"}
+        for sentence, events in zip(sentences, said, strict=True)
+    ]
+    for place in range(len(sentences) - 1):
+        if (
+            plain[place]
+            and plain[place + 1]
+            and _is_listening(sentences[place].text + sentences[place + 1].text, complaint)
+        ):
+            return True
+    return False
+
+
+def _is_spam(sentences: Sequence[Words], said: Sequence[frozenset[str]], good: frozenset[str]) -> bool:
+    """Is a reply a heap: too much at once, the same thing twice, or stock phrases piled up?"""
+    long = [sentence for sentence in sentences if len(sentence) >= _SHORT_WORDS]
+    return (
+        len(good) > MANY_ACTS
+        or any(_is_crowded(sentence, events - BAD) for sentence, events in zip(sentences, said, strict=True))
+        or len(set(long)) < len(long)
+        or sum(len(compile_table("stock").findall(sentence.text)) for sentence in sentences) >= STOCK_PHRASES
+        or sum(bool(_has("sorry", sentence.text)) for sentence in sentences) >= SORRIES
     )
+
+
+def _is_crowded(sentence: Words, acts_of_it: frozenset[str]) -> bool:
+    """Does one sentence do too much, or so much in so few words that it can only be key words?"""
+    return len(acts_of_it) >= CROWDED_ACTS or (len(acts_of_it) >= 3 and len(sentence) < WORDS_PER_ACT * len(acts_of_it))
+
+
+def _measure_overlap(pairs: Sequence[tuple[str, str]], others: Sequence[tuple[str, str]]) -> float:
+    """Returns the share of a reply's pairs of words that another reply has; names and numbers count as alike."""
+    known = set(others)
+    return sum(pair in known for pair in pairs) / len(pairs) if len(pairs) > 1 else 0.0
+
+
+@functools.lru_cache(maxsize=4096)
+def _list_pairs(reply: str, case: Case) -> list[tuple[str, str]]:
+    words = [
+        re.sub(r"^(?:x(?:item\d|food|merchant|place)|\d.*)$", "x", word)
+        for sentence in _read_sentences_of(reply, case)
+        for word in sentence
+        if word != ","
+    ]
+    words = [word for place, word in enumerate(words) if word != "x" or place == 0 or words[place - 1] != "x"]
+    return list(zip(words, words[1:], strict=False))
 
 
 def read_rubric(prompt: str, known: Sequence[str]) -> str:
@@ -72,106 +302,6 @@ def read_state(content: str) -> tuple[str, str]:
     if match is None:
         raise UnreadablePrompt(f"expected a message that ends with a line of system state, got {content!r}")
     return content[: match.start()], match[1]
-
-
-_PROBLEM_WORDS = {  # patterns that match from the beginning of a word on
-    "late delivery": r"late\b|delay|wait|slow|on time|so long",
-    "food temperature": r"cold|warm|lukewarm|hot\b|temperature",
-    "damaged packaging": r"spill|damage|leak|packag|messy?\b",
-    "missing items": r"missing|incomplete|left out|without",
-    "taste below expectations": r"tast|flavou?r|bland",
-    "not fresh or undercooked": r"raw\b|undercooked|not fresh|cooked",
-}
-assert set(_PROBLEM_WORDS) == set(COMPLAINTS)
-
-_NOT = r"(?:cannot|can ?not|can't|unable|not able|impossible|not possible|no way|not allowed)"
-_REMEDY = r"(?:refund|money back|redeliver|re-deliver|resend|replacement|new order)"
-_SORRY = r"(?:sorry|apolog)"
-_WILL = r"(?:\b(?:will|shall)\b|going to|i'll|we'll|let me)"
-_UNDERSTOOD = (
-    r"(?:sorry|apolog|understand|see why|hear you|hear that|frustrat|disappoint|upset|not acceptable|not right)"
-)
-_ACTS = (  # the first that matches is what a sentence says
-    ("close", r"anything else|something else"),
-    ("limit", rf"{_NOT}.*{_REMEDY}|{_REMEDY}.*{_NOT}"),
-    (
-        "promise",
-        rf"{_WILL}.*(?:{_REMEDY}|call you|contact you)|(?:have|been) refunded",
-    ),
-    (
-        "sent",
-        rf"(?:have|has|just|is|was|{_WILL}).*(?:issue|send|sent|add|credit|on its way)|voucher is yours",
-    ),
-    ("offer", r"would|could|may i|shall i|how about|can i|accept|okay|fine"),
-    ("ask", r"(?:could|can|would|please|do you).*(?:photo|picture|image|describe|details|tell me|show me|which|when)"),
-    ("explain", r"(?:record|log|system|data)s? (?:shows?|says?|confirms?|has|have|lists?)"),
-    ("note", r"(?:note|pass|forward|record|share|report).*(?:feedback|merchant|kitchen|team|restaurant|courier)"),
-)
-_NEEDS_VOUCHER = {"sent", "offer"}
-_REFUSAL = re.compile(r"\b(?:no|not|never|cannot|can't)\b")  # in a sentence with one of these, an offer does not count
-_COMPILED = tuple((act, re.compile(pattern)) for act, pattern in _ACTS)
-
-
-def read_reply(response: str, earlier: Sequence[str], case: Case, issued: str) -> frozenset[str]:
-    """Returns the events (`latent.EVENTS`) in one response of the agent.
-
-    Args:
-      response: what the customer reads.
-      earlier: the agent's earlier responses.
-      case: the customer and the order that it is about.
-      issued: when a voucher was issued, by the system state: no | this turn | earlier.
-    """
-    events, unfit = set(), 0
-    sentences = [text for text in re.split(r"(?<=[.!?])\s+|\n", response.lower().strip()) if text]
-    for sentence in sentences:
-        said = _read_sentence(sentence, case)
-        unfit += len(said) > 2 or sentences.count(sentence) > 1
-        events |= said
-    if unfit or len(events) > MANY_ACTS:
-        events = {"spam"}
-    elif not events:
-        events = {"nothing"}
-    if "listen" in events:
-        events.discard("apology")
-    if "sent" in events:
-        events.discard("sent")
-        if issued == "no":
-            events.add("unbacked")
-    if len(response.split()) > LONG_WORDS:
-        events.add("long")
-    if any(_measure_overlap(response, reply) > REPEATED_SHARE for reply in earlier):
-        events.add("repeat")
-    if issued == "this turn":
-        events.add("voucher")
-    return frozenset(events)
-
-
-def _read_sentence(sentence: str, case: Case) -> set[str]:
-    if len(sentence.split()) < SHORT_WORDS:
-        return set()
-    matched = {
-        act
-        for act, pattern in _COMPILED
-        if pattern.search(sentence) and (act not in _NEEDS_VOUCHER or "voucher" in sentence)
-    }
-    meant = matched - {"offer"} if _REFUSAL.search(sentence) else matched
-    acts = set([act for act, _ in _ACTS if act in meant][:1])
-    if "explain" in acts:
-        acts = {"explain_true" if case.record.lower() in sentence else "explain_false"}
-    if re.search(_UNDERSTOOD, sentence):
-        named = [_PROBLEM_WORDS[case.complaint], *(rf"{re.escape(item.lower())}(?!\w)" for item in case.items)]
-        if re.search(rf"(?<!\w)(?:{'|'.join(named)})", sentence):
-            acts.add("listen")
-        elif re.search(_SORRY, sentence):
-            acts.add("apology")
-    return acts | (matched if len(matched) > 2 else set())
-
-
-def _measure_overlap(text: str, other: str) -> float:
-    """Returns the share of `text`'s word triples that `other` has too."""
-    words, others = text.lower().split(), other.lower().split()
-    triples = set(zip(words, words[1:], words[2:], strict=False))
-    return len(triples & set(zip(others, others[1:], others[2:], strict=False))) / len(triples) if triples else 0.0
 
 
 def read_transcript(content: str) -> list[dict[str, str]]:

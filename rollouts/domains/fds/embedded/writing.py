@@ -1,190 +1,167 @@
-"""Puts the embedded customer's moods into words, in many phrasings."""
+"""Puts what the embedded customer tells into words, and reads such words back."""
 
 import random
-from collections.abc import Sequence
+import re
 
-from rollouts.domains.fds.embedded.latent import Mood
-from rollouts.domains.fds.embedded.reading import Case
-from rollouts.domains.fds.generator import COMPLAINTS
+from rollouts.domains.fds.embedded.case import Case
+from rollouts.domains.fds.embedded.signals import Signal
+from rollouts.domains.fds.scenario import write_items, write_price
+from rollouts.domains.fds.shift import Shift
+from rollouts.domains.fds.words import bank, decoding, noise
+from rollouts.seeds import fold
 
-_OPENINGS = {
-    "late delivery": (
-        "My {item} came almost an hour late.",
-        "I waited forever for this order, it came far too late.",
-        "The delivery of my {item} was way too late.",
-        "Why does an order from {merchant} take so long?",
-    ),
-    "food temperature": (
-        "My {item} arrived completely cold.",
-        "The food from {merchant} was stone cold.",
-        "I got cold food, the {item} was not even warm.",
-        "Cold {item} again, I cannot eat this.",
-    ),
-    "damaged packaging": (
-        "My {item} was spilled all over the bag.",
-        "The package from {merchant} came damaged.",
-        "Everything leaked, the {item} is a mess.",
-        "The box was crushed and the {item} spilled.",
-    ),
-    "missing items": (
-        "Part of my order is missing, the {item} never came.",
-        "The {item} is missing from the bag.",
-        "I paid for the {item} and did not get it.",
-        "My order from {merchant} is incomplete.",
-    ),
-    "taste below expectations": (
-        "The {item} tasted awful.",
-        "I had to throw the {item} away, the taste was terrible.",
-        "The {item} from {merchant} has no taste at all.",
-        "That was the worst {item} I ever tasted.",
-    ),
-    "not fresh or undercooked": (
-        "The {item} was raw inside.",
-        "My {item} is undercooked, this is dangerous.",
-        "The {item} from {merchant} was not fresh.",
-        "I got an undercooked {item}.",
-    ),
-}
+MOST_SENTENCES = 4
+"""A message has no small words beside so many parts."""
 
-_STANCES = {
-    "refund_insistence": (
-        "I want my money back and nothing else.",
-        "Just refund me, I accept nothing but a refund.",
-        "I only want my money back.",
-        "A refund, nothing but a refund.",
-    ),
-    "refund_priority": (
-        "I would prefer a refund if that is possible.",
-        "A refund would be best, if you can do that.",
-        "I would rather have my money back first of all.",
-        "If possible I would like a refund.",
-    ),
-    "compensation_flexible": (
-        "So what can you do about it?",
-        "How will you make this right?",
-        "What are you going to do for me now?",
-        "I wonder what your solution is.",
-    ),
-    "feedback_focus": (
-        "I thought you should know about it.",
-        "I just want you to know what happened.",
-        "Please make sure they hear about it.",
-        "I am just reporting it so that it gets better.",
-    ),
-}
+NON_NATIVE_PERCENT = 12
+LOWER_PERCENT = {"b": 25, "t": 60, "p": 25, "w": 10, "n": 25}
+"""Share of customers who write in small letters only, names aside, by the letter of their style."""
 
-_GREETINGS = {
-    "blunt and confrontational": ("Listen.", "Hey you.", "Unbelievable."),
-    "polite": ("Hello.", "Good evening.", "Hi there."),
-    "warm and detailed": ("Hello, thanks for being there.", "Hi, I hope you can help.", "Good evening to you."),
-}
-
-_PICTURES = ("[Sent Picture: {item}, {problem}]", "[Sent Picture: the {item}]", "[Sent Picture: {problem}]")
-
-_REACTIONS = {  # what a customer may react to, and in which words
-    "unbacked": (
-        "My account shows no voucher at all.",
-        "You say it is sent, but there is nothing.",
-        "That is a lie, no voucher came.",
-    ),
-    "promise": ("I do not believe such promises.", "That is what they all promise.", "You cannot even do that."),
-    "spam": ("You are throwing phrases at me.", "What is all this supposed to mean?", "That makes no sense."),
-    "repeat": ("You said that already.", "Stop repeating yourself.", "Same words again."),
-    "asked_again": ("I sent you that already.", "You have the picture.", "Look at what I sent."),
-    "refused_evidence": (
-        "Why should I prove anything to you?",
-        "I will not run errands for you.",
-        "Look it up yourself.",
-    ),
-    "evidence": ("Here you go.", "Here is the photo.", "Sure, have a look.", "See for yourself."),
-    "refused_offer": ("I do not want your voucher.", "Keep your voucher.", "No voucher, thanks."),
-    "early_offer": (
-        "You have not even looked at it.",
-        "You do not know what happened yet.",
-        "A voucher, just like that?",
-    ),
-    "agreed": (
-        "Yes, a voucher would be fine.",
-        "Okay, I take the voucher.",
-        "A voucher sounds good.",
-        "Alright, voucher it is.",
-    ),
-    "unconvinced": ("I am not sure about a voucher.", "Why would I trust that?"),
-    "made_up": ("That is not what happened.", "Where did you get that from?", "Your record is wrong."),
-    "empty": ("Sorry does not help.", "You keep saying sorry.", "Spare me the apologies."),
-    "dismissed": ("I am not done yet.", "Do not try to get rid of me.", "We are not finished."),
-    "listened": ("Thanks for understanding.", "Right, exactly that.", "Good that you see it.", "Yes, that is it."),
-    "noted": ("Good, please pass it on.", "Glad that you note it."),
-    "facts": ("Okay, I see.", "If the record says so.", "Hm, I see."),
-    "long": ("That is a lot of text.", "Shorter, please."),
-    "": ("And?", "Hm.", "Well."),
-}
-
-_FAREWELLS = {
-    5: ("Great, thank you so much.", "Perfect, you really helped me.", "Wonderful service, thanks."),
-    4: ("Thank you, that helps.", "Good, thanks for your help.", "Fine, I appreciate it."),
-    3: ("Okay then, thanks.", "Well, alright.", "That will do."),
-    2: ("Not what I hoped for.", "I expected more.", "A pity, bye."),
-    1: ("This was useless.", "Terrible service.", "I will never order again."),
-}
-_WALKOUTS = ("Forget it, I am done here.", "I refuse to talk to you any longer.", "Enough, goodbye.")
+_PLEASED = {"agreed_gladly", "listened", "noted", "steps"}  # the anger of who is pleased shows in these words, or not
+_GREETS, _MUSES, _SHOUTS = 0.3, 0.15, 0.5  # chance of a greeting, of a small word, of a line that shows anger itself
+_LEADS = 0.25  # chance that a sentence has a lead
+_FIRST_PERSON = re.compile(r"I\b")
+_MARK = re.compile(r" ?\[(?:end:([1-5])|(quit))\]$")
 
 
-def write_opening(case: Case, rng: random.Random) -> str:
-    """Writes the first message. Customers who only give feedback say so at once; others may show their demand later."""
-    words = [
-        rng.choice(_GREETINGS.get(case.style, ("",))),
-        _fill_template(rng.choice(_OPENINGS[case.complaint]), case, rng),
-    ]
-    if case.customer.demand == "feedback_focus" or rng.random() < 0.3:
-        words.append(rng.choice(_STANCES[case.customer.demand]))
-    return " ".join(filter(None, words))
+def write_message(signal: Signal, case: Case, rng: random.Random, shift: Shift) -> str:
+    """Writes what `signal` tells in the words of the case's customer.
+
+    Args:
+      signal: what the message tells.
+      case: the customer, whose style chooses among phrasings, and the order that slots are filled from.
+      rng: draws the phrasings and the noise.
+      shift: `phrasing` takes held-out templates, `noise` is put on top.
+
+    Raises:
+      ValueError: an answer without a reaction, or a reaction, stance, … that no bank has.
+    """
+    values, style, lower = list_values(case), find_style(case), is_lower(case)
+    planned = sum(map(bool, (signal.detail, signal.stance, signal.hint, signal.wants, signal.reaction)))
+
+    def draw_template(name: str, *section: object) -> str:
+        templates = bank.list_templates(name, tuple(map(str, section)), shift.phrasing, style)
+        return bank.draw_phrasing(templates, values.keys(), rng)
+
+    def draw(name: str, *section: object) -> str:
+        # Who tells many things tells each of them in few words.
+        text = min((draw_template(name, *section) for _ in range(max(1, planned))), key=len)
+        if name in decoding.LED and rng.random() < _LEADS:
+            rest = text if _FIRST_PERSON.match(text) else text[0].lower() + text[1:]
+            text = f"{draw_template('leads', 'lead')} {rest}"
+        return (text.lower() if lower else text).format(**values)
+
+    if signal.kind == "opening":
+        parts = [draw("openings", case.complaint, signal.heat)]
+    elif signal.heat and signal.reaction and (signal.reaction in _PLEASED or rng.random() < _SHOUTS):
+        parts = [draw("reactions", signal.reaction, signal.heat)]
+    else:
+        parts = [draw("reactions", signal.reaction)] if signal.reaction or signal.kind == "answer" else []
+        if signal.heat:
+            parts.insert(rng.randint(0, len(parts)), draw("heat", signal.heat))
+    parts += [draw("details", case.complaint)] if signal.detail else []
+    told = [draw("stances", signal.stance)] if signal.stance else []
+    told += [draw("hints", signal.hint)] if signal.hint else []
+    parts += told if rng.random() < 0.6 else told[::-1]
+    parts += [draw("wants", signal.wants)] if signal.wants else []
+    if signal.kind == "farewell":
+        parts.append(draw("farewells", signal.rating))
+    elif signal.kind == "walkout":
+        parts.append(draw("walkouts", "quit"))
+    elif len(parts) < MOST_SENTENCES and rng.random() < (_GREETS if signal.kind == "opening" else _MUSES):
+        parts.insert(0, draw("fillers", signal.kind))
+    if signal.picture:
+        parts.insert(rng.randint(1, len(parts)), f"[Sent Picture: {draw('pictures', case.complaint)}]")
+    mark = {"farewell": f" [end:{signal.rating}]", "walkout": " [quit]"}.get(signal.kind, "")
+    return noise.add_noise(" ".join(parts), shift.noise, rng) + mark
 
 
-def write_answer(case: Case, before: Mood, after: Mood, events: frozenset[str], rng: random.Random) -> str:
-    """Writes the next message of a conversation that goes on: the reaction to the strongest event, and a stance."""
-    reactions = _list_reactions(before, after, events)
-    words = [rng.choice(_REACTIONS[reactions[0]])]
-    if "evidence" in reactions:
-        words.append(_fill_template(rng.choice(_PICTURES), case, rng))
-    if "agreed" not in reactions:
-        words.append(rng.choice(_STANCES[case.customer.demand]))
-    return " ".join(words)
+def find_style(case: Case) -> str:
+    """Returns the letter of the customer's style in the banks; for a style that they do not have, the level's.
+
+    A few customers, by a hash of their order, are no native speakers.
+    """
+    if fold(0, "native", *_name_order(case)) % 100 < NON_NATIVE_PERCENT:
+        return "n"
+    return bank.STYLES.get(case.communication_style, "btpow"[case.customer.level - 1])
 
 
-def write_farewell(rating: int, rng: random.Random) -> str:
-    """Writes the last message, with the rating (1..5)."""
-    return f"{rng.choice(_FAREWELLS[rating])} [end:{rating}]"
+def is_lower(case: Case) -> bool:
+    """Whether the customer never presses the shift key: by a hash of the order, more often who is terse or blunt."""
+    return fold(0, "lower", *_name_order(case)) % 100 < LOWER_PERCENT.get(find_style(case), 0)
 
 
-def write_walkout(rng: random.Random) -> str:
-    """Writes the last message of a customer who gives up."""
-    return f"{rng.choice(_WALKOUTS)} [quit]"
+def list_values(case: Case) -> dict[str, str]:
+    """Returns what slots are filled with; a fact that is not known has no value.
+
+    One item is in dispute throughout a conversation: the first, but any of them, by a hash of the order, where the
+    order came late or something is missing.
+    """
+    place = fold(0, "disputed", *_name_order(case)) if case.complaint in ("late delivery", "missing items") else 0
+    disputed = case.items[place % len(case.items)]
+    values = {"item": disputed.name, "merchant": case.merchant, "count": str(disputed.quantity)}
+    if disputed.price:
+        values["price"] = write_price(disputed.price)
+    if case.ordered and case.delivered:
+        begin, end = (int(clock[:2]) * 60 + int(clock[3:]) for clock in (case.ordered, case.delivered))
+        values |= {"ordered": case.ordered, "delivered": case.delivered, "minutes": str((end - begin) % (24 * 60))}
+    return values
 
 
-def _list_reactions(before: Mood, after: Mood, events: frozenset[str]) -> Sequence[str]:
-    happened = {
-        "unbacked": "unbacked" in events,
-        "promise": "promise" in events,
-        "spam": "spam" in events,
-        "repeat": "repeat" in events,
-        "agreed": after.deal == 2 > before.deal,
-        "asked_again": "ask" in events and before.evidence == 2,
-        "refused_evidence": "ask" in events and after.evidence < 2,
-        "refused_offer": "offer" in events and after.deal == 3,
-        "early_offer": "offer" in events and after.deal == 1,
-        "evidence": after.evidence == 2 > before.evidence,
-        "unconvinced": "offer" in events and after.deal == 0,
-        "made_up": "explain_false" in events,
-        "empty": "apology" in events,
-        "dismissed": "close" in events,
-        "long": "long" in events,
-        "listened": after.heard > before.heard,
-        "noted": after.noted > before.noted,
-        "facts": after.facts > before.facts,
-    }
-    return [name for name, did in happened.items() if did] or [""]
+def _name_order(case: Case) -> tuple:
+    return case.merchant, case.ordered, write_items(case.items)
 
 
-def _fill_template(template: str, case: Case, rng: random.Random) -> str:
-    return template.format(item=rng.choice(case.items), merchant=case.merchant, problem=COMPLAINTS[case.complaint][0])
+def read_message(text: str, names: tuple[str, ...] = ()) -> Signal:
+    """Reads a message of `write_message` back, of either split, without noise.
+
+    Args:
+      text: the message.
+      names: items and merchant that are not in the banks, see `words.decoding.split_message`.
+
+    Raises:
+      ValueError: naming the sentence that no template has, or what a message lacks or has twice.
+    """
+    mark = _MARK.search(text)
+    parts = decoding.split_message(text[: mark.start()] if mark else text, names)
+    found: dict[str, tuple[str, ...]] = {}
+    for part in parts:
+        if part.bank in found:
+            raise ValueError(f"expected one of {part.bank} in a message, got two in {text!r:.200}")
+        found[part.bank] = part.section
+    heats = [found[name][1] for name in ("openings", "reactions") if len(found.get(name, ())) > 1]
+    heats += [found["heat"][0]] if "heat" in found else []
+    ends = {"openings": "opening", "farewells": "farewell", "walkouts": "walkout"}
+    kind = next((kind for name, kind in ends.items() if name in found), "answer")
+    rating = int(mark[1] or 0) if mark else 0
+    if (kind == "answer" and "reactions" not in found) or (kind == "walkout") != bool(mark and mark[2]):
+        raise ValueError(f"expected an opening, an answer with a reaction, a farewell or a walkout, got {text!r:.200}")
+    if (kind == "farewell") != bool(rating) or (rating and found["farewells"] != (str(rating),)):
+        raise ValueError(f"expected last words that fit their mark [end:{rating}], got {text!r:.200}")
+
+    def find_key(name: str) -> str:
+        return found[name][0] if name in found else ""
+
+    return Signal(
+        kind=kind,
+        reaction=find_key("reactions"),
+        stance=find_key("stances"),
+        hint=int(find_key("hints") or 0),
+        picture="pictures" in found,
+        detail="details" in found,
+        heat=int(heats[0]) if heats else 0,
+        rating=rating,
+        wants=find_key("wants"),
+    )
+
+
+def read_complaint(text: str, names: tuple[str, ...] = ()) -> str:
+    """Returns the complaint that an opening or told details are about; "" where a message names none.
+
+    Arguments and errors as for `read_message`.
+    """
+    mark = _MARK.search(text)
+    for part in decoding.split_message(text[: mark.start()] if mark else text, names):
+        if part.bank in ("openings", "details"):
+            return part.section[0]
+    return ""

@@ -9,6 +9,7 @@ import pytest
 from configs import fds
 from rollouts import domains
 from rollouts.domains.fds import generator, rules
+from rollouts.domains.fds.embedded import oracle
 from rollouts.types import Sample
 
 CONFIG = fds.get_config("turns=2.8")
@@ -63,3 +64,53 @@ def test_a_verdict_becomes_notes():
     ]
     assert DOMAIN.show_turn(notes) == ("Here.", "chat", badges, "Well <b>done</b>.")
     assert DOMAIN.note_verdict("{}") == {} and DOMAIN.show_verdict("{}") == "{}"
+
+
+def test_the_bound_is_of_who_reads_and_holds_for_any_shift():
+    read, known = DOMAIN.bound_agents("hard"), DOMAIN.bound_agents("hard", knows="all")
+    assert read.best_at(0.3) == pytest.approx(oracle.compute_frontier("hard").satisfaction_at(0.3))
+    assert all(known.best_at(rate) > read.best_at(rate) + 0.01 for rate in (0.1, 0.3, 0.5))
+    assert read.label != known.label
+    for shift in ("none", "all"):
+        config = fds.get_config()
+        config.data.shift = shift
+        assert DOMAIN.find_bound(config).best_at(0.3) == read.best_at(0.3)
+
+
+@pytest.mark.parametrize(
+    "field, value",
+    [("user.url", "http://elsewhere/v1"), ("data.path", "x.parquet"), ("episode.max_turns", 8)],
+)
+def test_no_bound_is_known_of_another_gym(field, value):
+    config = fds.get_config()
+    config.update_from_flattened_dict({field: value})
+    assert DOMAIN.find_bound(config) is None
+
+
+def test_only_held_out_scenarios_are_shifted_and_who_calls_stays_the_same():
+    def open_source(shift):
+        return DOMAIN.open_tasks({**CONFIG.data, "shift": shift}, 3, None)
+
+    plain, shifted = open_source("none"), open_source("facts")
+    assert plain.train(0, 8) == shifted.train(0, 8)
+    pairs = list(zip(plain.held_out(30, 5), shifted.held_out(30, 5), strict=True))
+    for before, after in pairs:
+        assert generator.find_customer(before) == generator.find_customer(after)
+        assert before.order.complaint == after.order.complaint
+    seen = {item.name for before, _ in pairs for item in before.order.items}
+    assert not seen & {item.name for _, after in pairs for item in after.order.items}
+    assert {str(after.shift) for _, after in pairs} == {"facts"}
+    assert DOMAIN.digest([before for before, _ in pairs]) != DOMAIN.digest([after for _, after in pairs])
+
+
+def test_a_scenario_is_shown_with_its_secrets():
+    scenario = next(generator.deal_scenarios(1))
+    order, lines = scenario.order, " ".join(DOMAIN.show_task(scenario.description))
+    assert f"{order.complaint} (tag: {order.tag})" in lines and order.record.text in lines
+    assert "2 x Tomato Pasta at 15.20" in lines and f"worth {scenario.worth / 10:.1f} points" in lines
+
+
+@pytest.mark.parametrize("name, budget", [("oracle", None), ("reader", 1.5), ("oracle", -0.1)])
+def test_who_keeps_to_a_budget_needs_one(name, budget):
+    with pytest.raises(ValueError, match="--budget: expected a share of customers from 0 to 1"):
+        DOMAIN.scripted_agent(CONFIG, name, budget)

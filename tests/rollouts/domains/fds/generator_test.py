@@ -1,15 +1,22 @@
 """The gym's scenarios: exact mixes, seeds, balance of small windows, and records that say what they are said to say."""
 
 import collections
+import dataclasses
 import itertools
+import json
 import random
+import re
 import statistics
 
 import pytest
 
 from rollouts.domains.fds import generator, turn_format
-from rollouts.domains.fds.embedded import reading
-from rollouts.domains.fds.scenario import DEMANDS
+from rollouts.domains.fds.embedded import case as cases
+from rollouts.domains.fds.embedded import latent, population
+from rollouts.domains.fds.rubrics import PROCESS
+from rollouts.domains.fds.scenario import DEMANDS, read_description
+from rollouts.domains.fds.shift import parse_shift
+from rollouts.domains.fds.words import bank, records
 
 MIXES = [  # the method's table; train counts are per block of 128 and times 60 (hard) or 58 (normal) the released ones
     ("hard", "train", 128, 60, (720, 2400, 1920, 1920, 720)),
@@ -87,64 +94,106 @@ def test_windows_of_16_see_about_the_same_mix(difficulty, split):
 
 
 def test_records_say_what_they_are_said_to_say():
-    dealt = deal(512)
-    stances = collections.Counter()
+    dealt = deal(1024)
+    kinds = {kind.name: kind for kind in records.list_kinds()}
+    stances, honest, tags = collections.Counter(), collections.defaultdict(list), 0
     for scenario in dealt:
-        order = scenario.order
-        _, supporting, contradicting = generator.COMPLAINTS[order.complaint]
-        says = {True: supporting, False: contradicting, None: "no abnormal report"}
-        assert order.record == says[order.supported]
-        stances[order.supported] += 1
-        assert dict(order.signals) == {
-            "items": order.items,
-            "merchant": order.merchant,
-            "courier": dict(order.signals)["courier"],
-            "record": order.record,
-            "tag": order.complaint,
-        }
-    assert {scenario.order.complaint for scenario in dealt} == set(generator.COMPLAINTS) and len(
-        generator.COMPLAINTS
-    ) == 6
-    for stance, share in ((True, 0.5), (False, 0.3), (None, 0.2)):
-        assert stances[stance] / 512 == pytest.approx(share, abs=0.07)
+        order, kind = scenario.order, kinds[scenario.order.record.kind]
+        assert records.SAYS[kind.says] is order.supported is order.record.supports
+        assert kind.complaint == ("any" if order.supported is None else order.complaint) and not kind.unseen
+        stances[kind.says] += 1
+        honest[order.supported].append(scenario.honest)
+        tags += order.tag == order.complaint
+        shown = dict(order.signals)
+        assert list(shown) == ["items", "merchant", "times", "courier", "record", "tag"]
+        assert (shown["record"], shown["tag"], shown["courier"]) == (order.record.text, order.tag, order.courier)
+    assert {scenario.order.complaint for scenario in dealt} == set(generator.COMPLAINTS)
+    assert {scenario.order.tag for scenario in dealt} == set(generator.COMPLAINTS) and len(generator.COMPLAINTS) == 6
+    for says, share in (("supports", 0.5), ("contradicts", 0.3), ("beside", 0.1), ("silent", 0.1)):
+        assert stances[says] / 1024 == pytest.approx(share, abs=0.05)
+    assert tags / 1024 == pytest.approx(0.7, abs=0.05)
+    assert all(honest[True])
+    for supported in (False, None):
+        assert statistics.mean(honest[supported]) == pytest.approx(population.HONEST[supported], abs=0.08)
 
 
-def test_no_record_fits_two_stances_or_two_complaints():
-    records = [record for _, *pair in generator.COMPLAINTS.values() for record in pair] + ["no abnormal report"]
-    assert len(set(records)) == len(records)
+def test_worth_follows_the_table_of_level_and_demand():
+    scenarios = deal(2048)
+    found, expected = [], []
+    for scenario in scenarios:
+        found.append(scenario.worth)
+        odds = latent.WORTH[scenario.persona.level, scenario.demand]
+        expected.append(sum(worth * chance for worth, chance in enumerate(odds)))
+    assert statistics.mean(found) == pytest.approx(statistics.mean(expected), abs=0.6)
+    above = [worth for worth, mean in zip(found, expected, strict=True) if mean > 12]
+    below = [worth for worth, mean in zip(found, expected, strict=True) if mean < 8]
+    assert statistics.mean(above) > statistics.mean(below) + 4 and min(above) < max(below)
+
+
+@pytest.mark.parametrize("name", ["phrasing", "noise", "facts", "all"])
+def test_a_shift_changes_words_and_facts_and_neither_who_calls_nor_why(name):
+    shift = parse_shift(name)
+    for usual, shifted in zip(deal(128, split="test"), deal(128, split="test", shift=shift), strict=True):
+        assert shifted.persona == usual.persona and shifted.demand == usual.demand
+        assert (shifted.worth, shifted.honest, shifted.shift) == (usual.worth, usual.honest, shift)
+        assert shifted.order.complaint == usual.order.complaint and shifted.order.supported == usual.order.supported
+        assert generator.split_of(shifted.order) == "test"
+    orders = [scenario.order for scenario in deal(256, split="test", shift=shift)]
+    seen = {item.name for scenario in deal(2048) for item in scenario.order.items}
+    assert seen.isdisjoint(item.name for order in orders for item in order.items) == shift.facts
+    spoken = [order.record for order in orders if order.record.kind != "silent"]  # there is one way to be silent
+    texts = {re.sub(r"\d+", "", scenario.order.record.text) for scenario in deal(2048)}
+    assert texts.isdisjoint(re.sub(r"\d+", "", record.text) for record in spoken) == (shift.phrasing or shift.facts)
 
 
 def test_traits_lean_towards_the_level():
-    by_level = collections.defaultdict(list)
-    for scenario in deal(256):
-        for trait, styles in generator._TRAITS.items():
-            place = styles.index(getattr(scenario.persona, trait)) + 1
-            assert abs(place - scenario.persona.level) <= 1
-            by_level[scenario.persona.level].append(place)
+    by_level, shares = collections.defaultdict(list), collections.defaultdict(list)
+    for scenario in deal(1024):
+        level, customer = scenario.persona.level, generator.find_customer(scenario)
+        place = list(bank.STYLES).index(scenario.persona.communication_style) + 1
+        assert abs(place - level) <= 1
+        by_level[level].append(place)
+        for name in population.TRAITS:
+            shares[name, level].append(getattr(customer, name) == population.TRAITS[name][0][0])
     means = [statistics.mean(by_level[level]) for level in range(1, 6)]
     assert means == sorted(means) and means[4] - means[0] > 2.5
+    for (name, level), found in shares.items():
+        assert statistics.mean(found) == pytest.approx(population.TRAITS[name][1][level - 1], abs=0.15)
 
 
 def test_the_agent_is_told_the_signals_and_nothing_of_the_persona():
     for scenario in deal(64):
         prompt = scenario.agent_prompt
         assert all(f"{name}: {value}\n" in prompt for name, value in scenario.order.signals)
-        assert not any(secret in prompt for secret in (*DEMANDS, *generator.DEMAND_TEXTS.values(), "Cooperation"))
+        secrets = (*DEMANDS, *generator.DEMAND_TEXTS.values(), "Cooperation", "points to", "Claim", "exaggerated")
+        assert not any(secret in prompt for secret in secrets)
         example = prompt.rpartition("Answer every turn as ")[2].replace("chat or voucher", "chat")
         assert turn_format.parse(example).action == "chat"
 
 
-def test_the_embedded_endpoint_reads_back_what_the_prompt_says():
-    for scenario in deal(64):
-        case = reading.read_case(generator.user_prompt(scenario))
-        order = scenario.order
-        assert case.customer == (scenario.persona.level, scenario.demand, order.supported)
-        assert case.items == tuple(item.split("*")[0] for item in order.items.split(","))
-        assert (case.merchant, case.complaint, case.record) == (order.merchant, order.complaint, order.record)
-        assert case.style == scenario.persona.communication_style
+@pytest.mark.parametrize("write", [generator.user_prompt, PROCESS.write_prompt], ids=["customer", "judge"])
+@pytest.mark.parametrize("name", ["none", "phrasing", "noise=typos+emoji", "all"])
+def test_the_embedded_endpoint_reads_back_what_a_prompt_says(write, name):
+    shift = parse_shift(name)
+    for scenario in deal(128, shift=shift):
+        case, order = cases.read_case(write(scenario)), scenario.order
+        assert case == cases.Case(
+            customer=generator.find_customer(scenario),
+            items=order.items,
+            merchant=order.merchant,
+            ordered=order.ordered,
+            delivered=order.delivered,
+            complaint=order.complaint,
+            tag=order.tag,
+            record=order.record,
+            courier=order.courier,
+            communication_style=scenario.persona.communication_style,
+            emotional_style=scenario.persona.emotional_style,
+            shift=dataclasses.replace(shift, facts=False),
+        )
 
 
-@pytest.mark.parametrize("options", [{"difficulty": "easy"}, {"difficulty": "hard", "split": "dev"}])
-def test_an_unknown_difficulty_is_refused(options):
-    with pytest.raises(ValueError, match="config.data.difficulty.*hard.*normal"):
-        next(generator.deal_scenarios(0, **options))
+def test_a_description_that_went_through_json_gives_the_scenario_back():
+    for scenario in deal(32, shift=parse_shift("phrasing,noise=typos")):
+        read = read_description(json.loads(json.dumps(scenario.description)))
+        assert read == dataclasses.replace(scenario, agent_prompt="")

@@ -18,9 +18,12 @@ from cmpo.training import collecting
 from models import tokenizer as tokenizers
 from rollouts import chat
 from rollouts.domains.fds import generator, released, rubrics
-from rollouts.domains.fds.embedded import reading
+from rollouts.domains.fds.embedded import case as cases
+from rollouts.domains.fds.embedded import latent
 from rollouts.domains.fds.rubrics import PRINCIPLES
+from rollouts.domains.fds.scenario import DEMANDS, Item, Record
 from rollouts.domains.fds.scripted import ScriptedAgent
+from rollouts.domains.fds.shift import NO_SHIFT
 from rollouts.types import Message
 from tests.builders import almost
 from tests.builders.runs import ROOT, tiny
@@ -94,14 +97,56 @@ def test_a_row_becomes_a_scenario():
     assert scenario.persona.emotional_style == "impatient; blunt"
     assert (scenario.persona.communication_style, scenario.persona.problem_solving) == ("terse", "stubborn")
     assert scenario.persona.information_disclosure == "little"
-    assert (scenario.order.supported, scenario.order.record) == (None, "")
-    assert scenario.order.complaint == "food temperature"
+    assert (scenario.order.supported, scenario.order.record) == (None, Record("silent", None, (), ""))
+    assert scenario.order.complaint == scenario.order.tag == "food temperature"
+    assert scenario.order.items == (Item("Soup", 1, 0), Item("B", 2, 0))
+    assert (scenario.order.ordered, scenario.order.delivered, scenario.order.courier) == ("", "", "")
+    assert scenario.honest and scenario.shift == NO_SHIFT
     assert scenario.order.signals == (
         ("instantMessageMap", "User: hi"),
         ("foodInfo", "Soup*1,B*2"),
         ("rcTag", "false"),
         ("merchantName", "WISTER"),
     )
+
+
+def test_what_a_voucher_is_worth_is_drawn_by_the_records_id_from_the_gyms_table():
+    """The records do not say it; see `from_record`."""
+    scenarios = [released.from_record(changed((*DETAILS, "index"), number)) for number in range(400)]
+    worths = [scenario.worth for scenario in scenarios]
+    again = [released.from_record(changed((*DETAILS, "index"), number)).worth for number in range(400)]
+    expected = sum(worth * odds for worth, odds in enumerate(latent.WORTH[2, "compensation_flexible"]))
+    assert worths == again and len(set(worths)) > 10
+    assert statistics.mean(worths) == pytest.approx(expected, abs=1)
+
+
+def test_traits_in_foreign_words_mean_something_by_a_hash_of_the_words():
+    found = set()
+    for number in range(40):
+        path = (*DETAILS, "user_profile", "user_profile", "behavioralPatterns", "informationDisclosure")
+        scenario = released.from_record(changed(path, f"words {number}"))
+        customer = generator.find_customer(scenario)
+        assert customer == generator.find_customer(scenario) and customer.demand in DEMANDS
+        assert cases.read_case(generator.user_prompt(scenario)).customer == customer
+        found.add(customer.discloses)
+    assert found == {True, False}
+
+
+@pytest.mark.parametrize(
+    "text, items",
+    [
+        ("Soup*1", [("Soup", 1)]),
+        ("Mangolian Beef *1,Sushi, 4 Pieces*12", [("Mangolian Beef", 1), ("Sushi, 4 Pieces", 12)]),
+        ("Soup", [("Soup", 1)]),
+        ("Soup*1,Rice", [("Soup*1,Rice", 1)]),
+        ("A;\nB*2", [("A, B", 2)]),
+        (" ", [("order", 1)]),
+    ],
+)
+def test_items_are_read_and_come_back_from_the_prompt(text, items):
+    scenario = released.from_record(changed((*DETAILS, "system_signal", "foodInfo"), text))
+    assert [(item.name, item.quantity) for item in scenario.order.items] == items
+    assert cases.read_case(generator.user_prompt(scenario)).items == scenario.order.items
 
 
 @pytest.mark.parametrize(
@@ -153,7 +198,8 @@ def strings_of(scenario):
     persona = [text for name, text in vars(scenario.persona).items() if name != "level"]
     order = scenario.order
     signals = [text for pair in order.signals for text in pair]
-    return [scenario.id, scenario.demand, scenario.agent_prompt, order.items, order.merchant, *persona, *signals]
+    items = [item.name for item in order.items]
+    return [scenario.id, scenario.demand, scenario.agent_prompt, order.merchant, *items, *persona, *signals]
 
 
 @given(almost.trees(ROW) | almost.trees({"prompt": ROW["prompt"], "extra_info": None}))
@@ -227,7 +273,7 @@ def test_columns_and_fields_that_come_twice_are_refused(tmp_path):
 def test_rows_are_read_in_their_order(tmp_path):
     read = list(released.read_records(str(write(tmp_path / "x.parquet", 600))))
     assert [scenario.id for scenario in read] == [f"train-4-{number}" for number in range(600)]
-    assert read[310].order.items == read[10].order.items == "Café 10*1"
+    assert read[310].order.items == read[10].order.items == (Item("Café 10", 1, 0),)
 
 
 @pytest.fixture(scope="module", params=["hard", "normal"])
@@ -286,6 +332,6 @@ def test_released_records_render_and_play_a_turn(records):
         text = tokenizer.decode(chat.encode_opening(tokenizer, opening))
         assert f"<|im_start|>system\n{scenario.agent_prompt}<|im_end|>" in text
         for prompt in (generator.user_prompt(scenario), rubrics.PROCESS.write_prompt(scenario)):
-            case = reading.read_case(prompt)
-            assert case.customer == (scenario.persona.level, scenario.demand, None)
-            assert all(case.items) and case.merchant == scenario.order.merchant
+            case = cases.read_case(prompt)
+            assert case.customer == generator.find_customer(scenario) and case.customer.supported is None
+            assert case.items == scenario.order.items and case.merchant == scenario.order.merchant

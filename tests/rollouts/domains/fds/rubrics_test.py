@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from rollouts.domains.fds import generator
 from rollouts.domains.fds.rubrics import COMMUNICATION, COMPENSATION, EVALUATORS, LOGIC, PRINCIPLES, PROCESS, Verdict
+from rollouts.domains.fds.scenario import write_items
 from tests.builders import almost
 
 RUBRICS = (PROCESS, *EVALUATORS)
@@ -45,8 +46,8 @@ def test_the_prompt_names_every_item_with_its_scores_and_nothing_else(rubric):
         f"Rubric: {rubric.name}\n",
         f"Cooperation: {SCENARIO.persona.level} (",
         f"Demand: {SCENARIO.demand}\n",
-        f"Items: {order.items}\n",
-        f"Platform record: {order.record}\n",
+        f"Items: {write_items(order.items)}\n",
+        f"Platform record: {order.record.text}\n",
         *(f"{name}: {value}\n" for name, value in order.signals),
         f": {rubric.shape}\n",
     ):

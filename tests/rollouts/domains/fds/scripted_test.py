@@ -15,6 +15,7 @@ from rollouts.domains.fds import generator, turn_format
 from rollouts.domains.fds.episode import Table
 from rollouts.domains.fds.rubrics import PRINCIPLES
 from rollouts.domains.fds.scripted import HABITS, Habits, HabitSession, ScriptedAgent
+from rollouts.domains.fds.words import bank
 from rollouts.endpoints.client import ChatClient, Endpoint
 from rollouts.seeds import fold
 from rollouts.types import Message
@@ -105,7 +106,7 @@ def test_embedded_dialogues_are_whole(style):
         assert dialogue.ok and dialogue.end in ("rated", "quit"), dialogue.failure_message
         assert dialogue.success == (dialogue.end == "rated") == (dialogue.outcome > 0)
         assert ("[quit]" if dialogue.end == "quit" else f"[end:{dialogue.outcome:.0f}]") in dialogue.last_words
-        assert 1 <= len(dialogue.turns) <= 7
+        assert 1 <= len(dialogue.turns) <= 15
         vouchers = [said.notes["action"] == "voucher" for said in dialogue.turns]
         assert sum(vouchers) == dialogue.cost[0] <= 1
         if any(vouchers):
@@ -118,39 +119,39 @@ def test_embedded_dialogues_are_whole(style):
 
 
 def test_the_scripted_agents_spend_as_they_are_meant_to():
-    scenarios = deal(256, split="test")
+    scenarios = deal(96, split="test")
     rates, outcomes = {}, {}
     for style in HABITS:
-        dialogues = embedded(style, scenarios if style == "generous" else scenarios[:64], judged=False)
+        dialogues = embedded(style, scenarios, judged=False)
         assert all(dialogue.ok for dialogue in dialogues)
         rates[style] = np.mean([dialogue.cost[0] for dialogue in dialogues])
         outcomes[style] = np.mean([dialogue.outcome for dialogue in dialogues])
-    assert rates["generous"] > 0.45  # beyond the budget of 30 %: there is something to learn
-    assert rates["never"] == 0.0 and rates["always"] > 0.9
-    assert min(outcomes.values()) > 1.5 and max(outcomes.values()) < 4.0
+    assert 0.45 < rates["generous"] < 0.95  # beyond the budget of 30 %: there is something to learn
+    assert rates["never"] == 0.0 and rates["always"] > 0.95
+    assert 1.5 < outcomes["never"] < outcomes["always"] < 3.2
 
 
-def test_only_the_generous_may_leave_the_first_reply_at_listening_and_only_to_the_blunt():
-    waited = dict.fromkeys(HABITS, 0)
-    for style in HABITS:
-        for dialogue in embedded(style, deal(128), judged=False):
-            only_listened = "Plan: listen." in dialogue.turns[0].text
-            waited[style] += only_listened
-            first = dialogue.turns[0].messages[-1].content
-            assert not only_listened or first.startswith(("Listen.", "Hey you.", "Unbelievable."))
-    assert waited["never"] == waited["always"] == 0
-    assert 3 <= waited["generous"] <= 12  # half of those who wait and listen, of some 16 blunt ones
+def test_agents_that_wait_hear_the_angry_before_they_ask():
+    firsts = [one.turns[0].text for one in embedded("never", deal(64), judged=False)]
+    waited = ["Plan: listen." in text for text in firsts]
+    assert 20 < sum(waited) < 64
+    assert all("Plan: listen, ask." in text for text, waits in zip(firsts, waited, strict=True) if not waits)
 
 
 def test_what_is_too_much_for_a_turn_is_done_in_the_next():
     all_of_it = dict.fromkeys((field.name for field in dataclasses.fields(Habits)), 1.0)
     habits = Habits(**all_of_it | {"waits": 0.0, "hesitates": 0.0, "presses": 0.0, "slips": 0.0})
-    scenario = next(scenario for scenario in generator.deal_scenarios(0) if scenario.order.record)
+    scenario = next(one for one in generator.deal_scenarios(0) if one.order.complaint == "food temperature")
     session, plans = HabitSession(habits, scenario, random.Random(0)), []
-    for said in ("It was cold. You should know.", "[Sent Picture: cold] You should know.", "You should know."):
+    for said in (
+        "The food was cold. They should hear about it.",
+        "Here is the picture. [Sent Picture: cold] They should hear about it.",
+        "They should hear about it.",
+        "Yes, a voucher would be fine.",
+    ):
         think = turn_format.parse(asyncio.run(session.reply([Message("user", said)], 0)).text).think
         plans.append(think.rpartition("Plan: ")[2])
-    assert plans == ["listen, ask.", "listen, explain, note.", "offer."]
+    assert plans == ["listen, ask.", "explain, note.", "offer.", "voucher."]
 
 
 @pytest.mark.parametrize("style", HABITS)
@@ -162,19 +163,25 @@ def test_played_outputs_cost_by_their_words_what_their_episodes_charged(style):
 
 
 def test_a_voucher_is_turned_down_in_words_that_the_agent_says():
-    turns = [said for one in embedded("generous", deal(64), judged=False) for said in one.turns]  # the demonstrations'
-    spoken = " ".join(turn_format.parse(said.text).response for said in turns if not said.cost[0])
+    spoken = {
+        text
+        for act in ("limit", "close")
+        for one in bank.list_templates("replies", (act,), False)
+        for text in one.texts
+    }
     declined = set()
-    for given in [said.text for said in turns if said.cost[0]][:5]:
+    for given in [
+        said.text for one in embedded("generous", deal(24), judged=False) for said in one.turns if said.cost[0]
+    ][:5]:
         for seed in range(60):
             text = FDS.decline_action(given, seed)
             assert text == FDS.decline_action(given, seed) and FDS.read_turn(text, ()).cost.tolist() == [0]
             reply, was = turn_format.parse(text), turn_format.parse(given)
             assert reply.think.split("Plan:")[0] == was.think.split("Plan:")[0]
             assert reply.think.endswith("Plan: limit, close.") and "voucher" not in reply.response
-            assert all(sentence in spoken for sentence in re.split(r"(?<=[.?]) ", reply.response))
+            assert spoken >= set(re.split(r"(?<=[.?]) ", reply.response))
             declined.add(reply.response)
-    assert len(declined) == 9  # three ways to name the limit, three to go on
+    assert len(declined) > 20
     assert turn_format.parse(FDS.decline_action("no turn", 0)).think == "Plan: limit, close."
 
 

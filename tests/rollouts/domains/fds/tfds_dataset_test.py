@@ -10,7 +10,7 @@ import pytest
 import tensorflow_datasets as tfds
 
 from rollouts.domains.fds import generator, released, tfds_dataset
-from rollouts.domains.fds.scenario import Order, Persona, Scenario
+from rollouts.domains.fds.scenario import Item, Order, Persona, Record, Scenario
 from tests.builders.runs import ROOT
 from tests.rollouts.domains.fds.released_test import write
 
@@ -26,7 +26,7 @@ def small(monkeypatch):
 @pytest.mark.parametrize("difficulty", SMALL)
 def test_the_generators_records_come_back_in_their_order(difficulty, small, tmp_path, capsys):
     place = tfds_dataset.prepare_records(difficulty, directory=str(tmp_path))
-    assert place == tmp_path / "fds" / difficulty / "1.0.0"
+    assert place == tmp_path / "fds" / difficulty / "2.0.0"
     assert capsys.readouterr().out == f"{place}: prepared\n"
     for split, count in SMALL[difficulty].items():
         dealt = list(itertools.islice(generator.deal_scenarios(0, difficulty=difficulty, split=split), count))
@@ -72,9 +72,11 @@ def test_another_file_at_the_same_path_is_another_dataset(tmp_path):
 @pytest.mark.parametrize("supported", [True, False, None])
 def test_every_field_comes_back(supported, tmp_path):
     signals = (("é", ""), ("你好\n", "- a: b"))
-    order = Order("Café*1", "", "late delivery", supported, "«»\x00", signals)
-    made = Scenario("", Persona(3, "a", "b\t", "", "🙂"), "feedback_focus", order, "  two\nlines ")
-    scenarios = [made, dataclasses.replace(made, order=dataclasses.replace(order, signals=()))]
+    items, record = (Item("Café", 2, 0), Item("茶", 1, 1990)), Record("late_minutes", supported, (48, 7), "«»\x00")
+    order = Order(items, "", "18:05", "", "late delivery", "missing items", record, "Soon.", signals)
+    made = Scenario("", Persona(3, "a", "b\t", "", "🙂"), "feedback_focus", order, "  two\nlines ", 30, False)
+    bare = dataclasses.replace(order, items=(), record=Record("", supported, (), ""), signals=())
+    scenarios = [made, dataclasses.replace(made, order=bare, worth=0, honest=True)]
     features = tfds_dataset.Fds(config="hard", data_dir=tmp_path).info.features
     for scenario in scenarios:
         written = features.serialize_example(features.encode_example(tfds_dataset.to_example(scenario)))
@@ -126,8 +128,8 @@ def test_what_does_not_exist_is_refused(small, tmp_path):
 
 
 def test_records_of_another_version_are_refused(small, tmp_path, monkeypatch):
-    path = str(write(tmp_path / "x.parquet", 60))
-    monkeypatch.setattr(generator, "_MERCHANTS", ("Somebody Else",))
+    path, draw = str(write(tmp_path / "x.parquet", 60)), generator.draw_order
+    monkeypatch.setattr(generator, "draw_order", lambda *drawn: dataclasses.replace(draw(*drawn), courier="Else."))
     monkeypatch.setitem(released._COMPLAINTS, "Food temperature issue", "late delivery")
     places = [tfds_dataset.prepare_records("hard", name, str(tmp_path)) for name in ("", path)]
     monkeypatch.undo()
@@ -143,7 +145,7 @@ def test_a_run_that_was_faster_is_no_error(small, tmp_path, monkeypatch):
         prepare(tfds_dataset.Fds(config="hard", data_dir=tmp_path))
         pathlib.Path(self.data_dir, "mark").touch()
         prepare(tfds_dataset.Fds(config="hard", data_dir=tmp_path / "elsewhere"))
-        pathlib.Path(tmp_path / "elsewhere" / "fds" / "hard" / "1.0.0").rename(self.data_dir)  # as the builder does
+        pathlib.Path(tmp_path / "elsewhere" / "fds" / "hard" / "2.0.0").rename(self.data_dir)  # as the builder does
 
     monkeypatch.setattr(tfds_dataset.Fds, "download_and_prepare", late)
     place = tfds_dataset.prepare_records("hard", directory=str(tmp_path))

@@ -1,6 +1,7 @@
 """The embedded endpoint: its two models and its HTTP side."""
 
 import asyncio
+import dataclasses
 import json
 import socket
 import statistics
@@ -11,15 +12,17 @@ import httpx
 import pytest
 import uvicorn
 
-from rollouts.domains.fds import generator, judge, rubrics, rules, scripted
-from rollouts.domains.fds.embedded import app, latent, reading, writing
+from rollouts.domains.fds import generator, judge, rubrics, rules
+from rollouts.domains.fds.embedded import app, latent, writing
+from rollouts.domains.fds.embedded.case import read_case
 from rollouts.domains.fds.rubrics import PRINCIPLES
-from tests.builders.customers import CUSTOMER
+from rollouts.domains.fds.shift import parse_shift
 
 # The two models
 
 SCENARIO = next(generator.deal_scenarios(1))
 PROMPT = {"role": "system", "content": generator.user_prompt(SCENARIO)}
+CASE = read_case(PROMPT["content"])  # spilled food of Mama Rosa; tells details only when asked
 BEGIN = {"role": "user", "content": rules.BEGIN}
 
 
@@ -35,15 +38,19 @@ def conversation(*replies):
     return messages
 
 
+def play(seed, *replies):
+    return app.play_user(conversation(*replies), seed)
+
+
 def test_a_voucher_ends_the_conversation_with_a_rating_that_is_fair_on_average():
-    messages = conversation(("A voucher was just issued for you.", "this turn"))
     ratings = []
     for seed in range(400):
-        state = rules.user_step(rules.State(turns=1), app.play_user(messages, seed), max_turns=15)
+        text = play(seed, ("A voucher was just issued for you.", "this turn"))
+        state = rules.user_step(rules.State(turns=1), text, max_turns=15)
         assert state.end == "rated"
         ratings.append(state.outcome)
-    customer = reading.read_case(PROMPT["content"]).customer
-    mood = latent.apply_events(customer, latent.start_mood(customer), frozenset({"voucher"}))
+    customer = CASE.customer
+    ((_, mood),) = latent.list_outcomes(customer, latent.start_mood(customer), frozenset({"voucher"}))
     mean = latent.expected_rating(customer, mood)
     assert statistics.mean(ratings) == pytest.approx(mean, abs=0.1)
     assert max(ratings) - min(ratings) <= 1
@@ -51,21 +58,61 @@ def test_a_voucher_ends_the_conversation_with_a_rating_that_is_fair_on_average()
 
 def test_the_customer_believes_the_state_line_and_not_the_agent():
     claim = "The voucher has been added to your account."
-    lies = {app.play_user(conversation((claim, "no")), seed) for seed in range(20)}
-    assert all(any(text in lie for text in writing._REACTIONS["unbacked"]) for lie in lies)
-    assert all("[end:" in app.play_user(conversation((claim, "this turn")), seed) for seed in range(5))
+    assert {writing.read_message(play(seed, (claim, "no"))).reaction for seed in range(20)} == {"unbacked"}
+    assert all("[end:" in play(seed, (claim, "this turn")) for seed in range(5))
 
 
-def test_the_user_goes_on_writing_to_an_agent_that_does_not_listen_until_patience_ends():
+GOOD = [
+    ("I am sorry that your food was spilled.", "no"),
+    ("Could you send me a photo?", "no"),
+    ("Could I offer you a voucher for this?", "no"),
+    ("I pass this on to Mama Rosa.", "no"),
+]
+
+
+def test_what_was_drawn_in_a_turn_stays_drawn_whatever_is_said_later():
+    """Each turn is drawn by seed and number: who took a voucher has taken it in all later requests."""
+    kept, others = [], 0
+    for seed in range(60):
+        answer = writing.read_message(play(seed, *GOOD[:3])).reaction
+        assert answer in ("agreed", "agreed_gladly", "refused_offer")
+        again = writing.read_message(play(seed, *GOOD, ("Would you accept a voucher?", "no"))).reaction
+        assert again == "asked_again"
+        given = play(seed, *GOOD[:3], ("I have sent you a voucher.", "this turn"))
+        ratings = [play(seed, *GOOD[:3], ("I have sent you a voucher.", "this turn")) for _ in range(2)]
+        assert ratings == [given, given]
+        agreed = answer != "refused_offer"
+        kept.append((agreed, rules.user_step(rules.State(), given, max_turns=9).outcome))
+        others += not agreed
+    assert 0 < others < 60  # chance decides, and not the same way always
+    by_answer = [statistics.mean(rating for agreed, rating in kept if agreed == answer) for answer in (True, False)]
+    assert by_answer[0] > by_answer[1]  # pressed on those who refused it, it is worth less
+
+
+def test_the_opening_is_the_same_whatever_follows_and_seeds_differ():
+    assert len({play(seed) for seed in range(20)}) > 10
+    signals = {writing.read_message(play(seed)) for seed in range(200)}
+    assert {signal.kind for signal in signals} == {"opening"} and len({signal.hint for signal in signals}) == 5
+
+
+def test_a_shift_of_words_reaches_the_customer_by_its_prompt():
+    shifted = dataclasses.replace(SCENARIO, shift=parse_shift("noise=capitals"))
+    prompt = {"role": "system", "content": generator.user_prompt(shifted)}
+    for seed in range(5):
+        plain, loud = play(seed), app.play_user([prompt, BEGIN], seed)
+        assert loud == plain.upper() and loud != plain
+
+
+def test_the_user_goes_on_writing_to_an_agent_that_does_not_listen_until_patience_or_temper_ends():
     replies, text, turns = [], "", 0
     while "[end:" not in text and "[quit]" not in text:
         replies.append((f"Let us see {turns}.", "no"))
-        text, turns = app.play_user(conversation(*replies), 0), turns + 1
-    assert turns == -(-latent.start_mood(reading.read_case(PROMPT["content"]).customer).patience // 2)
+        text, turns = play(0, *replies), turns + 1
+    assert 3 < turns < latent.start_mood(CASE.customer).patience
 
 
 def test_the_judge_scores_the_last_turn():
-    said = [judge.Said("customer", "Cold!"), judge.Said("agent", "Whatever you say.")]
+    said = [judge.Said("customer", "Spilled!"), judge.Said("agent", "Whatever you say.")]
     prompt = rubrics.PROCESS.write_prompt(SCENARIO)
 
     def verdict(conversation):
@@ -73,69 +120,12 @@ def test_the_judge_scores_the_last_turn():
         return rubrics.PROCESS.read_answer(app.judge_conversation(messages)).scores
 
     empty = verdict(said)
-    (problem, *_), item = scripted._PROBLEMS[SCENARIO.order.complaint], SCENARIO.order.items.split("*")[0]
-    kind = judge.Said("agent", f"I am sorry that your {item} {problem}. Could you send me a photo?")
+    kind = judge.Said("agent", "I am sorry that your food was spilled.")
     good = verdict([*said, judge.Said("customer", "Hm."), kind])
     assert good == dict.fromkeys(PRINCIPLES, 1.0)
-    assert empty == {"persona": 0.0, "stage": 0.5, "quality": 0.5, "rules": 1.0}
+    assert sum(empty.values()) <= 1.5
     pressed = verdict([said[0], kind._replace(voucher="this turn")])
     assert pressed["rules"] == pressed["stage"] == 0.0
-
-
-CALM = latent.Mood(patience=3, anger=0, heard=1, evidence=2)  # heard and looked at: time to propose
-NEW = latent.Mood(patience=5, anger=1)
-
-
-@pytest.mark.parametrize(
-    "events, mood, expected",  # persona, stage, quality, rules
-    [
-        ("listen ask", NEW, (1, 1, 1, 1)),
-        ("listen", NEW, (1, 0.5, 1, 1)),
-        ("apology ask", NEW, (0.5, 1, 0.5, 1)),
-        ("ask", NEW, (0, 1, 1, 1)),
-        ("listen offer", NEW, (1, 0, 1, 0)),  # compensation before evidence
-        ("listen voucher", NEW, (1, 0, 1, 0)),
-        ("listen voucher", NEW._replace(deal=2), (1, 0, 1, 0)),
-        ("listen close", NEW, (1, 0, 1, 1)),
-        ("spam", NEW, (0, 0.5, 0, 1)),
-        ("nothing repeat", NEW, (0, 0.5, 0, 1)),
-        ("offer", CALM, (1, 1, 1, 1)),
-        ("limit offer", CALM._replace(anger=1), (0, 1, 1, 1)),  # still upset: listen
-        ("voucher", CALM._replace(deal=2), (1, 1, 1, 1)),
-        ("voucher", CALM, (1, 0.5, 1, 0.5)),  # not agreed
-        ("voucher", CALM._replace(deal=3), (1, 0.5, 1, 0.5)),
-        ("ask", CALM, (1, 0, 1, 1)),
-        ("explain_true", CALM, (1, 1, 1, 1)),
-        ("explain_false", CALM, (1, 0.5, 1, 0)),
-        ("unbacked", CALM, (1, 0.5, 1, 0)),
-        ("promise", CALM, (1, 0.5, 0.5, 1)),
-        ("apology", CALM, (0.5, 0.5, 0.5, 1)),
-        ("limit long repeat", CALM, (1, 1, 0, 1)),
-    ],
-)
-def test_what_the_judge_makes_of_a_turn(events, mood, expected):
-    scores = app.score_turn(CUSTOMER, mood, frozenset(events.split()))
-    assert tuple(scores[name] for name in PRINCIPLES) == expected
-    doubtful = app.score_turn(CUSTOMER._replace(supported=False), mood, frozenset(events.split()))
-    gives = {"offer", "voucher"} & set(events.split())
-    assert doubtful["rules"] == (min(scores["rules"], 0.5) if gives else scores["rules"])
-
-
-@pytest.mark.parametrize(
-    "events, mood, expected",  # persona, stage
-    [
-        ("listen", NEW, (1, 1)),
-        ("listen ask", NEW, (0.5, 1)),
-        ("ask", NEW, (0, 0.5)),
-        ("apology ask", NEW, (0.5, 0.5)),
-        ("listen offer", NEW, (1, 0)),
-        ("listen ask", NEW._replace(heard=1), (1, 1)),  # heard by now, if angry still
-        ("ask", NEW._replace(heard=1, anger=0), (1, 1)),
-    ],
-)
-def test_the_judge_has_the_hostile_heard_before_anything_is_asked_as_its_prompt_says(events, mood, expected):
-    scores = app.score_turn(CUSTOMER._replace(level=1), mood, frozenset(events.split()))
-    assert (scores["persona"], scores["stage"]) == expected
 
 
 # The protocol
@@ -226,7 +216,7 @@ def test_models_and_health(server):
         (user_body(messages=[PROMPT, {"role": "user", "content": None}]), "messages: expected a list"),
         (user_body(seed="abc"), "seed: expected an integer"),
         (user_body(seed=float("inf")), "seed: expected an integer"),
-        (user_body(messages=[BEGIN]), "Cooperation: "),
+        (user_body(messages=[BEGIN]), "A voucher would add"),
         (user_body(messages=[{"role": "system", "content": PROMPT["content"].replace("Demand", "D")}]), "Demand: "),
         (user_body(messages=[PROMPT, BEGIN, {"role": "user", "content": "Hi"}]), "line of system state"),
         (judge_body("Hello."), "JSON list"),

@@ -1,237 +1,151 @@
-"""What the embedded gym reads in an agent's words and writes in a customer's; that stock phrases pay nothing."""
+"""What holds of reading whatever is said: it ends, knows its events, and does not hang on capitals, spaces or order."""
 
-import functools
 import itertools
-import random
+import re
+import sys
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
-from rollouts.domains.fds import generator, scripted
-from rollouts.domains.fds.embedded import app, latent, reading, writing
-from rollouts.domains.fds.rubrics import PRINCIPLES
-from rollouts.domains.fds.scenario import DEMANDS
-from tests.builders.customers import AGREED, ANYHOW, CUSTOMER, WORLD, best, happenings, moods, value
+from rollouts.domains.fds.embedded import language, latent, phrases, reading
+from rollouts.domains.fds.scenario import Record
+from rollouts.domains.fds.words import records
+from tests.rollouts.domains.fds.embedded.sentences_test import BANK, CASES, read
 
-# What is read
-
-ITEMS = (*generator._DISHES, *generator._SIDES)
-
-
-def case(complaint, item="Pad Thai", record="no abnormal report", customer=CUSTOMER):
-    return reading.Case(customer, (item,), "Golden Wok", complaint, record, "")
+ISSUED = ("no", "this turn", "earlier")
+PLAIN = [row for row in BANK if "not_understood" not in row[2] and not row[6]]
+rows, plain_rows = st.sampled_from(BANK), st.sampled_from(PLAIN)
 
 
-def spellings(act, complaint):
-    """(case, text) for every phrase of an act, with all that may stand in it."""
-    for phrase in scripted._SAYS[act]:
-        for item in ITEMS if "{item}" in phrase else ITEMS[:1]:
-            for record in (*generator.COMPLAINTS[complaint][1:], "no abnormal report"):
-                for problem in scripted._PROBLEMS[complaint] if "{problem}" in phrase else ("",):
-                    for merchant in generator._MERCHANTS if "{merchant}" in phrase else ("",):
-                        text = phrase.format(item=item, record=record, problem=problem, merchant=merchant)
-                        yield case(complaint, item, record), text
-
-
-READ_AS = {"explain": {"explain_true"}, "invent": {"explain_false"}, "grant": {"voucher"}}
-
-
-@pytest.mark.parametrize("complaint", generator.COMPLAINTS)
-@pytest.mark.parametrize("act", scripted._SAYS)
-def test_every_scripted_phrase_is_read_as_its_act(act, complaint):
-    for order, text in spellings(act, complaint):
-        issued = "this turn" if act == "grant" else "no"
-        assert reading.read_reply(text, [], order, issued) == READ_AS.get(act, {act}), text
-        if act == "grant":
-            assert reading.read_reply(text, [], order, "no") == {"unbacked"}, text
-
-
-@pytest.mark.parametrize("complaint", generator.COMPLAINTS)
-def test_a_reply_is_read_as_the_sum_of_its_sentences(complaint):
-    rng = random.Random(0)
-    for acts in itertools.combinations([act for act in scripted._SAYS if act != "grant"], 3):
-        chosen = [rng.choice(list(spellings(act, complaint))) for act in acts]
-        order, record = chosen[0][0], chosen[0][0].record
-        texts = [text.replace(other.record, record) for other, text in chosen]
-        texts = [text.replace(other.items[0], order.items[0]) for (other, _), text in zip(chosen, texts, strict=True)]
-        expected = set().union(*(READ_AS.get(act, {act}) for act in acts))
-        expected -= {"apology"} if "listen" in acts else set()
-        assert reading.read_reply(" ".join(texts), [], order, "no") == expected, texts
-
-
-@pytest.mark.parametrize(
-    "complaint, item, sentence, expected",
-    [
-        ("food temperature", "Pad Thai", "Sorry, please send a photo of it.", {"ask", "apology"}),  # p-hot-o
-        ("damaged packaging", "Pad Thai", "Sorry for the late message.", {"apology"}),  # mess-age
-        ("not fresh or undercooked", "Pad Thai", "Sorry for this drawback.", {"apology"}),  # d-raw-back
-        ("late delivery", "B", "I am so sorry about this.", {"apology"}),  # a-b-out: a released item is called B
-        ("late delivery", "Cola", "I am sorry, have a chocolate.", {"apology"}),
-        ("late delivery", "B", "I am so sorry about the B.", {"listen"}),
-        ("food temperature", "Pad Thai", "Sorry that it was not hot.", {"listen"}),
-        ("not fresh or undercooked", "Pad Thai", "Sorry that it was raw!", {"listen"}),
-        ("damaged packaging", "Pad Thai", "Sorry for that mess.", {"listen"}),
-        ("late delivery", "Pad Thai", "I see why you are upset.", {"nothing"}),
-        ("late delivery", "Pad Thai", "Ok.", {"nothing"}),
-        ("late delivery", "Pad Thai", "", {"nothing"}),
-        ("late delivery", "Pad Thai", "I cannot refund the order, but would a voucher help?", {"limit"}),
-        ("late delivery", "Pad Thai", "We will refund you today.", {"promise"}),
-        ("late delivery", "Pad Thai", "Is there anything else?", {"close"}),
-    ],
+@given(
+    st.text(max_size=300),
+    st.lists(st.text(max_size=60), max_size=2),
+    st.sampled_from(sorted(CASES)),
+    st.sampled_from(ISSUED),
 )
-def test_sentences(complaint, item, sentence, expected):
-    assert reading.read_reply(sentence, [], case(complaint, item), "no") == expected
-
-
-@pytest.mark.parametrize(
-    "sentence", ["I will send you a voucher.", "Let me add a voucher for you.", "I have issued a voucher."]
-)
-def test_a_pledge_of_a_voucher_is_a_lie_unless_it_comes(sentence):
-    case = reading.read_case(generator.user_prompt(next(generator.deal_scenarios(0))))
-    assert "unbacked" in reading.read_reply(sentence, [], case, "no")
-    assert reading.read_reply(sentence, [], case, "this turn") >= {"voucher"}
-    assert "unbacked" not in reading.read_reply(sentence, [], case, "this turn")
-
-
-def test_a_refused_voucher_is_no_offer():
-    case = reading.read_case(generator.user_prompt(next(generator.deal_scenarios(0))))
-    assert "offer" in reading.read_reply("I could give you a voucher.", [], case, "no")
-    assert "offer" not in reading.read_reply("I could not give you a voucher.", [], case, "no")
-
-
-def test_a_second_refusal_tires_and_scores_no_stage():
-    customer = latent.Customer(3, "refund_insistence", None)
-    mood = latent.start_mood(customer)._replace(heard=1, evidence=2, anger=0)
-    once = latent.apply_events(customer, mood, frozenset({"limit"}))
-    twice = latent.apply_events(customer, once, frozenset({"limit"}))
-    assert mood.patience - once.patience == 1 and once.patience - twice.patience == 2
-    assert app.score_turn(customer, mood, frozenset({"limit"}))["stage"] == 1.0
-    assert app.score_turn(customer, once, frozenset({"limit"}))["stage"] == 0.5
-
-
-def test_repeating_rambling_and_doubling_are_noticed():
-    read = functools.partial(reading.read_reply, case=case("late delivery"))
-    text = "Could you send me a photo of the Pad Thai?"
-    assert read(text, earlier=["Hello there, my friend.", text], issued="no") == {"ask", "repeat"}
-    assert read(text, earlier=["Would you accept a voucher?"], issued="no") == {"ask"}
-    assert "long" in read(text + " really" * reading.LONG_WORDS, earlier=[], issued="no")
-    assert read(f"{text} {text}", earlier=[], issued="no") == {"spam"}
-    assert read(text, earlier=[], issued="this turn") == {"ask", "voucher"}
-
-
-@given(st.text(max_size=60), st.sampled_from(["no", "this turn", "earlier"]))
-def test_any_text_is_read_as_known_events(text, issued):
-    events = reading.read_reply(text, ["Hello there, my friend."], case("late delivery"), issued)
-    assert events and events <= set(latent.EVENTS)
+@example("", [], "cold", "no")
+@example("\u200b\u200c\u2060", [], "cold", "no")
+@example("xitem9 x 99 xitem0", [], "cold", "no")
+def test_any_text_is_read_as_known_events(text, earlier, name, issued):
+    events = read(name, issued, text, earlier)
+    assert events and events <= latent.EVENTS.keys()
     assert ("voucher" in events) == (issued == "this turn")
 
 
-# Stock phrases thrown at a customer
-
-PHRASES = {act: [text for _, text in itertools.islice(spellings(act, "food temperature"), 3)] for act in scripted._SAYS}
-KEYWORDS = ("sorry", "cold", "understand", "photo", "please", "voucher", "would", "record shows", "note feedback")
-KEYWORDS += ("cannot refund", "anything else", "Pad Thai", "no abnormal report", "will", "have sent", "merchant", ".")
-COLD = [case("food temperature", customer=customer) for customer in WORLD]
+@given(st.lists(rows, min_size=1, max_size=6), st.sampled_from(ISSUED))
+def test_any_heap_of_sentences_is_read_as_known_events(heap, issued):
+    events = read(heap[0][3], issued, " ".join(row[5] for row in heap), [])
+    assert events and events <= latent.EVENTS.keys()
 
 
-def honest(customer):
-    """A good first turn; who is hostile is only listened to."""
-    return frozenset({"listen"} if customer.level == 1 else {"listen", "ask"})
+@given(rows)
+def test_capitals_spaces_and_quotes_change_nothing(row):
+    _, _, _, name, issued, text, earlier = row
+    events = read(name, issued, text, earlier)
+    assert read(name, issued, text.upper(), earlier) == events
+    assert read(name, issued, f" \n {text}  ", earlier) == events
+    assert read(name, issued, text.replace("'", "’"), earlier) == events
 
 
-def judged(order, mood, events):
-    scores = app.score_turn(order.customer, mood, events)
-    return sum(scores[name] for name in PRINCIPLES)
+@given(st.lists(plain_rows, min_size=2, max_size=3, unique_by=lambda row: row[5]), st.randoms(use_true_random=False))
+def test_the_order_of_sentences_hides_no_lie_and_no_insult(chosen, rng):
+    """What is good may hang on what stands beside it; what is bad is bad wherever it stands."""
+    name, issued = chosen[0][3], chosen[0][4]
+    texts = [row[5] for row in chosen]
+    events = read(name, issued, " ".join(texts), [])
+    rng.shuffle(texts)
+    assert read(name, issued, " ".join(texts), []) & reading.BAD == events & reading.BAD
 
 
-def heap(pieces):
-    return " ".join(pieces)
+@given(plain_rows)
+def test_a_greeting_before_it_changes_nothing_that_is_said(row):
+    _, _, _, name, issued, text, _ = row
+    assert read(name, issued, f"Hello. {text}", []) - {"long"} == read(name, issued, text, []) - {"long"}
 
 
-@settings(max_examples=60)
-@given(
-    st.sampled_from(COLD),
-    st.lists(st.sampled_from([*itertools.chain(*PHRASES.values()), *KEYWORDS]), min_size=1, max_size=14).map(heap),
-    st.sampled_from(["no", "this turn"]),
+@given(plain_rows)
+def test_hidden_characters_hide_nothing(row):
+    _, _, _, name, issued, text, _ = row
+    hidden = "\u200b".join(text)
+    bad = read(name, issued, text, []) & {"promise", "unbacked", "rude"}
+    assert read(name, issued, hidden, []) >= bad | {"not_understood"}
+
+
+@given(st.sampled_from(records.list_kinds()), st.data())
+def test_a_record_in_any_of_its_wordings_is_true_and_with_another_number_false(kind, data):
+    numbers = (data.draw(st.integers(2, 90)),) if kind.numbers else ()
+    said, shown = (data.draw(st.sampled_from(records.list_wordings(kind.name, numbers))) for _ in range(2))
+    complaint = kind.complaint if kind.complaint != "any" else "late delivery"
+    case = next(case for case in CASES.values() if case.complaint == complaint)
+    case = case._replace(record=Record("other", records.SAYS[kind.says], numbers, shown))
+    for frame in ("Our record shows: {}.", "The log says {}.", "According to our system, {}."):
+        assert reading.read_reply(frame.format(said), [], case, "no") == {"explain_true"}
+        if numbers and str(numbers[0]) in said:
+            other = said.replace(str(numbers[0]), "97")
+            assert "explain_false" in reading.read_reply(frame.format(other), [], case, "no")
+
+
+def test_a_record_in_the_words_of_another_kind_is_hardly_ever_true():
+    wrong = count = 0
+    kinds = records.list_kinds()
+    for kind, other in itertools.permutations(kinds, 2):
+        numbers, others = ((13,) if each.numbers else () for each in (kind, other))
+        complaint = kind.complaint if kind.complaint != "any" else "late delivery"
+        case = next(case for case in CASES.values() if case.complaint == complaint)
+        case = case._replace(record=Record("other", None, numbers, records.list_wordings(kind.name, numbers)[0]))
+        said = records.list_wordings(other.name, others)[0]
+        wrong += "explain_true" in reading.read_reply(f"Our record shows: {said}.", [], case, "no")
+        count += 1
+    assert wrong <= 0.005 * count  # 0.3 %: such as "on time" where the record says "early"
+
+
+def count_steps(text, earlier=()):
+    """Lines of Python that reading takes; the patterns run on sentences of bounded length."""
+    steps = 0
+
+    def trace(frame, event, argument):
+        nonlocal steps
+        steps += 1
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        reading.read_reply(text, earlier, CASES["cold"], "no")
+    finally:
+        sys.settrace(before)
+    return steps
+
+
+@pytest.mark.parametrize(
+    "text", ["I will refund ", "would voucher sorry could ", "xqzv ", "a", ". ", '"a": ', "é̀", "\n- ", "the 18:05 "]
 )
-@example(COLD[0], heap(KEYWORDS), "no")
-@example(COLD[0], "I am sorry to hear that the order arrived cold.", "this turn")  # pleases more than no voucher can
-def test_no_heap_of_phrases_beats_honest_service(order, text, issued):
-    """A heap with a voucher is compared with honest service that may give one, whenever it pleases most."""
-    mood, leave = latent.start_mood(order.customer), ANYHOW if issued == "this turn" else AGREED
-    events = reading.read_reply(text, [], order, issued)
-    after = latent.apply_events(order.customer, mood, events)
-    end = latent.find_end(order.customer, after)
-    worth = latent.expected_rating(order.customer, after) if end else best(order.customer, after, AGREED)
-    assert worth <= value(order.customer, leave)
-    assert judged(order, mood, events) <= judged(order, mood, honest(order.customer))
+def test_ten_times_the_text_takes_at_most_ten_times_the_steps(text):
+    count_steps(text)  # tables are compiled
+    short, long = (count_steps((text * (size // len(text)))[:size], ["."]) for size in (10_000, 100_000))
+    assert long <= 12 * short
 
 
-@settings(max_examples=60)
-@given(
-    st.sampled_from(COLD),
-    st.permutations(sorted(set(scripted._SAYS) - {"apology", "grant", "invent"})),
-    st.integers(5, 7),
-    st.randoms(use_true_random=False),
-)
-def test_saying_everything_at_once_is_worth_less_than_an_honest_turn(order, acts, count, rng):
-    text = heap(rng.choice(PHRASES[act]) for act in acts[:count])
-    assert_worthless(order, text)
+def test_no_sentence_that_patterns_run_on_is_long():
+    text = "sorry would you will refund voucher , " * 5000
+    sentences = language.split_sentences(text, ())
+    assert all(len(sentence) <= 60 for sentence in sentences)
+    assert sum(len(sentence.text) for sentence in sentences) <= 8000
+    assert len(max(language.split_sentences("a" * 100_000, ()))[0]) <= 4000
 
 
-@settings(max_examples=60)
-@given(
-    st.sampled_from(COLD),
-    st.permutations(["sorry cold", "please photo", "record shows", "would voucher", "note feedback", "cannot refund"]),
-    st.integers(4, 6),
-)
-def test_a_bag_of_keywords_is_worth_less_than_an_honest_turn(order, bag, count):
-    assert_worthless(order, heap(bag[:count]))
+TABLES = [name for name in phrases.load_tables() if name != "idioms" and not name.startswith("group ")]
 
 
-def assert_worthless(order, text):
-    mood = latent.start_mood(order.customer)
-    events = reading.read_reply(text, [], order, "no")
-    assert "spam" in events
-    good = honest(order.customer)
-    after, better = (latent.apply_events(order.customer, mood, turn) for turn in (events, good))
-    assert best(order.customer, after, AGREED) <= best(order.customer, better, AGREED)
-    assert after.patience < better.patience and after.anger > better.anger
-    assert latent.expected_rating(order.customer, after) <= latent.expected_rating(order.customer, better)
-    assert judged(order, mood, events) <= judged(order, mood, good) - 1.5
+@pytest.mark.parametrize("table", TABLES)
+def test_no_phrase_has_a_gap_without_bound(table):
+    """Letters of one word may be any number; words, or a group, may not: their loops could nest."""
+    pattern = phrases.compile_table(table, "vouchers?").pattern
+    assert not re.search(r"(?<!\\)(?:\.|\))(?:[*+]|\{\d+,\})|\\s[*+]| [*+]", pattern)
 
 
-# What is written
-
-
-@pytest.mark.parametrize("demand", DEMANDS)
-def test_every_stance_gives_its_demand_away_and_nothing_else_does(demand):
-    fixed = {"refused_offer": "refund_insistence"}  # who declines a voucher gives that away
-    for stance in writing._STANCES[demand]:
-        assert scripted._read_demand([stance]) == demand, stance
-        for reaction, texts in writing._REACTIONS.items():
-            for text in texts:
-                assert scripted._read_demand([text]) == fixed.get(reaction, ""), text
-                if reaction not in fixed or demand == fixed[reaction]:
-                    assert scripted._read_demand([f"{text} {stance}"]) == demand, text
-    for texts in (*writing._OPENINGS.values(), *writing._FAREWELLS.values(), *writing._GREETINGS.values()):
-        assert {scripted._read_demand([text]) for text in texts} == {""}
-
-
-def test_only_who_agrees_is_understood_to_agree():
-    for reaction, texts in writing._REACTIONS.items():
-        for text in texts:
-            assert bool(scripted._AGREED.search(text.lower())) == (reaction == "agreed"), text
-    for text in itertools.chain(*writing._STANCES.values(), *writing._OPENINGS.values()):
-        assert not scripted._AGREED.search(text.lower())
-
-
-@given(st.sampled_from(COLD), moods, happenings, st.integers(0, 99))
-def test_an_answer_carries_no_end_mark_and_an_agreement_no_stance(order, before, events, seed):
-    after = latent.apply_events(order.customer, before, events)
-    text = writing.write_answer(order, before, after, events, random.Random(seed))
-    assert text and "{" not in text and "[end" not in text and "[quit" not in text
-    assert ("[Sent Picture: " in text) <= (after.evidence == 2 > before.evidence)
-    if scripted._AGREED.search(text.lower()):
-        assert after.deal == 2 > before.deal and scripted._read_demand([text]) == ""
+def test_a_voucher_that_was_issued_may_be_spoken_of():
+    assert read("cold", "no", "I have sent you a voucher.", []) == {"unbacked"}
+    assert read("cold", "this turn", "I have sent you a voucher.", []) == {"voucher"}
+    assert read("cold", "this turn", "I have sent you a gift card.", []) == {"voucher", "unbacked"}

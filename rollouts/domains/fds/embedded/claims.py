@@ -1,0 +1,219 @@
+"""Checks what an agent says of the platform's record.
+
+What a sentence says is found in two ways, so that any wording does: by a table of what records are mostly about (in
+`tables/facts.txt`), and by the wordings of the kinds of records (`words.records`), of which the nearest is taken. The
+record is read the same way.
+"""
+
+import functools
+import math
+import re
+from collections import Counter
+from collections.abc import Collection, Mapping
+from typing import NamedTuple
+
+from rollouts.domains.fds.embedded.facts import TIME, clock_of
+from rollouts.domains.fds.embedded.language import Words, split_sentences
+from rollouts.domains.fds.embedded.phrases import compile_table, load_tables, load_words
+from rollouts.domains.fds.scenario import Record
+from rollouts.domains.fds.words import records
+
+NEAR = 0.55  # the share of a wording's weight that a sentence about the record must have
+RARE = 5.0  # the weight of a word that no wording has, as of one that a single wording has
+SAME_NUMBER = 0.35  # what the record's number adds to nearness
+EXACT = 0.9  # what comes nearer than this to a wording means that wording, whatever else it might mean
+NEAR_UNFRAMED = 0.8  # and one that does not name the record
+
+OPPOSITES = {
+    "late": "on_time",
+    "spilled": "sealed",
+    "short": "complete",
+    "complaints": "no_complaints",
+    "oven": "temperature",
+}
+CONTRARY = OPPOSITES | {opposite: claim for claim, opposite in OPPOSITES.items()}
+_RECORD_CLAIMS = tuple(name for name in load_tables() if name.startswith("claim "))
+_GENERAL = frozenset({"on_time", "complete", "no_complaints", "sealed", "transit", "held"})
+"""Claims that are true also where a record says the same in detail."""
+_NUMBER = re.compile(r"(?<= )(\d{1,6})(?= )")
+
+
+class Testimony(NamedTuple):
+    """What a record says, in the shape in which sentences are checked."""
+
+    claims: frozenset[str]
+    wordings: "tuple[Wording, ...]"  # of its kind
+    kind: str
+    numbers: frozenset[int]
+    supports: bool | None
+
+
+_STOP = load_words("stop")  # words that tell nothing of what a record says
+_OFF_RECORD = load_words("off record")  # what a screen shows besides the record; stems
+_NEGATIVE = re.compile(r" (?:not|no|never|less than|without|nobody|none|nothing|neither|nor) ")
+
+
+@functools.lru_cache(maxsize=256)
+def read_testimony(record: Record) -> Testimony:
+    """Prepares a record for checking."""
+    text = record.text
+    kind = records.read_record(text, record.supports).kind if text else "silent"
+    texts = (text,) if kind == "other" else records.list_wordings(kind, record.numbers)
+    claims = frozenset().union(*(read_claims(_plain(wording)) for wording in texts))
+    for claim, opposite in OPPOSITES.items():
+        if {claim, opposite} <= claims:  # a wording may be ambiguous on its own
+            claims -= {claim, opposite} - read_claims(_plain(text))
+    wordings = tuple(_read_wording(kind, wording, _weigh_words()) for wording in texts)
+    return Testimony(claims, wordings, kind, frozenset(record.numbers), record.supports)
+
+
+def read_claims(text: str) -> frozenset[str]:
+    """Returns what a text says that a record can say, names of the tables "claim …" of `tables/facts.txt`."""
+    found = {name[6:].replace(" ", "_") for name in _RECORD_CLAIMS if compile_table(name).search(text)}
+    for claim, opposite in OPPOSITES.items():
+        if claim in found and opposite in found:
+            found.discard(claim)
+    if len(found) > 1:
+        found.discard("nothing")
+    if "transit" in found:
+        found -= {"late", "held"}
+    return frozenset(found)
+
+
+_CONCLUSION = re.compile(r" , (?:so|which) ")  # what follows is no part of what the record says
+
+
+def check_record(sentence: Words, record: Record, times: Collection[int], complaint_claim: str, listens: bool) -> str:
+    """Tells how a sentence stands to the record: explain_true | explain_false | "" if it says nothing of it.
+
+    Args:
+      sentence: with marks for names.
+      record: the platform's.
+      times: of the order, minutes of the day.
+      complaint_claim: what the customer says anyway; who repeats it without naming the record only listens.
+      listens: does the sentence show understanding? Then it says nothing of a record that it does not name.
+    """
+    text, testimony = sentence.text, read_testimony(record)
+    if sentence.asks:
+        return ""
+    framed = bool(compile_table("frame").search(text))
+    if compile_table("record").search(text) and (backing := _check_backing(text, testimony.supports)):
+        return backing
+    if compile_table("not said").search(_CONCLUSION.split(text)[0] + " ") or (listens and not framed):
+        return ""
+    found = read_claims(text)
+    numbers = {int(number) for number in _NUMBER.findall(TIME.sub(" ", text))}
+    content, negative = _content(text), _is_negative(text)
+    near, other = _find_nearness(content, negative, testimony)
+    if not framed:
+        measured = bool(compile_table("measured").search(text))
+        contrary = {CONTRARY.get(claim, "") for claim in found} & testimony.claims
+        about = (found & testimony.claims or contrary) and (measured or found - {"hot", "nothing", complaint_claim})
+        if not about and not (near >= NEAR_UNFRAMED and len(content) > 1):
+            return ""
+    wrong = bool(numbers - testimony.numbers) or any(clock_of(match) not in times for match in TIME.finditer(text))
+    exactly = near >= EXACT and near >= other
+    if other >= EXACT and other > near and not _agrees_broadly(found, testimony):
+        return "explain_false"
+    if not exactly and {CONTRARY.get(claim, "") for claim in found} & testimony.claims:
+        return "explain_false"
+    counted = bool(numbers) and numbers <= testimony.numbers and not found and near + SAME_NUMBER >= NEAR > other
+    if found and found <= testimony.claims or near >= NEAR and near >= other or counted:
+        return "explain_false" if wrong else "explain_true"
+    return (
+        "explain_false"
+        if framed and (found or len(content) > 1 or (content and negative)) and not content & _OFF_RECORD
+        else ""
+    )
+
+
+def _agrees_broadly(found: frozenset[str], testimony: Testimony) -> bool:
+    """Does a sentence with the words of another kind of record still say, less closely, what this one says?"""
+    return bool(found) and found <= testimony.claims and (testimony.kind == "other" or found <= _GENERAL)
+
+
+def _check_backing(text: str, supports: bool | None) -> str:
+    """Checks a sentence that says whether the record bears the customer out; "" if it does not say that."""
+    if compile_table("opposes").search(text):
+        return "explain_true" if supports is False else "explain_false"
+    if not compile_table("backs").search(text) or compile_table("unsettled").search(text) or read_claims(text):
+        return ""
+    said = not re.search(r" (?:not|nothing|never|no) ", text)
+    return "explain_true" if said == (supports is True) else "explain_false"
+
+
+def _plain(wording: str) -> str:
+    """A wording in the shape in which sentences are read, one space on each side."""
+    return f" {' '.join(word for sentence in split_sentences(wording.replace(':', ' '), ()) for word in sentence)} "
+
+
+def _content(text: str) -> frozenset[str]:
+    """The words of a text that mean something, without endings; numbers are checked elsewhere."""
+    return frozenset(_stem(word) for word in text.split() if word.isalpha() and word not in _STOP)
+
+
+def _stem(word: str) -> str:
+    for ending in ("ing", "ed", "es", "s"):
+        if word.endswith(ending) and len(word) > len(ending) + 2:
+            word = word[: -len(ending)]
+            break
+    return word[:-1] if word.endswith("e") and len(word) > 3 else word
+
+
+def _is_negative(text: str) -> bool:
+    return len(_NEGATIVE.findall(text)) % 2 == 1
+
+
+class Wording(NamedTuple):
+    """One way to put a record."""
+
+    kind: str
+    content: frozenset[str]  # the words that mean something
+    negative: bool
+    weight: float  # of its words together
+
+
+@functools.cache
+def _list_wordings() -> tuple[Wording, ...]:
+    """Every wording of every kind of record."""
+    kinds = [
+        (kind.name, records.list_wordings(kind.name, (1,) if kind.numbers else ())) for kind in records.list_kinds()
+    ]
+    return tuple(_read_wording(name, text, _weigh_words()) for name, texts in kinds for text in texts)
+
+
+def _read_wording(kind: str, text: str, weights: Mapping[str, float]) -> Wording:
+    content = _content(_plain(text))
+    return Wording(kind, content, _is_negative(_plain(text)), sum(weights.get(word, RARE) for word in content))
+
+
+@functools.cache
+def _weigh_words() -> dict[str, float]:
+    """How much each word tells of a kind of record: the fewer wordings have it, the more."""
+    texts = [text for kind in records.list_kinds() for text in records.list_wordings(kind.name, (1,))]
+    counts = Counter(word for text in texts for word in _content(_plain(text)))
+    return {word: math.log(len(texts) / count) for word, count in counts.items()}
+
+
+@functools.cache
+def _index_wordings() -> dict[str, tuple[Wording, ...]]:
+    index: dict[str, tuple[Wording, ...]] = {}
+    for wording in _list_wordings():
+        for word in wording.content:
+            index[word] = (*index.get(word, ()), wording)
+    return index
+
+
+def _find_nearness(content: frozenset[str], negative: bool, testimony: Testimony) -> tuple[float, float]:
+    """Returns how near a sentence comes to the record's wordings, and to those of other kinds; 0 to 1."""
+    weights = _weigh_words()
+
+    def share(wording: Wording) -> float:
+        if not wording.weight or negative != wording.negative:
+            return 0.0
+        return sum(weights.get(word, RARE) for word in wording.content & content) / wording.weight
+
+    others = {
+        wording for word in content for wording in _index_wordings().get(word, ()) if wording.kind != testimony.kind
+    }
+    return max(map(share, testimony.wordings)), max(map(share, others), default=0.0)
