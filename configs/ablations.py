@@ -27,7 +27,7 @@ CHANGES = {
     "budget_27": ("pid.target=0.27",),
     "budget_40": ("pid.target=0.4",),
     "budget_50": ("pid.target=0.5",),
-    "half_the_sft": ("train.sft_steps=1300",),
+    "no_sft": ("train.sft_steps=0",),
 }
 """Of CMPO, whose own run has a budget of 30 %, center normalisation and instant credit."""
 

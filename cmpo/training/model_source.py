@@ -95,9 +95,10 @@ def _make_plain_params(model: qwen2.Qwen2Config, mesh: Mesh, source: pathlib.Pat
 
 
 def _init_params(model: qwen2.Qwen2Config, seed: int) -> qwen2.Params:
-    """Draws new parameters, with a head that copies where there are layers for it."""
+    """Draws new parameters, with a head that copies where there are layers for it and outputs are tied to inputs."""
     params = qwen2.init(model, jax.random.key(seed))
-    return induction.plant_head(model, params) if model.num_layers > 1 else params
+    copies = model.num_layers > 1 and model.tie_embeddings
+    return induction.plant_head(model, params) if copies else params
 
 
 def _read_choices(config: ConfigDict) -> dict:

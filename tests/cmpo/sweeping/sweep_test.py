@@ -50,11 +50,11 @@ def test_runs_of_one_seed_share_phase_1_unless_they_change_it():
     first, second = runs["cmpo_0"].start, runs["cmpo_1"].start
     assert first != second
     assert {name: run.start for name, run in runs.items() if run.start not in (first, second)}.keys() == {
-        "half_the_sft_0",
-        "half_the_sft_1",
+        "no_sft_0",
+        "no_sft_1",
     }
     assert {name for name, run in runs.items() if run.start == first} == {
-        f"{name}_0" for name in GRID.order if name != "half_the_sft"
+        f"{name}_0" for name in GRID.order if name != "no_sft"
     }
 
 
