@@ -66,6 +66,7 @@ PAPER = {  # the authors' settings beside those of any large model, as far as th
 
 
 _SMOKE = {
+    "train.seed": 0,
     "sft.dialogues": 64,
     "sft.exercise_steps": 4,
     "train.sft_steps": 8,
