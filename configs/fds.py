@@ -33,7 +33,7 @@ _SMALL = {  # to train it on a laptop
     "sft.dialogues": 512,
     "sft.learning_rate": 3e-4,
     "train.sft_steps": 150,
-    "train.rl_steps": 80,
+    "train.rl_steps": 60,
     "engine.max_new_tokens": 128,
 }
 
@@ -42,7 +42,7 @@ _NEW = {  # how it was made
     "sft.dialogues": 10_240,
     "sft.exercise_steps": 300,
     "train.sft_steps": 10_000,
-    "train.rl_steps": 80,
+    "train.rl_steps": 60,
     "train.seed": 2602,  # not that of runs which go on from it: their customers are others
     "engine.max_new_tokens": 128,
 }
