@@ -12,15 +12,18 @@ from collections import Counter
 from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
-from rollouts.domains.fds.embedded.facts import TIME, clock_of
+from rollouts.domains.fds.embedded import statements
+from rollouts.domains.fds.embedded.facts import TIME, clock_of, hide_amounts
 from rollouts.domains.fds.embedded.language import Words, split_sentences
 from rollouts.domains.fds.embedded.phrases import compile_table, load_tables, load_words
+from rollouts.domains.fds.embedded.statements import stem_word
 from rollouts.domains.fds.scenario import Record
 from rollouts.domains.fds.words import records
 
 NEAR = 0.55  # the share of a wording's weight that a sentence about the record must have
 RARE = 5.0  # the weight of a word that no wording has, as of one that a single wording has
 SAME_NUMBER = 0.35  # what the record's number adds to nearness
+NEAR_COUNTED = 0.4  # and one that has its number
 EXACT = 0.9  # what comes nearer than this to a wording means that wording, whatever else it might mean
 NEAR_UNFRAMED = 0.8  # and one that does not name the record
 
@@ -36,6 +39,7 @@ _RECORD_CLAIMS = tuple(name for name in load_tables() if name.startswith("claim 
 _GENERAL = frozenset({"on_time", "complete", "no_complaints", "sealed", "transit", "held"})
 """Claims that are true also where a record says the same in detail."""
 _NUMBER = re.compile(r"(?<= )(\d{1,6})(?= )")
+_FRACTION = re.compile(r"(?<= )\d+[.,]\d+(?= )")
 
 
 class Testimony(NamedTuple):
@@ -93,9 +97,66 @@ def check_record(sentence: Words, record: Record, times: Collection[int], compla
       complaint_claim: what the customer says anyway; who repeats it without naming the record only listens.
       listens: does the sentence show understanding? Then it says nothing of a record that it does not name.
     """
-    text, testimony = sentence.text, read_testimony(record)
     if sentence.asks:
         return ""
+    text, testimony = statements.write_durations(sentence.text), read_testimony(record)
+    if is_named(text):
+        text, told = _check_silence(text, testimony)
+        if told or not text:
+            return told
+    plain, turned = statements.split_reversal(text)
+    told = _check_content(plain, testimony, times, complaint_claim, listens)
+    if turned and told:
+        contrary = {CONTRARY.get(claim, "") for claim in read_claims(plain)} & testimony.claims
+        return "explain_false" if told == "explain_true" else "explain_true" if contrary else ""
+    if told == "explain_true" and statements.find_additions(text, _list_own_words(testimony), testimony.claims):
+        return "explain_false"
+    return told
+
+
+def is_named(text: str) -> bool:
+    """Does a sentence name the record?"""
+    return bool(compile_table("record").search(text) or compile_table("frame").search(text))
+
+
+def _list_own_words(testimony: Testimony) -> frozenset[str]:
+    return frozenset().union(*(wording.content for wording in testimony.wordings))
+
+
+def _check_silence(text: str, testimony: Testimony) -> tuple[str, str]:
+    """Checks what a sentence says that the record does not tell.
+
+    Returns the rest of the sentence, "" if that tells nothing of the record, and what was found: explain_true |
+    explain_false, or "" where the rest settles it.
+    """
+    if compile_table("undecided").search(text):
+        return "", "explain_true" if testimony.supports is None else "explain_false"
+    silent = testimony.kind == "silent"
+    clauses = statements.split_clauses(text)
+    others = [clause for clause in clauses if not compile_table("tells no reason").search(clause)]
+    if len(others) < len(clauses):  # no record tells why it happened
+        rest = " , ".join(clause.strip() for clause in others)
+        return (f" {rest} ", "") if is_named(f" {rest} ") else ("", "explain_true" if silent else "")
+    for clause in clauses:
+        match = compile_table("tells nothing").search(clause)
+        if not match:
+            continue
+        rest = " , ".join(other.strip() for other in clauses if other != clause)
+        topic = read_claims(clause[match.end() - 1 :])
+        contrary = {CONTRARY.get(claim, "") for claim in testimony.claims}
+        if topic & testimony.claims:
+            return text, "explain_false"
+        if silent or topic & contrary or (topic and testimony.supports is None):
+            known = {*testimony.claims, *(CONTRARY if silent else {*topic, *contrary} & set(CONTRARY))}
+            added = statements.find_additions(text, _list_own_words(testimony), known)
+            return text, "explain_false" if added or (
+                silent and read_claims(f" {rest} ") - {"nothing"}
+            ) else "explain_true"
+    return text, ""
+
+
+def _check_content(text: str, testimony: Testimony, times: Collection[int], complaint_claim: str, listens: bool) -> str:
+    """Compares the words of a sentence with those of the record; see `check_record`."""
     framed = bool(compile_table("frame").search(text))
     if compile_table("record").search(text) and (backing := _check_backing(text, testimony.supports)):
         return backing
@@ -111,9 +172,15 @@ def check_record(sentence: Words, record: Record, times: Collection[int], compla
         about = (found & testimony.claims or contrary) and (measured or found - {"hot", "nothing", complaint_claim})
         if not about and not (near >= NEAR_UNFRAMED and len(content) > 1):
             return ""
-    wrong = bool(numbers - testimony.numbers) or any(clock_of(match) not in times for match in TIME.finditer(text))
+    wrong = bool(numbers - testimony.numbers or _FRACTION.search(hide_amounts(TIME.sub(" ", text)))) or any(
+        clock_of(match) not in times for match in TIME.finditer(text)
+    )
     exactly = near >= EXACT and near >= other
-    if other >= EXACT and other > near and not _agrees_broadly(found, testimony):
+    if (
+        other >= EXACT
+        and other > near
+        and not _agrees_broadly(found, testimony, bool(numbers) and near >= NEAR_COUNTED)
+    ):
         return "explain_false"
     if not exactly and {CONTRARY.get(claim, "") for claim in found} & testimony.claims:
         return "explain_false"
@@ -127,9 +194,11 @@ def check_record(sentence: Words, record: Record, times: Collection[int], compla
     )
 
 
-def _agrees_broadly(found: frozenset[str], testimony: Testimony) -> bool:
+def _agrees_broadly(found: frozenset[str], testimony: Testimony, counted: bool) -> bool:
     """Does a sentence with the words of another kind of record still say, less closely, what this one says?"""
-    return bool(found) and found <= testimony.claims and (testimony.kind == "other" or found <= _GENERAL)
+    if not found or not found <= testimony.claims:
+        return False
+    return testimony.kind == "other" or found <= _GENERAL or counted
 
 
 def _check_backing(text: str, supports: bool | None) -> str:
@@ -149,15 +218,7 @@ def _plain(wording: str) -> str:
 
 def _content(text: str) -> frozenset[str]:
     """The words of a text that mean something, without endings; numbers are checked elsewhere."""
-    return frozenset(_stem(word) for word in text.split() if word.isalpha() and word not in _STOP)
-
-
-def _stem(word: str) -> str:
-    for ending in ("ing", "ed", "es", "s"):
-        if word.endswith(ending) and len(word) > len(ending) + 2:
-            word = word[: -len(ending)]
-            break
-    return word[:-1] if word.endswith("e") and len(word) > 3 else word
+    return frozenset(stem_word(word) for word in text.split() if word.isalpha() and word not in _STOP)
 
 
 def _is_negative(text: str) -> bool:
