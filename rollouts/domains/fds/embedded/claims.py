@@ -99,13 +99,16 @@ def check_record(sentence: Words, record: Record, times: Collection[int], compla
     """
     if sentence.asks:
         return ""
-    text, testimony = statements.write_durations(sentence.text), read_testimony(record)
+    testimony = read_testimony(record)
+    text = statements.write_numbers(statements.write_durations(sentence.text), testimony.numbers)
     if is_named(text):
         text, told = _check_silence(text, testimony)
         if told or not text:
             return told
     plain, turned = statements.split_reversal(text)
-    told = _check_content(plain, testimony, times, complaint_claim, listens)
+    told = _check_content(plain, testimony, times, complaint_claim, listens) or _check_content(
+        statements.drop_own_words(plain), testimony, times, complaint_claim, listens
+    )
     if turned and told:
         contrary = {CONTRARY.get(claim, "") for claim in read_claims(plain)} & testimony.claims
         return "explain_false" if told == "explain_true" else "explain_true" if contrary else ""
@@ -136,7 +139,9 @@ def _check_silence(text: str, testimony: Testimony) -> tuple[str, str]:
     others = [clause for clause in clauses if not compile_table("tells no reason").search(clause)]
     if len(others) < len(clauses):  # no record tells why it happened
         rest = " , ".join(clause.strip() for clause in others)
-        return (f" {rest} ", "") if is_named(f" {rest} ") else ("", "explain_true" if silent else "")
+        if silent and not read_claims(f" {rest} ") - {"nothing"}:
+            return "", "explain_true"
+        return (f" {rest} ", "") if is_named(f" {rest} ") else ("", "")
     for clause in clauses:
         match = compile_table("tells nothing").search(clause)
         if not match:
@@ -167,6 +172,8 @@ def _check_content(text: str, testimony: Testimony, times: Collection[int], comp
     content, negative = _content(text), _is_negative(text)
     near, other = _find_nearness(content, negative, testimony)
     if not framed:
+        if compile_table("ideal").search(text):
+            return ""
         measured = bool(compile_table("measured").search(text))
         contrary = {CONTRARY.get(claim, "") for claim in found} & testimony.claims
         about = (found & testimony.claims or contrary) and (measured or found - {"hot", "nothing", complaint_claim})
@@ -203,7 +210,9 @@ def _agrees_broadly(found: frozenset[str], testimony: Testimony, counted: bool) 
 
 def _check_backing(text: str, supports: bool | None) -> str:
     """Checks a sentence that says whether the record bears the customer out; "" if it does not say that."""
-    if compile_table("opposes").search(text):
+    if opposed := compile_table("opposes").search(text):
+        if re.search(r" (?:not|nothing|never)(?: [a-z]+)? $", text[: opposed.start()]):
+            return "explain_false" if supports is False else "explain_true"
         return "explain_true" if supports is False else "explain_false"
     if not compile_table("backs").search(text) or compile_table("unsettled").search(text) or read_claims(text):
         return ""

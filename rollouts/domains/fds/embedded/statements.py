@@ -20,6 +20,8 @@ _CLAUSES = re.compile(
     r" (?:, )?(?:but|however|although|though|whereas|while|and(?= (?:i|we|you|that|this|the|he|she|it)\b))(?= )| , "
 )
 _PART = {"half": 30, "quarter": 15, "3 quarters": 45}
+_ABOUT = re.compile(r" (?:about|around|almost|nearly|roughly|approximately|some|close to) (\d{1,4})(?= )")
+NEAR_SHARE = 0.1  # "about 50" is right of what is not more than this share away
 _COUNTED = (
     (re.compile(r" (?:a |an |one )?(half|3 quarters|(?:a )?quarter) (?:of )?(?:an |one )?hour(?= )"), "part"),
     (re.compile(r" (an|one|a|\d{1,2})(?: whole| full)? hours? and (?:a )?(half|3 quarters|quarter)(?= )"), "and part"),
@@ -44,6 +46,17 @@ def write_durations(text: str) -> str:
     return text
 
 
+def write_numbers(text: str, known: Collection[int]) -> str:
+    """Writes a known number in place of one that is said to be about it."""
+
+    def find_near(match: re.Match[str]) -> str:
+        said = int(match[1])
+        near = [number for number in known if abs(said - number) <= NEAR_SHARE * number]
+        return f" {min(near, key=lambda number: abs(said - number)) if near else said}"
+
+    return _ABOUT.sub(find_near, text)
+
+
 def _count_minutes(match: re.Match[str], kind: str) -> int:
     if kind == "part":
         return _PART[match[1].removeprefix("a ")]
@@ -64,6 +77,16 @@ def split_clauses(text: str) -> list[str]:
     return [f" {clause.strip()} " for clause in _CLAUSES.split(text) if clause.strip()]
 
 
+def drop_own_words(text: str) -> str:
+    """Takes out the clauses in which the agent speaks of itself or concludes, where others are left."""
+    clauses = [clause.strip() for clause in split_clauses(text) if not _is_own(clause)]
+    return f" {' , '.join(clauses)} " if clauses else text
+
+
+def _is_own(clause: str) -> bool:
+    return bool(compile_table("own words").search(clause)) and not compile_table("frame").search(clause)
+
+
 def find_additions(text: str, own: Collection[str], claims: Collection[str]) -> bool:
     """Does a sentence that has the words of the record say more than it: a cause, a blame, other things, other units?
 
@@ -77,11 +100,11 @@ def find_additions(text: str, own: Collection[str], claims: Collection[str]) -> 
         known |= _EARLY
     for clause in split_clauses(text):
         frame = compile_table("frame").search(clause)
-        if not frame and compile_table("own words").search(clause):
+        if _is_own(clause):
             continue
         said = clause[frame.end() :] if frame and len(clause) - frame.end() > 8 else clause
         cause = compile_table("cause").search(said)
-        if cause and not {stem_word(word) for word in said[cause.end() :].split()} & set(own):
+        if cause and not any(_is_telling(word) and stem_word(word) in own for word in said[cause.end() :].split()):
             return True
         if compile_table("blame").search(said):
             return True
