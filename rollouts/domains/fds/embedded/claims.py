@@ -117,6 +117,21 @@ def check_record(sentence: Words, record: Record, times: Collection[int], compla
     return told
 
 
+def tells_event(sentence: Words, record: Record) -> bool:
+    """Does a sentence tell of something that happened, and that the record does not tell?"""
+    testimony = read_testimony(record)
+    if compile_table("event of the customer").search(sentence.text):
+        return not compile_table("event open").search(sentence.text)
+    for clause in statements.split_clauses(sentence.text):
+        if compile_table("event open").search(clause) or not compile_table("event verb").search(clause):
+            continue
+        if compile_table("event party").search(clause) and statements.find_additions(
+            clause, _list_own_words(testimony), testimony.claims
+        ):
+            return True
+    return False
+
+
 def is_named(text: str) -> bool:
     """Does a sentence name the record?"""
     return bool(compile_table("record").search(text) or compile_table("frame").search(text))
