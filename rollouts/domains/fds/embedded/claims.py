@@ -117,16 +117,20 @@ def check_record(sentence: Words, record: Record, times: Collection[int], compla
     return told
 
 
-def tells_event(sentence: Words, record: Record) -> bool:
-    """Does a sentence tell of something that happened, and that the record does not tell?"""
-    testimony = read_testimony(record)
-    if compile_table("event of the customer").search(sentence.text):
-        return not compile_table("event open").search(sentence.text)
-    for clause in statements.split_clauses(sentence.text):
-        if compile_table("event open").search(clause) or not compile_table("event verb").search(clause):
+def tells_event(sentence: Words, record: Record, complaint: str) -> bool:
+    """Does a sentence tell of something that happened, that neither the record tells nor the customer complains of?"""
+    testimony, text = read_testimony(record), sentence.text
+    if compile_table("event open").search(text):
+        return False
+    if compile_table("event of the customer").search(text) or compile_table("mishap").search(text):
+        return _find_nearness(_content(text), _is_negative(text), testimony)[0] < NEAR
+    problem = f"problem {complaint}"
+    for clause in statements.split_clauses(text):
+        if compile_table("event denied").search(clause) or not compile_table("event verb").search(clause):
             continue
+        rest = compile_table(problem).sub("", clause) if problem in load_tables() else clause
         if compile_table("event party").search(clause) and statements.find_additions(
-            clause, _list_own_words(testimony), testimony.claims
+            rest, _list_own_words(testimony), testimony.claims
         ):
             return True
     return False

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from rollouts.domains.fds.embedded.case import Case
 from rollouts.domains.fds.embedded.language import Words, find_classes, is_known, load_foods, split_sentences
 from rollouts.domains.fds.embedded.phrases import compile_table, load_words
-from rollouts.domains.fds.embedded.statements import write_durations
+from rollouts.domains.fds.embedded.statements import write_durations, write_numbers
 from rollouts.domains.fds.words import bank
 
 
@@ -182,7 +182,7 @@ def _is_other_thing(word: str, order: Order) -> bool:
 
 def find_wrong_numbers(sentence: Words, order: Order) -> bool:
     """Does a sentence name a number, time or price that contradicts the order? What lies ahead contradicts nothing."""
-    text = write_durations(sentence.text)
+    text = write_numbers(write_durations(sentence.text), order.numbers["minutes"])
     if not compile_table("not of this order").search(text):
         for match in compile_table("price named").finditer(text):
             if int(re.sub("[.,]", "", match["price"])) not in order.prices:
