@@ -84,6 +84,7 @@ def read_claims(text: str) -> frozenset[str]:
     return frozenset(found)
 
 
+_KNOWN = re.compile(r" (?:what you (?:say|said|told us|wrote|write|report)|from what) ")  # asks nothing
 _CONCLUSION = re.compile(r" , (?:so|which) ")  # what follows is no part of what the record says
 
 
@@ -106,9 +107,12 @@ def check_record(sentence: Words, record: Record, times: Collection[int], compla
         if told or not text:
             return told
     plain, turned = statements.split_reversal(text)
-    told = _check_content(plain, testimony, times, complaint_claim, listens) or _check_content(
-        statements.drop_own_words(plain), testimony, times, complaint_claim, listens
-    )
+    told = _check_content(plain, testimony, times, complaint_claim, listens)
+    stated = statements.drop_own_words(plain)
+    if told != "explain_true" and stated != plain:
+        hidden = {CONTRARY.get(claim, "") for claim in read_claims(plain)} & testimony.claims
+        rest = _check_content(stated, testimony, times, complaint_claim, listens)
+        told = rest if not told or (rest == "explain_true" and not hidden) else told
     if turned and told:
         contrary = {CONTRARY.get(claim, "") for claim in read_claims(plain)} & testimony.claims
         return "explain_false" if told == "explain_true" else "explain_true" if contrary else ""
@@ -184,7 +188,7 @@ def _check_content(text: str, testimony: Testimony, times: Collection[int], comp
     framed = bool(compile_table("frame").search(text))
     if compile_table("record").search(text) and (backing := _check_backing(text, testimony.supports)):
         return backing
-    if compile_table("not said").search(_CONCLUSION.split(text)[0] + " ") or (listens and not framed):
+    if compile_table("not said").search(_CONCLUSION.split(_KNOWN.sub(" ", text))[0] + " ") or (listens and not framed):
         return ""
     found = read_claims(text)
     numbers = {int(number) for number in _NUMBER.findall(TIME.sub(" ", text))}
@@ -215,7 +219,7 @@ def _check_content(text: str, testimony: Testimony, times: Collection[int], comp
         return "explain_false" if wrong else "explain_true"
     return (
         "explain_false"
-        if framed and (found or len(content) > 1 or (content and negative)) and not content & _OFF_RECORD
+        if framed and (found or len(content) > 1 or (content and (negative or numbers))) and not content & _OFF_RECORD
         else ""
     )
 
