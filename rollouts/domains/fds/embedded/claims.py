@@ -84,7 +84,7 @@ def read_claims(text: str) -> frozenset[str]:
     return frozenset(found)
 
 
-_KNOWN = re.compile(r" (?:what you (?:say|said|told us|wrote|write|report)|from what) ")  # asks nothing
+_KNOWN = re.compile(r" (?:what you (?:say|said|told us|wrote|write|report)|from what|what (?:i|we) (?:can )?(?:see|find|have|know) is that) ")  # asks nothing
 _CONCLUSION = re.compile(r" , (?:so|which) ")  # what follows is no part of what the record says
 
 
