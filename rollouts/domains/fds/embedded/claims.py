@@ -39,6 +39,7 @@ _RECORD_CLAIMS = tuple(name for name in load_tables() if name.startswith("claim 
 _GENERAL = frozenset({"on_time", "complete", "no_complaints", "sealed", "transit", "held"})
 """Claims that are true also where a record says the same in detail."""
 _NUMBER = re.compile(r"(?<= )(\d{1,6})(?= )")
+_DENIAL = re.compile(r" (?:not|never) ")
 _FRACTION = re.compile(r"(?<= )\d+[.,]\d+(?= )")
 
 
@@ -84,7 +85,9 @@ def read_claims(text: str) -> frozenset[str]:
     return frozenset(found)
 
 
-_KNOWN = re.compile(r" (?:what you (?:say|said|told us|wrote|write|report)|from what|what (?:i|we) (?:can )?(?:see|find|have|know) is that) ")  # asks nothing
+_KNOWN = re.compile(
+    r" (?:what you (?:say|said|told us|wrote|write|report)|from what|what (?:i|we) (?:can )?(?:see|find|know) is that) "
+)  # asks nothing
 _CONCLUSION = re.compile(r" , (?:so|which) ")  # what follows is no part of what the record says
 
 
@@ -106,7 +109,7 @@ def check_record(sentence: Words, record: Record, times: Collection[int], compla
         text, told = _check_silence(text, testimony)
         if told or not text:
             return told
-    plain, turned = statements.split_reversal(text)
+    plain, turned = _split_denial(*statements.split_reversal(text), testimony)
     told = _check_content(plain, testimony, times, complaint_claim, listens)
     stated = statements.drop_own_words(plain)
     if told != "explain_true" and stated != plain:
@@ -138,6 +141,17 @@ def tells_event(sentence: Words, record: Record, complaint: str) -> bool:
         ):
             return True
     return False
+
+
+def _split_denial(text: str, turned: bool, testimony: Testimony) -> tuple[str, bool]:
+    """Takes "not" and "never" out where a clause claims the same without them: "not on time", but not "not late"."""
+    if _find_nearness(_content(text), _is_negative(text), testimony)[0] >= NEAR:
+        return text, turned
+    for clause in statements.split_clauses(text):
+        plain = _DENIAL.sub(" ", clause, count=1)
+        if plain != clause and read_claims(plain) and read_claims(plain) == read_claims(clause):
+            return text.replace(clause.strip(), plain.strip()), not turned
+    return text, turned
 
 
 def is_named(text: str) -> bool:
