@@ -116,6 +116,14 @@ def _read_sentence(sentence: Words, case: Case, order: Order, issued: str) -> fr
         events -= {"note", "probe", "steps"}
     if not told and facts.find_wrong_numbers(sentence, order) and not events & {"promise", "unbacked"}:
         events.add("wrong_fact")
+    if (
+        not told
+        and not asks
+        and not events
+        and not listens
+        and claims.tells_event(sentence, case.record, case.complaint)
+    ):
+        events.add("wrong_fact")
     listens = _is_listening(text, case.complaint) and not events & {"negated"} and not told
     if asks and not events - {"wrong_fact"} and not listens and _has("asking word", text) and not _accepts(text):
         events.add("ask")
