@@ -21,11 +21,22 @@ JOINING_SHARE = 0.1  # English needs more words such as "the", "of", "you" than 
 INVISIBLE_SHARE = 0.02
 FOREIGN_SHARE = 0.1  # letters of other scripts
 CODE_SHARE = 0.04  # marks of code
+GLUE_SHARE = 0.15  # signs in place of spaces, for each word
 _ONE_WORD_SHARE = 0.5
 
-_LOOKALIKES = str.maketrans("аеорсухікѕԁһαορν", "aeopcyxiksdhaopv")  # letters of other scripts that look Latin
-_QUOTES = str.maketrans({"’": "'", "‘": "'", "`": "'", "´": "'", "“": '"', "”": '"', "„": '"', "…": "... "})
+_LOOKALIKES = str.maketrans(
+    "аеорсухікѕԁһαορνıƒøłđᴀʙᴄᴅᴇꜰɢʜɪᴊᴋʟᴍɴᴏᴘʀꜱᴛᴜᴠᴡʏᴢ", "aeopcyxiksdhaopvifoldabcdefghijklmnoprstuvwyz"
+)  # letters that look like plain ones
+_LEET = str.maketrans("013457@$!|", "oieastasil")
+_QUOTES = str.maketrans(
+    {"’": "'", "‘": "'", "`": "'", "´": "'", "“": '"', "”": '"', "„": '"', "…": "... "}
+    | dict.fromkeys("💶💵💷💰💸", " money ")
+)
 _CODE = re.compile(r'[<>{}\[\]|\\^=~]|[A-Za-z0-9+/=]{32}|"\w{1,20}"\s?:')
+_SPACE = re.compile(r"\s+")
+_SYMBOL = r"[^\sA-Za-z0-9'’`´\"“”.,;:!?()…\-–—\u00c0-\u024f]"
+_GLUE = re.compile(rf"(?<=[A-Za-z]){_SYMBOL}+(?=[A-Za-z])|(?<= ){_SYMBOL}+(?= )|(?<=\s)\([A-Za-z]+\)(?=\s)")
+_DISGUISED = re.compile(r"[a-z]{1,20}(?:[013457@$!|/*_.+~]{1,3}[a-z]{1,20}){1,4}|(?:\b[a-z] ){3,20}[a-z]\b")
 _MARKUP = re.compile(r"[*#_]+|^\s*(?:-|\d+[.)]) ", re.MULTILINE)
 _SHORT_FORMS = (
     (
@@ -33,6 +44,11 @@ _SHORT_FORMS = (
         lambda match: {"ca": "can not", "wo": "will not", "sha": "shall not"}[match[1]],
     ),
     (re.compile(r"\bcannot\b"), "can not"),
+    (re.compile(r"([$€£]) +(?=\d)|(?<=\d) +(?=[$€£])|(?<=\d),(?=\d{3}\b)"), r"\1"),
+    (
+        re.compile(r"\b(?:eur|usd|gbp) ?(\d+(?:[.,]\d\d?)?)|\b(\d+(?:[.,]\d\d?)?) ?(?:eur|usd|gbp|quid)\b"),
+        r"\1\2 euros",
+    ),
     (re.compile(r"\b(do|does|did|is|are|was|were|has|have|had|could|would|should|must|need)n'?t\b"), r"\1 not"),
     (re.compile(r"\bi'?m\b"), "i am"),
     (re.compile(r"\b(i|you|we|they)'?ve\b"), r"\1 have"),
@@ -99,8 +115,17 @@ def read_data(name: str) -> list[str]:
     return [line for line in lines if line and not line.startswith("#")]
 
 
+def cut_reply(text: str) -> tuple[str, bool]:
+    """Returns what is read of a reply, with single spaces, and whether there was more than that."""
+    text = _SPACE.sub(lambda match: "\n" if "\n" in match[0] else " ", text).strip()
+    return text[:READ_CHARACTERS], len(text) > READ_CHARACTERS
+
+
 def is_code(text: str) -> bool:
-    """Is a text made for machines (markup, JSON, base64), or of letters that cannot be seen or read?"""
+    """Is a text made for machines (markup, JSON, base64), of letters that cannot be seen or read, or without spaces?
+
+    `text` is what `cut_reply` returns: to normalise a run of marks takes the square of its length.
+    """
     shown = "".join(char for char in text if not char.isspace() and char not in "\ufe0f\u200d")
     if not shown:
         return bool(text.strip())
@@ -112,6 +137,8 @@ def is_code(text: str) -> bool:
     latin = sum("LATIN" in unicodedata.name(char, "") for char in unicodedata.normalize("NFKC", "".join(letters)))
     if hidden > INVISIBLE_SHARE * len(shown) or not letters or latin < (1 - FOREIGN_SHARE) * len(letters):
         return True
+    if len(_GLUE.findall(text)) > max(3, GLUE_SHARE * len(text.split())):
+        return True
     marks = _CODE.findall(text)
     return any(len(mark) > 1 for mark in marks) or len(marks) > max(2, CODE_SHARE * len(shown))
 
@@ -121,8 +148,9 @@ def split_sentences(text: str, names: Collection[str]) -> list[Words]:
 
     `names` are words that are known besides the dictionary's, such as those of the order's items.
     """
-    text = unicodedata.normalize("NFKC", text[:READ_CHARACTERS]).translate(_QUOTES).lower().translate(_LOOKALIKES)
+    text = unicodedata.normalize("NFKD", text[:READ_CHARACTERS].translate(_QUOTES)).lower().translate(_LOOKALIKES)
     text = "".join(char for char in text if unicodedata.category(char) not in ("Cf", "Mn", "Me", "So", "Sk"))
+    text = _DISGUISED.sub(_undo_disguise, text)
     text = _MARKUP.sub(" ", text)
     for pattern, written in _SHORT_FORMS:
         text = pattern.sub(written, text)
@@ -142,12 +170,37 @@ def split_sentences(text: str, names: Collection[str]) -> list[Words]:
     ]:
         if token in "?!.\n" or len(current) >= SENTENCE_WORDS:
             if any(word != "," for word in current):
-                sentences.append(Words(_join_numbers([_mend_word(word, names) for word in current])))
+                sentences.append(Words(_join_numbers([_mend_word(word, names) for word in _join_parts(current)])))
                 sentences[-1].asks = token == "?"
             current = []
         elif token != "-":
             current.append(token)
     return sentences
+
+
+def _undo_disguise(match: re.Match[str]) -> str:
+    """Returns the word that is meant by one with signs between its letters ("r3fund", "re/fund"), else what is there."""
+    written = match[0]
+    if all(find_classes(part) for part in re.findall("[a-z]+", written) if len(part) > 1) and " " not in written:
+        if "." in written or not re.search(r"[a-z][01345@$!|][a-z]", written):
+            return written  # words with signs between them
+    for word in (written.translate(_LEET), re.sub("[^a-z]", "", written)):
+        if word.isalpha() and len(word) > 2 and (find_classes(word) or word in load_foods()):
+            return word
+    return written
+
+
+def _join_parts(words: Sequence[str]) -> list[str]:
+    """Joins neighbours that are no words of their own, but one together: "re fund"."""
+    joined: list[str] = []
+    for word in words:
+        whole = joined[-1] + word if joined else ""
+        if whole.isalpha() and len(whole) > 4 and whole in load_lexicon():
+            if not (joined[-1] in load_lexicon() and word in load_lexicon()):
+                joined[-1] = whole
+                continue
+        joined.append(word)
+    return joined
 
 
 def _join_numbers(words: Sequence[str]) -> list[str]:
@@ -268,6 +321,7 @@ def count_faults(sentence: Words) -> int:
     for place, (first, second) in enumerate(zip(kinds, kinds[1:], strict=False)):
         forbidden = set(_NOT_AFTER[first]) if first in _NOT_AFTER else set()
         faults += bool(set(second) <= forbidden)
+        faults += words[place] == words[place + 1] and words[place] not in _TWICE
         faults += first == "d" and set(second) <= {"v"} and not words[place + 1].endswith(("ed", "ing", "en", "t"))
     if kinds and kinds[-1] in ("d", "j"):
         faults += 1
@@ -290,6 +344,7 @@ def count_faults(sentence: Words) -> int:
     return faults
 
 
+_TWICE = frozenset(["very", "so", "really", "had", "that", "no", "much", "far", "truly", "yes", "too", "sorry", "ha"])
 _NO_ARTICLE = frozenset(["sorry", "cold", "please", "accept", "send", "give", "want"])
 _VERBLESS = (
     "no", "sorry", "thanks", "thank", "what", "such", "so", "oh", "my", "our", "good", "many", "hello", "hi", "dear",

@@ -43,7 +43,9 @@ def read_reply(response: str, earlier: Sequence[str], case: Case, issued: str) -
       case: the customer and the order that it is about.
       issued: when a voucher was issued, by the system state: no | this turn | earlier.
     """
-    return _read_reply(response, tuple(earlier), case, issued)
+    shown, is_cut = language.cut_reply(response)
+    events = _read_reply(shown, tuple(language.cut_reply(reply)[0] for reply in earlier), case, issued)
+    return events | {"long"} if is_cut else events
 
 
 @functools.lru_cache(maxsize=4096)  # a stateless endpoint reads a conversation's replies anew at every turn
