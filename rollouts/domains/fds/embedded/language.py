@@ -179,7 +179,7 @@ def split_sentences(text: str, names: Collection[str]) -> list[Words]:
 
 
 def _undo_disguise(match: re.Match[str]) -> str:
-    """Returns the word that is meant by one with signs between its letters ("r3fund", "re/fund"), else what is there."""
+    """Returns the word that is meant by one with signs between its letters ("r3fund", "re/fund"); else what came."""
     written = match[0]
     if all(find_classes(part) for part in re.findall("[a-z]+", written) if len(part) > 1) and " " not in written:
         if "." in written or not re.search(r"[a-z][01345@$!|][a-z]", written):

@@ -22,6 +22,7 @@ WORDS_PER_ACT = 4
 STOCK_PHRASES = 3
 SORRIES = 4
 REPEATED_SHARE = 0.6
+SEVERAL_PROBLEMS = 2  # who names more kinds of complaint in a sentence has not understood the one
 _SHORT_WORDS = 3
 
 BAD = frozenset({"explain_false", "wrong_fact", "promise", "unbacked", "negated", "rude"})
@@ -30,6 +31,7 @@ _LOUD = frozenset({"promise", "unbacked", "rude"})  # what is heard even in a re
 _CLAUSES = re.compile(r" (?:, )?(?:but|however|yet|although|though|instead) | , (?:(?:and|so|then) )?")
 _OTHER_DISH = re.compile(r"^(?!.* xitem\d ).* (?:xfood|xplace) ")
 _RECORD_CLAIM = {"late delivery": "late", "damaged packaging": "spilled", "missing items": "short"}
+_TRUE_NEGATION = re.compile(r" (?:do not be|no doubt|no wonder|not only|not just|never (?:seen|met|had|heard|read)) ")
 _GOOD = ("limit", "close", "offer", "asked offer", "note", "steps", "probe", "ask")
 _VOUCHER, _OTHER = "vouchers?", r"<remedy>|off (?:the|your) bill"
 
@@ -119,9 +121,14 @@ def _read_sentence(sentence: Words, case: Case, order: Order, issued: str) -> fr
     if not told and facts.find_wrong_numbers(sentence, order) and not events & {"promise", "unbacked"}:
         events.add("wrong_fact")
     listens = _is_listening(text, case.complaint) and not events & {"negated"} and not told
-    if asks and not events - {"wrong_fact"} and not listens and _has("asking word", text) and not _accepts(text):
+    if asks and not events - {"wrong_fact"} and not listens and _has("asked about", text) and not _accepts(text):
         events.add("ask")
+    if _has("rhetorical", text):
+        events.discard("ask")
     empty = _has("sorry for", text) or not events - {"wrong_fact"}  # "Sorry, could you …" is a courtesy
+    if listens and (_has("far too much", text) or _count_problems(text) > SEVERAL_PROBLEMS):
+        events.add("wrong_fact")
+        listens = False
     if listens and not _OTHER_DISH.search(text):
         events.add("listen")
     elif empty and _has("sorry", text) and not _has("not sorry", text) and not events & {"limit", "rude"}:
@@ -154,9 +161,10 @@ def _find_bad_manners(heard: str) -> set[str]:
     events = {event for event in ("rude", "negated") if _has(event, heard)}
     for clause in _CLAUSES.split(heard):
         clause = f" {clause.strip()} "
-        match = compile_table("insult").search(clause)
-        if match and not _has("negation", clause[: match.end()].replace(" do not be ", " ")):
-            events.add("rude")
+        for table, event in (("insult", "rude"), ("refusal", "negated")):
+            match = compile_table(table).search(clause)
+            if match and not _has("negation", _TRUE_NEGATION.sub(" ", clause[: match.end()])):
+                events.add(event)
     return events
 
 
@@ -225,7 +233,12 @@ def _find_good_acts(spoken: str, text: str, asks: bool) -> set[str]:
 
 def _is_listening(text: str, complaint: str) -> bool:
     """Does a text name the complaint and show that it was understood?"""
-    return _shows_understanding(text) and _names_problem(text, complaint)
+    return _shows_understanding(text) and _names_problem(text, complaint) and not _has("own trouble", text)
+
+
+def _count_problems(text: str) -> int:
+    """Counts the kinds of complaint that a sentence names in words that mean no other."""
+    return sum(_has(name, text) for name in load_tables() if name.startswith("strong "))
 
 
 def _shows_understanding(text: str) -> bool:
