@@ -181,10 +181,16 @@ def split_sentences(text: str, names: Collection[str]) -> list[Words]:
 def _undo_disguise(match: re.Match[str]) -> str:
     """Returns the word that is meant by one with signs between its letters ("r3fund", "re/fund"); else what came."""
     written = match[0]
-    if all(find_classes(part) for part in re.findall("[a-z]+", written) if len(part) > 1) and " " not in written:
-        if "." in written or not re.search(r"[a-z][01345@$!|][a-z]", written):
-            return written  # words with signs between them
-    for word in (written.translate(_LEET), re.sub("[^a-z]", "", written)):
+    parts = [part for part in re.findall("[a-z]+", written) if len(part) > 1]
+    signs = "." in written or not re.search(r"[a-z][01345@$!|][a-z]", written)
+    if signs and " " not in written and all(map(find_classes, parts)):
+        return written  # words with signs between them
+    letters = written.split(" ")
+    for start in range(len(letters) - 3 if " " in written else 0):  # "a r e f u n d"
+        if "".join(letters[start:]) in load_lexicon():
+            return " ".join([*letters[:start], "".join(letters[start:])])
+    guesses = (written.replace("*", vowel) for vowel in "aeiou")
+    for word in (re.sub("[^a-z]", "", written), written.translate(_LEET), *guesses):
         if word.isalpha() and len(word) > 2 and (find_classes(word) or word in load_foods()):
             return word
     return written
@@ -195,11 +201,11 @@ def _join_parts(words: Sequence[str]) -> list[str]:
     joined: list[str] = []
     for word in words:
         whole = joined[-1] + word if joined else ""
-        if whole.isalpha() and len(whole) > 4 and whole in load_lexicon():
-            if not (joined[-1] in load_lexicon() and word in load_lexicon()):
-                joined[-1] = whole
-                continue
-        joined.append(word)
+        known = joined and joined[-1] in load_lexicon() and word in load_lexicon()
+        if not known and whole.isalpha() and len(whole) > 4 and whole in load_lexicon():
+            joined[-1] = whole
+        else:
+            joined.append(word)
     return joined
 
 
