@@ -16,6 +16,7 @@ READ_CHARACTERS = 4000
 SENTENCE_WORDS = 60  # a longer sentence is cut
 
 UNKNOWN_SHARE = 0.34  # of the words; a text with more unknown words is not English
+MANY_UNKNOWN, MANY_UNKNOWN_SHARE = 4, 0.2  # so many are no names
 FAULTS_SHARE = 0.14  # faults of grammar for each word
 JOINING_SHARE = 0.1  # English needs more words such as "the", "of", "you" than this
 INVISIBLE_SHARE = 0.02
@@ -36,7 +37,7 @@ _CODE = re.compile(r'[<>{}\[\]|\\^=~]|[A-Za-z0-9+/=]{32}|"\w{1,20}"\s?:')
 _SPACE = re.compile(r"\s+")
 _SYMBOL = r"[^\sA-Za-z0-9'’`´\"“”.,;:!?()…\-–—\u00c0-\u024f]"
 _GLUE = re.compile(rf"(?<=[A-Za-z]){_SYMBOL}+(?=[A-Za-z])|(?<= ){_SYMBOL}+(?= )|(?<=\s)\([A-Za-z]+\)(?=\s)")
-_DISGUISED = re.compile(r"[a-z]{1,20}(?:[013457@$!|/*_.+~]{1,3}[a-z]{1,20}){1,4}|(?:\b[a-z] ){3,20}[a-z]\b")
+_DISGUISED = re.compile(r"[a-z]{1,20}(?:[013457@$!|/*_.+~]{1,3}[a-z]{1,20}){1,9}|(?:\b[a-z] ){3,20}[a-z]\b")
 _MARKUP = re.compile(r"[*#_]+|^\s*(?:-|\d+[.)]) ", re.MULTILINE)
 _SHORT_FORMS = (
     (
@@ -159,6 +160,7 @@ def split_sentences(text: str, names: Collection[str]) -> list[Words]:
     for token in [
         *_TOKEN.findall(
             text.replace(";", ",")
+            .replace(" & ", " and ")
             .replace(": ", ", ")
             .replace(":\n", ",\n")
             .replace("- ", ", ")
@@ -183,7 +185,7 @@ def _undo_disguise(match: re.Match[str]) -> str:
     written = match[0]
     parts = [part for part in re.findall("[a-z]+", written) if len(part) > 1]
     signs = "." in written or not re.search(r"[a-z][01345@$!|][a-z]", written)
-    if signs and " " not in written and all(map(find_classes, parts)):
+    if signs and parts and " " not in written and all(map(find_classes, parts)):
         return written  # words with signs between them
     letters = written.split(" ")
     for start in range(len(letters) - 3 if " " in written else 0):  # "a r e f u n d"
@@ -358,6 +360,12 @@ _VERBLESS = (
 )  # fmt: skip
 
 
+def _is_gibberish(sentence: Words) -> bool:
+    """Is a whole sentence of unknown words?"""
+    words = [word for word in sentence if word[0].isalpha()]
+    return len(words) >= 3 and sum(not find_classes(word) for word in words) > 0.6 * len(words)
+
+
 def is_english(sentences: Sequence[Words]) -> bool:
     """Can a customer who reads English read this? The sentences are marked, see `facts.mark_names`."""
     words = [word for sentence in sentences for word in sentence if word[0].isalpha()]
@@ -365,6 +373,10 @@ def is_english(sentences: Sequence[Words]) -> bool:
         return not sentences
     unknown = sum(not find_classes(word) for word in words)
     if unknown > UNKNOWN_SHARE * len(words) and (unknown > 2 or unknown > len(words) / 2):
+        return False
+    if unknown >= MANY_UNKNOWN and unknown > MANY_UNKNOWN_SHARE * len(words):
+        return False
+    if any(_is_gibberish(sentence) for sentence in sentences):
         return False
     if len(words) >= 5 and Counter(words).most_common(1)[0][1] > _ONE_WORD_SHARE * len(words):
         return False

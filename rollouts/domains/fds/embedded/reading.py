@@ -142,7 +142,8 @@ def _find_acts(text: str, asks: bool, issued: str) -> frozenset[str]:
     heard = compile_table("reported").sub("", text).replace("  ", " ")  # what the customer said, the agent does not
     spoken, whole = (_simplify(facts.hide_amounts(said)) for said in (heard, text))
     remedies = find_remedies(spoken, whole, asks, issued)
-    return frozenset(_find_bad_manners(heard) | remedies | _find_good_acts(spoken, text, asks))
+    limits = {"limit"} if has_phrase("limit after all", whole) else set()
+    return frozenset(_find_bad_manners(heard) | remedies | _find_good_acts(spoken, text, asks) | limits)
 
 
 def _accepts(text: str) -> bool:

@@ -9,7 +9,8 @@ VOUCHER, OTHER = "vouchers?", r"<remedy>|off (?:the|your) bill"
 _TURN = r" (?:, )?(?:but|however|yet|although|though|instead) | , (?:(?:and|so|then) )?"
 CLAUSES = re.compile(_TURN)
 _STATEMENTS = re.compile(
-    rf"{_TURN}| (?:so|since|because|as) (?=(?:now )?(?:your|the|my|our|i|we|it|you|there) )"
+    rf"{_TURN}| because | when (?=(?:i|we) (?:have |had )?(?:refunded|sent|issued|paid) )"
+    rf"| (?:so|since|as) (?=(?:now )?(?:your|the|my|our|i|we|it|you|there) )"
     r"| and (?=(?:now |just |already |then )?(?:i|we|it|there) )"
 )
 _SECOND_VERB = re.compile(
@@ -56,9 +57,8 @@ def _find_claims(clause: str, asks: bool, issued: str, supposed: bool) -> set[st
         events.add("unbacked" if issued == "no" else "given")
     if events or has_phrase("negation", clause) or has_phrase("limit", clause):
         return events
-    if has_phrase("promise", clause, OTHER) or has_phrase("able", clause, OTHER):
-        events.add("promise")
-    elif not asks and (has_phrase("call", clause) or has_phrase("back again", clause)):
+    pledges = has_phrase("promise", clause, OTHER) or has_phrase("able", clause, OTHER)
+    if pledges or (not asks and (has_phrase("call", clause) or has_phrase("back again", clause))):
         events.add("promise")
     elif not asks and not has_phrase("supposed", clause) and _names_remedy(clause):
         done = has_phrase("given already", clause) and not has_phrase("ahead", clause)
