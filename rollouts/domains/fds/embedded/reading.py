@@ -108,13 +108,15 @@ def _read_sentence(sentence: Words, case: Case, order: Order, issued: str) -> fr
     events |= _find_acts(text, asks, issued)
     listens = _is_listening(text, case.complaint) or has_phrase("sorry", text)
     told = claims.check_record(sentence, case.record, order.times, _RECORD_CLAIM.get(case.complaint, ""), listens)
+    if told and has_phrase("belied", text):
+        told = "explain_false" if told == "explain_true" else ""
     if "negated" in events:
         events -= {"note", "ask", "steps", "probe", "offer", "promise", "limit"} - ({"promise"} if asks else set())
     if "rude" in events:
         events -= {"probe", "close", "note", "ask"} | ({"limit"} if " you can not " in text else set())
     if events & {"promise", "unbacked", "given"}:
         events -= {"probe", "offer"} if not asks or events & {"unbacked", "given"} else {"probe"}
-    if told == "explain_true" or (told and not events & {"limit", "unbacked", "promise", "offer", "rude"}):
+    if told == "explain_true" or (told and not events & {"limit", "unbacked", "promise", "given", "offer", "rude"}):
         events.add(told)
         events -= {"note", "probe", "steps"}
     if not told and facts.find_wrong_numbers(sentence, order) and not events & {"promise", "unbacked"}:
