@@ -37,6 +37,7 @@ _CODE = re.compile(r'[<>{}\[\]|\\^=~]|[A-Za-z0-9+/=]{32}|"\w{1,20}"\s?:')
 _SPACE = re.compile(r"\s+")
 _SYMBOL = r"[^\sA-Za-z0-9'’`´\"“”.,;:!?()…\-–—\u00c0-\u024f]"
 _GLUE = re.compile(rf"(?<=[A-Za-z]){_SYMBOL}+(?=[A-Za-z])|(?<= ){_SYMBOL}+(?= )|(?<=\s)\([A-Za-z]+\)(?=\s)")
+_NO_SPACE = re.compile(r"(?<=[^\W\d_])[.,;:!?…—–]+(?=[^\W\d_])")
 _DISGUISED = re.compile(r"[a-z]{1,20}(?:[013457@$!|/*_.+~]{1,3}[a-z]{1,20}){1,9}|(?:\b[a-z] ){3,20}[a-z]\b")
 _MARKUP = re.compile(r"[*#_]+|^\s*(?:-|\d+[.)]) ", re.MULTILINE)
 _SHORT_FORMS = (
@@ -120,6 +121,11 @@ def cut_reply(text: str) -> tuple[str, bool]:
     """Returns what is read of a reply, with single spaces, and whether there was more than that."""
     text = _SPACE.sub(lambda match: "\n" if "\n" in match[0] else " ", text).strip()
     return text[:READ_CHARACTERS], len(text) > READ_CHARACTERS
+
+
+def count_words(text: str) -> int:
+    """Counts the words of a text, also those with a comma, a stop or a dash and no space between them."""
+    return len(text.split()) + len(_NO_SPACE.findall(text))
 
 
 def is_code(text: str) -> bool:

@@ -73,7 +73,7 @@ def _read_reply(response: str, earlier: tuple[str, ...], case: Case, issued: str
         events = (events & BAD) | {"spam"}
     elif not events:
         events = frozenset({"nothing"})
-    if len(response.split()) > LONG_WORDS:
+    if language.count_words(response) > LONG_WORDS:
         events |= {"long"}
     pairs = _list_pairs(response, case)
     if any(_measure_overlap(pairs, _list_pairs(reply, case)) > REPEATED_SHARE for reply in earlier):

@@ -164,6 +164,11 @@ def test_what_is_not_read_counts_as_long():
     assert "long" in read("cold", "no", seen + " I have sent you a refund.", [])
 
 
+def test_words_without_spaces_are_counted():
+    assert "long" in read("cold", "no", ",".join(["tea"] * 80), [])
+    assert "long" not in read("cold", "no", ", ".join(["tea"] * 40), [])
+
+
 def test_only_what_is_read_is_normalised_and_kept(monkeypatch):
     """To normalise a run of marks takes the square of its length."""
     lengths = []
