@@ -25,6 +25,11 @@ def compile_table(name: str, remedy: str = "") -> re.Pattern[str]:
     return re.compile(f"(?:{'|'.join(choices)})(?= )")
 
 
+def has_phrase(table: str, text: str, remedy: str = "") -> bool:
+    """Is a phrase of a table in a text? See `compile_table`."""
+    return bool(compile_table(table, remedy).search(text))
+
+
 @functools.cache
 def list_idioms() -> tuple[tuple[re.Pattern[str], str], ...]:
     """Lists what is to be written in place of idioms whose words mean something else: (pattern, words)."""
