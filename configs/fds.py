@@ -29,22 +29,23 @@ START = pathlib.Path(__file__).parents[1] / "starts" / "fds"
 START = pathlib.Path(__file__).parents[1] / "starts" / "fds"
 """A model of a million parameters that reads, quotes and is polite, in Hugging Face's format; see its README.md."""
 
-_SMALL = {  # to train it on a laptop
+_SMALL = {  # a model of a million parameters, on a laptop
+    "engine.max_new_tokens": 128,
+    "algo.credit": "cost_to_go",
+    "train.learning_rate": 1e-3,
+    "train.rl_steps": 60,
+}
+_BEGUN = {  # that at START
     "sft.dialogues": 512,
     "sft.learning_rate": 3e-4,
     "train.sft_steps": 150,
-    "train.rl_steps": 60,
-    "engine.max_new_tokens": 128,
 }
-
-_NEW = {  # how it was made
+_NEW = {  # a new one, as it was made
     "model.vocab_size": 1024,
     "sft.dialogues": 10_240,
     "sft.exercise_steps": 300,
     "train.sft_steps": 10_000,
-    "train.rl_steps": 60,
     "train.seed": 2602,  # not that of runs which go on from it: their customers are others
-    "engine.max_new_tokens": 128,
 }
 
 PAPER = {  # the authors' settings beside those of any large model, as far as they are known
@@ -111,7 +112,7 @@ def get_config(arg: str = "") -> ConfigDict:
 
 def _choose_small(config: ConfigDict, *, new: bool) -> None:
     """Makes the model one of a million parameters, that at START or a new one like it."""
-    config.update_from_flattened_dict(_NEW if new else _SMALL)
+    config.update_from_flattened_dict(_SMALL | (_NEW if new else _BEGUN))
     if not new:
         common.begin_with(config, str(START))
 
