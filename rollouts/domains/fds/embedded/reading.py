@@ -71,7 +71,7 @@ def _read_reply(response: str, earlier: tuple[str, ...], case: Case, issued: str
         events = (events & _LOUD) | {"not_understood"}
     elif _is_spam(sentences, said, stated - BAD - {"apology"}):
         events = (events & BAD) | {"spam"}
-    elif not events:
+    elif not events and not (issued == "this turn" and any(_announces(sentence) for sentence in sentences)):
         events = frozenset({"nothing"})
     if language.count_words(response) > LONG_WORDS:
         events |= {"long"}
@@ -108,8 +108,6 @@ def _read_sentence(sentence: Words, case: Case, order: Order, issued: str) -> fr
     events |= _find_acts(text, asks, issued)
     listens = _is_listening(text, case.complaint) or has_phrase("sorry", text)
     told = claims.check_record(sentence, case.record, order.times, _RECORD_CLAIM.get(case.complaint, ""), listens)
-    if told and has_phrase("belied", text):
-        told = "explain_false" if told == "explain_true" else ""
     if "negated" in events:
         events -= {"note", "ask", "steps", "probe", "offer", "promise", "limit"} - ({"promise"} if asks else set())
     if "rude" in events:
@@ -154,6 +152,11 @@ def _find_acts(text: str, asks: bool, issued: str) -> frozenset[str]:
     remedies = find_remedies(spoken, whole, asks, issued)
     limits = {"limit"} if has_phrase("limit after all", whole) else set()
     return frozenset(_find_bad_manners(heard) | remedies | _find_good_acts(spoken, text, asks) | limits)
+
+
+def _announces(sentence: Words) -> bool:
+    """Does a sentence say, without naming it, that what was just issued is there?"""
+    return not sentence.asks and has_phrase("announced", sentence.text) and not has_phrase("negation", sentence.text)
 
 
 def _accepts(text: str) -> bool:

@@ -27,6 +27,7 @@ def find_remedies(text: str, whole: str, asks: bool, issued: str) -> set[str]:
       asks: is the sentence a question? A question may still state something, in a part that is none.
       issued: no | this turn | earlier.
     """
+    text, whole = (compile_table("taken back").sub("", said).replace("  ", " ") for said in (text, whole))
     voucher = "unbacked" if issued == "no" else "given"
     events = set()
     if has_phrase("granted", whole, OTHER) or (
