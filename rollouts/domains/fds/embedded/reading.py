@@ -23,6 +23,7 @@ WORDS_PER_ACT = 4
 STOCK_PHRASES = 3
 SORRIES = 4
 REPEATED_SHARE = 0.6
+FEW_WORDS = 8  # a question of so few needs no verb
 SEVERAL_PROBLEMS = 2  # who names more kinds of complaint in a sentence has not understood the one
 _SHORT_WORDS = 3
 
@@ -128,7 +129,11 @@ def _read_sentence(sentence: Words, case: Case, order: Order, issued: str) -> fr
     ):
         events.add("wrong_fact")
     listens = _is_listening(text, case.complaint) and not events & {"negated"} and not told
-    inquires = asks and has_phrase("asking word", text) and has_phrase("asked about", text) and not _accepts(text)
+    inquires = asks and not _accepts(text) and (
+        has_phrase("asked about", text)
+        if has_phrase("asking word", text)
+        else len(sentence) <= FEW_WORDS and has_phrase("evidence", text) and not has_phrase("negation", text)
+    )
     if inquires and not events - {"wrong_fact"} and not listens:
         events.add("ask")
     if has_phrase("rhetorical", text):
