@@ -9,7 +9,7 @@ import json
 import re
 from collections.abc import Sequence
 
-from rollouts.domains.fds.embedded import claims, facts, language
+from rollouts.domains.fds.embedded import claims, facts, language, statements
 from rollouts.domains.fds.embedded.case import Case, UnreadablePrompt
 from rollouts.domains.fds.embedded.facts import Order
 from rollouts.domains.fds.embedded.language import Words
@@ -109,6 +109,8 @@ def _read_sentence(sentence: Words, case: Case, order: Order, issued: str) -> fr
     events |= _find_acts(text, asks, issued)
     listens = _is_listening(text, case.complaint) or has_phrase("sorry", text)
     told = claims.check_record(sentence, case.record, order.times, _RECORD_CLAIM.get(case.complaint, ""), listens)
+    if has_phrase("filed", text):
+        events.add("note")
     if "negated" in events:
         events -= {"note", "ask", "steps", "probe", "offer", "promise", "limit"} - ({"promise"} if asks else set())
     if "rude" in events:
@@ -128,7 +130,8 @@ def _read_sentence(sentence: Words, case: Case, order: Order, issued: str) -> fr
         and claims.tells_event(sentence, case.record, case.complaint)
     ):
         events.add("wrong_fact")
-    listens = _is_listening(text, case.complaint) and not events & {"negated"} and not told
+    heard = _find_conclusion(text) if told == "explain_true" else "" if told else text
+    listens = _is_listening(heard, case.complaint) and not events & {"negated"}
     inquires = asks and not _accepts(text) and (
         has_phrase("asked about", text)
         if has_phrase("asking word", text)
@@ -216,6 +219,12 @@ def _find_good_acts(spoken: str, text: str, asks: bool) -> set[str]:
 def _is_listening(text: str, complaint: str) -> bool:
     """Does a text name the complaint and show that it was understood?"""
     return _shows_understanding(text) and _names_problem(text, complaint) and not has_phrase("own trouble", text)
+
+
+def _find_conclusion(text: str) -> str:
+    """Returns what is said behind a statement of the record, and of which the record is no part; "" if nothing is."""
+    clauses = statements.split_clauses(text)[1:]
+    return "".join(clause for clause in clauses if not claims.is_named(clause) and not re.search(r" \d", clause))
 
 
 def _count_problems(text: str) -> int:
