@@ -62,6 +62,8 @@ def _read_reply(response: str, earlier: tuple[str, ...], case: Case, issued: str
             said[place] = said[place] - {"probe", "ask"} | (set() if given else {"offer"})
         if has_phrase("refused", sentences[place].text) and has_phrase("remedy named", sentences[place - 1].text):
             said[place - 1 : place + 1] = said[place - 1] - {"ask", "promise", "probe"}, said[place] | {"limit"}
+        elif sentences[place - 1].asks and has_phrase("refused", sentences[place].text):
+            said[place - 1] -= {"offer", "ask"}  # who answers a question, does not ask it
     events = frozenset().union(*said)
     if "listen" not in events and _shows_sympathy(sentences, said, case.complaint):
         events = events - {"apology"} | {"listen"}
