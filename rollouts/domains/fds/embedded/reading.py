@@ -134,11 +134,7 @@ def _read_sentence(sentence: Words, case: Case, order: Order, issued: str) -> fr
         events.add("wrong_fact")
     heard = _find_conclusion(text) if told == "explain_true" else "" if told else text
     listens = _is_listening(heard, case.complaint) and not events & {"negated"}
-    inquires = asks and not _accepts(text) and (
-        has_phrase("asked about", text)
-        if has_phrase("asking word", text)
-        else len(sentence) <= FEW_WORDS and has_phrase("evidence", text) and not has_phrase("negation", text)
-    )
+    inquires = asks and not _accepts(text) and _asks_about(sentence)
     if inquires and not events - {"wrong_fact"} and not listens:
         events.add("ask")
     if has_phrase("rhetorical", text):
@@ -221,6 +217,14 @@ def _find_good_acts(spoken: str, text: str, asks: bool) -> set[str]:
 def _is_listening(text: str, complaint: str) -> bool:
     """Does a text name the complaint and show that it was understood?"""
     return _shows_understanding(text) and _names_problem(text, complaint) and not has_phrase("own trouble", text)
+
+
+def _asks_about(sentence: Words) -> bool:
+    """Does a question ask about what an order has, or in few words, without a verb, for evidence?"""
+    text = sentence.text
+    if has_phrase("asking word", text):
+        return has_phrase("asked about", text)
+    return len(sentence) <= FEW_WORDS and has_phrase("evidence", text) and not has_phrase("negation", text)
 
 
 def _find_conclusion(text: str) -> str:
