@@ -9,7 +9,7 @@ import json
 import re
 from collections.abc import Sequence
 
-from rollouts.domains.fds.embedded import claims, facts, language, statements
+from rollouts.domains.fds.embedded import claims, facts, language
 from rollouts.domains.fds.embedded.case import Case, UnreadablePrompt
 from rollouts.domains.fds.embedded.facts import Order
 from rollouts.domains.fds.embedded.language import Words
@@ -132,8 +132,7 @@ def _read_sentence(sentence: Words, case: Case, order: Order, issued: str) -> fr
         and claims.tells_event(sentence, case.record, case.complaint)
     ):
         events.add("wrong_fact")
-    heard = _find_conclusion(text) if told == "explain_true" else "" if told else text
-    listens = _is_listening(heard, case.complaint) and not events & {"negated"}
+    listens = _is_listening(text, case.complaint) and not events & {"negated"} and not told
     inquires = asks and not _accepts(text) and _asks_about(sentence)
     if inquires and not events - {"wrong_fact"} and not listens:
         events.add("ask")
@@ -225,12 +224,6 @@ def _asks_about(sentence: Words) -> bool:
     if has_phrase("asking word", text):
         return has_phrase("asked about", text)
     return len(sentence) <= FEW_WORDS and has_phrase("evidence", text) and not has_phrase("negation", text)
-
-
-def _find_conclusion(text: str) -> str:
-    """Returns what is said behind a statement of the record, and of which the record is no part; "" if nothing is."""
-    clauses = statements.split_clauses(text)[1:]
-    return "".join(clause for clause in clauses if not claims.is_named(clause) and not re.search(r" \d", clause))
 
 
 def _count_problems(text: str) -> int:
