@@ -15,7 +15,7 @@ from typing import NamedTuple
 from rollouts.domains.fds.embedded import statements
 from rollouts.domains.fds.embedded.facts import TIME, clock_of, hide_amounts
 from rollouts.domains.fds.embedded.language import Words, split_sentences
-from rollouts.domains.fds.embedded.phrases import compile_table, load_tables, load_words
+from rollouts.domains.fds.embedded.phrases import compile_table, list_idioms, load_tables, load_words
 from rollouts.domains.fds.embedded.statements import stem_word
 from rollouts.domains.fds.scenario import Record
 from rollouts.domains.fds.words import records
@@ -36,7 +36,7 @@ OPPOSITES = {
 }
 CONTRARY = OPPOSITES | {opposite: claim for claim, opposite in OPPOSITES.items()}
 _RECORD_CLAIMS = tuple(name for name in load_tables() if name.startswith("claim "))
-_GENERAL = frozenset({"on_time", "complete", "no_complaints", "sealed", "transit", "held"})
+_GENERAL = frozenset({"on_time", "complete", "no_complaints", "sealed", "transit", "held", "ride"})
 """Claims that are true also where a record says the same in detail."""
 _NUMBER = re.compile(r"(?<= )(\d{1,6})(?= )")
 _DENIAL = re.compile(r" (?:not|never) ")
@@ -86,7 +86,9 @@ def read_claims(text: str) -> frozenset[str]:
 
 
 _KNOWN = re.compile(
-    r" (?:what you (?:say|said|told us|wrote|write|report)|from what|what (?:i|we) (?:can )?(?:see|find|know) is that) "
+    r" (?:what you (?:say|said|told us|wrote|write|report)|from what|what (?:i|we) (?:can )?(?:see|find|know) is that"
+    r"|(?:that|this|it) is what|what (?:the|our|my) \S+ (?:says|shows|tells)(?: me| us)? is(?: this| that)?"
+    r"|(?:i|let me) will (?:also )?(?:add|say|admit|grant)(?: that)?|(?:i|we) (?:will|can) (?:only )?(?:find|add)) "
 )  # asks nothing
 _CONCLUSION = re.compile(r" , (?:so|which) ")  # what follows is no part of what the record says
 
@@ -104,7 +106,9 @@ def check_record(sentence: Words, record: Record, times: Collection[int], compla
     if sentence.asks:
         return ""
     testimony = read_testimony(record)
-    text = statements.write_numbers(statements.write_durations(sentence.text), testimony.numbers)
+    text = statements.write_numbers(statements.write_durations(_drop_notes(sentence.text)), testimony.numbers)
+    for pattern, written in list_idioms("synonyms"):
+        text = pattern.sub(written, text)
     if is_named(text):
         text, told = _check_silence(text, testimony)
         if told or not text:
@@ -122,6 +126,11 @@ def check_record(sentence: Words, record: Record, times: Collection[int], compla
     if told == "explain_true" and statements.find_additions(text, _list_own_words(testimony), testimony.claims):
         return "explain_false"
     return told
+
+
+def _drop_notes(text: str) -> str:
+    """Takes out that the customer's words are put on record: that is no statement of what the record says."""
+    return compile_table("filed").sub("", text).replace("  ", " ")
 
 
 def tells_event(sentence: Words, record: Record, complaint: str) -> bool:

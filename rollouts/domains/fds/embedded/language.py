@@ -320,7 +320,7 @@ def _mend_word(word: str, names: Collection[str]) -> str:
 _NOT_AFTER = {  # class -> after a word that can only be this, there is no word that can only be one of these
     "d": "dpsmxjwo",
     "p": "mspj",
-    "m": "pjomn",
+    "m": "pomn",
     "s": "odnas",
     "o": "m",
 }
@@ -348,7 +348,7 @@ def count_faults(sentence: Words) -> int:
     faults += sum(
         "c" in kind
         and not word.endswith("s")
-        and (place == 0 or not set(kinds[place - 1]) & set("dauns") or words[place - 1] in _NO_ARTICLE)
+        and (place == 0 or not set(kinds[place - 1]) & set("daunsm") or words[place - 1] in _NO_ARTICLE)
         for place, (word, kind) in enumerate(zip(words, kinds, strict=True))
     )
     starts = [second for first, second in zip((",", *sentence), sentence, strict=False) if first == ","]

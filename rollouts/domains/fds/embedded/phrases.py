@@ -31,9 +31,9 @@ def has_phrase(table: str, text: str, remedy: str = "") -> bool:
 
 
 @functools.cache
-def list_idioms() -> tuple[tuple[re.Pattern[str], str], ...]:
-    """Lists what is to be written in place of idioms whose words mean something else: (pattern, words)."""
-    pairs = [line.split("=>") for line in load_tables()["idioms"]]
+def list_idioms(table: str = "idioms") -> tuple[tuple[re.Pattern[str], str], ...]:
+    """Lists what is to be written in place of the phrases of a table of idioms or synonyms: (pattern, words)."""
+    pairs = [line.split("=>") for line in load_tables()[table]]
     return tuple(
         (re.compile(f" (?:{_write_phrase(idiom.strip(), '')})(?= )"), f" {words.strip()}".rstrip())
         for idiom, words in pairs

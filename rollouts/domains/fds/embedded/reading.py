@@ -23,6 +23,7 @@ WORDS_PER_ACT = 4
 STOCK_PHRASES = 3
 SORRIES = 4
 REPEATED_SHARE = 0.6
+FEW_WORDS = 8  # a question of so few needs no verb
 SEVERAL_PROBLEMS = 2  # who names more kinds of complaint in a sentence has not understood the one
 _SHORT_WORDS = 3
 
@@ -61,6 +62,8 @@ def _read_reply(response: str, earlier: tuple[str, ...], case: Case, issued: str
             said[place] = said[place] - {"probe", "ask"} | (set() if given else {"offer"})
         if has_phrase("refused", sentences[place].text) and has_phrase("remedy named", sentences[place - 1].text):
             said[place - 1 : place + 1] = said[place - 1] - {"ask", "promise", "probe"}, said[place] | {"limit"}
+        elif sentences[place - 1].asks and has_phrase("refused", sentences[place].text):
+            said[place - 1] -= {"offer", "ask"}  # who answers a question, does not ask it
     events = frozenset().union(*said)
     if "listen" not in events and _shows_sympathy(sentences, said, case.complaint):
         events = events - {"apology"} | {"listen"}
@@ -71,7 +74,7 @@ def _read_reply(response: str, earlier: tuple[str, ...], case: Case, issued: str
         events = (events & _LOUD) | {"not_understood"}
     elif _is_spam(sentences, said, stated - BAD - {"apology"}):
         events = (events & BAD) | {"spam"}
-    elif not events:
+    elif not events and not (issued == "this turn" and any(_announces(sentence) for sentence in sentences)):
         events = frozenset({"nothing"})
     if language.count_words(response) > LONG_WORDS:
         events |= {"long"}
@@ -108,8 +111,8 @@ def _read_sentence(sentence: Words, case: Case, order: Order, issued: str) -> fr
     events |= _find_acts(text, asks, issued)
     listens = _is_listening(text, case.complaint) or has_phrase("sorry", text)
     told = claims.check_record(sentence, case.record, order.times, _RECORD_CLAIM.get(case.complaint, ""), listens)
-    if told and has_phrase("belied", text):
-        told = "explain_false" if told == "explain_true" else ""
+    if has_phrase("filed", text):
+        events.add("note")
     if "negated" in events:
         events -= {"note", "ask", "steps", "probe", "offer", "promise", "limit"} - ({"promise"} if asks else set())
     if "rude" in events:
@@ -130,7 +133,7 @@ def _read_sentence(sentence: Words, case: Case, order: Order, issued: str) -> fr
     ):
         events.add("wrong_fact")
     listens = _is_listening(text, case.complaint) and not events & {"negated"} and not told
-    inquires = asks and has_phrase("asking word", text) and has_phrase("asked about", text) and not _accepts(text)
+    inquires = asks and not _accepts(text) and _asks_about(sentence)
     if inquires and not events - {"wrong_fact"} and not listens:
         events.add("ask")
     if has_phrase("rhetorical", text):
@@ -154,6 +157,11 @@ def _find_acts(text: str, asks: bool, issued: str) -> frozenset[str]:
     remedies = find_remedies(spoken, whole, asks, issued)
     limits = {"limit"} if has_phrase("limit after all", whole) else set()
     return frozenset(_find_bad_manners(heard) | remedies | _find_good_acts(spoken, text, asks) | limits)
+
+
+def _announces(sentence: Words) -> bool:
+    """Does a sentence say, without naming it, that what was just issued is there?"""
+    return not sentence.asks and has_phrase("announced", sentence.text) and not has_phrase("negation", sentence.text)
 
 
 def _accepts(text: str) -> bool:
@@ -208,6 +216,14 @@ def _find_good_acts(spoken: str, text: str, asks: bool) -> set[str]:
 def _is_listening(text: str, complaint: str) -> bool:
     """Does a text name the complaint and show that it was understood?"""
     return _shows_understanding(text) and _names_problem(text, complaint) and not has_phrase("own trouble", text)
+
+
+def _asks_about(sentence: Words) -> bool:
+    """Does a question ask about what an order has, or in few words, without a verb, for evidence?"""
+    text = sentence.text
+    if has_phrase("asking word", text):
+        return has_phrase("asked about", text)
+    return len(sentence) <= FEW_WORDS and has_phrase("evidence", text) and not has_phrase("negation", text)
 
 
 def _count_problems(text: str) -> int:

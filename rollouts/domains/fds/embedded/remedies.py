@@ -27,15 +27,19 @@ def find_remedies(text: str, whole: str, asks: bool, issued: str) -> set[str]:
       asks: is the sentence a question? A question may still state something, in a part that is none.
       issued: no | this turn | earlier.
     """
+    heard = whole
+    text, whole = (compile_table("taken back").sub("", said).replace("  ", " ") for said in (text, whole))
     voucher = "unbacked" if issued == "no" else "given"
     events = set()
     if has_phrase("granted", whole, OTHER) or (
-        has_phrase("granted one", whole, OTHER) and not has_phrase("limit", text)
+        has_phrase("granted one", heard, OTHER) and not has_phrase("limit", text)
     ):
         events.add("unbacked")
     if not asks and has_phrase("after", text, OTHER):
         events.add("unbacked")
-    if has_phrase("granted", whole, VOUCHER) or ("voucher" in text and has_phrase("put there", text)):
+    if has_phrase("granted", whole, VOUCHER) or (
+        "voucher" in text and has_phrase("put there", text) and not has_phrase("could put", text)
+    ):
         events.add(voucher)
     for clause in _list_statements(text):
         events |= _find_claims(clause, asks, issued, has_phrase("supposed", text))
