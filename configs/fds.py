@@ -24,10 +24,7 @@ from configs import common
 from rollouts.domains.fds.schema import FdsSettings
 
 START = pathlib.Path(__file__).parents[1] / "starts" / "fds"
-"""A model of a million parameters that reads, quotes and is polite, in Hugging Face's format; see its README.md."""
-
-START = pathlib.Path(__file__).parents[1] / "starts" / "fds"
-"""A model of a million parameters that reads, quotes and is polite, in Hugging Face's format; see its README.md."""
+"""A model of a million parameters that reads, quotes and is polite, in Hugging Face's format; see starts/README.md."""
 
 _SMALL = {  # a model of a million parameters, on a laptop
     "engine.max_new_tokens": 128,
