@@ -123,8 +123,9 @@ def _hold_turns(config: ConfigDict, turns: float) -> None:
         # How many turns a policy needs follows its multiplier late: a strong proportional part damps the swing.
         config.pid.kp = ConfigDict({"voucher": config.pid.kp, "turns": 8 * config.pid.kp})
         config.pid.ki = ConfigDict({"voucher": config.pid.ki, "turns": config.pid.ki})
+        config.pid.initial_lambda = ConfigDict({"voucher": config.pid.initial_lambda, "turns": 0.0})
     # Every turn costs one turn: compared with other turns alone, none would be to blame for those after it.
-    config.algo.credit = "return_to_go"
+    config.algo.credit = "cost_to_go"
 
 
 def _is_number(text: str) -> bool:
