@@ -30,8 +30,7 @@ _SMALL = {  # a model of a million parameters, on a laptop
     "engine.max_new_tokens": 128,
     "algo.credit": "cost_to_go",
     "pid.initial_lambda": 1.0,  # from 0, a policy forgets in ten steps how to do without vouchers
-    "train.learning_rate": 1e-3,
-    "train.final_fraction": 0.5,
+    "train.learning_rate": 5e-4,
     "train.rl_steps": 60,
 }
 _BEGUN = {  # that at START
