@@ -19,7 +19,7 @@ CHANGES = {
     "proportional_only": ("pid.ki=0.0",),
     "no_process_reward": ("algo.process_weight=0.0",),
     "no_outcome_reward": ("algo.outcome_weight=0.0",),
-    "no_cost": ("pid.enabled=False",),
+    "no_cost": ("pid.enabled=False", "pid.initial_lambda=0.0"),
     "group": ("algo.normalize=group",),
     "trajectory": ("algo.normalize=trajectory", "algo.credit=instant"),
     "instant": ("algo.credit=instant",),
