@@ -23,7 +23,7 @@ from ml_collections import ConfigDict
 from configs import common
 from rollouts.domains.fds.schema import FdsSettings
 
-START = pathlib.Path(__file__).parents[1] / "starts" / "fds"
+START = pathlib.Path(__file__).resolve().parents[1] / "starts" / "fds"
 """A model of a million parameters that reads, quotes and is polite, in Hugging Face's format; see starts/README.md."""
 
 _SMALL = {  # a model of a million parameters, on a laptop

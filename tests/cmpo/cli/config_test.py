@@ -27,6 +27,7 @@ from configs import fds, tau2
 from rollouts.endpoints import settings
 from rollouts.sections import flatten_config
 from tests.builders import almost
+from tests.builders.runs import ROOT
 
 DEFAULT = flatten_config(fds.get_config().to_dict())
 FILE = "--config=configs/fds.py"
@@ -398,3 +399,8 @@ def test_only_the_telephone_company_has_a_user_by_rules():
     users = {domain: tau2.get_config(f"domain={domain}").data.user for domain in ALLOWED[tau2]["domain"]}
     assert users == {"telecom": "rules", "retail": "llm", "airline": "llm", "mock": "llm"}
     assert tau2.get_config("user=solo,domain=mock").data.user == "solo"
+
+
+def test_the_start_is_found_from_anywhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    assert parse("--config=configs/fds.py").model.path == fds.get_config().model.path == str(ROOT / "starts" / "fds")
