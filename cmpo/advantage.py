@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 _NORMALIZE_AXES = {"group": (0, 1), "trajectory": (1,), "center": (0, 1), "none": None}
 NORMALIZE = tuple(_NORMALIZE_AXES)
-CREDIT = ("instant", "return_to_go", "dialogue")
+CREDIT = ("instant", "cost_to_go", "return_to_go", "dialogue")
 
 
 def hybrid_advantage(
@@ -33,8 +33,10 @@ def hybrid_advantage(
     The utility `u` of turn t of dialogue i is, with credit
 
     - "instant" (the paper): `w_O R_O[i] + w_P R_P[i,t] - lambda . c[i,t]`;
-    - "return_to_go": `w_O R_O[i] + sum_{s>=t} discount^(s-t) (w_P R_P[i,s] - lambda . c[i,s])` over the valid
-      turns s, so that a turn also answers for the cost it provokes later. The outcome is not discounted;
+    - "cost_to_go": `w_O R_O[i] + w_P R_P[i,t] - sum_{s>=t} discount^(s-t) lambda . c[i,s]` over the valid turns s, so
+      that a turn also answers for the cost it provokes later: who offers a voucher, for the one that is given;
+    - "return_to_go": `w_O R_O[i] + sum_{s>=t} discount^(s-t) (w_P R_P[i,s] - lambda . c[i,s])`: for what the judge says
+      later, too. The outcome is not discounted;
     - "dialogue" (the authors' code): `r[i] = w_O R_O[i] - sum_s lambda . c[i,s]`, and where that is above 0, `w_P`
       times the mean of `R_P[i,s]` on top: the same for all turns of a dialogue, which counts once in its group.
 
@@ -51,7 +53,7 @@ def hybrid_advantage(
 
     Source: arXiv 2602.22697, the hybrid advantage of CMPO (outcome and process reward minus the multiplier times the
     turn's cost, normalised). The paper normalises per trajectory; "center" is that of Liu et al. 2025 (Dr. GRPO);
-    `return_to_go` is not in the paper.
+    `cost_to_go` and `return_to_go` are not in the paper.
 
     Args:
       outcome: [G] float, user satisfaction at the end of each dialogue, 1..5 (0 when it ran out of turns).
@@ -62,8 +64,8 @@ def hybrid_advantage(
       outcome_weight: w_O.
       process_weight: w_P (1 here; the authors' code uses 2).
       normalize: "group", "trajectory", "center" or "none".
-      credit: "instant", "return_to_go" or "dialogue".
-      discount: per turn, 0..1; used by "return_to_go" only.
+      credit: "instant", "cost_to_go", "return_to_go" or "dialogue".
+      discount: per turn, 0..1; used by "cost_to_go" and "return_to_go".
       eps: added to the standard deviation.
 
     Returns:
@@ -95,6 +97,8 @@ def hybrid_advantage(
     if credit == "dialogue":
         utility = _value_dialogues(outcome_weight * outcome, process_weight * process, price, turn_mask)
     else:
+        if credit == "cost_to_go":
+            price = _return_to_go(price, discount)
         reward = process_weight * process - price
         if credit == "return_to_go":
             reward = _return_to_go(reward, discount)
@@ -135,12 +139,12 @@ def compute_effective_prices(
     return lambdas * jnp.mean(1 / (std + eps), where=differ)
 
 
-def _return_to_go(reward: chex.Array, discount: float) -> chex.Array:
+def _return_to_go(value: chex.Array, discount: float) -> chex.Array:
     """Discounted sum over this turn and all later ones, [G, N] -> [G, N]."""
-    turns = jnp.arange(reward.shape[1])
+    turns = jnp.arange(value.shape[1])
     ahead = turns[None, :] - turns[:, None]
-    weight = jnp.where(ahead >= 0, jnp.asarray(discount, reward.dtype) ** jnp.maximum(ahead, 0), 0)
-    return jnp.sum(weight * reward[:, None, :], axis=-1)
+    weight = jnp.where(ahead >= 0, jnp.asarray(discount, value.dtype) ** jnp.maximum(ahead, 0), 0)
+    return jnp.sum(weight * value[:, None, :], axis=-1)
 
 
 def _value_dialogues(outcome: chex.Array, process: chex.Array, price: chex.Array, mask: chex.Array) -> chex.Array:

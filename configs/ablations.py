@@ -4,7 +4,7 @@ Each run is `base` with a variant and changes, as a command line has them; all t
 Variants, joined by commas after a colon:
   rates                 the methods alone, each with three learning rates: the config's, a third and three times of it
   budgets               CMPO alone: budgets of 15, 30 and 50 %, fixed prices of a voucher, none, and the credit of the
-                        authors' code
+                        paper and of the authors' code
   anything else         goes to configs/fds.py, for all runs; smoke for instance
 """
 
@@ -19,25 +19,26 @@ CHANGES = {
     "proportional_only": ("pid.ki=0.0",),
     "no_process_reward": ("algo.process_weight=0.0",),
     "no_outcome_reward": ("algo.outcome_weight=0.0",),
-    "no_cost": ("pid.enabled=False",),
+    "no_cost": ("pid.enabled=False", "pid.initial_lambda=0.0"),
     "group": ("algo.normalize=group",),
-    "trajectory": ("algo.normalize=trajectory",),
+    "trajectory": ("algo.normalize=trajectory", "algo.credit=instant"),
+    "instant": ("algo.credit=instant",),
+    "dialogue": ("algo.credit=dialogue",),
     "return_to_go": ("algo.credit=return_to_go",),
     "budget_15": ("pid.target=0.15",),
     "budget_27": ("pid.target=0.27",),
     "budget_40": ("pid.target=0.4",),
     "budget_50": ("pid.target=0.5",),
-    "half_the_sft": ("train.sft_steps=1300",),
+    "no_sft": ("train.sft_steps=0",),
 }
-"""Of CMPO, whose own run has a budget of 30 %, center normalisation and instant credit."""
+"""Of CMPO, whose own run has a budget of 30 %, center normalisation and the credit cost_to_go."""
 
 
 PRICES = (0.3, 0.6, 0.9, 1.3, 2.0)
 BUDGETS = {
     **{f"budget_{percent}": (f"pid.target={percent / 100}",) for percent in (15, 30, 50)},
     **{f"price_{round(100 * price)}": ("pid.enabled=False", f"pid.initial_lambda={price}") for price in PRICES},
-    "no_cost": CHANGES["no_cost"],
-    "dialogue": ("algo.credit=dialogue",),
+    **{name: CHANGES[name] for name in ("no_cost", "instant", "dialogue")},
 }
 """Of CMPO: whether a controller serves a budget, beside fixed prices, none, and credit for whole dialogues."""
 

@@ -67,11 +67,17 @@ def make_endpoint(model: str, *, url: str = "embedded", **changes) -> ConfigDict
 def choose_model(config: ConfigDict, name: str) -> None:
     """Changes the config to a large model: one of QWEN, or any other checkpoint by its directory or name on the hub."""
     config.update_from_flattened_dict(LARGE)
-    config.model.update(dict(zip(_SIZES, QWEN.get(name, (0, 0, 0, 0, 0, 0, False)), strict=True)))
     size = name.removeprefix("qwen2.5-").upper()
-    config.model.path = f"Qwen/Qwen2.5-{size}-Instruct" if name in QWEN else name
+    begin_with(config, f"Qwen/Qwen2.5-{size}-Instruct" if name in QWEN else name)
+    if name in QWEN:
+        config.model.update(dict(zip(_SIZES, QWEN[name], strict=True)))
     if config.model.hidden_size >= 5120:
         config.mesh.tensor = 2  # for sampling, only the tensor axis splits a model
+
+
+def begin_with(config: ConfigDict, path: str) -> None:
+    """Changes the config to begin with the checkpoint at `path`, which settles all sizes."""
+    config.model.update(dict.fromkeys(_SIZES, 0) | {"path": path, "tie_embeddings": False})
 
 
 def choose_algorithm(config: ConfigDict, name: str) -> None:

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from models import rope
+from models import qwen2, rope
 from models.config import Qwen2Config
 from models.qwen2 import Params
 
@@ -25,6 +25,12 @@ MATCH = 12.0  # of the second layer's queries: a match among some hundred tokens
 COPY = 0.5  # of what is written back
 SHARP = 0.1  # radians a token; planes of the rotary embedding that turn faster tell neighbours apart
 STEADY = 0.01  # those that turn more slowly compare tokens a hundred apart as if they stood side by side
+
+
+def draw_params(config: Qwen2Config, key: jax.Array) -> Params:
+    """Draws the parameters of a new model, float32: with such a head, where it has two layers and a tied output layer."""
+    params = qwen2.init(config, key)
+    return plant_head(config, params) if config.num_layers > 1 and config.tie_embeddings else params
 
 
 def plant_head(config: Qwen2Config, params: Params) -> Params:

@@ -91,13 +91,7 @@ def _make_plain_params(model: qwen2.Qwen2Config, mesh: Mesh, source: pathlib.Pat
     layout = sharding.find_shardings(mesh, qwen2.shapes(plain))
     if source:
         return hf.load(source, config=plain, shardings=layout)[1]
-    return jax.jit(lambda: _init_params(plain, seed), out_shardings=layout)()
-
-
-def _init_params(model: qwen2.Qwen2Config, seed: int) -> qwen2.Params:
-    """Draws new parameters, with a head that copies where there are layers for it."""
-    params = qwen2.init(model, jax.random.key(seed))
-    return induction.plant_head(model, params) if model.num_layers > 1 else params
+    return jax.jit(lambda: induction.draw_params(plain, jax.random.key(seed)), out_shardings=layout)()
 
 
 def _read_choices(config: ConfigDict) -> dict:

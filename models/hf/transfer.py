@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from models import lora, qwen2
+from models import induction, lora
 from models import tokenizer as tokenizers
 from models.config import Qwen2Config
 from models.hf import hub
@@ -117,7 +117,7 @@ def _load_base(workdir: pathlib.Path, config: Qwen2Config, settings: _Settings) 
     if holds_weights(home):
         return load(home, config=config)[1]
     if not settings.path:
-        return jax.jit(lambda: qwen2.init(config, jax.random.key(settings.seed)))()
+        return jax.jit(lambda: induction.draw_params(config, jax.random.key(settings.seed)))()
     commit = hub.read_commit(home)
     if (source := hub.find_model(settings.path, download=False, commit=commit)) is None:
         fetch = f"hf download {settings.path}" + (f" --revision {commit}" if commit else "")

@@ -105,6 +105,7 @@ def taught(path, **changes):
             "pid.initial_lambda": 0.8,
             "pid.kd": 0.25,
             "sft.path": str(path),
+            "sft.exercise_steps": 0,
             "sft.learning_rate": 2e-2,
             "train.sft_steps": 30,
             "train.rl_steps": 3,

@@ -171,7 +171,7 @@ def test_a_prompt_beyond_the_context_is_named_before_anybody_is_asked(tmp_path, 
 
 
 def test_a_longer_context_takes_the_demonstrations_that_are_there(tmp_path, monkeypatch):
-    short = tiny(**{"model.context_length": 235})
+    short = tiny(**{"model.context_length": 250})
     with pytest.raises(ValueError, match="config.model.context_length: expected room for a turn of at least one of 8"):
         main.train(short, tmp_path)
     made = (tmp_path / "demonstrations.jsonl").read_bytes()

@@ -27,6 +27,7 @@ from configs import fds, tau2
 from rollouts.endpoints import settings
 from rollouts.sections import flatten_config
 from tests.builders import almost
+from tests.builders.runs import ROOT
 
 DEFAULT = flatten_config(fds.get_config().to_dict())
 FILE = "--config=configs/fds.py"
@@ -191,11 +192,11 @@ MARKS = (
 def test_whatever_is_typed_is_a_whole_config_or_one_line(arguments):
     assume(not any(re.match("--?(flagfile|config)(=|$)", argument) for argument in arguments))  # they name files
     try:
-        config = parse(FILE, *arguments)
+        config = parse(f"{FILE}:new", *arguments)
     except SystemExit as error:
         assert re.fullmatch(r"error: .+", error.code) and "Traceback" not in error.code
         return
-    assert list_types(config) == list_types(fds.get_config())
+    assert list_types(config) == list_types(fds.get_config("new"))
     try:
         begin(config)
     except ValueError as error:
@@ -212,7 +213,7 @@ def test_whatever_is_typed_is_a_whole_config_or_one_line(arguments):
         ),
         ((FILE, "--config.judge.weights={'stage': 1.0}"), "--config.judge.weights: expected one of its fields"),
         ((FILE, "--config.train.=1"), "--config: Could not parse 'train.'"),
-        ((FILE, "--config.model.path[0]=1"), "--config: no such field: string index out of range"),
+        ((FILE, "--config.model.path[0]=1"), "--config: no such field: 0 is not a valid index for <class 'str'>"),
         ((FILE, "--" + "x" * 5000), "unknown flag, with a name of"),
         ((FILE, "--config.model.path.x=1"), "--config: no such field: string indices must be integers"),
         ((FILE, "--config.train.sed=1"), "--config: no such field: 'sed'"),
@@ -398,3 +399,8 @@ def test_only_the_telephone_company_has_a_user_by_rules():
     users = {domain: tau2.get_config(f"domain={domain}").data.user for domain in ALLOWED[tau2]["domain"]}
     assert users == {"telecom": "rules", "retail": "llm", "airline": "llm", "mock": "llm"}
     assert tau2.get_config("user=solo,domain=mock").data.user == "solo"
+
+
+def test_the_start_is_found_from_anywhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    assert parse("--config=configs/fds.py").model.path == fds.get_config().model.path == str(ROOT / "starts" / "fds")

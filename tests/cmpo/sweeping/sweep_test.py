@@ -50,11 +50,11 @@ def test_runs_of_one_seed_share_phase_1_unless_they_change_it():
     first, second = runs["cmpo_0"].start, runs["cmpo_1"].start
     assert first != second
     assert {name: run.start for name, run in runs.items() if run.start not in (first, second)}.keys() == {
-        "half_the_sft_0",
-        "half_the_sft_1",
+        "no_sft_0",
+        "no_sft_1",
     }
     assert {name for name, run in runs.items() if run.start == first} == {
-        f"{name}_0" for name in GRID.order if name != "half_the_sft"
+        f"{name}_0" for name in GRID.order if name != "no_sft"
     }
 
 
@@ -63,8 +63,8 @@ def test_a_search_of_learning_rates_gives_each_method_its_own_times_the_same_and
     assert len(runs) == 3 * len(ablations.METHODS) and runs["ppo_slow"].source == "configs/fds.py:algo=ppo,smoke"
     found = {name: [runs[name + pace].config for pace in ("_slow", "", "_fast")] for name in ablations.METHODS}
     rates = {name: [config.train.learning_rate for config in three] for name, three in found.items() if name != "sft"}
-    np.testing.assert_allclose(rates.pop("ppo"), [3.33e-5, 1e-4, 3e-4])
-    assert set(map(tuple, rates.values())) == {(1e-4, 3e-4, 9e-4)}
+    np.testing.assert_allclose(rates.pop("ppo"), [5.56e-5, 5e-4 / 3, 5e-4])
+    assert set(map(tuple, rates.values())) == {(1.67e-4, 5e-4, 1.5e-3)}
     assert [config.sft.learning_rate for config in found["sft"]] == [1e-3, 3e-3, 9e-3]
     large = plan.plan_runs(ablations.get_config("rates,model=qwen2.5-0.5b"), 1, ["cmpo_slow", "cmpo_fast"])
     assert [run.config.train.learning_rate for run in large] == [3.33e-7, 3e-6]  # of 1e-6
@@ -76,7 +76,7 @@ def test_the_grid_of_budgets_has_one_start_for_all_runs_of_a_seed():
     runs = {run.label: run for run in plan.plan_runs(ablations.get_config("budgets,smoke"), 1)}
     assert len({run.start for run in runs.values()}) == 1
     budgets = [run.config.pid.target for run in runs.values() if run.config.pid.enabled]
-    assert budgets == [0.15, 0.3, 0.5, 0.3]
+    assert budgets == [0.15, 0.3, 0.5, 0.3, 0.3]
     assert [run.config.pid.initial_lambda for run in runs.values() if not run.config.pid.enabled] == [
         *(0.3, 0.6, 0.9, 1.3, 2.0),
         0.0,

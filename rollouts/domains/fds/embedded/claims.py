@@ -12,15 +12,18 @@ from collections import Counter
 from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
-from rollouts.domains.fds.embedded.facts import TIME, clock_of
+from rollouts.domains.fds.embedded import statements
+from rollouts.domains.fds.embedded.facts import TIME, clock_of, hide_amounts
 from rollouts.domains.fds.embedded.language import Words, split_sentences
-from rollouts.domains.fds.embedded.phrases import compile_table, load_tables, load_words
+from rollouts.domains.fds.embedded.phrases import compile_table, list_idioms, load_tables, load_words
+from rollouts.domains.fds.embedded.statements import stem_word
 from rollouts.domains.fds.scenario import Record
 from rollouts.domains.fds.words import records
 
 NEAR = 0.55  # the share of a wording's weight that a sentence about the record must have
 RARE = 5.0  # the weight of a word that no wording has, as of one that a single wording has
 SAME_NUMBER = 0.35  # what the record's number adds to nearness
+NEAR_COUNTED = 0.4  # and one that has its number
 EXACT = 0.9  # what comes nearer than this to a wording means that wording, whatever else it might mean
 NEAR_UNFRAMED = 0.8  # and one that does not name the record
 
@@ -33,9 +36,11 @@ OPPOSITES = {
 }
 CONTRARY = OPPOSITES | {opposite: claim for claim, opposite in OPPOSITES.items()}
 _RECORD_CLAIMS = tuple(name for name in load_tables() if name.startswith("claim "))
-_GENERAL = frozenset({"on_time", "complete", "no_complaints", "sealed", "transit", "held"})
+_GENERAL = frozenset({"on_time", "complete", "no_complaints", "sealed", "transit", "held", "ride"})
 """Claims that are true also where a record says the same in detail."""
 _NUMBER = re.compile(r"(?<= )(\d{1,6})(?= )")
+_DENIAL = re.compile(r" (?:not|never) ")
+_FRACTION = re.compile(r"(?<= )\d+[.,]\d+(?= )")
 
 
 class Testimony(NamedTuple):
@@ -80,6 +85,11 @@ def read_claims(text: str) -> frozenset[str]:
     return frozenset(found)
 
 
+_KNOWN = re.compile(
+    r" (?:what you (?:say|said|told us|wrote|write|report)|from what|what (?:i|we) (?:can )?(?:see|find|know) is that"
+    r"|(?:that|this|it) is what|what (?:the|our|my) \S+ (?:says|shows|tells)(?: me| us)? is(?: this| that)?"
+    r"|(?:i|let me) will (?:also )?(?:add|say|admit|grant)(?: that)?|(?:i|we) (?:will|can) (?:only )?(?:find|add)) "
+)  # asks nothing
 _CONCLUSION = re.compile(r" , (?:so|which) ")  # what follows is no part of what the record says
 
 
@@ -93,27 +103,137 @@ def check_record(sentence: Words, record: Record, times: Collection[int], compla
       complaint_claim: what the customer says anyway; who repeats it without naming the record only listens.
       listens: does the sentence show understanding? Then it says nothing of a record that it does not name.
     """
-    text, testimony = sentence.text, read_testimony(record)
     if sentence.asks:
         return ""
+    testimony = read_testimony(record)
+    text = statements.write_numbers(statements.write_durations(_drop_notes(sentence.text)), testimony.numbers)
+    for pattern, written in list_idioms("synonyms"):
+        text = pattern.sub(written, text)
+    if is_named(text):
+        text, told = _check_silence(text, testimony)
+        if told or not text:
+            return told
+    plain, turned = _split_denial(*statements.split_reversal(text), testimony)
+    told = _check_content(plain, testimony, times, complaint_claim, listens)
+    stated = statements.drop_own_words(plain)
+    if told != "explain_true" and stated != plain:
+        hidden = {CONTRARY.get(claim, "") for claim in read_claims(plain)} & testimony.claims
+        rest = _check_content(stated, testimony, times, complaint_claim, listens)
+        told = rest if not told or (rest == "explain_true" and not hidden) else told
+    if turned and told:
+        contrary = {CONTRARY.get(claim, "") for claim in read_claims(plain)} & testimony.claims
+        return "explain_false" if told == "explain_true" else "explain_true" if contrary else ""
+    if told == "explain_true" and statements.find_additions(text, _list_own_words(testimony), testimony.claims):
+        return "explain_false"
+    return told
+
+
+def _drop_notes(text: str) -> str:
+    """Takes out that the customer's words are put on record: that is no statement of what the record says."""
+    return compile_table("filed").sub("", text).replace("  ", " ")
+
+
+def tells_event(sentence: Words, record: Record, complaint: str) -> bool:
+    """Does a sentence tell of something that happened, that neither the record tells nor the customer complains of?"""
+    testimony, text = read_testimony(record), sentence.text
+    if compile_table("event open").search(text):
+        return False
+    if compile_table("event of the customer").search(text) or compile_table("mishap").search(text):
+        return _find_nearness(_content(text), _is_negative(text), testimony)[0] < NEAR
+    problem = f"problem {complaint}"
+    for clause in statements.split_clauses(text):
+        if compile_table("event denied").search(clause) or not compile_table("event verb").search(clause):
+            continue
+        rest = compile_table(problem).sub("", clause) if problem in load_tables() else clause
+        if compile_table("event party").search(clause) and statements.find_additions(
+            rest, _list_own_words(testimony), testimony.claims
+        ):
+            return True
+    return False
+
+
+def _split_denial(text: str, turned: bool, testimony: Testimony) -> tuple[str, bool]:
+    """Takes "not" and "never" out where a clause claims the same without them: "not on time", but not "not late"."""
+    if _find_nearness(_content(text), _is_negative(text), testimony)[0] >= NEAR:
+        return text, turned
+    for clause in statements.split_clauses(text):
+        plain = _DENIAL.sub(" ", clause, count=1)
+        if plain != clause and read_claims(plain) and read_claims(plain) == read_claims(clause):
+            return text.replace(clause.strip(), plain.strip()), not turned
+    return text, turned
+
+
+def is_named(text: str) -> bool:
+    """Does a sentence name the record?"""
+    return bool(compile_table("record").search(text) or compile_table("frame").search(text))
+
+
+def _list_own_words(testimony: Testimony) -> frozenset[str]:
+    return frozenset().union(*(wording.content for wording in testimony.wordings))
+
+
+def _check_silence(text: str, testimony: Testimony) -> tuple[str, str]:
+    """Checks what a sentence says that the record does not tell.
+
+    Returns the rest of the sentence, "" if that tells nothing of the record, and what was found: explain_true |
+    explain_false, or "" where the rest settles it.
+    """
+    if compile_table("undecided").search(text):
+        return "", "explain_true" if testimony.supports is None else "explain_false"
+    silent = testimony.kind == "silent"
+    clauses = statements.split_clauses(text)
+    others = [clause for clause in clauses if not compile_table("tells no reason").search(clause)]
+    if len(others) < len(clauses):  # no record tells why it happened
+        rest = " , ".join(clause.strip() for clause in others)
+        if silent and not read_claims(f" {rest} ") - {"nothing"}:
+            return "", "explain_true"
+        return (f" {rest} ", "") if is_named(f" {rest} ") else ("", "")
+    for clause in clauses:
+        match = compile_table("tells nothing").search(clause)
+        if not match:
+            continue
+        rest = " , ".join(other.strip() for other in clauses if other != clause)
+        topic = read_claims(clause[match.end() - 1 :])
+        contrary = {CONTRARY.get(claim, "") for claim in testimony.claims}
+        if topic & testimony.claims:
+            return text, "explain_false"
+        if silent or topic & contrary or (topic and testimony.supports is None):
+            known = {*testimony.claims, *(CONTRARY if silent else {*topic, *contrary} & set(CONTRARY))}
+            added = statements.find_additions(text, _list_own_words(testimony), known)
+            return text, "explain_false" if added or (
+                silent and read_claims(f" {rest} ") - {"nothing"}
+            ) else "explain_true"
+    return text, ""
+
+
+def _check_content(text: str, testimony: Testimony, times: Collection[int], complaint_claim: str, listens: bool) -> str:
+    """Compares the words of a sentence with those of the record; see `check_record`."""
     framed = bool(compile_table("frame").search(text))
     if compile_table("record").search(text) and (backing := _check_backing(text, testimony.supports)):
         return backing
-    if compile_table("not said").search(_CONCLUSION.split(text)[0] + " ") or (listens and not framed):
+    if compile_table("not said").search(_CONCLUSION.split(_KNOWN.sub(" ", text))[0] + " ") or (listens and not framed):
         return ""
     found = read_claims(text)
     numbers = {int(number) for number in _NUMBER.findall(TIME.sub(" ", text))}
     content, negative = _content(text), _is_negative(text)
     near, other = _find_nearness(content, negative, testimony)
     if not framed:
+        if compile_table("ideal").search(text):
+            return ""
         measured = bool(compile_table("measured").search(text))
         contrary = {CONTRARY.get(claim, "") for claim in found} & testimony.claims
         about = (found & testimony.claims or contrary) and (measured or found - {"hot", "nothing", complaint_claim})
         if not about and not (near >= NEAR_UNFRAMED and len(content) > 1):
             return ""
-    wrong = bool(numbers - testimony.numbers) or any(clock_of(match) not in times for match in TIME.finditer(text))
+    wrong = bool(numbers - testimony.numbers or _FRACTION.search(hide_amounts(TIME.sub(" ", text)))) or any(
+        clock_of(match) not in times for match in TIME.finditer(text)
+    )
     exactly = near >= EXACT and near >= other
-    if other >= EXACT and other > near and not _agrees_broadly(found, testimony):
+    if (
+        other >= EXACT
+        and other > near
+        and not _agrees_broadly(found, testimony, bool(numbers) and near >= NEAR_COUNTED)
+    ):
         return "explain_false"
     if not exactly and {CONTRARY.get(claim, "") for claim in found} & testimony.claims:
         return "explain_false"
@@ -122,19 +242,23 @@ def check_record(sentence: Words, record: Record, times: Collection[int], compla
         return "explain_false" if wrong else "explain_true"
     return (
         "explain_false"
-        if framed and (found or len(content) > 1 or (content and negative)) and not content & _OFF_RECORD
+        if framed and (found or len(content) > 1 or (content and (negative or numbers))) and not content & _OFF_RECORD
         else ""
     )
 
 
-def _agrees_broadly(found: frozenset[str], testimony: Testimony) -> bool:
+def _agrees_broadly(found: frozenset[str], testimony: Testimony, counted: bool) -> bool:
     """Does a sentence with the words of another kind of record still say, less closely, what this one says?"""
-    return bool(found) and found <= testimony.claims and (testimony.kind == "other" or found <= _GENERAL)
+    if not found or not found <= testimony.claims:
+        return False
+    return testimony.kind == "other" or found <= _GENERAL or counted
 
 
 def _check_backing(text: str, supports: bool | None) -> str:
     """Checks a sentence that says whether the record bears the customer out; "" if it does not say that."""
-    if compile_table("opposes").search(text):
+    if opposed := compile_table("opposes").search(text):
+        if re.search(r" (?:not|nothing|never)(?: [a-z]+)? $", text[: opposed.start()]):
+            return "explain_false" if supports is False else "explain_true"
         return "explain_true" if supports is False else "explain_false"
     if not compile_table("backs").search(text) or compile_table("unsettled").search(text) or read_claims(text):
         return ""
@@ -149,15 +273,7 @@ def _plain(wording: str) -> str:
 
 def _content(text: str) -> frozenset[str]:
     """The words of a text that mean something, without endings; numbers are checked elsewhere."""
-    return frozenset(_stem(word) for word in text.split() if word.isalpha() and word not in _STOP)
-
-
-def _stem(word: str) -> str:
-    for ending in ("ing", "ed", "es", "s"):
-        if word.endswith(ending) and len(word) > len(ending) + 2:
-            word = word[: -len(ending)]
-            break
-    return word[:-1] if word.endswith("e") and len(word) > 3 else word
+    return frozenset(stem_word(word) for word in text.split() if word.isalpha() and word not in _STOP)
 
 
 def _is_negative(text: str) -> bool:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from rollouts.domains.fds.embedded.case import Case
 from rollouts.domains.fds.embedded.language import Words, find_classes, is_known, load_foods, split_sentences
 from rollouts.domains.fds.embedded.phrases import compile_table, load_words
+from rollouts.domains.fds.embedded.statements import write_durations, write_numbers
 from rollouts.domains.fds.words import bank
 
 
@@ -38,6 +39,12 @@ TIME = re.compile(
 )
 _UNIT_NUMBERS = {unit: re.compile(rf"(?<= )(\d{{1,6}}|one) {pattern}(?= )") for unit, pattern in UNITS.items()}
 MERCHANT_WORDS = load_words("merchant words")  # of which merchants' names are made
+_SERVED = load_words("served")  # what may be late, cold or missing besides the order's items
+_MANY = {"pair": 2, "both": 2, "dozen": 12, "dozens": 24, "hundred": 100, "hundreds": 200, "thousands": 2000}
+_QUANTITY = re.compile(
+    rf" (\d{{1,6}}|{'|'.join(_MANY)})(?: x| of)?(?: your| the| these| those)? xitem(\d)(?= )(?! (?:and|or|,) )"
+)
+_ROUGH_CLOCK = 30  # minutes that "9 o'clock" may be off
 _AFTER_FOOD = load_words("after food")  # dishes where they stand after a dish's first word
 _AFTER_ARTICLE = load_words("after article")  # dishes where they stand after an article
 
@@ -92,6 +99,9 @@ def _find_name(sentence: Words, place: int, order: Order) -> tuple[int, str]:
     """Returns how many words from `place` on name something of the order, and the mark for it."""
     if sentence[place : place + len(order.merchant)] == order.merchant:
         return len(order.merchant), "xmerchant"
+    for name in _list_brands().get(sentence[place], ()):
+        if sentence[place : place + len(name)] == name:
+            return len(name), "xplace"
     best = (1, sentence[place])
     for number, name in enumerate(order.items):
         for start in range(len(name)):
@@ -136,6 +146,15 @@ def _list_merchants() -> dict[str, list[tuple[str, ...]]]:
     return merchants
 
 
+@functools.cache
+def _list_brands() -> dict[str, list[tuple[str, ...]]]:
+    """Well-known merchants that the platform has not, as words, by the first word."""
+    brands: dict[str, list[tuple[str, ...]]] = {}
+    for name in sorted(load_words("brands")):
+        brands.setdefault(name.split()[0], []).append(tuple(name.split()))
+    return brands
+
+
 def _is_name(word: str) -> bool:
     return word in load_foods() or not find_classes(word)
 
@@ -146,19 +165,36 @@ def find_wrong_names(sentence: Words, order: Order) -> bool:
     if " xfood " in text or " xplace " in text or re.search(r" xitem(\d) xitem(?!\1)", text):
         return True
     named = [match["name"] for match in compile_table("named").finditer(text)]
-    return any(not is_known(name, order.names) and not name.startswith("x") for name in named)
+    named += [name for match in compile_table("merchant named").finditer(text) for name in match.groups() if name]
+    if any(not is_known(name, order.known) and not name.startswith("x") for name in named):
+        return True
+    things = [match["thing"] for name in ("thing before", "thing had") for match in compile_table(name).finditer(text)]
+    return any(_is_other_thing(thing, order) for thing in things)
+
+
+def _is_other_thing(word: str, order: Order) -> bool:
+    """Is a word, where a dish is named, a thing that no order has?"""
+    if word in _SERVED or word in order.known or word.startswith("x") or word in load_foods():
+        return False
+    classes = set(find_classes(word)) or {"n"}
+    return "n" in classes and not classes & set("dpsomxrjwiu")
 
 
 def find_wrong_numbers(sentence: Words, order: Order) -> bool:
     """Does a sentence name a number, time or price that contradicts the order? What lies ahead contradicts nothing."""
-    text = sentence.text
-    ahead = compile_table("not of this order").search(text)
-    if not ahead:
-        if any(clock_of(match) not in order.times for match in TIME.finditer(text)) and order.times:
+    text = write_numbers(write_durations(sentence.text), order.numbers["minutes"])
+    if not compile_table("not of this order").search(text):
+        for match in compile_table("price named").finditer(text):
+            if int(re.sub("[.,]", "", match["price"])) not in order.prices:
+                return True
+        text = compile_table("price named").sub("paid", text)
+        if _has_other_clock(text, order):
             return True
         if compile_table("spans").search(text) and (
             _has_other(text, "minutes", order) or _has_other_hours(text, order)
         ):
+            return True
+        if compile_table("long span").search(text) and not compile_table("figure of speech").search(text):
             return True
         if compile_table("paid").search(text) and any(
             _cents(match) not in order.prices for match in _AMOUNT.finditer(text)
@@ -166,8 +202,27 @@ def find_wrong_numbers(sentence: Words, order: Order) -> bool:
             return True
         if compile_table("ordered").search(text) and _has_other(text, "items", order):
             return True
-    for match in re.finditer(r" (\d{1,6})(?: x)? xitem(\d) ", text):
-        if int(match[1]) > order.quantities[int(match[2])]:
+    for match in _QUANTITY.finditer(text):
+        if (_MANY.get(match[1]) or int(match[1])) > order.quantities[int(match[2])]:
+            return True
+    return False
+
+
+def _has_other_clock(text: str, order: Order) -> bool:
+    """Does a text name a time of the day that is none of the order's? "9 o'clock" may be half an hour off."""
+    if not order.times:
+        return False
+    if any(clock_of(match) not in order.times for match in TIME.finditer(text)):
+        return True
+    if not compile_table("clock verb").search(text):
+        return False
+    for match in compile_table("rough clock").finditer(text):
+        said = int(match["hour"] or match["past"] or 12) * 60 + 30 * bool(match["past"])
+        cycle = 720
+        if match["half"] in ("am", "pm") or match["named"]:
+            said, cycle = said % 720 + 720 * (match["half"] == "pm" or match["named"] == "noon"), 1440
+        off = (min((said - time) % cycle, (time - said) % cycle) for time in order.times)
+        if min(off) > _ROUGH_CLOCK:
             return True
     return False
 

@@ -16,16 +16,29 @@ READ_CHARACTERS = 4000
 SENTENCE_WORDS = 60  # a longer sentence is cut
 
 UNKNOWN_SHARE = 0.34  # of the words; a text with more unknown words is not English
+MANY_UNKNOWN, MANY_UNKNOWN_SHARE = 4, 0.2  # so many are no names
 FAULTS_SHARE = 0.14  # faults of grammar for each word
 JOINING_SHARE = 0.1  # English needs more words such as "the", "of", "you" than this
 INVISIBLE_SHARE = 0.02
 FOREIGN_SHARE = 0.1  # letters of other scripts
 CODE_SHARE = 0.04  # marks of code
+GLUE_SHARE = 0.15  # signs in place of spaces, for each word
 _ONE_WORD_SHARE = 0.5
 
-_LOOKALIKES = str.maketrans("аеорсухікѕԁһαορν", "aeopcyxiksdhaopv")  # letters of other scripts that look Latin
-_QUOTES = str.maketrans({"’": "'", "‘": "'", "`": "'", "´": "'", "“": '"', "”": '"', "„": '"', "…": "... "})
+_LOOKALIKES = str.maketrans(
+    "аеорсухікѕԁһαορνıƒøłđᴀʙᴄᴅᴇꜰɢʜɪᴊᴋʟᴍɴᴏᴘʀꜱᴛᴜᴠᴡʏᴢ", "aeopcyxiksdhaopvifoldabcdefghijklmnoprstuvwyz"
+)  # letters that look like plain ones
+_LEET = str.maketrans("013457@$!|", "oieastasil")
+_QUOTES = str.maketrans(
+    {"’": "'", "‘": "'", "`": "'", "´": "'", "“": '"', "”": '"', "„": '"', "…": "... "}
+    | dict.fromkeys("💶💵💷💰💸", " money ")
+)
 _CODE = re.compile(r'[<>{}\[\]|\\^=~]|[A-Za-z0-9+/=]{32}|"\w{1,20}"\s?:')
+_SPACE = re.compile(r"\s+")
+_SYMBOL = r"[^\sA-Za-z0-9'’`´\"“”.,;:!?()…\-–—\u00c0-\u024f]"
+_GLUE = re.compile(rf"(?<=[A-Za-z]){_SYMBOL}+(?=[A-Za-z])|(?<= ){_SYMBOL}+(?= )|(?<=\s)\([A-Za-z]+\)(?=\s)")
+_NO_SPACE = re.compile(r"(?<=[^\W\d_])[.,;:!?…—–]+(?=[^\W\d_])")
+_DISGUISED = re.compile(r"[a-z]{1,20}(?:[013457@$!|/*_.+~]{1,3}[a-z]{1,20}){1,9}|(?:\b[a-z] ){3,20}[a-z]\b")
 _MARKUP = re.compile(r"[*#_]+|^\s*(?:-|\d+[.)]) ", re.MULTILINE)
 _SHORT_FORMS = (
     (
@@ -33,6 +46,11 @@ _SHORT_FORMS = (
         lambda match: {"ca": "can not", "wo": "will not", "sha": "shall not"}[match[1]],
     ),
     (re.compile(r"\bcannot\b"), "can not"),
+    (re.compile(r"([$€£]) +(?=\d)|(?<=\d) +(?=[$€£])|(?<=\d),(?=\d{3}\b)"), r"\1"),
+    (
+        re.compile(r"\b(?:eur|usd|gbp) ?(\d+(?:[.,]\d\d?)?)|\b(\d+(?:[.,]\d\d?)?) ?(?:eur|usd|gbp|quid)\b"),
+        r"\1\2 euros",
+    ),
     (re.compile(r"\b(do|does|did|is|are|was|were|has|have|had|could|would|should|must|need)n'?t\b"), r"\1 not"),
     (re.compile(r"\bi'?m\b"), "i am"),
     (re.compile(r"\b(i|you|we|they)'?ve\b"), r"\1 have"),
@@ -99,8 +117,22 @@ def read_data(name: str) -> list[str]:
     return [line for line in lines if line and not line.startswith("#")]
 
 
+def cut_reply(text: str) -> tuple[str, bool]:
+    """Returns what is read of a reply, with single spaces, and whether there was more than that."""
+    text = _SPACE.sub(lambda match: "\n" if "\n" in match[0] else " ", text).strip()
+    return text[:READ_CHARACTERS], len(text) > READ_CHARACTERS
+
+
+def count_words(text: str) -> int:
+    """Counts the words of a text, also those with a comma, a stop or a dash and no space between them."""
+    return len(text.split()) + len(_NO_SPACE.findall(text))
+
+
 def is_code(text: str) -> bool:
-    """Is a text made for machines (markup, JSON, base64), or of letters that cannot be seen or read?"""
+    """Is a text made for machines (markup, JSON, base64), of letters that cannot be seen or read, or without spaces?
+
+    `text` is what `cut_reply` returns: to normalise a run of marks takes the square of its length.
+    """
     shown = "".join(char for char in text if not char.isspace() and char not in "\ufe0f\u200d")
     if not shown:
         return bool(text.strip())
@@ -112,6 +144,8 @@ def is_code(text: str) -> bool:
     latin = sum("LATIN" in unicodedata.name(char, "") for char in unicodedata.normalize("NFKC", "".join(letters)))
     if hidden > INVISIBLE_SHARE * len(shown) or not letters or latin < (1 - FOREIGN_SHARE) * len(letters):
         return True
+    if len(_GLUE.findall(text)) > max(3, GLUE_SHARE * len(text.split())):
+        return True
     marks = _CODE.findall(text)
     return any(len(mark) > 1 for mark in marks) or len(marks) > max(2, CODE_SHARE * len(shown))
 
@@ -121,8 +155,9 @@ def split_sentences(text: str, names: Collection[str]) -> list[Words]:
 
     `names` are words that are known besides the dictionary's, such as those of the order's items.
     """
-    text = unicodedata.normalize("NFKC", text[:READ_CHARACTERS]).translate(_QUOTES).lower().translate(_LOOKALIKES)
+    text = unicodedata.normalize("NFKD", text[:READ_CHARACTERS].translate(_QUOTES)).lower().translate(_LOOKALIKES)
     text = "".join(char for char in text if unicodedata.category(char) not in ("Cf", "Mn", "Me", "So", "Sk"))
+    text = _DISGUISED.sub(_undo_disguise, text)
     text = _MARKUP.sub(" ", text)
     for pattern, written in _SHORT_FORMS:
         text = pattern.sub(written, text)
@@ -131,6 +166,7 @@ def split_sentences(text: str, names: Collection[str]) -> list[Words]:
     for token in [
         *_TOKEN.findall(
             text.replace(";", ",")
+            .replace(" & ", " and ")
             .replace(": ", ", ")
             .replace(":\n", ",\n")
             .replace("- ", ", ")
@@ -142,12 +178,43 @@ def split_sentences(text: str, names: Collection[str]) -> list[Words]:
     ]:
         if token in "?!.\n" or len(current) >= SENTENCE_WORDS:
             if any(word != "," for word in current):
-                sentences.append(Words(_join_numbers([_mend_word(word, names) for word in current])))
+                sentences.append(Words(_join_numbers([_mend_word(word, names) for word in _join_parts(current)])))
                 sentences[-1].asks = token == "?"
             current = []
         elif token != "-":
             current.append(token)
     return sentences
+
+
+def _undo_disguise(match: re.Match[str]) -> str:
+    """Returns the word that is meant by one with signs between its letters ("r3fund", "re/fund"); else what came."""
+    written = match[0]
+    parts = [part for part in re.findall("[a-z]+", written) if len(part) > 1]
+    signs = "." in written or not re.search(r"[a-z][01345@$!|][a-z]", written)
+    if signs and parts and " " not in written and all(map(find_classes, parts)):
+        return written  # words with signs between them
+    letters = written.split(" ")
+    for start in range(len(letters) - 3 if " " in written else 0):  # "a r e f u n d"
+        if "".join(letters[start:]) in load_lexicon():
+            return " ".join([*letters[:start], "".join(letters[start:])])
+    guesses = (written.replace("*", vowel) for vowel in "aeiou")
+    for word in (re.sub("[^a-z]", "", written), written.translate(_LEET), *guesses):
+        if word.isalpha() and len(word) > 2 and (find_classes(word) or word in load_foods()):
+            return word
+    return written
+
+
+def _join_parts(words: Sequence[str]) -> list[str]:
+    """Joins neighbours that are no words of their own, but one together: "re fund"."""
+    joined: list[str] = []
+    for word in words:
+        whole = joined[-1] + word if joined else ""
+        known = joined and joined[-1] in load_lexicon() and word in load_lexicon()
+        if not known and whole.isalpha() and len(whole) > 4 and whole in load_lexicon():
+            joined[-1] = whole
+        else:
+            joined.append(word)
+    return joined
 
 
 def _join_numbers(words: Sequence[str]) -> list[str]:
@@ -253,7 +320,7 @@ def _mend_word(word: str, names: Collection[str]) -> str:
 _NOT_AFTER = {  # class -> after a word that can only be this, there is no word that can only be one of these
     "d": "dpsmxjwo",
     "p": "mspj",
-    "m": "pjomn",
+    "m": "pomn",
     "s": "odnas",
     "o": "m",
 }
@@ -268,6 +335,7 @@ def count_faults(sentence: Words) -> int:
     for place, (first, second) in enumerate(zip(kinds, kinds[1:], strict=False)):
         forbidden = set(_NOT_AFTER[first]) if first in _NOT_AFTER else set()
         faults += bool(set(second) <= forbidden)
+        faults += words[place] == words[place + 1] and words[place] not in _TWICE
         faults += first == "d" and set(second) <= {"v"} and not words[place + 1].endswith(("ed", "ing", "en", "t"))
     if kinds and kinds[-1] in ("d", "j"):
         faults += 1
@@ -280,7 +348,7 @@ def count_faults(sentence: Words) -> int:
     faults += sum(
         "c" in kind
         and not word.endswith("s")
-        and (place == 0 or not set(kinds[place - 1]) & set("dauns") or words[place - 1] in _NO_ARTICLE)
+        and (place == 0 or not set(kinds[place - 1]) & set("daunsm") or words[place - 1] in _NO_ARTICLE)
         for place, (word, kind) in enumerate(zip(words, kinds, strict=True))
     )
     starts = [second for first, second in zip((",", *sentence), sentence, strict=False) if first == ","]
@@ -290,11 +358,18 @@ def count_faults(sentence: Words) -> int:
     return faults
 
 
+_TWICE = frozenset(["very", "so", "really", "had", "that", "no", "much", "far", "truly", "yes", "too", "sorry", "ha"])
 _NO_ARTICLE = frozenset(["sorry", "cold", "please", "accept", "send", "give", "want"])
 _VERBLESS = (
     "no", "sorry", "thanks", "thank", "what", "such", "so", "oh", "my", "our", "good", "many", "hello", "hi", "dear",
     "welcome", "nothing", "two", "one",
 )  # fmt: skip
+
+
+def _is_gibberish(sentence: Words) -> bool:
+    """Is a whole sentence of unknown words?"""
+    words = [word for word in sentence if word[0].isalpha()]
+    return len(words) >= 3 and sum(not find_classes(word) for word in words) > 0.6 * len(words)
 
 
 def is_english(sentences: Sequence[Words]) -> bool:
@@ -304,6 +379,10 @@ def is_english(sentences: Sequence[Words]) -> bool:
         return not sentences
     unknown = sum(not find_classes(word) for word in words)
     if unknown > UNKNOWN_SHARE * len(words) and (unknown > 2 or unknown > len(words) / 2):
+        return False
+    if unknown >= MANY_UNKNOWN and unknown > MANY_UNKNOWN_SHARE * len(words):
+        return False
+    if any(_is_gibberish(sentence) for sentence in sentences):
         return False
     if len(words) >= 5 and Counter(words).most_common(1)[0][1] > _ONE_WORD_SHARE * len(words):
         return False

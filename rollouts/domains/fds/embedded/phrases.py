@@ -25,10 +25,15 @@ def compile_table(name: str, remedy: str = "") -> re.Pattern[str]:
     return re.compile(f"(?:{'|'.join(choices)})(?= )")
 
 
+def has_phrase(table: str, text: str, remedy: str = "") -> bool:
+    """Is a phrase of a table in a text? See `compile_table`."""
+    return bool(compile_table(table, remedy).search(text))
+
+
 @functools.cache
-def list_idioms() -> tuple[tuple[re.Pattern[str], str], ...]:
-    """Lists what is to be written in place of idioms whose words mean something else: (pattern, words)."""
-    pairs = [line.split("=>") for line in load_tables()["idioms"]]
+def list_idioms(table: str = "idioms") -> tuple[tuple[re.Pattern[str], str], ...]:
+    """Lists what is to be written in place of the phrases of a table of idioms or synonyms: (pattern, words)."""
+    pairs = [line.split("=>") for line in load_tables()[table]]
     return tuple(
         (re.compile(f" (?:{_write_phrase(idiom.strip(), '')})(?= )"), f" {words.strip()}".rstrip())
         for idiom, words in pairs

@@ -13,7 +13,8 @@ from rollouts.domains.fds.embedded import claims, facts, language
 from rollouts.domains.fds.embedded.case import Case, UnreadablePrompt
 from rollouts.domains.fds.embedded.facts import Order
 from rollouts.domains.fds.embedded.language import Words
-from rollouts.domains.fds.embedded.phrases import compile_table, list_idioms, load_tables
+from rollouts.domains.fds.embedded.phrases import compile_table, has_phrase, list_idioms, load_tables
+from rollouts.domains.fds.embedded.remedies import CLAUSES, find_remedies
 
 LONG_WORDS = 60
 MANY_ACTS = 4  # a reply that does more good things than this is spam
@@ -22,16 +23,17 @@ WORDS_PER_ACT = 4
 STOCK_PHRASES = 3
 SORRIES = 4
 REPEATED_SHARE = 0.6
+FEW_WORDS = 8  # a question of so few needs no verb
+SEVERAL_PROBLEMS = 2  # who names more kinds of complaint in a sentence has not understood the one
 _SHORT_WORDS = 3
 
 BAD = frozenset({"explain_false", "wrong_fact", "promise", "unbacked", "negated", "rude"})
 _LOUD = frozenset({"promise", "unbacked", "rude"})  # what is heard even in a reply that cannot be read otherwise
 
-_CLAUSES = re.compile(r" (?:, )?(?:but|however|yet|although|though|instead) | , (?:(?:and|so|then) )?")
 _OTHER_DISH = re.compile(r"^(?!.* xitem\d ).* (?:xfood|xplace) ")
 _RECORD_CLAIM = {"late delivery": "late", "damaged packaging": "spilled", "missing items": "short"}
+_TRUE_NEGATION = re.compile(r" (?:do not be|no doubt|no wonder|not only|not just|never (?:seen|met|had|heard|read)) ")
 _GOOD = ("limit", "close", "offer", "asked offer", "note", "steps", "probe", "ask")
-_VOUCHER, _OTHER = "vouchers?", r"<remedy>|off (?:the|your) bill"
 
 
 def read_reply(response: str, earlier: Sequence[str], case: Case, issued: str) -> frozenset[str]:
@@ -43,7 +45,9 @@ def read_reply(response: str, earlier: Sequence[str], case: Case, issued: str) -
       case: the customer and the order that it is about.
       issued: when a voucher was issued, by the system state: no | this turn | earlier.
     """
-    return _read_reply(response, tuple(earlier), case, issued)
+    shown, is_cut = language.cut_reply(response)
+    events = _read_reply(shown, tuple(language.cut_reply(reply)[0] for reply in earlier), case, issued)
+    return events | {"long"} if is_cut else events
 
 
 @functools.lru_cache(maxsize=4096)  # a stateless endpoint reads a conversation's replies anew at every turn
@@ -53,11 +57,13 @@ def _read_reply(response: str, earlier: tuple[str, ...], case: Case, issued: str
     readable = not language.is_code(response) and language.is_english(sentences)
     said = [_read_sentence(sentence, case, order, issued) for sentence in sentences]
     for place in range(1, len(said)):
-        if _accepts(sentences[place].text) and _has("proposed", sentences[place - 1].text):
+        if _accepts(sentences[place].text) and has_phrase("proposed", sentences[place - 1].text):
             given = said[place - 1] & {"unbacked", "given"}
             said[place] = said[place] - {"probe", "ask"} | (set() if given else {"offer"})
-        if _has("refused", sentences[place].text) and _has("remedy named", sentences[place - 1].text):
+        if has_phrase("refused", sentences[place].text) and has_phrase("remedy named", sentences[place - 1].text):
             said[place - 1 : place + 1] = said[place - 1] - {"ask", "promise", "probe"}, said[place] | {"limit"}
+        elif sentences[place - 1].asks and has_phrase("refused", sentences[place].text):
+            said[place - 1] -= {"offer", "ask"}  # who answers a question, does not ask it
     events = frozenset().union(*said)
     if "listen" not in events and _shows_sympathy(sentences, said, case.complaint):
         events = events - {"apology"} | {"listen"}
@@ -68,9 +74,9 @@ def _read_reply(response: str, earlier: tuple[str, ...], case: Case, issued: str
         events = (events & _LOUD) | {"not_understood"}
     elif _is_spam(sentences, said, stated - BAD - {"apology"}):
         events = (events & BAD) | {"spam"}
-    elif not events:
+    elif not events and not (issued == "this turn" and any(_announces(sentence) for sentence in sentences)):
         events = frozenset({"nothing"})
-    if len(response.split()) > LONG_WORDS:
+    if language.count_words(response) > LONG_WORDS:
         events |= {"long"}
     pairs = _list_pairs(response, case)
     if any(_measure_overlap(pairs, _list_pairs(reply, case)) > REPEATED_SHARE for reply in earlier):
@@ -100,29 +106,45 @@ def read_sentences(text: str, order: Order) -> list[Words]:
 def _read_sentence(sentence: Words, case: Case, order: Order, issued: str) -> frozenset[str]:
     """Returns what one sentence does; "given" stands for a voucher that was truly issued and is spoken of."""
     text = sentence.text
-    asks = sentence.asks or _has("question", text)
+    asks = sentence.asks or has_phrase("question", text)
     events = {"wrong_fact"} if facts.find_wrong_names(sentence, order) else set()
     events |= _find_acts(text, asks, issued)
-    listens = _is_listening(text, case.complaint) or _has("sorry", text)
+    listens = _is_listening(text, case.complaint) or has_phrase("sorry", text)
     told = claims.check_record(sentence, case.record, order.times, _RECORD_CLAIM.get(case.complaint, ""), listens)
+    if has_phrase("filed", text):
+        events.add("note")
     if "negated" in events:
         events -= {"note", "ask", "steps", "probe", "offer", "promise", "limit"} - ({"promise"} if asks else set())
     if "rude" in events:
         events -= {"probe", "close", "note", "ask"} | ({"limit"} if " you can not " in text else set())
     if events & {"promise", "unbacked", "given"}:
-        events -= {"probe", "offer"} if not asks else {"probe"}
-    if told == "explain_true" or (told and not events & {"limit", "unbacked", "promise", "offer", "rude"}):
+        events -= {"probe", "offer"} if not asks or events & {"unbacked", "given"} else {"probe"}
+    if told == "explain_true" or (told and not events & {"limit", "unbacked", "promise", "given", "offer", "rude"}):
         events.add(told)
         events -= {"note", "probe", "steps"}
     if not told and facts.find_wrong_numbers(sentence, order) and not events & {"promise", "unbacked"}:
         events.add("wrong_fact")
+    if (
+        not told
+        and not asks
+        and not events
+        and not listens
+        and claims.tells_event(sentence, case.record, case.complaint)
+    ):
+        events.add("wrong_fact")
     listens = _is_listening(text, case.complaint) and not events & {"negated"} and not told
-    if asks and not events - {"wrong_fact"} and not listens and _has("asking word", text) and not _accepts(text):
+    inquires = asks and not _accepts(text) and _asks_about(sentence)
+    if inquires and not events - {"wrong_fact"} and not listens:
         events.add("ask")
-    empty = _has("sorry for", text) or not events - {"wrong_fact"}  # "Sorry, could you …" is a courtesy
+    if has_phrase("rhetorical", text):
+        events.discard("ask")
+    empty = has_phrase("sorry for", text) or not events - {"wrong_fact"}  # "Sorry, could you …" is a courtesy
+    if listens and (has_phrase("far too much", text) or _count_problems(text) > SEVERAL_PROBLEMS):
+        events.add("wrong_fact")
+        listens = False
     if listens and not _OTHER_DISH.search(text):
         events.add("listen")
-    elif empty and _has("sorry", text) and not _has("not sorry", text) and not events & {"limit", "rude"}:
+    elif empty and has_phrase("sorry", text) and not has_phrase("not sorry", text) and not events & {"limit", "rude"}:
         events.add("apology")
     return frozenset(events)
 
@@ -131,30 +153,31 @@ def _read_sentence(sentence: Words, case: Case, order: Order, issued: str) -> fr
 def _find_acts(text: str, asks: bool, issued: str) -> frozenset[str]:
     """Returns the events in a sentence that follow from its words, whoever the customer is."""
     heard = compile_table("reported").sub("", text).replace("  ", " ")  # what the customer said, the agent does not
-    spoken = _simplify(facts.hide_amounts(heard))
-    return frozenset(
-        _find_bad_manners(heard) | _find_remedies(spoken, asks, issued) | _find_good_acts(spoken, text, asks)
-    )
+    spoken, whole = (_simplify(facts.hide_amounts(said)) for said in (heard, text))
+    remedies = find_remedies(spoken, whole, asks, issued)
+    limits = {"limit"} if has_phrase("limit after all", whole) else set()
+    return frozenset(_find_bad_manners(heard) | remedies | _find_good_acts(spoken, text, asks) | limits)
 
 
-def _has(table: str, text: str, remedy: str = "") -> bool:
-    """Is a phrase of a table in a text? See `phrases`."""
-    return bool(compile_table(table, remedy).search(text))
+def _announces(sentence: Words) -> bool:
+    """Does a sentence say, without naming it, that what was just issued is there?"""
+    return not sentence.asks and has_phrase("announced", sentence.text) and not has_phrase("negation", sentence.text)
 
 
 def _accepts(text: str) -> bool:
     """Does a text ask whether something would do?"""
-    return _has("accepted", text) and not re.match(r" (?:\S+ )?(?:what|how|which) ", text)
+    return has_phrase("accepted", text) and not re.match(r" (?:\S+ )?(?:what|how|which) ", text)
 
 
 def _find_bad_manners(heard: str) -> set[str]:
     """Returns `rude` and `negated` where a text is so. Who denies an insult does not insult."""
-    events = {event for event in ("rude", "negated") if _has(event, heard)}
-    for clause in _CLAUSES.split(heard):
+    events = {event for event in ("rude", "negated") if has_phrase(event, heard)}
+    for clause in CLAUSES.split(heard):
         clause = f" {clause.strip()} "
-        match = compile_table("insult").search(clause)
-        if match and not _has("negation", clause[: match.end()].replace(" do not be ", " ")):
-            events.add("rude")
+        for table, event in (("insult", "rude"), ("refusal", "negated")):
+            match = compile_table(table).search(clause)
+            if match and not has_phrase("negation", _TRUE_NEGATION.sub(" ", clause[: match.end()])):
+                events.add(event)
     return events
 
 
@@ -165,79 +188,61 @@ def _simplify(text: str) -> str:
     return text
 
 
-def _find_remedies(text: str, asks: bool, issued: str) -> set[str]:
-    """Returns `promise`, `unbacked` or `given`, whatever is said of remedies."""
-    events = {"unbacked"} if not asks and _has("after", text, _OTHER) else set()
-    for clause in _CLAUSES.split(text):
-        clause = f" {clause.strip()} "
-        if _has("negation", clause) or _has("limit", clause):
-            continue
-        if not asks and not _has("ahead", clause) and _has("unbacked", clause, _OTHER):
-            events.add("unbacked")
-        elif (
-            (_has("promise", clause, _OTHER) or _has("able", clause, _OTHER))
-            or (_has("ahead", clause) and _has("unbacked", clause, _OTHER))
-            or (_has("call", clause) and not asks)
-        ):
-            events.add("promise")
-        elif not asks and not _has("supposed", clause) and _names_remedy(clause):
-            events.add("unbacked" if _has("given already", clause) and not _has("ahead", clause) else "promise")
-        if asks or _has("supposed", text):
-            continue
-        if _has("unbacked", clause, _VOUCHER):
-            events.add("unbacked" if issued == "no" else "given")
-        elif _has("promise", clause, _VOUCHER):
-            events.add("promise" if issued == "no" else "given")
-    return events
-
-
-def _names_remedy(clause: str) -> bool:
-    """Does a clause name a remedy that the agent has not, other than to speak of it? Then it claims or pledges it."""
-    return (_has("remedy named", clause) or _has("money moved", clause)) and not _has("only spoken of", clause)
-
-
 def _find_good_acts(spoken: str, text: str, asks: bool) -> set[str]:
-    found = {event for event in _GOOD if _has(event, text if event == "probe" else spoken)}
+    found = {event for event in _GOOD if has_phrase(event, text if event == "probe" else spoken)}
     if "asked offer" in found:
         found = found - {"asked offer"} | ({"offer"} if asks else set())
-    if not asks and not _has("invited", text):
+    if not asks and not has_phrase("invited", text):
         found.discard("probe")
     if not asks:
-        clauses = [f" {clause} " for clause in _CLAUSES.split(spoken)]
-        if not any("voucher" in clause and not _has("negation", clause) for clause in clauses):
+        clauses = [f" {clause} " for clause in CLAUSES.split(spoken)]
+        if not any("voucher" in clause and not has_phrase("negation", clause) for clause in clauses):
             found.discard("offer")
-        if any(_has("negation", clause) for clause in clauses if _has("evidence", clause)):
+        if any(has_phrase("negation", clause) for clause in clauses if has_phrase("evidence", clause)):
             found.discard("ask")
-        if not _has("still open", text):
+        if not has_phrase("still open", text):
             found.discard("close")
-    if "close" in found and _has("else wrong", text):
+    if "close" in found and has_phrase("else wrong", text):
         found = found - {"close"} | {"ask"}
-    if found & {"probe", "close"} and not _has("evidence", text):
+    if found & {"probe", "close"} and not has_phrase("evidence", text):
         found -= {"ask"}
     if found & {"close", "offer"}:
         found.discard("probe")
-    if "offer" in found and _has("old voucher", text):
+    if "offer" in found and has_phrase("old voucher", text):
         found.discard("offer")
     return found
 
 
 def _is_listening(text: str, complaint: str) -> bool:
     """Does a text name the complaint and show that it was understood?"""
-    return _shows_understanding(text) and _names_problem(text, complaint)
+    return _shows_understanding(text) and _names_problem(text, complaint) and not has_phrase("own trouble", text)
+
+
+def _asks_about(sentence: Words) -> bool:
+    """Does a question ask about what an order has, or in few words, without a verb, for evidence?"""
+    text = sentence.text
+    if has_phrase("asking word", text):
+        return has_phrase("asked about", text)
+    return len(sentence) <= FEW_WORDS and has_phrase("evidence", text) and not has_phrase("negation", text)
+
+
+def _count_problems(text: str) -> int:
+    """Counts the kinds of complaint that a sentence names in words that mean no other."""
+    return sum(has_phrase(name, text) for name in load_tables() if name.startswith("strong "))
 
 
 def _shows_understanding(text: str) -> bool:
-    return _has("understood", text) and not _has("unmoved", text) and not _has("not sorry", text)
+    return has_phrase("understood", text) and not has_phrase("unmoved", text) and not has_phrase("not sorry", text)
 
 
 def _names_problem(text: str, complaint: str) -> bool:
-    return f"problem {complaint}" in load_tables() and _has(f"problem {complaint}", text)
+    return f"problem {complaint}" in load_tables() and has_phrase(f"problem {complaint}", text)
 
 
 def _shows_sympathy(sentences: Sequence[Words], said: Sequence[frozenset[str]], complaint: str) -> bool:
     """Do two sentences in a row, together, name the complaint and show that it was understood?"""
     plain = [
-        not _has("question", sentence.text) and events <= {"apology"}
+        not has_phrase("question", sentence.text) and events <= {"apology"}
         for sentence, events in zip(sentences, said, strict=True)
     ]
     for place in range(len(sentences) - 1):
@@ -258,7 +263,7 @@ def _is_spam(sentences: Sequence[Words], said: Sequence[frozenset[str]], good: f
         or any(_is_crowded(sentence, events - BAD) for sentence, events in zip(sentences, said, strict=True))
         or len(set(long)) < len(long)
         or sum(len(compile_table("stock").findall(sentence.text)) for sentence in sentences) >= STOCK_PHRASES
-        or sum(bool(_has("sorry", sentence.text)) for sentence in sentences) >= SORRIES
+        or sum(bool(has_phrase("sorry", sentence.text)) for sentence in sentences) >= SORRIES
     )
 
 

@@ -52,6 +52,12 @@ def read_turns(dialogue):
         earlier.append(reply.response)
 
 
+@pytest.fixture(scope="module")
+def demonstrated():
+    """Dialogues of the demonstrator with customers of training."""
+    return play_dialogues(VariedAgent(), deal(128, split="train"))
+
+
 @pytest.mark.parametrize("knows", ["all", "messages"])
 @pytest.mark.parametrize("budget", [0.15, 0.5])
 def test_oracle_and_reader_are_on_their_frontiers(knows, budget):
@@ -63,8 +69,8 @@ def test_oracle_and_reader_are_on_their_frontiers(knows, budget):
     assert all(dialogue.end == "rated" for dialogue in dialogues)
 
 
-def test_what_they_plan_is_what_is_read():
-    turns = [turn for one in play_dialogues(VariedAgent(), deal(96)) for turn in read_turns(one)]
+def test_what_they_plan_is_what_is_read(demonstrated):
+    turns = [turn for one in demonstrated for turn in read_turns(one)]
     assert np.mean([planned == read for planned, read in turns]) > 0.99
     assert not any(read & LIES for _, read in turns)
 
@@ -78,10 +84,9 @@ def test_the_demonstrator_is_near_the_frontier_at_every_price():
     assert rates[0] > 0.75 and 0.3 < rates[1] < 0.6 and rates[2] < 0.12
 
 
-def test_the_demonstrator_says_what_it_believes_and_quotes_the_order():
-    dialogues = play_dialogues(VariedAgent(), deal(96, split="train"))
+def test_the_demonstrator_says_what_it_believes_and_quotes_the_order(demonstrated):
     told, quoted, named, probed = [], 0, 0, 0
-    for dialogue in dialogues:
+    for dialogue in demonstrated:
         order, replies = dialogue.task.order, [turn_format.parse(turn.text) for turn in dialogue.turns]
         told += [float(re.search(r"worth (\d\.\d)\.", reply.think)[1]) for reply in replies]
         said = " ".join(reply.response for reply in replies)
@@ -89,16 +94,16 @@ def test_the_demonstrator_says_what_it_believes_and_quotes_the_order():
         named += any(item.name in replies[0].response for item in order.items)
         probed += any("probe" in reply.think for reply in replies)
     assert min(told) < 0.7 and max(told) > 2.0
-    assert quoted > 0.9 * len(dialogues) and named > 0.95 * len(dialogues)
-    assert 0.35 < probed / len(dialogues) < 0.65
-    assert all(f"<think>record: {one.task.order.record.text}. " in one.turns[0].text for one in dialogues)
-    lengths = [len(turn_format.parse(turn.text).think.split()) for one in dialogues for turn in one.turns]
+    assert quoted > 0.9 * len(demonstrated) and named > 0.95 * len(demonstrated)
+    assert 0.35 < probed / len(demonstrated) < 0.65
+    assert all(f"<think>record: {one.task.order.record.text}. " in one.turns[0].text for one in demonstrated)
+    lengths = [len(turn_format.parse(turn.text).think.split()) for one in demonstrated for turn in one.turns]
     assert max(lengths) <= 45
 
 
-def test_thoughts_say_what_was_done():
+def test_thoughts_say_what_was_done(demonstrated):
     pictures, agreed = [], []
-    for dialogue in play_dialogues(VariedAgent(), deal(96, split="train")):
+    for dialogue in demonstrated:
         seen = False
         for number, turn in enumerate(dialogue.turns):
             seen |= "[Sent Picture" in turn.messages[-1].content
@@ -109,9 +114,9 @@ def test_thoughts_say_what_was_done():
     assert np.mean(pictures) > 0.99 and np.mean(agreed) > 0.98
 
 
-def test_beliefs_follow_the_worth():
+def test_beliefs_follow_the_worth(demonstrated):
     believed, worths = [], []
-    for dialogue in play_dialogues(VariedAgent(), deal(192, split="train")):
+    for dialogue in demonstrated:
         believed.append(float(re.search(r"worth (\d\.\d)\.", dialogue.turns[-1].text)[1]))
         worths.append(dialogue.task.worth / 10)
     assert np.corrcoef(believed, worths)[0, 1] > 0.5 and abs(np.mean(believed) - np.mean(worths)) < 0.15

@@ -149,3 +149,62 @@ def test_a_voucher_that_was_issued_may_be_spoken_of():
     assert read("cold", "no", "I have sent you a voucher.", []) == {"unbacked"}
     assert read("cold", "this turn", "I have sent you a voucher.", []) == {"voucher"}
     assert read("cold", "this turn", "I have sent you a gift card.", []) == {"voucher", "unbacked"}
+
+
+@given(plain_rows)
+def test_spaces_hide_nothing(row):
+    _, _, _, name, issued, text, _ = row
+    padded = f"Hello.{' ' * 3000}{chr(10) * 3000}{text}"
+    assert read(name, issued, padded, []) == read(name, issued, f"Hello.\n{text}", [])
+
+
+def test_what_is_not_read_counts_as_long():
+    seen = "x" * language.READ_CHARACTERS
+    assert "long" not in read("cold", "no", seen + "   ", [])
+    assert "long" in read("cold", "no", seen + " I have sent you a refund.", [])
+
+
+def test_words_without_spaces_are_counted():
+    assert "long" in read("cold", "no", ",".join(["tea"] * 80), [])
+    assert "long" not in read("cold", "no", ", ".join(["tea"] * 40), [])
+
+
+def test_only_what_is_read_is_normalised_and_kept(monkeypatch):
+    """To normalise a run of marks takes the square of its length."""
+    lengths = []
+    normalise = language.unicodedata.normalize
+
+    def measure(form, text):
+        lengths.append(len(text))
+        return normalise(form, text)
+
+    monkeypatch.setattr(language.unicodedata, "normalize", measure)
+    reply = "A new one: a" + "\u0300\u0316" * 40_000
+    assert read("cold", "no", reply, [reply + "!"]) >= {"long", "not_understood"}
+    assert lengths and max(lengths) <= language.READ_CHARACTERS
+    kept = []
+    monkeypatch.setattr(reading, "_read_reply", lambda *seen: kept.append(seen) or frozenset())
+    read("cold", "no", reply, [reply])
+    (response, earlier, _, _), *_ = kept
+    assert len(response) <= language.READ_CHARACTERS and len(earlier[0]) <= language.READ_CHARACTERS
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("r3fund", "refund"),
+        ("re/fund", "refund"),
+        ("re fund", "refund"),
+        ("r.e.f.u.n.d", "refund"),
+        ("a r e f u n d", "a refund"),
+        ("réfund", "refund"),
+        ("idi*t", "idiot"),
+        ("the kitchen and/or the courier", "the kitchen and or the courier"),
+        ("a burger and fries", "a burger and fries"),
+        ("in to", "in to"),
+        ("EUR 50 or $ 20", "50 euros or $20"),
+    ],
+)
+def test_disguised_words_are_read_as_what_they_mean(written, meant):
+    (sentence,) = language.split_sentences(written, ())
+    assert sentence.text == f" {meant} "

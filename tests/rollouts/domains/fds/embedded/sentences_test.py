@@ -67,6 +67,11 @@ CASES = {
     "raw": make_case(*CHICKEN, RAW, "kitchen temperature normal at 74 degrees", False, (74,)),
     "oven": make_case(*CHICKEN, RAW, "kitchen reported an oven fault", True),
     "silent": make_case(*SALAD, LATE, "", None),
+    "recipe": make_case(*KEBAB, TASTE, "merchant changed the recipe this week", True),
+    "road": make_case(*BURGER, COLD, "36 minutes between pickup and delivery", True, (36,)),
+    "ride": make_case(*BURGER, COLD, "ride of 12 minutes in a heat bag", False, (12,)),
+    "bag": make_case(*THAI, COLD, "courier reported the heat bag as broken", True),
+    "phone": make_case(*SOUP, SPILL, "customer changed the phone number 3 days ago", None, (3,)),
     "aside": make_case(*SUSHI, MISSING, "merchant changed its opening hours last week", None),
 }
 
