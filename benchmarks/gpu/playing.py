@@ -35,7 +35,7 @@ def rl_step(size: str, sizes: Sizes) -> Iterator[Record]:
     )
     conversations = [demonstrations.from_dialogue(dialogue) for dialogue in played if dialogue.ok]
     texts = (message.content for conversation in conversations for message in conversation)
-    tokenizer = tokenizers.train_tokenizer(texts, min(fds.get_config().model.vocab_size, model.vocab_size))
+    tokenizer = tokenizers.train_tokenizer(texts, min(fds.get_config("new").model.vocab_size, model.vocab_size))
     with tempfile.TemporaryDirectory() as directory, Interrupts() as interrupts, Ahead() as ahead:
         with unittest.mock.patch.object(turn_format, "grammar", functools.partial(terse, turn_format.grammar)):
             learning = learner.Learner(config, model, None, domains.load(config))

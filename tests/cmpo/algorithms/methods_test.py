@@ -26,7 +26,7 @@ WEIGHTS = {"algo.outcome_weight": 2.0, "algo.process_weight": 0.5, "algo.cost_we
 
 
 def loaded(**changes):
-    config = tiny(**changes)
+    config = tiny(**{"algo.credit": "instant"} | changes)
     return algorithms.load(config, domains.load(config))
 
 
