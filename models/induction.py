@@ -28,7 +28,7 @@ STEADY = 0.01  # those that turn more slowly compare tokens a hundred apart as i
 
 
 def draw_params(config: Qwen2Config, key: jax.Array) -> Params:
-    """Draws the parameters of a new model, float32: with such a head, where it has two layers and a tied output layer."""
+    """Draws the parameters of a new model, float32: with such a head where it has two layers and tied outputs."""
     params = qwen2.init(config, key)
     return plant_head(config, params) if config.num_layers > 1 and config.tie_embeddings else params
 
