@@ -6,21 +6,9 @@ from cmpo.distributed import sharding
 from cmpo.training import build, collecting, model_source, tasks
 from configs import fds
 from models import tokenizer as tokenizers
-from rollouts.domains.fds import generator, turn_format
-from rollouts.domains.fds.embedded import case as cases
-from rollouts.domains.fds.embedded import reading
+from tests.builders.replies import read_turns
 
 LIES = {"promise", "unbacked", "explain_false", "wrong_fact", "rude", "negated", "not_understood"}
-
-
-def read_turns(dialogue):
-    """Yields the events that the customer reads in each turn."""
-    case, earlier, issued = cases.read_case(generator.user_prompt(dialogue.task)), [], "no"
-    for turn in dialogue.turns:
-        reply = turn_format.parse(turn.text)
-        issued = "this turn" if reply.action == "voucher" else "no" if issued == "no" else "earlier"
-        yield reading.read_reply(reply.response, earlier, case, issued)
-        earlier.append(reply.response)
 
 
 def test_held_out_customers_are_served_by_it():
@@ -42,8 +30,8 @@ def test_held_out_customers_are_served_by_it():
     )
     ended = [one for one in dialogues if one.end == "rated"]
     assert len(ended) > 0.9 * len(dialogues)
-    events = [read for one in ended for read in read_turns(one)]
-    assert np.mean([bool(read & LIES) for read in events]) < 0.03
-    assert np.mean([any("listen" in read for read in read_turns(one)) for one in ended]) > 0.85
-    assert np.mean([any("explain_true" in read for read in read_turns(one)) for one in ended]) > 0.7
+    events = [[read for _, read in read_turns(one)] for one in ended]
+    assert np.mean([bool(read & LIES) for turns in events for read in turns]) < 0.03
+    assert np.mean([any("listen" in read for read in turns) for turns in events]) > 0.85
+    assert np.mean([any("explain_true" in read for read in turns) for turns in events]) > 0.7
     assert np.mean([max(one.outcome, 0) for one in dialogues]) > 1.8

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from rollouts.domains.fds.embedded import statements
 from rollouts.domains.fds.embedded.facts import TIME, clock_of, hide_amounts
 from rollouts.domains.fds.embedded.language import Words, split_sentences
-from rollouts.domains.fds.embedded.phrases import compile_table, list_idioms, load_tables, load_words
+from rollouts.domains.fds.embedded.phrases import compile_table, has_phrase, list_idioms, load_tables, load_words
 from rollouts.domains.fds.embedded.statements import stem_word
 from rollouts.domains.fds.scenario import Record
 from rollouts.domains.fds.words import records
@@ -74,7 +74,7 @@ def read_testimony(record: Record) -> Testimony:
 
 def read_claims(text: str) -> frozenset[str]:
     """Returns what a text says that a record can say, names of the tables "claim …" of `tables/facts.txt`."""
-    found = {name[6:].replace(" ", "_") for name in _RECORD_CLAIMS if compile_table(name).search(text)}
+    found = {name[6:].replace(" ", "_") for name in _RECORD_CLAIMS if has_phrase(name, text)}
     for claim, opposite in OPPOSITES.items():
         if claim in found and opposite in found:
             found.discard(claim)
@@ -136,16 +136,16 @@ def _drop_notes(text: str) -> str:
 def tells_event(sentence: Words, record: Record, complaint: str) -> bool:
     """Does a sentence tell of something that happened, that neither the record tells nor the customer complains of?"""
     testimony, text = read_testimony(record), sentence.text
-    if compile_table("event open").search(text):
+    if has_phrase("event open", text):
         return False
-    if compile_table("event of the customer").search(text) or compile_table("mishap").search(text):
+    if has_phrase("event of the customer", text) or has_phrase("mishap", text):
         return _find_nearness(_content(text), _is_negative(text), testimony)[0] < NEAR
     problem = f"problem {complaint}"
     for clause in statements.split_clauses(text):
-        if compile_table("event denied").search(clause) or not compile_table("event verb").search(clause):
+        if has_phrase("event denied", clause) or not has_phrase("event verb", clause):
             continue
         rest = compile_table(problem).sub("", clause) if problem in load_tables() else clause
-        if compile_table("event party").search(clause) and statements.find_additions(
+        if has_phrase("event party", clause) and statements.find_additions(
             rest, _list_own_words(testimony), testimony.claims
         ):
             return True
@@ -158,14 +158,14 @@ def _split_denial(text: str, turned: bool, testimony: Testimony) -> tuple[str, b
         return text, turned
     for clause in statements.split_clauses(text):
         plain = _DENIAL.sub(" ", clause, count=1)
-        if plain != clause and read_claims(plain) and read_claims(plain) == read_claims(clause):
+        if plain != clause and (claimed := read_claims(plain)) and claimed == read_claims(clause):
             return text.replace(clause.strip(), plain.strip()), not turned
     return text, turned
 
 
 def is_named(text: str) -> bool:
     """Does a sentence name the record?"""
-    return bool(compile_table("record").search(text) or compile_table("frame").search(text))
+    return has_phrase("record", text) or has_phrase("frame", text)
 
 
 def _list_own_words(testimony: Testimony) -> frozenset[str]:
@@ -178,11 +178,11 @@ def _check_silence(text: str, testimony: Testimony) -> tuple[str, str]:
     Returns the rest of the sentence, "" if that tells nothing of the record, and what was found: explain_true |
     explain_false, or "" where the rest settles it.
     """
-    if compile_table("undecided").search(text):
+    if has_phrase("undecided", text):
         return "", "explain_true" if testimony.supports is None else "explain_false"
     silent = testimony.kind == "silent"
     clauses = statements.split_clauses(text)
-    others = [clause for clause in clauses if not compile_table("tells no reason").search(clause)]
+    others = [clause for clause in clauses if not has_phrase("tells no reason", clause)]
     if len(others) < len(clauses):  # no record tells why it happened
         rest = " , ".join(clause.strip() for clause in others)
         if silent and not read_claims(f" {rest} ") - {"nothing"}:
@@ -208,19 +208,19 @@ def _check_silence(text: str, testimony: Testimony) -> tuple[str, str]:
 
 def _check_content(text: str, testimony: Testimony, times: Collection[int], complaint_claim: str, listens: bool) -> str:
     """Compares the words of a sentence with those of the record; see `check_record`."""
-    framed = bool(compile_table("frame").search(text))
-    if compile_table("record").search(text) and (backing := _check_backing(text, testimony.supports)):
+    framed = has_phrase("frame", text)
+    if has_phrase("record", text) and (backing := _check_backing(text, testimony.supports)):
         return backing
-    if compile_table("not said").search(_CONCLUSION.split(_KNOWN.sub(" ", text))[0] + " ") or (listens and not framed):
+    if has_phrase("not said", _CONCLUSION.split(_KNOWN.sub(" ", text))[0] + " ") or (listens and not framed):
         return ""
     found = read_claims(text)
     numbers = {int(number) for number in _NUMBER.findall(TIME.sub(" ", text))}
     content, negative = _content(text), _is_negative(text)
     near, other = _find_nearness(content, negative, testimony)
     if not framed:
-        if compile_table("ideal").search(text):
+        if has_phrase("ideal", text):
             return ""
-        measured = bool(compile_table("measured").search(text))
+        measured = has_phrase("measured", text)
         contrary = {CONTRARY.get(claim, "") for claim in found} & testimony.claims
         about = (found & testimony.claims or contrary) and (measured or found - {"hot", "nothing", complaint_claim})
         if not about and not (near >= NEAR_UNFRAMED and len(content) > 1):
@@ -260,7 +260,7 @@ def _check_backing(text: str, supports: bool | None) -> str:
         if re.search(r" (?:not|nothing|never)(?: [a-z]+)? $", text[: opposed.start()]):
             return "explain_false" if supports is False else "explain_true"
         return "explain_true" if supports is False else "explain_false"
-    if not compile_table("backs").search(text) or compile_table("unsettled").search(text) or read_claims(text):
+    if not has_phrase("backs", text) or has_phrase("unsettled", text) or read_claims(text):
         return ""
     said = not re.search(r" (?:not|nothing|never|no) ", text)
     return "explain_true" if said == (supports is True) else "explain_false"

@@ -9,7 +9,7 @@ import re
 from collections.abc import Collection
 
 from rollouts.domains.fds.embedded.language import find_classes, load_foods
-from rollouts.domains.fds.embedded.phrases import compile_table, load_tables, load_words
+from rollouts.domains.fds.embedded.phrases import compile_table, has_phrase, load_tables, load_words
 
 PER_HOUR = 60
 _OTHER_CLASSES = frozenset("dpsomxrjwiu")  # a word that can be one of these tells of nothing; see `lexicon.txt`
@@ -84,7 +84,7 @@ def drop_own_words(text: str) -> str:
 
 
 def _is_own(clause: str) -> bool:
-    return bool(compile_table("own words").search(clause)) and not compile_table("frame").search(clause)
+    return has_phrase("own words", clause) and not has_phrase("frame", clause)
 
 
 def find_additions(text: str, own: Collection[str], claims: Collection[str]) -> bool:
@@ -106,7 +106,7 @@ def find_additions(text: str, own: Collection[str], claims: Collection[str]) -> 
         cause = compile_table("cause").search(said)
         if cause and not any(_is_telling(word) and stem_word(word) in own for word in said[cause.end() :].split()):
             return True
-        if compile_table("blame").search(said):
+        if has_phrase("blame", said):
             return True
         if any(_is_telling(word) and stem_word(word) not in known for word in said.split()):
             return True

@@ -9,14 +9,14 @@ import pytest
 
 from rollouts import play
 from rollouts.domains.fds import generator, turn_format
-from rollouts.domains.fds.embedded import case as cases
-from rollouts.domains.fds.embedded import oracle, reading
+from rollouts.domains.fds.embedded import oracle
 from rollouts.domains.fds.episode import Table
 from rollouts.domains.fds.gym_agents import DEMONSTRATED_PRICES, OracleAgent, ReaderAgent, VariedAgent
 from rollouts.domains.fds.shift import NO_SHIFT, parse_shift
 from rollouts.endpoints.client import ChatClient, Endpoint
 from rollouts.types import Message
 from tests.builders.dialogues import FDS
+from tests.builders.replies import read_turns
 
 LIES = {"promise", "unbacked", "explain_false", "wrong_fact", "rude", "negated", "not_understood", "spam"}
 
@@ -39,17 +39,11 @@ def measure(dialogues):
     return np.mean([dialogue.cost[0] for dialogue in dialogues]), ratings.mean(), ratings.std() / len(ratings) ** 0.5
 
 
-def read_turns(dialogue):
+def read_plans(dialogue):
     """Yields (planned events, events read) of the turns of a dialogue."""
-    case = cases.read_case(generator.user_prompt(dialogue.task))
-    earlier, issued = [], "no"
-    for turn in dialogue.turns:
-        reply = turn_format.parse(turn.text)
-        issued = "this turn" if reply.action == "voucher" else "no" if issued == "no" else "earlier"
+    for reply, read in read_turns(dialogue):
         plan = reply.think.rpartition("Plan: ")[2].rstrip(".").split(", ")
-        planned = {{"explain": "explain_true"}.get(act, act) for act in plan}
-        yield planned, reading.read_reply(reply.response, earlier, case, issued)
-        earlier.append(reply.response)
+        yield {{"explain": "explain_true"}.get(act, act) for act in plan}, read
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +64,7 @@ def test_oracle_and_reader_are_on_their_frontiers(knows, budget):
 
 
 def test_what_they_plan_is_what_is_read(demonstrated):
-    turns = [turn for one in demonstrated for turn in read_turns(one)]
+    turns = [turn for one in demonstrated for turn in read_plans(one)]
     assert np.mean([planned == read for planned, read in turns]) > 0.99
     assert not any(read & LIES for _, read in turns)
 
@@ -126,7 +120,7 @@ def test_errors_cost_and_are_as_frequent_as_they_should_be():
     scenarios = deal(96)
     sound, erring = (play_dialogues(VariedAgent(errors=share, prices=(1.1,)), scenarios) for share in (0.0, 1.0))
     assert measure(sound)[1] > measure(erring)[1] + 0.15
-    assert not any(read & LIES for one in erring for _, read in read_turns(one))
+    assert not any(read & LIES for one in erring for _, read in read_plans(one))
     few = play_dialogues(VariedAgent(prices=(1.1,)), scenarios)
     same = [a.turns[0].text == b.turns[0].text for a, b in zip(sound, few, strict=True)]
     assert 0.03 < 1 - np.mean(same) < 0.3
@@ -148,7 +142,7 @@ def test_the_demonstrator_copes_with_messages_that_it_cannot_decode(shift):
     dialogues = play_dialogues(VariedAgent(errors=0.0), deal(64, shift=parse_shift(shift)))
     assert np.mean([dialogue.end == "rated" for dialogue in dialogues]) > 0.9
     assert measure(dialogues)[1] > 2.2
-    assert np.mean([bool(read & LIES) for one in dialogues for _, read in read_turns(one)]) < 0.01
+    assert np.mean([bool(read & LIES) for one in dialogues for _, read in read_plans(one)]) < 0.01
 
 
 @pytest.mark.parametrize("agent", [VariedAgent(), ReaderAgent([(1.0, 1.0)]), OracleAgent([(1.0, 1.0)])])
