@@ -300,7 +300,12 @@ def _list_wordings() -> tuple[Wording, ...]:
 
 def _read_wording(kind: str, text: str, weights: Mapping[str, float]) -> Wording:
     content = _content(_plain(text))
-    return Wording(kind, content, _is_negative(_plain(text)), sum(weights.get(word, RARE) for word in content))
+    return Wording(kind, content, _is_negative(_plain(text)), _weigh_content(content, weights))
+
+
+def _weigh_content(content: Collection[str], weights: Mapping[str, float]) -> float:
+    """Returns the weight of words together, rounded once: words of a set come in another order in each process."""
+    return math.fsum(weights.get(word, RARE) for word in content)
 
 
 @functools.cache
@@ -327,7 +332,7 @@ def _find_nearness(content: frozenset[str], negative: bool, testimony: Testimony
     def share(wording: Wording) -> float:
         if not wording.weight or negative != wording.negative:
             return 0.0
-        return sum(weights.get(word, RARE) for word in wording.content & content) / wording.weight
+        return _weigh_content(wording.content & content, weights) / wording.weight
 
     others = {
         wording for word in content for wording in _index_wordings().get(word, ()) if wording.kind != testimony.kind

@@ -1,7 +1,9 @@
 """What holds of reading whatever is said: it ends, knows its events, and does not hang on capitals, spaces or order."""
 
 import itertools
+import os
 import re
+import subprocess
 import sys
 
 import pytest
@@ -84,6 +86,38 @@ def test_a_record_in_any_of_its_wordings_is_true_and_with_another_number_false(k
         if numbers and str(numbers[0]) in said:
             other = said.replace(str(numbers[0]), "97")
             assert "explain_false" in reading.read_reply(frame.format(other), [], case, "no")
+
+
+READ_EVERYTHING = """
+from rollouts.domains.fds.embedded import reading
+from rollouts.domains.fds.scenario import Record
+from rollouts.domains.fds.words import records
+from tests.rollouts.domains.fds.embedded.sentences_test import BANK, CASES, read
+
+for _, _, _, name, issued, text, earlier in BANK:
+    print(sorted(read(name, issued, text, earlier)), text)
+for kind in records.list_kinds():
+    wordings = records.list_wordings(kind.name, (4,) if kind.numbers else ())
+    case = CASES["late"]._replace(record=Record("other", records.SAYS[kind.says], (4,), wordings[0]))
+    for text in wordings:
+        print(sorted(reading.read_reply(f"Our log shows: {text}.", [], case, "no")), text)
+"""
+
+
+def test_the_order_of_words_in_a_set_changes_nothing():
+    """It is another in each process; with these two seeds, sums of weights once differed in their last bit."""
+    said = [
+        subprocess.run(
+            [sys.executable, "-c", READ_EVERYTHING],
+            env={**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": "."},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.splitlines()
+        for seed in ("108", "116")
+    ]
+    assert len(said[0]) > len(BANK)
+    assert said[0] == said[1]
 
 
 def test_a_record_in_the_words_of_another_kind_is_hardly_ever_true():
