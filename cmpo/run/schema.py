@@ -138,6 +138,8 @@ class SftSettings(Section):
     dialogues: Count = 3072
     exercise_steps: Natural = 0  # of config.train.sft_steps, the first, on exercises in reading: for a new model, which
     # has yet to learn that agents quote their prompts, see cmpo/training/exercises.py
+    vary_facts: Share = 0.0  # share of the dialogues that are about invented names, prices and records, and of those
+    vary_words: Share = 0.0  # whose customers' words are garbled: for small models, see cmpo/training/variations.py
     batch_rows: Count = 1
     learning_rate: NotNegative = 3e-3
 

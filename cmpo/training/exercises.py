@@ -12,7 +12,8 @@ import numpy as np
 from cmpo.training.demonstrations import Conversation
 from rollouts.types import Message
 
-_FACT = re.compile(r"[a-z][\w ]*: \S.*")
+FACT = re.compile(r"[a-z][\w ]*: \S.*")
+"""A line of a prompt that gives a fact by its name."""
 
 
 def make_exercises(conversations: Iterable[Conversation], seed: int) -> list[Conversation]:
@@ -22,7 +23,7 @@ def make_exercises(conversations: Iterable[Conversation], seed: int) -> list[Con
     """
     rng, exercises = np.random.default_rng(seed), []
     for first, *_ in conversations:
-        facts = [line for line in first.content.splitlines() if _FACT.fullmatch(line)]
+        facts = [line for line in first.content.splitlines() if FACT.fullmatch(line)]
         if len(facts) > 1:
             answer = " ".join(f"{fact}." for fact in rng.permutation(facts))
             exercises.append([Message("system", "\n".join(rng.permutation(facts))), Message("assistant", answer)])

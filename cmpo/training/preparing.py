@@ -14,7 +14,7 @@ from cmpo.run import schema
 from cmpo.run.journal import Journal
 from cmpo.run.progress import show_progress
 from cmpo.run.workdir import hash_config, made_demonstrations, read_progress
-from cmpo.training import build, collecting, demonstrations, exercises, model_source, packing
+from cmpo.training import build, collecting, demonstrations, exercises, model_source, packing, variations
 from cmpo.training.clients import Clients
 from cmpo.training.demonstrations import Conversation
 from cmpo.training.tasks import count_shown
@@ -130,7 +130,12 @@ def prepare_run(
             )
         elif not processes.run_once(path.exists):
             _play_demonstrations(config, workdir, path, tasks, clients, stopping)
-        conversations = demonstrations.read_conversations(turn_format, path)
+        conversations = variations.vary_conversations(
+            demonstrations.read_conversations(turn_format, path),
+            facts=config.sft.vary_facts,
+            words=config.sft.vary_words,
+            seed=fold(config.train.seed, "variations"),
+        )
     processes.run_once(lambda: _write_tokenizer_and_model(config, workdir, conversations, weights))
     tokenizer = tokenizers.load(workdir / "tokenizer")
     check_prompts(tokenizer, tasks.train(0, _count_dealt(config, played=False)), config.model.context_length)
