@@ -14,7 +14,6 @@ import numpy as np
 
 from cmpo.training.demonstrations import Conversation
 from cmpo.training.exercises import FACT
-from rollouts.types import Message
 
 KEPT_NAMES = 0.25
 """How many words of names stay, so that half of a name may be known."""
@@ -33,9 +32,9 @@ _PRICE = re.compile(r"\b\d+\.\d\d\b")
 _PART = re.compile(r"[A-Za-z]{4,}|\d+")
 _WORD = re.compile(r"[A-Za-z][A-Za-z']*")
 _MARKED = re.compile(r"(\[[^\]]*\])")  # what stands in brackets is no speech
-_ONSETS = "b c d f g h j k l m n p r s t v w b c d f g h k l m n p r s t br ch cr gr pl qu sh sp st th tr".split()
-_VOWELS = "a e i o u a e i o u a e i o u ea ee oo ou".split()
-_CODAS = "l m n r s t l n r s t ck ll mp nd ng rd rn st".split()
+_ONSETS = (*"bcdfghjklmnprstvw", *"bcdfghklmnprst", "br", "ch", "cr", "gr", "pl", "qu", "sh", "sp", "st", "th", "tr")
+_VOWELS = (*"aeiouaeiouaeiou", "ea", "ee", "oo", "ou")
+_CODAS = (*"lmnrst", *"lnrst", "ck", "ll", "mp", "nd", "ng", "rd", "rn", "st")
 
 
 def vary_conversations(
@@ -48,7 +47,7 @@ def vary_conversations(
     replaced, there and in the quotation. The customer's words are left out, mistyped or replaced.
     """
     rng = np.random.default_rng(seed)
-    heard = [word for talk in conversations for message in talk if message.role == "user" for word in _list_words(message)]
+    heard = [word for conversation in conversations for word in _list_heard_words(conversation)]
     varied = []
     for conversation in conversations:
         if rng.random() < facts:
@@ -59,8 +58,9 @@ def vary_conversations(
     return varied
 
 
-def _list_words(message: Message) -> list[str]:
-    return _WORD.findall(_MARKED.sub(" ", message.content))
+def _list_heard_words(conversation: Conversation) -> list[str]:
+    said = " ".join(message.content for message in conversation if message.role == "user")
+    return _WORD.findall(_MARKED.sub(" ", said))
 
 
 def _vary_facts(conversation: Conversation, rng: np.random.Generator) -> Conversation:

@@ -29,5 +29,6 @@ def test_demonstrations_are_varied_as_the_config_says_and_alike_at_every_start(t
     assert prepare(tmp_path / "plain") == CONVERSATIONS
     shares = {"sft.vary_facts": 0.5, "sft.vary_words": 0.25}
     varied = prepare(tmp_path / "varied", **shares)
-    assert varied == vary_conversations(CONVERSATIONS, facts=0.5, words=0.25, seed=fold(tiny().train.seed, "variations"))
+    seed = fold(tiny().train.seed, "variations")
+    assert varied == vary_conversations(CONVERSATIONS, facts=0.5, words=0.25, seed=seed)
     assert varied != CONVERSATIONS and prepare(tmp_path / "varied", **shares) == varied
