@@ -18,8 +18,9 @@ from cmpo.training.exercises import FACT
 KEPT_NAMES = 0.25
 """How many words of names stay, so that half of a name may be known."""
 
-OTHER_WORDS, OTHER_NUMBERS = 0.3, 0.8
-"""How many words and numbers of a quoted fact become others."""
+OTHER_NUMBERS = 0.8
+"""How many numbers of a quoted fact become others; how many words is drawn anew in each conversation, from none to all:
+a known record would else tell what the customer complains of, and nobody would listen."""
 
 MOST_GARBLED = 0.35
 """The most words of a conversation's customer that are garbled; how many is drawn anew in each."""
@@ -77,14 +78,15 @@ def _vary_facts(conversation: Conversation, rng: np.random.Generator) -> Convers
         for price in _PRICE.findall(value):
             others[price] = f"{rng.integers(1, 40)}.{rng.integers(0, 10)}0"
         if value in said and not _NAME.search(value):
-            others[value] = _PART.sub(lambda part: _replace_part(part[0], rng), value)
+            share = rng.random()
+            others[value] = _PART.sub(lambda part, share=share: _replace_part(part[0], share, rng), value)
     return [dataclasses.replace(message, content=_replace_all(message.content, others)) for message in conversation]
 
 
-def _replace_part(part: str, rng: np.random.Generator) -> str:
+def _replace_part(part: str, share: float, rng: np.random.Generator) -> str:
     if part.isdigit():
         return str(rng.integers(2, 100)) if rng.random() < OTHER_NUMBERS else part
-    return invent_word(rng) if rng.random() < OTHER_WORDS else part
+    return invent_word(rng) if rng.random() < share else part
 
 
 def _replace_all(text: str, others: Mapping[str, str]) -> str:
