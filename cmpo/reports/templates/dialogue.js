@@ -68,7 +68,7 @@ function makeTurn(turn, number, href, heading) {
   return [
     make(heading, { class: "turn-name" }, href ? makeLink(`${href}/${number + 1}`, name) : make("span", { text: name })), ...heard,
     make("div", { class: "bubble agent" }, make("span", { class: "who", text: "agent" }), thought, words),
-    make("div", { class: "notes" }, ...turn.badges.map(makeBadge), make("span", { class: "quiet", text: listNumbers(turn).join(" · ") }),
+    make("div", { class: "notes" }, ...turn.badges.map(makeBadge), ...turn.faults.map((name) => makeBadge([name, "bad"])), make("span", { class: "quiet", text: listNumbers(turn).join(" · ") }),
       turn.remark && makeText(turn.remark, { class: "remark" })),
   ];
 }

@@ -7,7 +7,7 @@ import { makeTable } from "./table.js";
 // What scanners found, by batch, with links to the first places.
 export function makeScans(run) {
   return make("section", {}, make("h2", { text: "Scanners" }),
-    make("p", { class: "quiet", text: "What is looked for in all that the agent said. A pattern of your own can be written here, or be in every page: python -m cmpo.report --scan=\"refund|callback\"." }),
+    make("p", { class: "quiet", text: "What is looked for in all that the agent said: by you, by the domain, and copies. A pattern of your own can be written here, or be in every page: python -m cmpo.report --scan=\"refund|callback\"." }),
     makeSearch(run), ...run.scans.map((scan) => makeFindings(run, scan)));
 }
 

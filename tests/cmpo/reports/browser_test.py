@@ -207,6 +207,19 @@ def test_scanners_lead_to_the_turns_they_found(browser, tmp_path):
         expect(page.locator(".turn.shown")).to_contain_text("A voucher for step 4.")
 
 
+def test_what_the_domain_found_leads_to_the_turn_that_says_it(browser, tmp_path):
+    folder = write_run(tmp_path / "run")
+    path = folder / "transcripts" / "step_000004.jsonl"
+    path.write_text(path.read_text().replace("A voucher for step 4.", "Your refund will arrive tomorrow."))
+    with opened(browser, f"{run_page.write_report(folder).as_uri()}#scans") as page:
+        found = page.get_by_role("region", name="promise that cannot be kept").locator("tbody tr")
+        expect(found).to_have_text(["Step 4125 %11/2/2"])
+        found.get_by_role("link", name="1/2/2").click()
+        shown = page.locator(".turn.shown")
+        expect(shown).to_contain_text("Your refund will arrive tomorrow.")
+        expect(shown.locator(".badge.bad")).to_have_text("promise that cannot be kept")
+
+
 def test_an_evaluation_is_beside_another_of_the_same_run(browser, tmp_path):
     folder = write_run(tmp_path / "run")
     rows = (folder / "transcripts" / "step_000004.jsonl").read_text()
