@@ -65,6 +65,18 @@ def _describe_turn(domain: Domain, turn: Mapping[str, Any], faults: Sequence[str
         "tokens": turn["tokens"],
         "logprob": turn["mean_logprob"],
         "credit": turn.get("credit"),
+        "sampled": _describe_tokens(turn) if "token_texts" in turn else None,
+    }
+
+
+def _describe_tokens(turn: Mapping[str, Any]) -> dict[str, Any]:
+    """Describes the tokens of a turn in columns: texts, and numbers for each; a column is None where it is not known.
+
+    Each token's advantage is the turn's where the transcript does not say otherwise.
+    """
+    return {
+        "texts": turn["token_texts"],
+        **{name: turn.get(f"token_{name}") for name in ("logprobs", "ratios", "advantages")},
     }
 
 

@@ -29,6 +29,7 @@ _SCRIPTS = (
     "table",
     "curves",
     "steps",
+    "tokens",
     "dialogue",
     "findings",
     "main",

@@ -15,7 +15,7 @@ from cmpo.run.log import RunLog
 from rollouts.serving.guard import Guard
 from tests.builders import browsers
 from tests.builders.dialogues import COSTS
-from tests.builders.run_pages import NASTY, WORD, batch, record, write_run
+from tests.builders.run_pages import NASTY, WORD, batch, record, sampled_batch, write_run
 
 pytestmark = browsers.needs_chromium
 
@@ -218,6 +218,74 @@ def test_what_the_domain_found_leads_to_the_turn_that_says_it(browser, tmp_path)
         shown = page.locator(".turn.shown")
         expect(shown).to_contain_text("Your refund will arrive tomorrow.")
         expect(shown.locator(".badge.bad")).to_have_text("promise that cannot be kept")
+
+
+def test_tokens_are_coloured_on_demand_and_each_says_its_numbers(browser, tmp_path):
+    folder = write_run(tmp_path / "run")
+    RunLog(folder, COSTS).write_transcripts(4, sampled_batch())
+    url = run_page.write_report(folder).as_uri()
+    with opened(browser, f"{url}#step/4/1/1") as page:
+        expect(page.get_by_role("listbox")).to_have_count(0)
+        choice = page.get_by_label("colour tokens by")
+        assert choice.locator("option").all_inner_texts() == [
+            "nothing",
+            "advantage",
+            "log-probability",
+            "ratio to the sampler",
+        ]
+        choice.select_option("log-probability")
+        legend = page.get_by_role("list", name="Colours of the log-probability")
+        assert legend.locator("li").all_inner_texts() == [
+            "below -4",
+            "-4 to -2",
+            "-2 to -0.7",
+            "-0.7 to -0.1",
+            "above -0.1",
+        ]
+        tokens = page.get_by_role("listbox", name="Tokens of turn 1").get_by_role("option")
+        levels = tokens.evaluate_all("(all) => all.map((one) => one.className.replace('token', '').trim())")
+        assert levels == ["", "low1", "low3", "low4"]
+        assert tokens.evaluate_all("(all) => all.map((one) => one.textContent)") == ["So", "⋯", "rry.\n", "<|im_end|>"]
+        colours = tokens.evaluate_all("(all) => all.map((one) => getComputedStyle(one).backgroundColor)")
+        assert len(set(colours)) == 4
+        expect(tokens.nth(2)).to_have_attribute("title", '3: "rry.\\n", log-probability -3')
+        expect(tokens.nth(2)).to_have_attribute("aria-label", '3: "rry.\\n", log-probability -3')
+        page.get_by_role("listbox", name="Tokens of turn 2").focus()
+        page.keyboard.press("ArrowRight")
+        expect(page.locator(".token[aria-selected=true]")).to_have_text("!")
+        expect(page.get_by_text('2: "!", advantage -0.4, log-probability -1, ratio to the sampler 1.1')).to_be_visible()
+        expect(page).to_have_url(f"{url}#step/4/1/1")  # arrows go through tokens, not on to the next dialogue
+
+        choice.select_option("ratio to the sampler")
+        expect(page.get_by_role("listbox")).to_have_count(1)  # of the other turns, no ratio is known
+        tokens = page.locator(".token")
+        assert [one.get_attribute("class") for one in tokens.all()] == ["token low3", "token high2"]
+        choice.select_option("advantage")
+        assert [one.get_attribute("class") for one in tokens.all()] == ["token low2", "token low2"]  # the turn's
+
+        page.goto(f"{url}#step/4/1/2")
+        expect(page.get_by_role("heading", name="Group 1, dialogue 2")).to_be_visible()
+        expect(page.get_by_label("colour tokens by")).to_have_count(0)
+        page.goto(f"{url}#step/4/1/1")
+        expect(page.get_by_role("listbox")).to_have_count(1)  # the choice stays
+        page.get_by_label("colour tokens by").select_option("nothing")
+        expect(page.get_by_role("listbox")).to_have_count(0)
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_hostile_tokens_are_shown_and_do_nothing(browser, tmp_path, width):
+    folder = write_run(tmp_path / "run")
+    RunLog(folder, COSTS).write_transcripts(4, sampled_batch())
+    with opened(browser, f"{run_page.write_report(folder).as_uri()}#step/4/1/1/3", width=width) as page:
+        page.get_by_label("colour tokens by").select_option("log-probability")
+        tokens = page.get_by_role("listbox", name="Tokens of turn 3").get_by_role("option")
+        texts = tokens.evaluate_all("(all) => all.map((one) => one.textContent)")
+        assert texts[:2] == list(NASTY[:2]) and texts[3] == NASTY[3] and texts[4] == "w" * 80 + "…"
+        expect(page.locator("main img, main script")).to_have_count(0)
+        for number in range(len(NASTY)):
+            tokens.nth(number).hover()
+        widths = page.evaluate("() => [document.documentElement.scrollWidth, document.documentElement.clientWidth]")
+        assert widths[0] <= widths[1]
 
 
 def test_an_evaluation_is_beside_another_of_the_same_run(browser, tmp_path):
