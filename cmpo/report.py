@@ -1,5 +1,6 @@
 """Writes the page of a run: ``python -m cmpo.report --workdir=DIR`` makes DIR/report.html, a file that stands alone.
 
+In place of a directory there may be a file that `cmpo.evaluate` wrote: then the page is that of the evaluation.
 ``--against=DIR`` compares it with another run, on one page; ``--scan="refund|callback"`` looks for words in all that
 the agent said; both may be given several times. ``--png=PATH`` also saves the curves as a picture.
 
@@ -18,7 +19,7 @@ from rollouts.serving import guard
 _AGAINST = flags.DEFINE_multi_string(
     "against",
     [],
-    "Directory of a run to compare with; may be given several times.",
+    "Directory of a run, or file of an evaluation, to compare with; may be given several times.",
     allow_override=True,  # cmpo.compare has a flag of this name, too
 )
 _SCAN = flags.DEFINE_multi_string("scan", [], "Regular expression to look for in what the agent said.")

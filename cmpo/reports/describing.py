@@ -59,6 +59,7 @@ def describe_run(run: Run, scans: Sequence[str] = (), known: Known | None = None
     columns = curves.collect_columns(run, {step: one.words for step, one in steps.items()}, shares)
     data = {
         "name": run.name,
+        "kind": "run" if run.result is None else "evaluation",
         "step": run.step,
         "facts": tables.list_facts(run),
         "costs": [cost.name for cost in run.domain.costs],

@@ -127,6 +127,12 @@ function makeSiblings(group, href, place) {
   return make("nav", { "aria-label": "Dialogues of this group" }, make("p", { class: "quiet", text: "This group: dialogue and outcome" }), make("ul", { class: "chips" }, make("li", {}, makeLink(href, "Side by side")), ...links));
 }
 
+// Finds a dialogue of the same task, seed and number in other groups.
+export function findSame(groups, group, dialogue) {
+  const same = groups.find((one) => one.id === group.id && one.seed === group.seed && String(one.lines) === String(group.lines));
+  return same?.dialogues.find((one) => one.index === dialogue.index);
+}
+
 // Offers the same task and seed as another run, or in another evaluation, played it.
 function makeBesideChoice(run, key, group, dialogue, turn, show) {
   const others = RUNS.flatMap((other) => other.batches
@@ -139,8 +145,7 @@ function makeBesideChoice(run, key, group, dialogue, turn, show) {
     if (value === "") return show(null);
     const { other, batch, name } = others[Number(value)];
     const groups = await openBatch(other, batch.key);
-    const same = groups.find((one) => one.id === group.id && one.seed === group.seed && String(one.lines) === String(group.lines));
-    const found = same?.dialogues.find((one) => one.index === dialogue.index);
+    const found = findSame(groups, group, dialogue);
     if (!found) said.textContent = "It did not play this task.";
     return show(found ? { dialogue: found, title: name } : null);
   };

@@ -15,6 +15,7 @@ from cmpo.run.log import RunLog
 from rollouts.serving.guard import Guard
 from tests.builders import browsers
 from tests.builders.dialogues import COSTS
+from tests.builders.evaluations import write_evaluation
 from tests.builders.run_pages import NASTY, WORD, batch, record, sampled_batch, write_run
 
 pytestmark = browsers.needs_chromium
@@ -190,6 +191,26 @@ def test_two_runs_are_beside_each_other(browser, tmp_path):
         expect(page.locator(".parting")).to_have_text("Here they part: the agent answers differently.")
         page.get_by_label("beside").select_option("nothing")
         expect(page.get_by_text("Have a voucher.")).to_have_count(0)
+
+
+def test_two_evaluations_are_beside_each_other(browser, tmp_path):
+    ours = write_evaluation(tmp_path / "a" / "evaluation_ours.json", [5.0, 3.0, 2.0])
+    theirs = write_evaluation(tmp_path / "b" / "evaluation_theirs.json", [4.0, 3.0, 5.0])
+    with opened(browser, run_page.write_report(ours, against=[theirs]).as_uri()) as page:
+        expect(page.get_by_role("heading", name="a/ours minus b/theirs")).to_be_visible()
+        expect(page.locator("#views a")).to_have_text(["Dialogues", "Compare", "Evaluations", "Scanners", "Config"])
+        expect(page.get_by_role("region", name="Evaluation of ours and theirs")).to_contain_text("satisfaction")
+        pairs = page.get_by_role("region", name="The same scenario and seed").locator("tbody tr")
+        assert [row.split("\t")[:5] for row in pairs.all_inner_texts()] == [
+            ["t2", "1000", "2", "5", "-3"],
+            ["t0", "1000", "5", "4", "1"],
+            ["t1", "1000", "3", "3", "0"],
+        ]
+        pairs.get_by_role("link", name="t2").click()
+        expect(page.locator(".cell.top")).to_have_count(2)
+        expect(page.get_by_text("evaluation_ours says 2.")).to_be_visible()
+        expect(page.get_by_text("evaluation_theirs says 5.")).to_be_visible()
+        expect(page.locator(".parting")).to_have_text("Here they part: the agent answers differently.")
 
 
 def test_scanners_lead_to_the_turns_they_found(browser, tmp_path):
