@@ -17,7 +17,15 @@ TAU2 = [
     "tenacity>=8",  # litellm asks again with it, and fails at the first error without it
     "toml>=0.10",
 ]
-TESTS = ["hypothesis>=6", "jsonschema>=4", "openai>=2", "playwright>=1.50", "pytest>=9", "pytest-xdist>=3"]
+TESTS = [
+    "axe-playwright-python>=0.1.8",
+    "hypothesis>=6",
+    "jsonschema>=4",
+    "openai>=2",
+    "playwright>=1.50",
+    "pytest>=9",
+    "pytest-xdist>=3",
+]
 
 setup(
     name="cmpo",
