@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 WORKDIR ?= runs/fds
 
-.PHONY: install train train-tau2 test test-parity test-notebooks lint
+.PHONY: install train train-tau2 test test-parity test-notebooks test-exports lint
 
 install: .venv/.installed
 
@@ -43,6 +43,14 @@ test-parity: .venv/.parity
 # Runs them from top to bottom in their short form, some minutes together. What they show is not kept.
 test-notebooks: .venv/.notebooks
 	CMPO_SHORT=1 $(BIN)/python -m pytest -q -n 0 --nbmake --nbmake-timeout=900 notebooks
+
+.venv/.exports: .venv/.installed
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev,inspect,trackio]'
+	touch $@
+
+# What reads our dialogues in other formats is their own packages, which the suite does not need.
+test-exports: .venv/.exports
+	$(BIN)/python -m pytest -q tests/cmpo/reports/exporting_test.py
 
 lint: install
 	$(BIN)/ruff check .

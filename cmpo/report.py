@@ -1,24 +1,27 @@
 """Writes the page of a run: ``python -m cmpo.report --workdir=DIR`` makes DIR/report.html, a file that stands alone.
 
+In place of a directory there may be a file that `cmpo.evaluate` wrote: then the page is that of the evaluation.
 ``--against=DIR`` compares it with another run, on one page; ``--scan="refund|callback"`` looks for words in all that
-the agent said; both may be given several times. ``--png=PATH`` also saves the curves as a picture.
+the agent said; both may be given several times. ``--png=PATH`` also saves the curves as a picture, ``--inspect=FOLDER``
+all dialogues as logs of Inspect, and ``--trackio=PROJECT`` logs them as traces of Trackio.
 
 ``--serve`` writes nothing, but shows the page at http://127.0.0.1:PORT (--port) and follows a run that goes on.
 """
 
 import asyncio
+import pathlib
 from collections.abc import Sequence
 
 from absl import flags
 
 from cmpo.cli import command
-from cmpo.reports import run_page, watching
+from cmpo.reports import inspect_log, run_data, run_page, trackio_traces, watching
 from rollouts.serving import guard
 
 _AGAINST = flags.DEFINE_multi_string(
     "against",
     [],
-    "Directory of a run to compare with; may be given several times.",
+    "Directory of a run, or file of an evaluation, to compare with; may be given several times.",
     allow_override=True,  # cmpo.compare has a flag of this name, too
 )
 _SCAN = flags.DEFINE_multi_string("scan", [], "Regular expression to look for in what the agent said.")
@@ -28,6 +31,8 @@ _PNG = flags.DEFINE_string(
     "File to save the curves in, as a picture.",
     allow_override=True,  # cmpo.card has a flag of this name, too
 )
+_INSPECT = flags.DEFINE_string("inspect", None, "Folder to write the dialogues to, as logs of Inspect.")
+_TRACKIO = flags.DEFINE_string("trackio", None, "Project of Trackio to log the dialogues in, as traces.")
 _SERVE = flags.DEFINE_bool("serve", False, "Serve the page on this machine, and follow a run that goes on.")
 _PORT = flags.DEFINE_integer(
     "port",
@@ -40,7 +45,7 @@ _PORT = flags.DEFINE_integer(
 
 
 def run() -> None:
-    """Writes the page, and the picture if asked; prints where they are. Or serves the page until it is interrupted."""
+    """Writes the page, and what else was asked for; prints where it is. Or serves the page until it is interrupted."""
     workdir, options = command.WORKDIR.value, {"against": _AGAINST.value, "scans": _SCAN.value}
     if _SERVE.value:
         asyncio.run(serve([workdir, *_AGAINST.value], _SCAN.value, _PORT.value))
@@ -49,6 +54,12 @@ def run() -> None:
     if _PNG.value:
         run_page.save_curves(workdir, _PNG.value)
         print(_PNG.value)
+    if _INSPECT.value:
+        paths = inspect_log.write_logs(run_data.load_source(workdir), pathlib.Path(_INSPECT.value))
+        print(f"{_INSPECT.value}: {len(paths)} logs")
+    if _TRACKIO.value:
+        count = trackio_traces.log_traces(run_data.load_source(workdir), _TRACKIO.value)
+        print(f"Trackio, project {_TRACKIO.value}: {count} dialogues")
 
 
 async def serve(folders: Sequence[str], scans: Sequence[str], port: int) -> None:

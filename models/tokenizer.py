@@ -26,6 +26,8 @@ TAGS = ("<think>", "</think>", "<response>", "</response>", "<action>", "</actio
 SMALLEST = 256 + len(CONTROL) + len(TAGS)
 """The size of the smallest vocabulary that can write anything."""
 
+_LONGEST_CHARACTER = 4  # bytes in UTF-8, and so the most tokens that may share one
+
 _DIALOGUE = (
     "<|im_start|>system\nYou serve.\n<|im_end|>\n<|im_start|>user\n It's 12 o'clock! <|im_end|>\n"
     "<|im_start|>assistant\n<think>So</think><|im_end|>\n"
@@ -64,6 +66,19 @@ class Tokenizer:
     def decode(self, ids: Sequence[int]) -> str:
         """Returns the text of `ids`, control tokens spelled out; bytes that are not UTF-8 become U+FFFD."""
         return self._backend.decode([int(id) for id in ids], skip_special_tokens=False)
+
+    def spell(self, ids: Sequence[int]) -> list[str]:
+        """Returns the text of each id; together they are `decode(ids)`, save for bytes that are not UTF-8.
+
+        Of tokens that share a character, the last has all of it, and those before it have "".
+        """
+        texts, begun = [], 0
+        for end in range(1, len(ids) + 1):
+            text = self.decode(ids[begun:end])
+            waits = text.endswith("\ufffd") and end - begun < _LONGEST_CHARACTER and end < len(ids)
+            texts.append("" if waits else text)
+            begun = begun if waits else end
+        return texts
 
     def find_default_system(self) -> str | None:
         """Returns the system text that the chat template adds where a conversation has none; None where it adds none.

@@ -203,6 +203,7 @@ class Domain(abc.ABC):
     groups: Mapping[str, Sequence] = MappingProxyType({})  # label by which tables are broken down -> its values
     shift: str = ""  # the config's field that shifts held-out tasks away from those of training; "": there is none
     patterns: Mapping[str, str] = MappingProxyType({})  # what to look for in the agent's words -> regular expression
+    faults: tuple[str, ...] = ()  # names of what `find_faults` finds
 
     def prepare_tasks(self, data: Mapping[str, Any]) -> Any:
         """Makes sure that the data of config.data is on disk; `open_tasks` gets what this returns.
@@ -258,6 +259,15 @@ class Domain(abc.ABC):
     def show_turn(self, notes: Mapping[str, Any]) -> Shown:
         """Shows a turn of the agent, from its notes in a transcript."""
         return Shown(str(notes.get("text", "")))
+
+    def find_faults(
+        self, description: Mapping[str, Any], turns: Sequence[Mapping[str, Any]]
+    ) -> Sequence[Sequence[str]]:
+        """Finds what is wrong with each of the agent's `turns`, N, from their notes in a transcript.
+
+        Returns names among `faults` for each turn. It is for what no pattern can tell, such as a wrong fact.
+        """
+        return [()] * len(turns)
 
     def view_output(self, text: str) -> tuple[str, Mapping[str, Any]]:
         """What a customer sees of the agent's output, and what it did: fields by name, ready for JSON."""

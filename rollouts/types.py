@@ -96,6 +96,14 @@ class Sample(NamedTuple):
     stop: str = "end_of_turn"  # end_of_turn | length | context
 
 
+class TokenNotes(NamedTuple):
+    """What transcripts keep of the tokens that were sampled in a turn."""
+
+    texts: Sequence[str]  # T, see `models.tokenizer.Tokenizer.spell`
+    ratios: np.ndarray | None = None  # [T] float32: probability after the step's update, by that when it was drawn
+    advantages: np.ndarray | None = None  # [T] float32, with which they were learnt; None: each has the turn's credit
+
+
 @dataclasses.dataclass(frozen=True)
 class Turn:
     """One turn: what came in, what the agent wrote, and what it was worth."""
@@ -109,6 +117,7 @@ class Turn:
     cost: np.ndarray  # [C] float32
     process_reward: float = 0.0  # R_P
     credit: float | None = None  # what the algorithm made of it; None where nothing was learnt from it
+    token_notes: TokenNotes | None = None  # where the transcript is to keep the tokens
     # What the domain says of the turn, ready for JSON.
     notes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from cmpo.evaluation import bootstrap, conditions, measures, results
-from cmpo.reports.run_data import Run
+from cmpo.reports.run_data import Run, list_results
 from cmpo.run.alarms import WINDOW
 from rollouts.sections import flatten_config
 
@@ -36,8 +36,16 @@ def measure_worth(step: int, groups: Sequence[Mapping[str, Any]], rows: Sequence
 
 
 def compare_runs(ours: tuple[Run, Worth], theirs: tuple[Run, Worth]) -> dict[str, Any]:
-    """Compares a run with another: tables of paired differences, of settings, and of evaluations of the same name."""
+    """Compares a run with another: tables of paired differences, of settings, and of evaluations of the same name.
+
+    Of two evaluations, these are compared, whatever their names. Raises ValueError for a run and an evaluation.
+    """
     (run, worth), (other, their_worth) = ours, theirs
+    if (run.result is None) != (other.result is None):
+        raise ValueError(
+            f"--against: expected {'a run' if run.result is None else 'an evaluation'}, as --workdir is one, got "
+            f"{other.result or other.folder}; compare runs with runs, and evaluations with evaluations"
+        )
     shared = sorted(worth.keys() & their_worth.keys())
     last = sorted({step for step, *_ in shared})[-WINDOW:]
     late = [key for key in shared if key[0] in last]
@@ -76,12 +84,15 @@ def _compare_settings(run: Run, other: Run) -> list[list[str]]:
 
 
 def _compare_evaluations(run: Run, other: Run) -> list[dict[str, Any]]:
-    """Compares evaluations of one name. What makes them incomparable is said, and then there is no table."""
-    found = []
-    for path in sorted(run.folder.glob("evaluation_*.json")):
-        name, its = path.stem.removeprefix("evaluation_"), other.folder / path.name
-        if not its.exists():
-            continue
+    """Compares evaluations of one name, or the two that were given.
+
+    What makes them incomparable is said, and then there is no table.
+    """
+    found, here, there = [], list_results(run), list_results(other)
+    pairs = [(name, path, there[name]) for name, path in here.items() if name in there]
+    if run.result:
+        pairs = [(" and ".join([*here, *there]), run.result, other.result)]
+    for name, path, its in pairs:
         try:
             ours, theirs = results.read_result(path), results.read_result(its)
             differ = conditions.select_incomparable(conditions.find_differences(ours, theirs), paired=True)

@@ -35,9 +35,10 @@ class Described(NamedTuple):
 
 
 def list_scanners(run: Run, scans: Sequence[str]) -> list[Scanner]:
-    """Lists the scanners for a run: of the patterns `scans`, of its domain's, and of copies. Raises ValueError."""
+    """Lists the scanners for a run: of the patterns `scans`, of its domain, and of copies. Raises ValueError."""
     given = scanning.make_scanners({scan: scan for scan in scans}, "--scan")
-    return [*given, *scanning.make_scanners(run.domain.patterns, "the domain's patterns"), scanning.COPIES]
+    patterns = scanning.make_scanners(run.domain.patterns, "the domain's patterns")
+    return [*given, *scanning.make_fault_scanners(run.domain.faults), *patterns, scanning.COPIES]
 
 
 def describe_run(run: Run, scans: Sequence[str] = (), known: Known | None = None) -> Described:
@@ -58,6 +59,7 @@ def describe_run(run: Run, scans: Sequence[str] = (), known: Known | None = None
     columns = curves.collect_columns(run, {step: one.words for step, one in steps.items()}, shares)
     data = {
         "name": run.name,
+        "kind": "run" if run.result is None else "evaluation",
         "step": run.step,
         "facts": tables.list_facts(run),
         "costs": [cost.name for cost in run.domain.costs],

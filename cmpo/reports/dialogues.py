@@ -31,6 +31,7 @@ def describe_batch(domain: Domain, rows: Sequence[Mapping[str, Any]]) -> list[di
 
 def _describe_dialogue(domain: Domain, row: Mapping[str, Any]) -> dict[str, Any]:
     turns, failure = row["turns"], row["failure"]
+    faults = domain.find_faults(row["task"], turns)
     credits = [turn["credit"] for turn in turns if turn.get("credit") is not None]
     return {
         "index": row["index"],
@@ -44,11 +45,11 @@ def _describe_dialogue(domain: Domain, row: Mapping[str, Any]) -> dict[str, Any]
         "tokens": sum(turn["tokens"] for turn in turns),
         "message": row["failure_message"],
         "last": row["last_words"],
-        "turns": [_describe_turn(domain, turn) for turn in turns],
+        "turns": [_describe_turn(domain, turn, found) for turn, found in zip(turns, faults, strict=True)],
     }
 
 
-def _describe_turn(domain: Domain, turn: Mapping[str, Any]) -> dict[str, Any]:
+def _describe_turn(domain: Domain, turn: Mapping[str, Any], faults: Sequence[str]) -> dict[str, Any]:
     shown = domain.show_turn(turn)
     return {
         "heard": [[message["role"], message["content"]] for message in turn["messages"]],
@@ -57,12 +58,25 @@ def _describe_turn(domain: Domain, turn: Mapping[str, Any]) -> dict[str, Any]:
         "raw": "" if shown.said else turn.get("text", ""),
         "badges": [list(badge) for badge in shown.badges],
         "remark": shown.remark,
+        "faults": list(faults),
         "scores": dict(domain.judge_scores(turn)),
         "reward": turn["process_reward"],
         "cost": turn["cost"],
         "tokens": turn["tokens"],
         "logprob": turn["mean_logprob"],
         "credit": turn.get("credit"),
+        "sampled": _describe_tokens(turn) if "token_texts" in turn else None,
+    }
+
+
+def _describe_tokens(turn: Mapping[str, Any]) -> dict[str, Any]:
+    """Describes the tokens of a turn in columns: texts, and numbers for each; a column is None where it is not known.
+
+    Each token's advantage is the turn's where the transcript does not say otherwise.
+    """
+    return {
+        "texts": turn["token_texts"],
+        **{name: turn.get(f"token_{name}") for name in ("logprobs", "ratios", "advantages")},
     }
 
 

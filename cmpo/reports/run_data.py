@@ -1,4 +1,4 @@
-"""Reads what a run left on disk, for all that show it: numbers by step, config, domain, and where its dialogues are."""
+"""Reads what a run or an evaluation left on disk, for all that show it: numbers by step, config, domain, dialogues."""
 
 import os
 import pathlib
@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from cmpo.algorithms.budgets import budgets_of
+from cmpo.evaluation import results
 from cmpo.run import files, schema
 from cmpo.run.log import read_metrics
 from cmpo.run.workdir import fill_in
@@ -16,7 +17,7 @@ _EVALUATED = ".transcripts.jsonl"
 
 
 class Run(NamedTuple):
-    """A run as it is on disk."""
+    """A run as it is on disk, or an evaluation alone, which has no steps."""
 
     folder: pathlib.Path
     name: str
@@ -24,6 +25,7 @@ class Run(NamedTuple):
     records: Sequence[Mapping[str, Any]]  # of metrics.jsonl
     domain: Domain
     budgets: Sequence[float]  # [C]; [] where the config has none
+    result: pathlib.Path | None = None  # the file of an evaluation; None: it is a run
 
     @property
     def step(self) -> int:
@@ -44,6 +46,23 @@ class Batch(NamedTuple):
     path: pathlib.Path
 
 
+def load_source(path: str | os.PathLike) -> Run:
+    """Loads the run in a directory, or the evaluation in a file that `cmpo.evaluate` wrote.
+
+    Raises FileNotFoundError if there is neither, ValueError if a file is damaged or no result.
+    """
+    return load_evaluation(path) if pathlib.Path(path).is_file() else load_run(path)
+
+
+def load_evaluation(path: str | os.PathLike) -> Run:
+    """Loads a result of `cmpo.evaluate`. Raises OSError, or ValueError if it is none."""
+    path = pathlib.Path(path)
+    found = results.read_result(path)
+    domain, config = results.load_domain(found), found["config"]
+    name = f"{path.resolve().parent.name}/{_name_result(path)}"
+    return Run(path.parent, name, config, [], domain, _read_budgets(domain, config), path)
+
+
 def load_run(workdir: str | os.PathLike) -> Run:
     """Loads the run in `workdir`. Raises FileNotFoundError if it holds none, ValueError if a file is damaged."""
     folder = pathlib.Path(workdir)
@@ -52,10 +71,23 @@ def load_run(workdir: str | os.PathLike) -> Run:
             raise FileNotFoundError(f"{folder / name}: no such file; expected {what}, written by python -m cmpo.main")
     config = files.read_object(folder / "config.json")
     domain = domains.load(config)
-    held = isinstance(config.get("pid"), Mapping) and "target" in config["pid"]
-    budgets = budgets_of(domain, config) if held else []
     name = config.get("name") or folder.resolve().name
-    return Run(folder, name, config, read_metrics(folder), domain, budgets)
+    return Run(folder, name, config, read_metrics(folder), domain, _read_budgets(domain, config))
+
+
+def _read_budgets(domain: Domain, config: Mapping[str, Any]) -> Sequence[float]:
+    held = isinstance(config.get("pid"), Mapping) and "target" in config["pid"]
+    return budgets_of(domain, config) if held else []
+
+
+def list_results(run: Run) -> dict[str, pathlib.Path]:
+    """Lists the files of the evaluations in a run's folder, or the evaluation's own, by their names."""
+    paths = [run.result] if run.result else sorted(run.folder.glob("evaluation_*.json"))
+    return {_name_result(path): path for path in paths}
+
+
+def _name_result(path: pathlib.Path) -> str:
+    return path.stem.removeprefix("evaluation_")
 
 
 def select_phase(records: Sequence[Mapping[str, Any]], name: str) -> list[Mapping[str, Any]]:
@@ -68,10 +100,11 @@ def list_batches(run: Run) -> Iterator[Batch]:
 
     Transcripts beyond the run's present step, which a restart may leave behind, are not among them.
     """
-    for path in sorted(run.folder.glob("transcripts/step_*.jsonl")):
+    for path in sorted(run.folder.glob("transcripts/step_*.jsonl")) if run.result is None else ():
         step = int(path.stem.removeprefix("step_"))
         if step <= run.step:
             yield Batch(str(step), f"Step {step}", step, path)
-    for path in sorted(run.folder.glob(f"evaluation_*{_EVALUATED}")):
-        key = path.name.removesuffix(_EVALUATED)
-        yield Batch(key, f"Evaluation of {key.removeprefix('evaluation_')}", None, path)
+    own = run.result and run.result.with_suffix(_EVALUATED)
+    for path in filter(pathlib.Path.exists, [own] if own else sorted(run.folder.glob(f"evaluation_*{_EVALUATED}"))):
+        name = path.name.removesuffix(_EVALUATED).removeprefix("evaluation_")
+        yield Batch(f"evaluation_{name}", f"Evaluation of {name}", None, path)

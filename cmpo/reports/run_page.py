@@ -29,6 +29,7 @@ _SCRIPTS = (
     "table",
     "curves",
     "steps",
+    "tokens",
     "dialogue",
     "findings",
     "main",
@@ -54,17 +55,19 @@ def write_report(
     """Writes the page of what a run and its evaluations left in `workdir`; returns its path.
 
     Args:
-      workdir: of the run.
-      against: directories of the runs that it is compared with.
-      out: where the page goes; by default `workdir`/report.html, or compare.html there for several runs.
+      workdir: of the run; or a file of `cmpo.evaluate`, for the page of that evaluation.
+      against: directories of the runs that it is compared with, or files of evaluations.
+      out: where the page goes; by default report.html in the run's directory, an evaluation's file with the ending
+        .html, or compare.html for several.
       scans: regular expressions to look for in what the agent said.
 
     Raises:
       FileNotFoundError: a directory holds no run.
-      ValueError: a file is damaged, or a scan is no regular expression.
+      ValueError: a file is damaged, a scan is no regular expression, or a run is set against an evaluation.
     """
-    path = pathlib.Path(out or pathlib.Path(workdir, "compare.html" if against else "report.html"))
-    runs = [run_data.load_run(folder) for folder in (workdir, *against)]
+    runs = [run_data.load_source(source) for source in (workdir, *against)]
+    alone = runs[0].result.with_suffix(".html") if runs[0].result else runs[0].folder / "report.html"
+    path = pathlib.Path(out or (runs[0].folder / "compare.html" if against else alone))
     described = [describe_run(run, scans) for run in runs]
     files.replace_file(path, render_page(described, compare_all(runs, described)))
     return path

@@ -1,5 +1,6 @@
-"""Looks through what the agent said in a run: for patterns of the user and of the domain, and for copied turns."""
+"""Looks through the agent's turns in a run: for patterns of the user and of the domain, for faults, and for copies."""
 
+import functools
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -11,7 +12,7 @@ class Scanner(NamedTuple):
     """Finds turns."""
 
     name: str
-    find: Callable[[Sequence[str]], list[int]]  # the agent's replies in a dialogue -> numbers of turns, from 0
+    find: Callable[[Sequence[Mapping[str, Any]]], list[int]]  # turns as `dialogues` has them -> numbers, from 0
 
 
 def make_scanners(patterns: Mapping[str, str], field: str) -> list[Scanner]:
@@ -27,10 +28,24 @@ def _make_scanner(name: str, pattern: str, field: str) -> Scanner:
         found = re.compile(pattern, re.IGNORECASE)
     except re.error as error:
         raise ValueError(f"{field}: expected a regular expression, got {pattern!r}: {error}") from None
-    return Scanner(name, lambda replies: [number for number, reply in enumerate(replies) if found.search(reply)])
+    return Scanner(name, lambda turns: [number for number, turn in enumerate(turns) if found.search(_words_of(turn))])
 
 
-def _find_copies(replies: Sequence[str]) -> list[int]:
+def make_fault_scanners(faults: Sequence[str]) -> list[Scanner]:
+    """Makes a scanner of each of a domain's faults (`Domain.faults`)."""
+    return [Scanner(name, functools.partial(_select_faulty, name)) for name in faults]
+
+
+def _select_faulty(name: str, turns: Sequence[Mapping[str, Any]]) -> list[int]:
+    return [number for number, turn in enumerate(turns) if name in turn["faults"]]
+
+
+def _words_of(turn: Mapping[str, Any]) -> str:
+    return turn["said"] or turn["raw"]
+
+
+def _find_copies(turns: Sequence[Mapping[str, Any]]) -> list[int]:
+    replies = [_words_of(turn) for turn in turns]
     return [number for number, reply in enumerate(replies) if reply and reply in replies[:number]]
 
 
@@ -40,12 +55,12 @@ COPIES = Scanner("copy of an earlier turn", _find_copies)
 def scan_groups(scanners: Sequence[Scanner], groups: Sequence[Mapping[str, Any]]) -> list[list[list[int]]]:
     """Returns for each scanner the places of the turns it finds: [group, dialogue, turn], from 1 as in links."""
     played = [
-        (group, dialogue, [turn["said"] or turn["raw"] for turn in described["turns"]])
+        (group, dialogue, described["turns"])
         for group, of_group in enumerate(groups, start=1)
         for dialogue, described in enumerate(of_group["dialogues"], start=1)
     ]
     return [
-        [[group, dialogue, turn + 1] for group, dialogue, replies in played for turn in scanner.find(replies)]
+        [[group, dialogue, turn + 1] for group, dialogue, turns in played for turn in scanner.find(turns)]
         for scanner in scanners
     ]
 

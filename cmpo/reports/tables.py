@@ -5,7 +5,7 @@ from typing import Any
 
 from cmpo.evaluation import conditions, diagnostics, measures, results
 from cmpo.reports.planes import describe_evaluations
-from cmpo.reports.run_data import Run, select_phase
+from cmpo.reports.run_data import Run, list_results, select_phase
 from cmpo.run.alarms import WINDOW
 from rollouts.domain import Domain
 from rollouts.sections import flatten_config
@@ -15,7 +15,7 @@ Table = dict[str, Any]
 
 
 def list_facts(run: Run) -> list[str]:
-    """Lists what a run is, in a few words each."""
+    """Lists what a run or an evaluation is, in a few words each."""
     rl = select_phase(run.records, "rl")
     facts = [
         *(f"{len(select_phase(run.records, phase))} {phase.upper()} steps" for phase in ("sft", "rl")),
@@ -90,13 +90,12 @@ def gather_evaluations(run: Run) -> dict[str, Any] | None:
     """
     domain, rows, unread, read = run.domain, [], [], {}
     columns = _list_measures(domain)
-    for path in sorted(run.folder.glob("evaluation_*.json")):
+    for name, path in list_results(run).items():
         try:
             found = results.read_result(path)
         except (OSError, ValueError) as error:
             unread.append(str(error))
             continue
-        name = path.stem.removeprefix("evaluation_")
         difficulty = found["config"].get("data", {}).get("difficulty", "")
         step, means = found["step"], (found["summary"].get(measure, {}).get("mean") for measure in columns)
         pairs = zip(columns, means, strict=True)

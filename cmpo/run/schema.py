@@ -168,6 +168,8 @@ class TrainSettings(Section):
     momentum_dtype: Dtype = "float32"  # of AdamW's first moment; bfloat16 saves 2 of 16 bytes for each parameter
     checkpoint_every: Count = 20
     keep_checkpoints: Count = 2  # so many of the newest, and the best one, see docs/runs.md
+    tokens_every: Natural = 10  # steps from one to the next whose transcripts keep each token's text, log-probability
+    # and ratio, for the run's page; 0: none does
     replacements: Natural = 1  # how often to play a dialogue again whose endpoint failed
     max_failed_fraction: Share = 0.5  # if a larger share of a step's dialogues failed, the run is saved and stops
     max_skipped: Count = 5  # the run stops after so many steps in a row whose update was skipped, as it was not finite

@@ -43,7 +43,7 @@ def may_change(name: str) -> bool:
         *(f"engine.{field}" for field in ("slots", "chunk", "rows", "steps")),
         *(f"train.{field}" for field in ("row_length", "micro_rows", "share_prefix")),
         *(f"train.{field}" for field in ("rl_steps", "checkpoint_every", "keep_checkpoints")),
-        *(f"train.{field}" for field in ("replacements", "max_failed_fraction", "max_skipped")),
+        *(f"train.{field}" for field in ("tokens_every", "replacements", "max_failed_fraction", "max_skipped")),
     )
 
 

@@ -142,3 +142,18 @@ class Learner:
             policy, head, values = self._rl_update(policy, head, self.frozen, part.rows, part.signals)
             metrics.append(values | part.seen)
         return policy, head, update_step.summarize_updates(jax.device_get(metrics))
+
+    def review_tokens(self, policy: Trained, parts: list[Part]) -> dict[int, tuple[np.ndarray, np.ndarray]]:
+        """Returns what was learnt of each turn's tokens: number of the turn in [B * G * N] -> two arrays [T] float32.
+
+        They are the log-probabilities under `policy`, the one after the update, and the advantages with which the
+        tokens were learnt. With several processes it returns nothing, as each holds only a part of the rows.
+        """
+        if jax.process_count() > 1:
+            return {}
+        found = {}
+        for part in parts:
+            after = self._score(self.frozen, policy.params, part.rows)
+            rows, *values = jax.device_get((part.rows, after, part.signals.advantages))
+            found |= {number: tuple(split) for number, split in packing.split_by_turns(rows, *values).items()}
+        return found

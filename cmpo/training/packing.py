@@ -5,13 +5,13 @@ Legend: R rows, T tokens of a row, B groups (tasks), G dialogues of a group, N t
 
 import dataclasses
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from cmpo.algorithms.algorithm import Rewards, Rows
-from rollouts.types import Dialogue
+from rollouts.types import Dialogue, TokenNotes, Turn
 
 
 class Stream(NamedTuple):
@@ -82,6 +82,50 @@ def make_streams(dialogues: Sequence[Dialogue], group_size: int, max_turns: int)
 def spread_over_tokens(credit: np.ndarray, rows: Rows) -> np.ndarray:
     """Gives each token the credit [B, G, N] of its turn: [R, T] float32, 0 outside the mask."""
     return np.where(rows.mask, credit.reshape(-1)[rows.turns], 0).astype(np.float32)
+
+
+def split_by_turns(rows: Rows, *values: np.ndarray) -> dict[int, list[np.ndarray]]:
+    """Splits values of tokens, each of the shape of `rows`, by turn: number in [B * G * N] -> an array [T] of each."""
+    turns = rows.turns[rows.mask]  # a turn is in one row, in its order
+    order = np.argsort(turns, kind="stable")
+    numbers, begins = np.unique(turns[order], return_index=True)
+    split = [np.split(of_token[rows.mask][order], begins[1:]) for of_token in values]
+    return {int(number): list(found) for number, *found in zip(numbers, *split, strict=True)}
+
+
+def note_tokens(
+    dialogues: Sequence[Dialogue],
+    spell: Callable[[np.ndarray], Sequence[str]],
+    learnt: Mapping[int, tuple[np.ndarray, np.ndarray]],
+    max_turns: int,
+) -> list[Dialogue]:
+    """Notes the tokens of turns for transcripts.
+
+    Args:
+      dialogues: of a batch, B * G.
+      spell: returns the texts of token ids.
+      learnt: of a turn, by its number in [B * G * N], its tokens' log-probabilities after the update and advantages, T
+        each. Turns that are not in it have only their tokens' texts.
+      max_turns: N.
+    """
+    found = []
+    for row, dialogue in enumerate(dialogues):
+        turns = [
+            dataclasses.replace(turn, token_notes=_describe_tokens(turn, spell, learnt.get(row * max_turns + number)))
+            for number, turn in enumerate(dialogue.turns)
+        ]
+        found.append(dataclasses.replace(dialogue, turns=tuple(turns)))
+    return found
+
+
+def _describe_tokens(
+    turn: Turn, spell: Callable[[np.ndarray], Sequence[str]], learnt: tuple[np.ndarray, np.ndarray] | None
+) -> TokenNotes:
+    if learnt is None:
+        return TokenNotes(spell(turn.ids))
+    after, advantages = learnt
+    alike = turn.credit is not None and np.allclose(advantages, turn.credit, rtol=1e-4, atol=1e-6)
+    return TokenNotes(spell(turn.ids), np.exp(after - turn.logprobs), None if alike else advantages)
 
 
 def divide_streams(parts: Sequence[Stream], count: int) -> list[Sequence[Stream]]:

@@ -53,6 +53,8 @@ class Trainer:
     def rl_step(self, state: TrainState) -> tuple[TrainState, dict, list[Dialogue]]:
         """Plays dialogues, asks the algorithm for their credit, updates the policy, and moves the algorithm's memory.
 
+        In one step of config.train.tokens_every, the dialogues come back with notes of their tokens.
+
         With config.train.one_step_off, the next step's dialogues begin before the update, with the present weights.
         """
         config, learner, player, clock, behaviour = self.config, self.learner, self.player, Clock(), state.behaviour
@@ -71,6 +73,10 @@ class Trainer:
         clock.lap("reference")
 
         policy, head, values = learner.learn_from_parts(state, parts)
+        dialogues, every = packing.note_credit(dialogues, credit), config.train.tokens_every
+        if every and (int(state.step) + 1) % every == 0:
+            learnt = learner.review_tokens(policy, parts)
+            dialogues = packing.note_tokens(dialogues, player.tokenizer.spell, learnt, credit.shape[2])
         clock.lap("update")
 
         skipped, algorithm = values["updates_skipped"], learner.algorithm
@@ -89,7 +95,7 @@ class Trainer:
         }
         cursor = state.cursor + config.train.scenarios_per_step
         changes = {"cursor": cursor, "policy": policy, "head": head, "behaviour": behaviour, "memory": memory}
-        return _make_next_state(state, skipped, **changes), record, packing.note_credit(dialogues, credit)
+        return _make_next_state(state, skipped, **changes), record, dialogues
 
 
 def _make_next_state(state: TrainState, skipped: int, **changes: Trained | Any) -> TrainState:

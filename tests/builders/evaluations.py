@@ -1,7 +1,11 @@
 """A file of `cmpo.evaluate`, as small as those who read it take it."""
 
+import json
+
+from cmpo.run.json_lines import write_lines
+from cmpo.run.transcripts import to_transcript
 from configs import fds
-from tests.builders.dialogues import FDS
+from tests.builders.dialogues import COSTS, FDS, dialogue, task, turn
 
 
 def evaluation(agent, rate=0.25, satisfaction=3.0, **changes):
@@ -22,3 +26,21 @@ def evaluation(agent, rate=0.25, satisfaction=3.0, **changes):
         "config": config.to_dict(),
         "dialogues": [{"seed": 1000, "scenario": "s", "values": dict.fromkeys(summary, 1.0)}],
     }
+
+
+def write_evaluation(path, outcomes, **changes):
+    """Writes what an evaluation of a dialogue for each outcome leaves: the file, and transcripts beside it."""
+    path.parent.mkdir(exist_ok=True)
+    played = [
+        dialogue(turn(0.5), turn(0.5, response=f"{path.stem} says {outcome:g}."), outcome=outcome, task=task(f"t{i}"))
+        for i, outcome in enumerate(outcomes)
+    ]
+    rows = [
+        {"seed": 1000, "scenario": one.task.id, "values": dict.fromkeys(FDS.measures, 1.0) | {"satisfaction": outcome}}
+        for one, outcome in zip(played, outcomes, strict=True)
+    ]
+    found = evaluation(path.stem, satisfaction=sum(outcomes) / len(outcomes), **changes) | {"dialogues": rows}
+    path.write_text(json.dumps(found))
+    transcripts = [{"seed": 1000, **to_transcript(one, COSTS)} for one in played]
+    write_lines(path.with_suffix(".transcripts.jsonl"), transcripts)
+    return path

@@ -1,12 +1,16 @@
 """A run with dialogues as a page shows them, and what a page carries, taken out of its HTML as a browser takes it."""
 
 import base64
+import dataclasses
 import gzip
 import html.parser
 import json
 
+import numpy as np
+
 from cmpo.run.log import RunLog
 from rollouts.domains.fds.scenario import Record
+from rollouts.types import TokenNotes
 from tests.builders.dialogues import COSTS, dialogue, task, turn
 
 WORD = "w" * 100_000
@@ -51,6 +55,21 @@ def batch(step):
             turn(), failure="user_timeout", failure_message=NASTY[0], index=1, task=task(NASTY[1], record=hostile)
         ),
     ]
+
+
+def sampled(turn, texts, logprobs, credit=None, ratios=None):
+    """A turn whose transcript keeps its tokens."""
+    notes = TokenNotes(texts, ratios)
+    logprobs = np.array(logprobs, np.float32)
+    return dataclasses.replace(turn, ids=np.arange(len(texts)), logprobs=logprobs, credit=credit, token_notes=notes)
+
+
+def sampled_batch():
+    """A group of two: one dialogue whose transcript keeps tokens, hostile ones in its last turn, and one's without."""
+    words = sampled(turn(0.5, response="Sorry."), ["So", "", "rry.\n", "<|im_end|>"], [-0.01, -0.5, -3.0, -5.5])
+    learnt = sampled(turn(1.0), ["Hi", "!"], [-0.05, -1.0], credit=-0.4, ratios=np.array([0.7, 1.1]))
+    hostile = sampled(turn(0.25), list(NASTY), [-1.0] * len(NASTY))
+    return [dialogue(words, learnt, hostile, outcome=2.0), dialogue(turn(0.5), index=1, outcome=3.0)]
 
 
 def write_run(folder, name="a run", **changes):

@@ -115,6 +115,7 @@ def taught(path, **changes):
             "train.row_length": 1024,
             "train.learning_rate": 3e-3,
             "train.checkpoint_every": 16,  # of phase 2, after its second step
+            "train.tokens_every": 16,  # likewise
             "eval.scenarios": 4,
             "eval.temperature": 0.5,
             "eval.evaluators": False,

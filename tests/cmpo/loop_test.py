@@ -259,6 +259,25 @@ def test_what_was_better_than_its_group_becomes_likelier_beside_what_was_worse(w
     assert better.sum() - worse.sum() > 20 and better.mean() - worse.mean() > 0.05
 
 
+def test_the_transcripts_of_some_steps_say_what_was_made_of_every_token(whole):
+    tokenizer = tokenizers.load(whole.workdir / "tokenizer")
+    kept = [any("token_texts" in turn for dialogue in said for turn in dialogue["turns"]) for said in whole.transcripts]
+    assert kept == [False, True, False]  # step 32 is the second of phase 2
+    step, said = whole.steps[1], whole.transcripts[1]
+    afterwards, moved = scored(whole, step.updates[-1].after, step.dialogues, 0.8), []
+    for dialogue, told, after in zip(step.dialogues, said, afterwards, strict=True):
+        _, mask, sampled, _ = stream_of(dialogue, [0.0] * len(dialogue.turns))
+        expected = np.split(np.exp(after[: len(mask)] - sampled)[mask], np.cumsum([len(t.ids) for t in dialogue.turns]))
+        for turn, of_dialogue, ratios in zip(dialogue.turns, told["turns"], expected[:-1], strict=True):
+            assert "".join(of_dialogue["token_texts"]) == tokenizer.decode(turn.ids)
+            assert len(of_dialogue["token_texts"]) == of_dialogue["tokens"] > 1
+            np.testing.assert_allclose(of_dialogue["token_logprobs"], turn.logprobs, atol=0.0051)
+            np.testing.assert_allclose(of_dialogue["token_ratios"], ratios, rtol=1e-3, atol=0.0006)
+            assert "token_advantages" not in of_dialogue  # each has its turn's
+            moved += np.log(ratios).tolist()
+    assert np.abs(moved).max() > 0.1  # or the step taught nothing
+
+
 def test_the_loss_on_record_is_the_papers(whole):
     for step, record in zip(whole.steps, whole.records, strict=True):
         losses, divergences = [], []

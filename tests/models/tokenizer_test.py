@@ -32,6 +32,21 @@ class TokenizerTest(parameterized.TestCase):
         self.assertEqual(trained().decode(ids), unicodedata.normalize("NFC", text))
         self.assertTrue(trained().control_ids.isdisjoint(ids))
 
+    @hypothesis.settings(max_examples=100, deadline=None, derandomize=True)
+    @hypothesis.given(st.text())
+    def test_texts_of_tokens_make_the_text(self, text):
+        ids = trained().encode(text)
+        spelled = trained().spell(ids)
+        self.assertLen(spelled, len(ids))
+        self.assertEqual("".join(spelled), trained().decode(ids))
+
+    def test_the_last_token_of_a_character_has_all_of_it(self):
+        self.assertEqual(trained().spell(trained().encode("a🙂b")), ["a", "", "", "", "🙂", "b"])
+        broken = trained().encode("🙂")[:2]  # and what is no character is said to be none
+        self.assertEqual(trained().spell([*broken, trained().im_end]), ["", "", "\ufffd<|im_end|>"])
+        self.assertEqual(trained().spell(broken), ["", "\ufffd"])
+        self.assertEqual(trained().spell([]), [])
+
     def test_tags_are_one_id_and_control_tokens_are_text(self):
         ids = trained().encode("".join(tokenizer.TAGS))
         self.assertLen(set(ids), len(tokenizer.TAGS))

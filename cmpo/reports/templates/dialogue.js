@@ -3,6 +3,7 @@ import { RUNS, openBatch } from "./data.js";
 import { make, makeBadge, makeField, makeLink, makeSelect, makeText } from "./elements.js";
 import { formatNumber } from "./numbers.js";
 import { byWorth, makeEnd } from "./steps.js";
+import { makeTokenChoice, makeTokens, showsTokens } from "./tokens.js";
 
 // A group's dialogues next to each other, from the best to the worst.
 export function makeGroupView(run, key, groups, number) {
@@ -63,12 +64,13 @@ function makeTurn(turn, number, href, heading) {
   const heard = turn.heard.map(([role, words]) => make("div", { class: `bubble heard ${role === "tool" ? "tool" : ""}` },
     make("span", { class: "who", text: role }), makeText(words)));
   const thought = turn.thought && make("details", { class: "thought", open: true }, make("summary", { text: "thought" }), makeText(turn.thought));
-  const words = turn.said ? makeText(turn.said) : makeText(turn.raw || "(nothing)", { class: "raw" });
   const name = `Turn ${number + 1}`;
+  const words = turn.said ? makeText(turn.said) : makeText(turn.raw || "(nothing)", { class: "raw" });
+  const output = showsTokens(turn) ? [makeTokens(turn, name.toLowerCase())] : [thought, words];
   return [
     make(heading, { class: "turn-name" }, href ? makeLink(`${href}/${number + 1}`, name) : make("span", { text: name })), ...heard,
-    make("div", { class: "bubble agent" }, make("span", { class: "who", text: "agent" }), thought, words),
-    make("div", { class: "notes" }, ...turn.badges.map(makeBadge), make("span", { class: "quiet", text: listNumbers(turn).join(" · ") }),
+    make("div", { class: "bubble agent" }, make("span", { class: "who", text: "agent" }), ...output),
+    make("div", { class: "notes" }, ...turn.badges.map(makeBadge), ...turn.faults.map((name) => makeBadge([name, "bad"])), make("span", { class: "quiet", text: listNumbers(turn).join(" · ") }),
       turn.remark && makeText(turn.remark, { class: "remark" })),
   ];
 }
@@ -94,15 +96,21 @@ export function makeDialogueView(run, key, groups, number, place, turn) {
   const href = `#step/${key}/${number}`;
   const body = make("div");
   const view = make("section", { class: "dialogue" });
-  const show = (other) => {
-    view.classList.toggle("two", Boolean(other));
-    body.replaceChildren(other ? makeSideBySide([{ dialogue, title: run.name, href: `${href}/${place}` }, other])
+  let beside = null; // another dialogue, if one is shown
+  const draw = () => {
+    view.classList.toggle("two", Boolean(beside));
+    body.replaceChildren(beside ? makeSideBySide([{ dialogue, title: run.name, href: `${href}/${place}` }, beside])
       : makeAlone(dialogue, `${href}/${place}`, turn));
   };
-  show(null);
+  const show = (other) => {
+    beside = other;
+    draw();
+  };
+  const choice = makeTokenChoice(dialogue.turns, draw);
+  draw();
   const about = make("aside", { "aria-label": "About this dialogue" }, make("p", { class: "worth" }, makeEnd(dialogue), makeWorth(dialogue)),
     ...describeTask(group), makeSiblings(group, href, place), makeBesideChoice(run, key, group, dialogue, turn, show));
-  view.append(make("h2", { text: `Group ${number}, dialogue ${place}` }), body, about);
+  view.append(make("h2", { text: `Group ${number}, dialogue ${place}` }), choice, body, about);
   return view;
 }
 
@@ -119,6 +127,12 @@ function makeSiblings(group, href, place) {
   return make("nav", { "aria-label": "Dialogues of this group" }, make("p", { class: "quiet", text: "This group: dialogue and outcome" }), make("ul", { class: "chips" }, make("li", {}, makeLink(href, "Side by side")), ...links));
 }
 
+// Finds a dialogue of the same task, seed and number in other groups.
+export function findSame(groups, group, dialogue) {
+  const same = groups.find((one) => one.id === group.id && one.seed === group.seed && String(one.lines) === String(group.lines));
+  return same?.dialogues.find((one) => one.index === dialogue.index);
+}
+
 // Offers the same task and seed as another run, or in another evaluation, played it.
 function makeBesideChoice(run, key, group, dialogue, turn, show) {
   const others = RUNS.flatMap((other) => other.batches
@@ -131,8 +145,7 @@ function makeBesideChoice(run, key, group, dialogue, turn, show) {
     if (value === "") return show(null);
     const { other, batch, name } = others[Number(value)];
     const groups = await openBatch(other, batch.key);
-    const same = groups.find((one) => one.id === group.id && one.seed === group.seed && String(one.lines) === String(group.lines));
-    const found = same?.dialogues.find((one) => one.index === dialogue.index);
+    const found = findSame(groups, group, dialogue);
     if (!found) said.textContent = "It did not play this task.";
     return show(found ? { dialogue: found, title: name } : null);
   };

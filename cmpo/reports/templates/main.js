@@ -7,8 +7,9 @@ import { makeComparison, makeScans } from "./findings.js";
 import { makeBatch, makeBatches } from "./steps.js";
 
 const main = find("main");
-const listViews = () => [["curves", "Curves"], ["steps", "Dialogues"], PAGE.comparisons.length ? ["compare", "Compare"] : null,
-  RUNS[0].evaluations ? ["evaluations", "Evaluations"] : null, ["scans", "Scanners"], ["config", "Config"]].filter(Boolean);
+const listViews = () => [RUNS[0].kind === "run" && ["curves", "Curves"], ["steps", "Dialogues"], PAGE.comparisons.length > 0 && ["compare", "Compare"],
+  RUNS[0].evaluations && ["evaluations", "Evaluations"], ["scans", "Scanners"], ["config", "Config"]].filter(Boolean);
+const findFirstView = () => (RUNS[0].kind === "run" ? "curves" : PAGE.comparisons.length ? "compare" : "evaluations");
 
 let curves = null;
 let shown = null; // the address that is shown; a slower view of an older one is dropped
@@ -16,7 +17,7 @@ let shown = null; // the address that is shown; a slower view of an older one is
 // Splits an address: "#step/12/3/1/2" has a batch, a group, a dialogue and a turn, counted from 1.
 function readAddress() {
   const [view, key, ...places] = decodeURIComponent(location.hash.slice(1)).split("/");
-  return { view: view || "curves", key, places: places.map(Number) };
+  return { view: view || findFirstView(), key, places: places.map(Number) };
 }
 
 async function showAddress() {
@@ -34,7 +35,7 @@ async function showAddress() {
       else if (!dialogue) put(view, path, makeGroupView(run, key, groups, group));
       else if (!groups[group - 1].dialogues[dialogue - 1]) throw new Error(`Group ${group} has no dialogue ${dialogue}.`);
       else put(view, path, makeDialogueView(run, key, groups, group, dialogue, turn));
-    } else if (view === "curves") {
+    } else if (view === "curves" && run.kind === "run") {
       put(view, (curves = curves || makeCurves()));
     } else if (view === "steps") put(view, makeBatches(run));
     else if (view === "evaluations" && run.evaluations) put(view, makeEvaluations(run));

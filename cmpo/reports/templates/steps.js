@@ -20,8 +20,8 @@ export function makeBatches(run) {
   return make("section", {}, make("h2", { text: "Dialogues" }),
     others.length > 0 && make("ul", { class: "chips" }, ...others.map((batch) =>
       make("li", {}, makeLink(`#step/${batch.key}`, `${batch.title}, ${batch.dialogues} dialogues`)))),
-    rows.length ? makeTable("Steps with dialogues", ["step", "dialogues", ...columns.map((one) => one.name), "alarm"], rows.reverse(), { sorts: true })
-      : make("p", { class: "empty", text: "No step has dialogues yet." }));
+    run.kind === "run" && (rows.length ? makeTable("Steps with dialogues", ["step", "dialogues", ...columns.map((one) => one.name), "alarm"], rows.reverse(), { sorts: true })
+      : make("p", { class: "empty", text: "No step has dialogues yet." })));
 }
 
 const ANY = "";

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rollouts.domain import EVERYWHERE, Bound, Cost, Domain, Effect, Episodes, Measure, Shown, TaskSource, choose_costs
+from rollouts.domains.fds import faults as faulty
 from rollouts.domains.fds import generator, rules, turn_format
 from rollouts.domains.fds import judge as judging
 from rollouts.domains.fds.embedded import oracle
@@ -50,6 +51,8 @@ class FdsDomain(Domain):
     }
     groups = {"level": range(1, len(LEVELS) + 1), "demand": DEMANDS}
     shift = "data.shift"
+    patterns = {"admission of fault": faulty.ADMISSION}
+    faults = tuple(faulty.FAULTS)
 
     def __init__(self, costs: tuple[Cost, ...]):
         self.costs = costs
@@ -163,6 +166,14 @@ class FdsDomain(Domain):
         scores = [(f"{name} {score:g}", tones.get(score, "plain")) for name, score in notes["scores"].items()]
         badges = [actions.get(notes["action"], ("format error", "bad")), *scores]
         return Shown(notes["response"], notes["think"], badges, notes["reason"])
+
+    def find_faults(self, description: Mapping[str, Any], turns: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+        """See Domain. Turns of older transcripts, which do not say how they were read, are read now."""
+        read = [turn.get("events") for turn in turns]
+        if None in read:
+            replies = [(turn.get("response", ""), turn["action"]) for turn in turns]
+            read = faulty.read_events(read_description(description), replies)
+        return [faulty.name_faults(events) for events in read]
 
     def view_output(self, text: str) -> tuple[str, dict[str, Any]]:
         """See Domain. Of a turn that breaches the format, nothing is seen: it may be all thoughts."""

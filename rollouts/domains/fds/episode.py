@@ -6,7 +6,7 @@ import functools
 from collections.abc import Mapping, Sequence
 
 from rollouts.domain import Closing, Cost, Effect, Episode, Episodes
-from rollouts.domains.fds import generator, judge, rubrics, rules, turn_format
+from rollouts.domains.fds import faults, generator, judge, rubrics, rules, turn_format
 from rollouts.domains.fds.rubrics import PRINCIPLES
 from rollouts.domains.fds.scenario import Scenario
 from rollouts.play import Chat
@@ -37,10 +37,11 @@ class CustomerEpisode(Episode):
     """A customer complains, and rates the dialogue in the end. See `rollouts.domain.Episode`."""
 
     def __init__(self, table: Table, task: Scenario, *, seed: int, judge_seed: int):
-        self._table, self._seed, self._judge_seed = table, seed, judge_seed
+        self._table, self._task, self._seed, self._judge_seed = table, task, seed, judge_seed
         self._prompt = rubrics.PROCESS.write_prompt(task)
         self._to_user = [Message("system", generator.user_prompt(task)), Message("user", rules.BEGIN)]
         self._said: list[judge.Said] = []
+        self._replies: list[tuple[str, str]] = []  # response and action of each turn; "" where it breached the format
         self._verdicts: list[asyncio.Task[rubrics.Verdict]] = []
         self._state = rules.State()
         self._words = self._told = ""
@@ -70,6 +71,7 @@ class CustomerEpisode(Episode):
             truncated=sample.stop == "length",
             format_outcome=table.format_outcome,
         )
+        self._replies.append(("", "") if reply is None else (reply.response, reply.action))
         if reply is None:
             return effect
         voucher, earlier = rules.when_issued(before, reply.action), rules.when_issued(before, "chat")
@@ -105,14 +107,14 @@ class CustomerEpisode(Episode):
         """See Episode."""
         verdicts = await asyncio.gather(*self._verdicts)
         rewards = [verdict.compute_reward(self._table.judge_weights) for verdict in verdicts]
-        notes = [{"scores": verdict.scores, "reason": verdict.reason} for verdict in verdicts]
+        judged = [{"scores": verdict.scores, "reason": verdict.reason} for verdict in verdicts]
         unjudged = self._state.turns - len(verdicts)
-        return Closing(
-            self._state.outcome,
-            self._state.end == "rated",
-            [*rewards, *[0.0] * unjudged],
-            [*notes, *[{}] * unjudged],
-        )
+        read = faults.read_events(self._task, self._replies)
+        notes = [
+            {"events": sorted(events), **verdict}
+            for events, verdict in zip(read, [*judged, *[{}] * unjudged], strict=True)
+        ]
+        return Closing(self._state.outcome, self._state.end == "rated", [*rewards, *[0.0] * unjudged], notes)
 
     async def cancel(self) -> None:
         """See Episode."""

@@ -1,5 +1,6 @@
 """The seam to what is learnt: a method that only its own module knows, through the whole loop."""
 
+import json
 import shutil
 
 import chex
@@ -74,6 +75,24 @@ def test_the_method_may_be_chosen_until_phase_2_begins(tmp_path):
     state = main.train(tiny(**{"algo.name": "ppo", "algo.gae": "turn", "train.rl_steps": 1}), tmp_path)
     (record,) = [record for record in read_metrics(tmp_path) if record["phase"] == "rl"]
     assert int(state.step) == 3 and record["value_loss"] > 0 and state.head.params.keys() == {"value_head"}
+
+
+def test_tokens_that_are_learnt_with_advantages_of_their_own_say_so(tmp_path):
+    changes = {
+        "algo.name": "ppo",
+        "algo.gae": "token",
+        "algo.gae_trace": 0.9,
+        "train.sft_steps": 0,
+        "train.rl_steps": 2,
+    }
+    main.train(tiny(**changes, **{"train.tokens_every": 2, "train.one_step_off": True}), tmp_path)
+    first, second = (list(map(json.loads, text.splitlines())) for text in transcripts(tmp_path).values())
+    assert not any("token_texts" in turn for dialogue in first for turn in dialogue["turns"])
+    turns = [turn for dialogue in second for turn in dialogue["turns"] if dialogue["turns"]]
+    own = [turn["token_advantages"] for turn in turns if len(turn["token_texts"]) > 2]
+    assert own and all(len(set(values)) > 1 for values in own)
+    moved = np.log(np.concatenate([turn["token_ratios"] for turn in turns]))
+    assert np.isfinite(moved).all() and np.abs(moved).max() > 0.002  # since the dialogue was played, there were updates
 
 
 def test_where_nothing_costs_anything_there_is_no_multiplier(tmp_path, monkeypatch):

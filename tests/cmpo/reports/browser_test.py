@@ -15,7 +15,8 @@ from cmpo.run.log import RunLog
 from rollouts.serving.guard import Guard
 from tests.builders import browsers
 from tests.builders.dialogues import COSTS
-from tests.builders.run_pages import NASTY, WORD, batch, record, write_run
+from tests.builders.evaluations import write_evaluation
+from tests.builders.run_pages import NASTY, WORD, batch, record, sampled_batch, write_run
 
 pytestmark = browsers.needs_chromium
 
@@ -192,6 +193,26 @@ def test_two_runs_are_beside_each_other(browser, tmp_path):
         expect(page.get_by_text("Have a voucher.")).to_have_count(0)
 
 
+def test_two_evaluations_are_beside_each_other(browser, tmp_path):
+    ours = write_evaluation(tmp_path / "a" / "evaluation_ours.json", [5.0, 3.0, 2.0])
+    theirs = write_evaluation(tmp_path / "b" / "evaluation_theirs.json", [4.0, 3.0, 5.0])
+    with opened(browser, run_page.write_report(ours, against=[theirs]).as_uri()) as page:
+        expect(page.get_by_role("heading", name="a/ours minus b/theirs")).to_be_visible()
+        expect(page.locator("#views a")).to_have_text(["Dialogues", "Compare", "Evaluations", "Scanners", "Config"])
+        expect(page.get_by_role("region", name="Evaluation of ours and theirs")).to_contain_text("satisfaction")
+        pairs = page.get_by_role("region", name="The same scenario and seed").locator("tbody tr")
+        assert [row.split("\t")[:5] for row in pairs.all_inner_texts()] == [
+            ["t2", "1000", "2", "5", "-3"],
+            ["t0", "1000", "5", "4", "1"],
+            ["t1", "1000", "3", "3", "0"],
+        ]
+        pairs.get_by_role("link", name="t2").click()
+        expect(page.locator(".cell.top")).to_have_count(2)
+        expect(page.get_by_text("evaluation_ours says 2.")).to_be_visible()
+        expect(page.get_by_text("evaluation_theirs says 5.")).to_be_visible()
+        expect(page.locator(".parting")).to_have_text("Here they part: the agent answers differently.")
+
+
 def test_scanners_lead_to_the_turns_they_found(browser, tmp_path):
     url = run_page.write_report(write_run(tmp_path / "run"), scans=["a voucher for step 4"]).as_uri()
     with opened(browser, f"{url}#scans") as page:
@@ -205,6 +226,87 @@ def test_scanners_lead_to_the_turns_they_found(browser, tmp_path):
         expect(page.get_by_role("status")).to_contain_text("Invalid regular expression")
         page.get_by_role("region", name="a voucher for step 4").get_by_role("link", name="1/2/2").click()
         expect(page.locator(".turn.shown")).to_contain_text("A voucher for step 4.")
+
+
+def test_what_the_domain_found_leads_to_the_turn_that_says_it(browser, tmp_path):
+    folder = write_run(tmp_path / "run")
+    path = folder / "transcripts" / "step_000004.jsonl"
+    path.write_text(path.read_text().replace("A voucher for step 4.", "Your refund will arrive tomorrow."))
+    with opened(browser, f"{run_page.write_report(folder).as_uri()}#scans") as page:
+        found = page.get_by_role("region", name="promise that cannot be kept").locator("tbody tr")
+        expect(found).to_have_text(["Step 4125 %11/2/2"])
+        found.get_by_role("link", name="1/2/2").click()
+        shown = page.locator(".turn.shown")
+        expect(shown).to_contain_text("Your refund will arrive tomorrow.")
+        expect(shown.locator(".badge.bad")).to_have_text("promise that cannot be kept")
+
+
+def test_tokens_are_coloured_on_demand_and_each_says_its_numbers(browser, tmp_path):
+    folder = write_run(tmp_path / "run")
+    RunLog(folder, COSTS).write_transcripts(4, sampled_batch())
+    url = run_page.write_report(folder).as_uri()
+    with opened(browser, f"{url}#step/4/1/1") as page:
+        expect(page.get_by_role("listbox")).to_have_count(0)
+        choice = page.get_by_label("colour tokens by")
+        assert choice.locator("option").all_inner_texts() == [
+            "nothing",
+            "advantage",
+            "log-probability",
+            "ratio to the sampler",
+        ]
+        choice.select_option("log-probability")
+        legend = page.get_by_role("list", name="Colours of the log-probability")
+        assert legend.locator("li").all_inner_texts() == [
+            "below -4",
+            "-4 to -2",
+            "-2 to -0.7",
+            "-0.7 to -0.1",
+            "above -0.1",
+        ]
+        tokens = page.get_by_role("listbox", name="Tokens of turn 1").get_by_role("option")
+        levels = tokens.evaluate_all("(all) => all.map((one) => one.className.replace('token', '').trim())")
+        assert levels == ["", "low1", "low3", "low4"]
+        assert tokens.evaluate_all("(all) => all.map((one) => one.textContent)") == ["So", "⋯", "rry.\n", "<|im_end|>"]
+        colours = tokens.evaluate_all("(all) => all.map((one) => getComputedStyle(one).backgroundColor)")
+        assert len(set(colours)) == 4
+        expect(tokens.nth(2)).to_have_attribute("title", '3: "rry.\\n", log-probability -3')
+        expect(tokens.nth(2)).to_have_attribute("aria-label", '3: "rry.\\n", log-probability -3')
+        page.get_by_role("listbox", name="Tokens of turn 2").focus()
+        page.keyboard.press("ArrowRight")
+        expect(page.locator(".token[aria-selected=true]")).to_have_text("!")
+        expect(page.get_by_text('2: "!", advantage -0.4, log-probability -1, ratio to the sampler 1.1')).to_be_visible()
+        expect(page).to_have_url(f"{url}#step/4/1/1")  # arrows go through tokens, not on to the next dialogue
+
+        choice.select_option("ratio to the sampler")
+        expect(page.get_by_role("listbox")).to_have_count(1)  # of the other turns, no ratio is known
+        tokens = page.locator(".token")
+        assert [one.get_attribute("class") for one in tokens.all()] == ["token low3", "token high2"]
+        choice.select_option("advantage")
+        assert [one.get_attribute("class") for one in tokens.all()] == ["token low2", "token low2"]  # the turn's
+
+        page.goto(f"{url}#step/4/1/2")
+        expect(page.get_by_role("heading", name="Group 1, dialogue 2")).to_be_visible()
+        expect(page.get_by_label("colour tokens by")).to_have_count(0)
+        page.goto(f"{url}#step/4/1/1")
+        expect(page.get_by_role("listbox")).to_have_count(1)  # the choice stays
+        page.get_by_label("colour tokens by").select_option("nothing")
+        expect(page.get_by_role("listbox")).to_have_count(0)
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_hostile_tokens_are_shown_and_do_nothing(browser, tmp_path, width):
+    folder = write_run(tmp_path / "run")
+    RunLog(folder, COSTS).write_transcripts(4, sampled_batch())
+    with opened(browser, f"{run_page.write_report(folder).as_uri()}#step/4/1/1/3", width=width) as page:
+        page.get_by_label("colour tokens by").select_option("log-probability")
+        tokens = page.get_by_role("listbox", name="Tokens of turn 3").get_by_role("option")
+        texts = tokens.evaluate_all("(all) => all.map((one) => one.textContent)")
+        assert texts[:2] == list(NASTY[:2]) and texts[3] == NASTY[3] and texts[4] == "w" * 80 + "…"
+        expect(page.locator("main img, main script")).to_have_count(0)
+        for number in range(len(NASTY)):
+            tokens.nth(number).hover()
+        widths = page.evaluate("() => [document.documentElement.scrollWidth, document.documentElement.clientWidth]")
+        assert widths[0] <= widths[1]
 
 
 def test_an_evaluation_is_beside_another_of_the_same_run(browser, tmp_path):

@@ -8,7 +8,7 @@ from cmpo.reports import run_page
 from cmpo.run.log import RunLog
 from tests.builders import commands
 from tests.builders.dialogues import COSTS, dialogue, task, turn
-from tests.builders.evaluations import evaluation
+from tests.builders.evaluations import evaluation, write_evaluation
 from tests.builders.run_pages import RunPage
 
 
@@ -77,6 +77,49 @@ def test_evaluations_of_one_name_are_compared_if_they_can_be(tmp_path):
     assert other == {"title": "Evaluation of other", "rows": [], "caveats": ["episode.max_turns 15 and 9"]}
     rows = {name: cells for name, *cells in policy["rows"]}
     assert rows["satisfaction, 1 to 5"][:2] == ["3.50", "3.00"] and policy["caveats"] == []
+
+
+def test_two_evaluations_are_compared_whatever_their_names(tmp_path):
+    ours = write_evaluation(tmp_path / "a" / "evaluation_policy.json", [5.0, 3.0])
+    theirs = write_evaluation(tmp_path / "b" / "other.json", [4.0, 4.0], **{"engine.slots": 3})
+    (ours.parent / "evaluation_alone.json").write_text(json.dumps(evaluation("alone")))
+    page, found = compare(ours, theirs)
+    assert found["names"] == [run["name"] for run in page.runs] == ["a/policy", "b/other"]
+    assert [run["kind"] for run in page.runs] == ["evaluation", "evaluation"] and found["pairs"] == []
+    (compared,) = found["evaluations"]
+    rows = {name: cells for name, *cells in compared["rows"]}
+    assert rows["satisfaction, 1 to 5"] == ["4.00", "4.00", "0.00", "-1.00 to 1.00"] and compared["caveats"] == []
+    assert found["settings"] == [["engine.slots", "48", "3"]]
+    assert [row[0] for row in page.run["evaluations"]["table"]["rows"]] == ["policy"]  # and not what lies beside it
+    assert [batch["key"] for batch in page.run["batches"]] == ["evaluation_policy"]
+    assert page.groups("evaluation_other", run=1)[1]["dialogues"][0]["outcome"] == 4.0
+
+
+def test_evaluations_that_cannot_be_compared_say_why(tmp_path):
+    ours = write_evaluation(tmp_path / "a" / "x.json", [5.0])
+    theirs = write_evaluation(tmp_path / "b" / "x.json", [4.0], **{"episode.max_turns": 9})
+    (compared,) = compare(ours, theirs)[1]["evaluations"]
+    assert compared["rows"] == [] and compared["caveats"] == ["episode.max_turns 15 and 9"]
+
+
+def test_a_run_is_not_set_against_an_evaluation(tmp_path):
+    run, alone = write_run(tmp_path / "a", [3.0]), write_evaluation(tmp_path / "b" / "x.json", [4.0])
+    done = commands.run("cmpo.report", f"--workdir={run}", f"--against={alone}")
+    assert done.returncode == 1 and "--against: expected a run, as --workdir is one, got" in done.stderr
+    with pytest.raises(ValueError, match="--against: expected an evaluation, as"):
+        run_page.write_report(alone, against=[run])
+
+
+def test_the_page_of_one_evaluation_lies_beside_it(tmp_path):
+    alone = write_evaluation(tmp_path / "a" / "x.json", [4.0, 2.0])
+    alone.with_suffix(".transcripts.jsonl").unlink()
+    done = commands.run("cmpo.report", f"--workdir={alone}")
+    assert done.stdout.strip() == str(tmp_path / "a" / "x.html") and done.returncode == 0
+    assert RunPage(tmp_path / "a" / "x.html").run["batches"] == []
+    torn = tmp_path / "torn.json"
+    torn.write_text("{}")
+    done = commands.run("cmpo.report", f"--workdir={torn}")
+    assert done.returncode == 1 and "expected a file that cmpo.evaluate wrote" in done.stderr
 
 
 def test_the_command_writes_one_page_of_several_runs(tmp_path):

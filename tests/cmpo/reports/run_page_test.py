@@ -16,7 +16,7 @@ from configs import fds
 from tests.builders import commands
 from tests.builders.dialogues import COSTS, FDS, dialogue, task, turn
 from tests.builders.evaluations import evaluation
-from tests.builders.run_pages import RunPage
+from tests.builders.run_pages import RunPage, sampled_batch
 
 
 @pytest.fixture
@@ -224,6 +224,16 @@ def test_dialogues_are_those_of_the_present_past_in_their_groups(run):
     assert given["reward"] == 0.25 and [one["reward"] for one in given["turns"]] == [0.0, 0.5]
     assert given["credit"] is None and first["labels"] == task().labels
     assert lost["end"] == ["failed: user_timeout", "bad"] and lost["outcome"] is None and lost["message"] == "too slow"
+
+
+def test_tokens_are_in_the_page_where_transcripts_keep_them(run):
+    RunLog(run, COSTS).write_transcripts(4, sampled_batch())
+    (group,) = write(run).groups("4")
+    words, learnt, _ = (one["sampled"] for one in group["dialogues"][0]["turns"])
+    texts = ["So", "", "rry.\n", "<|im_end|>"]
+    assert words == {"texts": texts, "logprobs": [-0.01, -0.5, -3.0, -5.5], "ratios": None, "advantages": None}
+    assert learnt["ratios"] == [0.7, 1.1] and learnt["advantages"] is None
+    assert group["dialogues"][1]["turns"][0]["sampled"] is None
 
 
 def test_the_dialogues_of_an_evaluation_are_a_batch_too(run):

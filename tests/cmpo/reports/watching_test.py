@@ -12,6 +12,7 @@ from cmpo.reports import describing, watching
 from cmpo.run.log import RunLog
 from tests.builders import commands
 from tests.builders.dialogues import COSTS
+from tests.builders.evaluations import write_evaluation
 from tests.builders.run_pages import batch, record, write_run
 
 
@@ -71,6 +72,17 @@ def test_batches_are_read_once(run, monkeypatch):
 
     ask(run, "/data", go_on, "/data", "/chunks/0/4")
     assert len(read) == 3
+
+
+def test_an_evaluation_is_followed_too(tmp_path):
+    path = write_evaluation(tmp_path / "x.json", [4.0])
+
+    def go_on():
+        write_evaluation(path, [4.0, 2.0])
+
+    before, _, after, chunk = ask(path, "/data", go_on, "/data", "/chunks/0/evaluation_x")
+    assert [one.json()["runs"][0]["batches"][0]["dialogues"] for one in (before, after)] == [1, 2]
+    assert len(json.loads(gzip.decompress(chunk.content))) == 2
 
 
 def test_it_only_reads(run):

@@ -1,5 +1,6 @@
 """The run's log: what is written, what a restart forgets, and the numbers of a batch against hand-worked ones."""
 
+import dataclasses
 import json
 import math
 import os
@@ -14,6 +15,7 @@ from cmpo.run.json_lines import read_lines, write_lines
 from cmpo.run.log import RunLog, read_metrics
 from cmpo.run.progress import show_progress
 from cmpo.run.recorder import score_records
+from rollouts.types import TokenNotes
 from tests.builders.dialogues import COSTS, FDS, dialogue, turn
 from tests.builders.runs import full_disk
 
@@ -235,6 +237,24 @@ def test_transcripts_hold_everything_but_ids_and_prompt(tmp_path):
 def test_a_turn_nobody_sampled_has_no_logprob(tmp_path):
     (row,) = lines(RunLog(tmp_path, COSTS).write_transcripts(0, [dialogue(turn())]))
     assert row["turns"][0]["mean_logprob"] is None
+
+
+def test_tokens_are_kept_where_they_were_noted(tmp_path):
+    noted = TokenNotes(["So", "rry"], np.array([1.23456, 1.0]), np.array([-0.5, 0.25]))
+    full = dataclasses.replace(turn(ids=range(2), logprobs=[-0.123, -2.0]), token_notes=noted)
+    few = dataclasses.replace(turn(ids=range(1)), token_notes=TokenNotes(["So"]))
+    (row,) = lines(RunLog(tmp_path, COSTS).write_transcripts(0, [dialogue(full, few, turn())]))
+    kept = [{name: value for name, value in one.items() if name.startswith("token_")} for one in row["turns"]]
+    assert kept == [
+        {
+            "token_texts": ["So", "rry"],
+            "token_logprobs": [-0.12, -2.0],
+            "token_ratios": [1.235, 1.0],
+            "token_advantages": [-0.5, 0.25],
+        },
+        {"token_texts": ["So"], "token_logprobs": [-0.5]},
+        {},
+    ]
 
 
 def test_rollout_record_by_hand():

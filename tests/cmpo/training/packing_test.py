@@ -56,6 +56,29 @@ def test_minibatches_are_even_and_cut_few_groups():
     assert packing.divide_streams([], 2) == [[], []]
 
 
+def test_values_come_back_to_the_turns_of_their_tokens_and_notes_say_what_is_known():
+    played = [
+        dialogue(turn([1, 2], [3, 4, 5]), turn([6], [7])),
+        dialogue(turn([1], [2]), failure="user_timeout"),
+        dialogue(turn([1, 2], [8, 9])),
+    ]
+    streams = packing.make_streams(played, group_size=1, max_turns=2)
+    rows = packing.pack_rows(streams, row_length=16)
+    split = packing.split_by_turns(rows, rows.tokens, 2 * rows.sampled_logprobs)
+    assert {number: tokens.tolist() for number, (tokens, _) in split.items()} == {0: [3, 4, 5], 1: [7], 4: [8, 9]}
+    np.testing.assert_allclose(split[0][1], [-0.6, -0.8, -1.0], rtol=1e-6)
+
+    played[0] = packing.note_credit(played[:1], np.array([[[0.5, 0.25]]]))[0]
+    learnt = {0: (np.array([-0.3, -0.4, 0.5]), np.full(3, 0.5)), 1: (np.array([-0.7]), np.array([0.3]))}
+    first, failed, other = packing.note_tokens(played, lambda ids: [f"<{id}>" for id in ids], learnt, max_turns=2)
+    notes = [turn.token_notes for turn in first.turns]
+    assert notes[0].texts == ["<3>", "<4>", "<5>"] and notes[0].advantages is None  # each is the turn's credit
+    np.testing.assert_allclose(notes[0].ratios, [1.0, 1.0, np.e], rtol=1e-6)
+    assert notes[1].advantages.tolist() == [0.3]
+    for one in (failed, other):
+        assert one.turns[0].token_notes.ratios is None and one.turns[0].token_notes.texts
+
+
 @settings(max_examples=50, deadline=None)
 @given(
     lengths=st.lists(st.integers(1, 40), min_size=1, max_size=20),

@@ -116,6 +116,8 @@ def test_embedded_dialogues_are_whole(style):
             assert "[end" not in said.messages[-1].content and "[quit" not in said.messages[-1].content
             assert set(said.notes["scores"]) == set(PRINCIPLES)
             assert said.process_reward == pytest.approx(np.mean(list(said.notes["scores"].values())))
+            read = set(said.notes["reason"].partition("turn: ")[2].split(", ")) - {"crowded"}  # as the judge read it
+            assert set(said.notes["events"]) == read
 
 
 def test_the_scripted_agents_spend_as_they_are_meant_to():

@@ -1,0 +1,74 @@
+"""Dialogues of a run as other programs take them: messages by role, and numbers by name. Plain values, no package."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from cmpo.reports.dialogues import describe_batch
+from cmpo.reports.run_data import Batch, Run, list_batches
+from cmpo.run.json_lines import read_lines
+
+
+class Said(NamedTuple):
+    """A message of a dialogue."""
+
+    role: str  # system | user | assistant | tool
+    text: str
+    thought: str = ""  # of the agent
+
+
+class Conversation(NamedTuple):
+    """A dialogue."""
+
+    task: str  # the task's id, with the seed of an evaluation
+    number: int  # among those of the task, from 1
+    messages: tuple[Said, ...]
+    scores: Mapping[str, float]  # of the dialogue: outcome, success, process reward, costs; none where it failed
+    about: Mapping[str, Any]  # labels and lines of the task, how the dialogue ended, numbers of its turns; JSON
+    failure: str  # the message of an endpoint's failure; "" where there was none
+
+
+def list_conversations(run: Run) -> Iterator[tuple[Batch, list[Conversation]]]:
+    """Lists the dialogues of a run, batch by batch. Raises ValueError for a damaged file."""
+    for batch in list_batches(run):
+        groups = describe_batch(run.domain, read_lines(batch.path))
+        played = [(group, number, one) for group in groups for number, one in enumerate(group["dialogues"])]
+        yield batch, [_make_conversation(*one) for one in played]
+
+
+def _make_conversation(group: Mapping[str, Any], number: int, dialogue: Mapping[str, Any]) -> Conversation:
+    messages = []
+    for turn in dialogue["turns"]:
+        messages += [Said(role, mend_text(text)) for role, text in turn["heard"]]
+        messages.append(Said("assistant", mend_text(turn["said"] or turn["raw"]), mend_text(turn["thought"])))
+    if dialogue["last"]:
+        messages.append(Said("user", mend_text(dialogue["last"])))
+    failed, numbers = dialogue["outcome"] is None, {"outcome": dialogue["outcome"], **dialogue["cost"]}
+    numbers |= {"success": float(dialogue["success"]), "process reward": dialogue["reward"]}
+    kept = ("reward", "cost", "credit", "scores", "tokens", "logprob", "faults", "remark")
+    about = {
+        "task": group["lines"],
+        "labels": group["labels"],
+        "end": dialogue["kind"],
+        "turns": [{name: turn[name] for name in kept} for turn in dialogue["turns"]],
+    }
+    return Conversation(
+        task=mend_text(group["id"] if group["seed"] is None else f"{group['id']}, seed {group['seed']}"),
+        number=number + 1,
+        messages=tuple(messages),
+        scores={} if failed else {name: value for name, value in numbers.items() if value is not None},
+        about=_mend(about),
+        failure=mend_text(dialogue["message"] or dialogue["kind"]) if failed else "",
+    )
+
+
+def mend_text(text: str) -> str:
+    """Replaces what is half a character, as a model may write it, and no UTF-8 can hold."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def _mend(value: Any) -> Any:
+    if isinstance(value, str):
+        return mend_text(value)
+    if isinstance(value, Mapping):
+        return {mend_text(name): _mend(inner) for name, inner in value.items()}
+    return [_mend(inner) for inner in value] if isinstance(value, list | tuple) else value
