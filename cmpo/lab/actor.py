@@ -20,7 +20,7 @@ from rollouts.domains.fds.lab import demonstrator, environment
 from rollouts.domains.fds.lab.environment import FEATURES
 from rollouts.domains.fds.lab.grading import ACTS
 
-MOVES = ("probe", "offer", "close", "voucher")
+MOVES = ("voucher", "probe", "offer", "close")
 STATEMENTS = tuple(act for act in ACTS if act not in MOVES)
 
 DEMONSTRATIONS, CLONE_STEPS, CLONE_TURNS, CLONE_RATE = 4096, 400, 512, 1e-2
@@ -62,9 +62,11 @@ def compute_logits(policy: Policy, seen: chex.Array, *, press: bool) -> tuple[ch
 
 def sample_acts(key: chex.PRNGKey, policy: Policy, seen: chex.Array, *, press: bool) -> chex.Array:
     """Draws a turn's acts, [..., A] bool."""
-    first, second = jax.random.split(key)
     says, moves = compute_logits(policy, seen, press=press)
-    said, moved = jax.random.bernoulli(first, jax.nn.sigmoid(says)), jax.random.categorical(second, moves)
+    chance = jax.random.uniform(key, (*seen.shape[:-1], len(STATEMENTS) + 1))
+    said = chance[..., :-1] < jax.nn.sigmoid(says)
+    # The last of the sums is 1 but for rounding, and left out. A voucher that is barred adds nothing to them.
+    moved = jnp.sum(chance[..., -1:] >= jnp.cumsum(jnp.exp(moves), axis=-1)[..., :-1], axis=-1)
     made = moved[..., None] == jnp.arange(1, len(MOVES) + 1)
     drawn = dict(zip(STATEMENTS, jnp.moveaxis(said, -1, 0), strict=True))
     drawn |= dict(zip(MOVES, jnp.moveaxis(made, -1, 0), strict=True))

@@ -97,4 +97,4 @@ _ALLOWED = {
     "press": (False, True),
     "difficulty": DIFFICULTIES,
 }
-_LEAST = {"steps": 1, "scenarios": 1, "dialogues": 2, "max_turns": 1, "epochs": 1, "hidden": 1}
+_LEAST = {"steps": 1, "scenarios": 1, "dialogues": 1, "max_turns": 1, "epochs": 1, "hidden": 1}

@@ -18,7 +18,7 @@ from rollouts.domains.fds.embedded.latent import Customer, Mood
 from rollouts.domains.fds.embedded.signals import Signal
 from rollouts.domains.fds.lab import callers, grading, telling, transitions
 from rollouts.domains.fds.lab.grading import ACTS
-from rollouts.domains.fds.lab.transitions import ENDS, EVENTS, VALUES
+from rollouts.domains.fds.lab.transitions import ENDS, EVENTS, NEVER, VALUES
 
 MIX = ("hard", "test")
 """(difficulty, split): whose frontier is kept; those of "train" differ from them by half a percent."""
@@ -62,7 +62,8 @@ def reset(key: chex.PRNGKey, *, mix: tuple[str, str] = MIX) -> State:
 
 def open_dialogue(key: chex.PRNGKey, customer: Customer) -> State:
     """Draws the opening of a customer."""
-    signal = telling.draw_signal(key, *telling.weigh_opening(customer))
+    chance = jax.random.uniform(key, (telling.CHANCES,))
+    signal = telling.draw_signal(chance, *telling.weigh_opening(customer))
     zero, told = jnp.int32(0), jnp.zeros(len(_HINTED), jnp.int32)
     return State(
         customer=customer,
@@ -86,13 +87,16 @@ def step(key: chex.PRNGKey, state: State, acts: chex.Array, *, max_turns: int = 
       acts: [A] bool, which of `ACTS` the agent does.
       max_turns: after so many turns the dialogue ends without a rating.
     """
-    answer, voice = jax.random.split(key)
+    answer, *others = jax.random.uniform(key, (1 + telling.CHANCES,))  # one call: generators take long to compile
     customer, before = state.customer, state.mood
     events = _name_events(acts)
     outcomes = transitions.find_outcomes(customer, before, events)
-    agrees = jax.random.uniform(answer) < outcomes.chance
+    agrees = answer < outcomes.chance
     after = jax.tree.map(lambda yes, no: jnp.where(agrees, yes, no), outcomes.agreed, outcomes.refused)
-    signal = telling.draw_signal(voice, *telling.weigh_answer(customer, before, after, events))
+    # What follows looks at the mood many times. Without a barrier XLA computes it anew each time, and takes three times
+    # as long to compile.
+    after = jax.lax.optimization_barrier(after)
+    signal = telling.draw_signal(jnp.stack(others), *telling.weigh_answer(customer, before, after, events))
     end = transitions.find_end(after)
     turns = state.turns + 1
     stances, hints = _note_told(state, telling.find_moment(before, after) * (end == 0), signal)
@@ -157,8 +161,7 @@ FEATURES = tuple(
 
 def _name_events(acts: chex.Array) -> transitions.Events:
     """Returns the events of a turn with `acts`, [A] bool."""
-    never = jnp.bool_(False)
-    events = dict.fromkeys(EVENTS, never) | {act: acts[place] for place, act in enumerate(ACTS)}
+    events = dict.fromkeys(EVENTS, NEVER) | {act: acts[place] for place, act in enumerate(ACTS)}
     return events | {"nothing": ~jnp.any(acts)}
 
 

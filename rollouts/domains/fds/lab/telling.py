@@ -10,7 +10,6 @@ import functools
 from typing import NamedTuple
 
 import chex
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -27,6 +26,9 @@ from rollouts.domains.fds.lab.transitions import (
     is_crowded,
     start_mood,
 )
+
+CHANCES = 3
+"""Uniform draws that a signal takes."""
 
 KINDS = ("opening", "answer", "farewell", "walkout")
 REACTIONS = ("", *signals.REACTIONS)
@@ -84,9 +86,11 @@ def weigh_answer(customer: Customer, before: Mood, after: Mood, events: Events) 
     return signal, _weigh_moment(customer, moment, jnp.where(rated, mean - jnp.floor(mean), 0))
 
 
-def draw_signal(key: chex.PRNGKey, signal: Signal, odds: Odds) -> Signal:
-    """Draws what chance decides of one signal, whose fields are scalars; map it to draw many."""
-    chance = jax.random.uniform(key, (3,))
+def draw_signal(chance: chex.Array, signal: Signal, odds: Odds) -> Signal:
+    """Draws what chance decides of one signal, whose fields are scalars; map it to draw many.
+
+    `chance` is [`CHANCES`] float32, uniform draws from 0 up to 1.
+    """
     stance, hint = (
         jnp.sum(draw >= below[:-1]).astype(jnp.int32)
         for draw, below in ((chance[0], odds.stance), (chance[1], odds.hint))

@@ -38,7 +38,10 @@ ENDS = ("", "rated", "quit")
 """What the codes of `find_end` mean."""
 
 Events = Mapping[str, chex.Array]
-"""Event -> [...] bool, whether it happened in a turn; all of `EVENTS`."""
+"""Event -> [...] bool, whether it happened in a turn; all of `EVENTS`. What is `NEVER` costs no time, not even to
+compile."""
+
+NEVER = np.False_
 
 
 class Outcomes(NamedTuple):
@@ -97,8 +100,8 @@ def drown_acts(events: Events) -> dict[str, chex.Array]:
 def find_outcomes(customer: Customer, mood: Mood, events: Events) -> Outcomes:
     """Finds what may follow a turn with `events`; see `latent.list_outcomes`."""
     happened = _derive_events(customer, mood, events)
-    effects = {event: find_effect(customer, mood, event) for event in happened}
-    answered = functools.reduce(operator.or_, (happened[event] & effects[event].answered for event in happened))
+    effects = {event: find_effect(customer, mood, event) for event, did in happened.items() if did is not NEVER}
+    answered = functools.reduce(operator.or_, (happened[event] & effects[event].answered for event in effects), NEVER)
     changes, refusals = ({"patience": jnp.full_like(mood.patience, -1)} for _ in range(2))
     for event, effect in effects.items():
         for totals, added in ((changes, effect.changes), (refusals, effect.refusals)):

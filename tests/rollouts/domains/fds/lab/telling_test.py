@@ -94,8 +94,8 @@ def test_draws_come_as_often_as_their_odds():
         customer, before, happened = lab.encode([case])
         weighed = weigh_answer(customer, before, latent.Mood(*np.array([after], np.int32).T), happened)
         one = jax.tree.map(lambda x: x[0], weighed)
-        keys = jax.random.split(jax.random.key(0), 20_000)
-        drawn = jax.jit(jax.vmap(lambda key, one=one: telling.draw_signal(key, *one)))(keys)
+        chances = jax.random.uniform(jax.random.key(0), (20_000, telling.CHANCES))
+        drawn = jax.jit(jax.vmap(lambda chance, one=one: telling.draw_signal(chance, *one)))(chances)
         counts = collections.Counter(zip(*(np.asarray(x).tolist() for x in drawn), strict=True))
         expected = signals.list_signals(*case[:2], after, case[2])
         assert len(counts) == len(expected) >= 2
