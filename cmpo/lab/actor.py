@@ -14,14 +14,18 @@ from typing import NamedTuple
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
-from rollouts.domains.fds.lab import demonstrator, environment
+from rollouts.domains.fds.lab import callers, demonstrator, environment, telling
 from rollouts.domains.fds.lab.environment import FEATURES
 from rollouts.domains.fds.lab.grading import ACTS
 
 MOVES = ("voucher", "probe", "offer", "close")
 STATEMENTS = tuple(act for act in ACTS if act not in MOVES)
+
+CHANCES = len(STATEMENTS) + 1
+"""Uniform draws that a turn takes."""
 
 DEMONSTRATIONS, CLONE_STEPS, CLONE_TURNS, CLONE_RATE = 4096, 400, 512, 1e-2
 """Dialogues to imitate, updates, turns in each, and their learning rate at the beginning."""
@@ -60,10 +64,9 @@ def compute_logits(policy: Policy, seen: chex.Array, *, press: bool) -> tuple[ch
     return says, jax.nn.log_softmax(moves)
 
 
-def sample_acts(key: chex.PRNGKey, policy: Policy, seen: chex.Array, *, press: bool) -> chex.Array:
-    """Draws a turn's acts, [..., A] bool."""
+def sample_acts(chance: chex.Array, policy: Policy, seen: chex.Array, *, press: bool) -> chex.Array:
+    """Draws a turn's acts, [..., A] bool, by uniform draws, [..., `CHANCES`] float32."""
     says, moves = compute_logits(policy, seen, press=press)
-    chance = jax.random.uniform(key, (*seen.shape[:-1], len(STATEMENTS) + 1))
     said = chance[..., :-1] < jax.nn.sigmoid(says)
     # The last of the sums is 1 but for rounding, and left out. A voucher that is barred adds nothing to them.
     moved = jnp.sum(chance[..., -1:] >= jnp.cumsum(jnp.exp(moves), axis=-1)[..., :-1], axis=-1)
@@ -105,8 +108,9 @@ def clone_policy(
     It imitates the most likely; what the demonstrator keeps to itself, its price for a voucher, becomes chance.
     """
     play_key, init_key, learn_key = jax.random.split(key, 3)
-    play = functools.partial(_demonstrate, mix=mix)
-    seen, acts, valid = jax.vmap(play)(jax.random.split(play_key, demonstrations))
+    turns = environment.MAX_TURNS * (2 + environment.CHANCES)
+    chance = jax.random.uniform(play_key, (demonstrations, 2 + telling.CHANCES + callers.CHANCES + turns))
+    seen, acts, valid = jax.vmap(functools.partial(_demonstrate, mix=mix))(chance)
     seen, acts, valid = seen.reshape(-1, len(FEATURES)), acts.reshape(-1, len(ACTS)), valid.reshape(-1)
     played = jnp.argsort(~valid)  # the turns that took place come first
     optimizer = optax.adam(optax.cosine_decay_schedule(CLONE_RATE, steps))
@@ -125,16 +129,15 @@ def clone_policy(
     return policy
 
 
-def _demonstrate(key: chex.PRNGKey, *, mix: tuple[str, str]) -> tuple[chex.Array, chex.Array, chex.Array]:
+def _demonstrate(chance: chex.Array, *, mix: tuple[str, str]) -> tuple[chex.Array, chex.Array, chex.Array]:
     """Plays one dialogue of the demonstrator: what it sees [N, F], its acts [N, A] bool, and which turns are [N]."""
-    first, second, third = jax.random.split(key, 3)
-    manner = demonstrator.draw_manner(first)
+    manner, opening, caller, turns = jnp.split(chance, np.cumsum([2, telling.CHANCES, callers.CHANCES]))
+    manner = demonstrator.draw_manner(manner)
 
-    def take_turn(state, key):
-        errs, draws = jax.random.split(key)
-        acts = demonstrator.err(errs, demonstrator.plan_acts(state, manner, mix=mix))
-        after, turn = environment.step(draws, state, acts)
+    def take_turn(state, chance):
+        acts = demonstrator.err(chance[:2], demonstrator.plan_acts(state, manner, mix=mix))
+        after, turn = environment.take_turn(chance[2:], state, acts)
         return after, (environment.observe(state), acts, turn.valid)
 
-    keys = jax.random.split(third, environment.MAX_TURNS)
-    return jax.lax.scan(take_turn, environment.reset(second, mix=mix), keys)[1]
+    begun = environment.open_dialogue(opening, callers.draw_customer(caller, mix=mix))
+    return jax.lax.scan(take_turn, begun, turns.reshape(environment.MAX_TURNS, -1))[1]

@@ -3,10 +3,9 @@
 Advantage, loss, controller and optimizer are the trainer's, imported. A turn is the only token of its row's place, with
 the turn's log-probability.
 
-Legend: T steps, B scenarios of a step, G dialogues of each, N turns (padded), F features, A acts.
+Legend: T steps with rests, B scenarios of a step, G dialogues of each, N turns (padded), F features, A acts.
 """
 
-import dataclasses
 import functools
 from typing import NamedTuple
 
@@ -23,7 +22,8 @@ from cmpo.lab import actor
 from cmpo.lab.actor import Policy
 from cmpo.lab.plan import LabConfig
 from cmpo.loss import cmpo_loss
-from rollouts.domains.fds.lab import callers, environment
+from rollouts.domains.fds.embedded.latent import Customer
+from rollouts.domains.fds.lab import callers, environment, telling
 
 START_SEED = 0
 """Of the start that all seeds share, as runs of the trainer share a phase 1."""
@@ -40,7 +40,11 @@ class Batch(NamedTuple):
 
 
 class History(NamedTuple):
-    """What a run went through, [T] float32 each, means over the dialogues of a step; and its policy in the end."""
+    """What a run went through, [T] float32 each, means over the dialogues of a step; and its policy in the end.
+
+    In the last `config.rests` steps nothing moves: what the policy does there is what it has learnt, and no step of
+    those before has seen their customers.
+    """
 
     voucher_rate: chex.Array
     satisfaction: chex.Array
@@ -78,8 +82,9 @@ def train(config: LabConfig, seed: chex.Numeric, start: Policy | None = None) ->
     optimizer = make_optimizer(learning_rate=1.0, steps=config.steps * config.epochs, **_SCHEDULE)
     gains = config.gains
 
-    def step(carry, key):
+    def step(carry, now):
         policy, momentum, controller = carry
+        key, learns = now
         batch = play_batch(key, config, policy)
         advantages = credit_batch(config, batch.rewards, controller.lambdas)
         sampled = _score(config, policy, batch)
@@ -103,11 +108,13 @@ def train(config: LabConfig, seed: chex.Numeric, start: Policy | None = None) ->
             "entropy": jnp.mean(entropy, where=valid),
             "grad_norm": optax.global_norm(gradient),
         }
-        return (policy, momentum, moved), record
+        carry = jax.tree.map(lambda new, old: jnp.where(learns, new, old), (policy, momentum, moved), carry)
+        return carry, record
 
-    keys = jax.random.split(jax.random.key(seed), config.steps)
+    count = config.steps + config.rests
+    keys = jax.random.split(jax.random.key(seed), count)
     begun = start, optimizer.init(start), pid.init(gains, config.initial_lambda)
-    (policy, _, _), records = jax.lax.scan(step, begun, keys)
+    (policy, _, _), records = jax.lax.scan(step, begun, (keys, jnp.arange(count) < config.steps))
     return History(**records, policy=policy)
 
 
@@ -121,9 +128,10 @@ def play_batch(key: chex.PRNGKey, config: LabConfig, policy: Policy) -> Batch:
     """Plays the dialogues of a step: those of a scenario have the same customer, and chances of their own."""
     first, second = jax.random.split(key)
     customers = callers.draw_customers(first, config.scenarios, mix=config.mix)
-    keys = jax.random.split(second, (config.scenarios, config.dialogues))
+    draws = config.max_turns * (environment.CHANCES + actor.CHANCES) + telling.CHANCES
+    chance = jax.random.uniform(second, (config.scenarios, config.dialogues, draws))
     play = functools.partial(_play_dialogue, config, policy)
-    seen, acts, turns, outcome = jax.vmap(jax.vmap(play, (0, None)))(keys, customers)
+    seen, acts, turns, outcome = jax.vmap(jax.vmap(play, (0, None)))(chance, customers)
     costs = turns.cost[..., None]
     return Batch(seen, acts, Rewards(outcome=outcome, process=turns.process, cost=costs, turn_mask=turns.valid))
 
@@ -155,26 +163,19 @@ def summarize_batch(rewards: Rewards) -> Outcome:
     return Outcome(*(jnp.mean(one.astype(jnp.float32)) for one in each))
 
 
-def evaluate(config: LabConfig, policy: Policy, seed: chex.Numeric, *, dialogues: int) -> Outcome:
-    """Plays `dialogues`, each with another customer, and returns the means; a seed draws others than in `train`."""
-    alone = dataclasses.replace(config, scenarios=dialogues, dialogues=1)
-    key = jax.random.fold_in(jax.random.key(seed), config.steps)
-    return summarize_batch(play_batch(key, alone, policy).rewards)
-
-
-def _play_dialogue(config, policy, key, customer):
+def _play_dialogue(
+    config: LabConfig, policy: Policy, chance: chex.Array, customer: Customer
+) -> tuple[chex.Array, chex.Array, environment.Turn, chex.Array]:
     """Returns what was seen [N, F], acts [N, A], turns of [N], and the outcome of one dialogue."""
-    first, second = jax.random.split(key)
 
-    def take_turn(state, key):
-        choose, draw = jax.random.split(key)
+    def take_turn(state, chance):
         seen = environment.observe(state)
-        acts = actor.sample_acts(choose, policy, seen, press=config.press)
-        after, turn = environment.step(draw, state, acts, max_turns=config.max_turns)
+        acts = actor.sample_acts(chance[: actor.CHANCES], policy, seen, press=config.press)
+        after, turn = environment.take_turn(chance[actor.CHANCES :], state, acts, max_turns=config.max_turns)
         return after, (seen, acts, turn)
 
-    keys = jax.random.split(second, config.max_turns)
-    state, (seen, acts, turns) = jax.lax.scan(take_turn, environment.open_dialogue(first, customer), keys)
+    begun = environment.open_dialogue(chance[: telling.CHANCES], customer)
+    state, (seen, acts, turns) = jax.lax.scan(take_turn, begun, chance[telling.CHANCES :].reshape(config.max_turns, -1))
     return seen, acts, turns, state.outcome
 
 

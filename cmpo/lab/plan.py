@@ -35,7 +35,7 @@ class LabConfig:
     smoothing: chex.Numeric = 0.7
     lambda_max: chex.Numeric = 5.0
     initial_lambda: chex.Numeric = 1.0
-    learning_rate: chex.Numeric = 5e-3  # the peak; what follows is the trainer's schedule
+    learning_rate: chex.Numeric = 2e-2  # the peak; what follows is the trainer's schedule
     kl_weight: chex.Numeric = 0.02
     clip_low: chex.Numeric = 0.2
     clip_high: chex.Numeric = 0.2
@@ -47,6 +47,7 @@ class LabConfig:
     credit: str = _choice("cost_to_go")
     form: str = _choice("incremental")
     steps: int = _choice(60)
+    rests: int = _choice(20)  # more of them at the end, in which nothing moves: an evaluation
     scenarios: int = _choice(12)  # of a step
     dialogues: int = _choice(4)  # of a scenario
     max_turns: int = _choice(15)
@@ -97,4 +98,4 @@ _ALLOWED = {
     "press": (False, True),
     "difficulty": DIFFICULTIES,
 }
-_LEAST = {"steps": 1, "scenarios": 1, "dialogues": 1, "max_turns": 1, "epochs": 1, "hidden": 1}
+_LEAST = {"steps": 1, "scenarios": 1, "dialogues": 1, "max_turns": 1, "epochs": 1, "hidden": 1, "rests": 0}

@@ -24,21 +24,23 @@ class Callers(NamedTuple):
     second: np.ndarray  # [3, L] float32, P(code 1 | level) of the traits in `population.TRAITS`
 
 
-def draw_customer(key: chex.PRNGKey, place: chex.Array | None = None, *, mix: tuple[str, str]) -> Customer:
+CHANCES = 4 + len(population.TRAITS)
+"""Uniform draws that a customer takes; the first is for demand and level."""
+
+
+def draw_customer(chance: chex.Array, *, mix: tuple[str, str]) -> Customer:
     """Draws one customer, int32 scalars each; map it to draw many.
 
     Args:
-      key: what is drawn by.
-      place: scalar float32 in 0 to 1, where in the line of all demands and levels the customer stands; drawn if None.
+      chance: [`CHANCES`] float32, uniform draws from 0 up to 1.
       mix: (difficulty, split) as for `generator.deal_scenarios`.
     """
     callers = tabulate_callers(*mix)
-    chance = jax.random.uniform(key, (5 + len(population.TRAITS),))
     levels = callers.worth.shape[0]
-    cell = _find_place(chance[0] if place is None else place, callers.cells)
+    cell = _find_place(chance[0], callers.cells)
     demand, level = cell // levels, cell % levels
     supported = _find_place(chance[1], callers.supported)
-    traits = zip(population.TRAITS, jnp.asarray(callers.second)[:, level], chance[5:], strict=True)
+    traits = zip(population.TRAITS, jnp.asarray(callers.second)[:, level], chance[4:], strict=True)
     return Customer(
         level=level + 1,
         demand=demand,
@@ -55,10 +57,9 @@ def draw_customers(key: chex.PRNGKey, count: int, *, mix: tuple[str, str]) -> Cu
     They stand in the line at equal distances (systematic draws): each one is drawn as `draw_customer` does it, but
     chance adds little to what a batch is like. The generator spreads its scenarios to the same end.
     """
-    first, others = jax.random.split(key)
-    places = (jnp.arange(count) + jax.random.uniform(first)) / count
-    draw = functools.partial(draw_customer, mix=mix)
-    return jax.vmap(draw)(jax.random.split(others, count), places)
+    chance = jax.random.uniform(key, (count, CHANCES))
+    places = (jnp.arange(count) + chance[0, 0]) / count
+    return jax.vmap(functools.partial(draw_customer, mix=mix))(chance.at[:, 0].set(places))
 
 
 @functools.cache

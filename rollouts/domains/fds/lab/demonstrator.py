@@ -29,10 +29,10 @@ class Manner(NamedTuple):
     probes: chex.Array  # bool, whether it asks what would be welcome
 
 
-def draw_manner(key: chex.PRNGKey, prices: Sequence[float] = DEMONSTRATED_PRICES) -> Manner:
-    """Draws how a dialogue is served; all `prices` are as likely."""
-    first, second = jax.random.split(key)
-    return Manner(jax.random.choice(first, jnp.asarray(prices)), jax.random.bernoulli(second, PROBES))
+def draw_manner(chance: chex.Array, prices: Sequence[float] = DEMONSTRATED_PRICES) -> Manner:
+    """Draws how a dialogue is served by uniform draws, [2] float32; all `prices` are as likely."""
+    place = (chance[0] * len(prices)).astype(jnp.int32)
+    return Manner(jnp.asarray(prices)[place], chance[1] < PROBES)
 
 
 def plan_acts(state: State, manner: Manner, *, mix: tuple[str, str] = MIX) -> chex.Array:
@@ -70,11 +70,13 @@ def plan_acts(state: State, manner: Manner, *, mix: tuple[str, str] = MIX) -> ch
     return jnp.stack([acts[act] for act in ACTS])
 
 
-def err(key: chex.PRNGKey, acts: chex.Array, errors: float = ERRORS) -> chex.Array:
-    """Leaves out an act or adds one with a chance of `errors`, [A] bool. Vouchers stay as they are."""
-    first, second = jax.random.split(key)
-    one = jnp.arange(len(ACTS)) == jax.random.randint(second, (), 0, len(latent.GOOD_ACTS))
-    return acts ^ (one & jax.random.bernoulli(first, errors))
+def err(chance: chex.Array, acts: chex.Array, errors: float = ERRORS) -> chex.Array:
+    """Leaves out an act or adds one with a chance of `errors`, [A] bool. Vouchers stay as they are.
+
+    `chance` is [2] float32, uniform draws from 0 up to 1.
+    """
+    one = jnp.arange(len(ACTS)) == (chance[1] * len(latent.GOOD_ACTS)).astype(jnp.int32)
+    return acts ^ (one & (chance[0] < errors))
 
 
 def estimate_worth(state: State, *, mix: tuple[str, str] = MIX) -> chex.Array:

@@ -26,6 +26,9 @@ MIX = ("hard", "test")
 MAX_TURNS = 15
 """Turns after which a dialogue ends unrated, as in the trainer's default."""
 
+CHANCES = 1 + telling.CHANCES
+"""Uniform draws that a turn takes."""
+
 _HINTED = tuple(signals.HINTS)
 _WISHED = tuple(moment for moment, rows in signals.STANCE_ODDS.items() if any(row[0] < 1 for row in rows.values()))
 _DONE = ("heard", "evidence", "facts", "limits", "noted", "stepped", "probed", "deal")
@@ -56,13 +59,12 @@ class Turn(NamedTuple):
 
 def reset(key: chex.PRNGKey, *, mix: tuple[str, str] = MIX) -> State:
     """Draws a customer and an opening; `mix` is (difficulty, split) as for `generator.deal_scenarios`."""
-    first, second = jax.random.split(key)
-    return open_dialogue(first, callers.draw_customer(second, mix=mix))
+    chance = jax.random.uniform(key, (telling.CHANCES + callers.CHANCES,))
+    return open_dialogue(chance[: telling.CHANCES], callers.draw_customer(chance[telling.CHANCES :], mix=mix))
 
 
-def open_dialogue(key: chex.PRNGKey, customer: Customer) -> State:
-    """Draws the opening of a customer."""
-    chance = jax.random.uniform(key, (telling.CHANCES,))
+def open_dialogue(chance: chex.Array, customer: Customer) -> State:
+    """Draws the opening of a customer by uniform draws, [`telling.CHANCES`] float32."""
     signal = telling.draw_signal(chance, *telling.weigh_opening(customer))
     zero, told = jnp.int32(0), jnp.zeros(len(_HINTED), jnp.int32)
     return State(
@@ -79,24 +81,28 @@ def open_dialogue(key: chex.PRNGKey, customer: Customer) -> State:
 
 
 def step(key: chex.PRNGKey, state: State, acts: chex.Array, *, max_turns: int = MAX_TURNS) -> tuple[State, Turn]:
-    """Plays a turn of the agent and the customer's answer. A dialogue that is over stays as it is.
+    """Plays a turn of the agent and the customer's answer; see `take_turn`."""
+    return take_turn(jax.random.uniform(key, (CHANCES,)), state, acts, max_turns=max_turns)
+
+
+def take_turn(chance: chex.Array, state: State, acts: chex.Array, *, max_turns: int = MAX_TURNS) -> tuple[State, Turn]:
+    """Plays a turn by what was drawn before. A dialogue that is over stays as it is.
 
     Args:
-      key: what is drawn by.
+      chance: [`CHANCES`] float32, uniform draws from 0 up to 1. Drawn at once for all turns, they compile once.
       state: before the turn.
       acts: [A] bool, which of `ACTS` the agent does.
       max_turns: after so many turns the dialogue ends without a rating.
     """
-    answer, *others = jax.random.uniform(key, (1 + telling.CHANCES,))  # one call: generators take long to compile
     customer, before = state.customer, state.mood
     events = _name_events(acts)
     outcomes = transitions.find_outcomes(customer, before, events)
-    agrees = answer < outcomes.chance
+    agrees = chance[0] < outcomes.chance
     after = jax.tree.map(lambda yes, no: jnp.where(agrees, yes, no), outcomes.agreed, outcomes.refused)
     # What follows looks at the mood many times. Without a barrier XLA computes it anew each time, and takes three times
     # as long to compile.
     after = jax.lax.optimization_barrier(after)
-    signal = telling.draw_signal(jnp.stack(others), *telling.weigh_answer(customer, before, after, events))
+    signal = telling.draw_signal(chance[1:], *telling.weigh_answer(customer, before, after, events))
     end = transitions.find_end(after)
     turns = state.turns + 1
     stances, hints = _note_told(state, telling.find_moment(before, after) * (end == 0), signal)

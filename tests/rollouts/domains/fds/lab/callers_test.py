@@ -1,6 +1,7 @@
 """Who calls, as arrays: as often as `population` says."""
 
 import collections
+import functools
 import itertools
 import random
 
@@ -18,10 +19,14 @@ COUNT = 40_000
 MIX = ("hard", "test")
 
 
+def draw(seed, count):
+    chances = jax.random.uniform(jax.random.key(seed), (count, callers.CHANCES))
+    return jax.jit(jax.vmap(functools.partial(callers.draw_customer, mix=MIX)))(chances)
+
+
 @pytest.fixture(scope="module")
 def drawn():
-    keys = jax.random.split(jax.random.key(0), COUNT)
-    found = jax.jit(jax.vmap(lambda key: callers.draw_customer(key, mix=MIX)))(keys)
+    found = draw(0, COUNT)
     return {name: np.asarray(codes) for name, codes in found._asdict().items()}
 
 
@@ -94,8 +99,7 @@ def test_the_reference_draws_alike():
     for _ in range(4000):
         customer = draw_customer(rng)
         found.update({customer.demand: 1, ("wants", customer.wants): 1, ("temper", customer.temper): 1})
-    keys = jax.random.split(jax.random.key(2), 4000)
-    arrays = jax.jit(jax.vmap(lambda key: callers.draw_customer(key, mix=MIX)))(keys)
+    arrays = draw(2, 4000)
     for code, demand in enumerate(DEMANDS):
         assert abs(found[demand] / 4000 - np.mean(arrays.demand == code)) < 0.05
     for name in ("wants", "temper"):

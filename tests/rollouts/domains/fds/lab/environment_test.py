@@ -80,7 +80,7 @@ def test_ratings_and_answers_come_as_often_as_the_rules_say():
         latent.Customer(3, "compensation_flexible", True, 13, True, True, "steps", "flares")
     )
     mood = latent.Mood(patience=11, anger=1, trust=2, heard=1, evidence=2)
-    state = environment.open_dialogue(jax.random.key(0), customer)
+    state = environment.open_dialogue(jnp.zeros(3), customer)
 
     @functools.partial(jax.jit, static_argnums=1)
     def draw(mood, act):
