@@ -112,7 +112,7 @@ def train(config: LabConfig, seed: chex.Numeric, start: Policy | None = None) ->
         return carry, record
 
     count = config.steps + config.rests
-    keys = jax.random.split(jax.random.key(seed), count)
+    keys = jax.vmap(functools.partial(jax.random.fold_in, jax.random.key(seed)))(jnp.arange(count))
     begun = start, optimizer.init(start), pid.init(gains, config.initial_lambda)
     (policy, _, _), records = jax.lax.scan(step, begun, (keys, jnp.arange(count) < config.steps))
     return History(**records, policy=policy)
