@@ -1,9 +1,9 @@
 """Makes many whole runs of CMPO in seconds: ``python -m cmpo.lab --grid="target=0.15,0.3 seeds=20" --out=lab.json``.
 
-A grid has keys of `cmpo.lab.plan.LabConfig`, each with its values, and the number of seeds; every value is combined with
-every other. Runs that differ in numbers alone, such as budgets and gains, are one program, and every other choice, such
-as credit=instant,cost_to_go, compiles another. The command prints a line for each setting. With --out it writes what the
-lines say and the mean curves over seeds as JSON. What the lab is, and what it is not: docs/lab.md.
+A grid has keys of `cmpo.lab.plan.LabConfig`, each with its values, and the number of seeds; every value is combined
+with every other. Runs that differ in numbers alone, such as budgets and gains, are one program; every other choice,
+such as credit=instant,cost_to_go, compiles another. The command prints a line for each setting. With --out it writes
+what the lines say and the mean curves over seeds as JSON. What the lab is, and what it is not: docs/lab.md.
 """
 
 import dataclasses
@@ -19,6 +19,7 @@ from cmpo.cli import command
 from cmpo.lab import grids
 from cmpo.lab.grids import Finding, Grid
 from cmpo.lab.learning import History
+from cmpo.lab.plan import DIFFICULTIES
 from cmpo.run import files
 from rollouts.domains.fds import domain as fds
 
@@ -33,10 +34,7 @@ def run() -> None:
         files.make_parent_directory(out)
     command.keep_programs()
     histories = grids.run_grid(grid)
-    bounds = {
-        difficulty: fds.make(()).bound_agents(difficulty)
-        for difficulty in {c.difficulty for c in grid.configs.values()}
-    }
+    bounds = {difficulty: fds.make(()).bound_agents(difficulty) for difficulty in DIFFICULTIES}
     findings = [
         grids.summarize_runs(name, config, histories[name], bounds[config.difficulty])
         for name, config in grid.configs.items()
