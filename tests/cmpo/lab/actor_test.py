@@ -84,4 +84,4 @@ def test_cloning_teaches_what_is_done_when():
     later = chances(heard__1=1.0, evidence__2=1.0, deal__0=1.0, heat__0=1.0, turns=1 / 15)
     assert later["ask"] < first["ask"] / 2 and later["none"] < 0.4
     agreed = chances(heard__1=1.0, evidence__2=1.0, deal__2=1.0, heat__0=1.0, turns=2 / 15)
-    assert agreed["voucher"] > 0.8
+    assert agreed["voucher"] > 0.6

@@ -1,5 +1,6 @@
 """Dialogues as arrays: played beside the rules, turn by turn, and what an agent sees of them."""
 
+import collections
 import functools
 
 import chex
@@ -12,6 +13,7 @@ from rollouts.domains.fds.embedded import latent, signals, verdicts
 from rollouts.domains.fds.lab import environment, transitions
 from rollouts.domains.fds.lab.environment import FEATURES
 from rollouts.domains.fds.lab.grading import ACTS
+from rollouts.domains.fds.lab.telling import STANCES
 from rollouts.domains.fds.rubrics import PRINCIPLES
 
 COUNT, TURNS = 300, 7
@@ -48,7 +50,7 @@ def name_events(acts):
 
 
 def test_dialogues_go_as_the_rules_let_them(played):
-    ends = set()
+    ends, told_of = set(), collections.defaultdict(set)
     for state, acts, turn, _, after in steps_of(played):
         customer, mood, events = (
             transitions.decode_customer(state.customer), latent.Mood(*map(int, state.mood)), name_events(acts)
@@ -65,12 +67,20 @@ def test_dialogues_go_as_the_rules_let_them(played):
         may_come = [signal for _, signal in signals.list_signals(customer, mood, moved, events)]
         assert after.outcome in {signal.rating for signal in may_come}
         assert after.heat in {signal.heat for signal in may_come}
-        told = int(signals.find_moment(mood, moved) != "" and not end)
-        assert np.sum(after.stances != state.stances) + np.sum(after.hints != state.hints) <= 2 * told
+        moment = "" if end else signals.find_moment(mood, moved)
+        places = [place for place, name in enumerate(signals.HINTS) if name != moment]
+        np.testing.assert_array_equal(after.stances[places], state.stances[places])
+        np.testing.assert_array_equal(after.hints[places], state.hints[places])
+        if moment:
+            place = list(signals.HINTS).index(moment)
+            told = STANCES[after.stances[place]], after.hints[place]
+            assert told in {(signal.stance, signal.hint) for signal in may_come}
+            told_of[moment].add(told)
         expected = verdicts.score_turn(customer, mood, events)
         assert turn.process == pytest.approx(np.mean([expected[name] for name in PRINCIPLES]))
         assert turn.cost == ("voucher" in events)
         ends.add((end, bool(after.over)))
+    assert len(told_of["evidence"]) == 5 and len(told_of["probe"]) > 8 and len(told_of["offer"]) == 2
     assert ends == {("", False), ("", True), ("rated", True), ("quit", True)}
 
 
