@@ -73,9 +73,10 @@ def time_dialogues(count: int) -> tuple[Took, float]:
 def time_gym() -> tuple[Took, float]:
     """Times SCENARIOS dialogues of a scripted agent with the embedded user and judge; returns that, and their turns."""
     config = fds.get_config()
-    agent = domains.load(config).scripted_agent(config, "generous")
+    agent = collecting.serve_agent(domains.load(config).scripted_agent(config, "generous"))
     found = tasks.open_source(config).train(0, SCENARIOS)
     options = {"repeats": 1, "seed": 0, "clients": clients.make_clients(config)}
+    collecting.collect_dialogues(config, agent, found[:4], **options)  # reads its banks of words
     dialogues, took = measure(lambda: collecting.collect_dialogues(config, agent, found, **options))
     return took, sum(len(dialogue.turns) for dialogue in dialogues) / len(dialogues)
 
@@ -93,7 +94,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=200)
     parser.add_argument("--json", type=pathlib.Path, help="also write the figures there")
     arguments = parser.parse_args()
-    print(f"{name_processor()}; load {os.getloadavg()[0]:.1f} at the beginning\n")
+    print(f"{name_processor()}; load {os.getloadavg()[0]:.1f} at the beginning\n", flush=True)
     cloning, compiling, running = time_runs(arguments.runs)
     print("| | seconds | CPU seconds |\n|---|---:|---:|")
     parts = {"clone the start": cloning, "compile": compiling, f"{arguments.runs} runs": running}

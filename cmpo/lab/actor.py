@@ -34,7 +34,7 @@ _AGREED = FEATURES.index("deal=2")
 _NEVER = -1e9  # a logit
 
 
-class Policy(NamedTuple):
+class Actor(NamedTuple):
     """Parameters, float32."""
 
     inner: chex.Array  # [F, H]
@@ -43,14 +43,14 @@ class Policy(NamedTuple):
     outer_bias: chex.Array  # [S + K]
 
 
-def init_policy(key: chex.PRNGKey, hidden: int) -> Policy:
+def init_policy(key: chex.PRNGKey, hidden: int) -> Actor:
     """Draws a policy that does everything with even chances."""
     outputs = len(STATEMENTS) + len(MOVES) + 1
     inner = jax.random.normal(key, (len(FEATURES), hidden)) / len(FEATURES) ** 0.5
-    return Policy(inner, jnp.zeros(hidden), jnp.zeros((hidden, outputs)), jnp.zeros(outputs))
+    return Actor(inner, jnp.zeros(hidden), jnp.zeros((hidden, outputs)), jnp.zeros(outputs))
 
 
-def compute_logits(policy: Policy, seen: chex.Array, *, press: bool) -> tuple[chex.Array, chex.Array]:
+def compute_logits(policy: Actor, seen: chex.Array, *, press: bool) -> tuple[chex.Array, chex.Array]:
     """Returns the logits of statements [..., S] and log-probabilities of moves [..., K]; the first move is none.
 
     Without `press` a voucher is given only where it was agreed.
@@ -64,7 +64,7 @@ def compute_logits(policy: Policy, seen: chex.Array, *, press: bool) -> tuple[ch
     return says, jax.nn.log_softmax(moves)
 
 
-def sample_acts(chance: chex.Array, policy: Policy, seen: chex.Array, *, press: bool) -> chex.Array:
+def sample_acts(chance: chex.Array, policy: Actor, seen: chex.Array, *, press: bool) -> chex.Array:
     """Draws a turn's acts, [..., A] bool, by uniform draws, [..., `CHANCES`] float32."""
     says, moves = compute_logits(policy, seen, press=press)
     said = chance[..., :-1] < jax.nn.sigmoid(says)
@@ -76,7 +76,7 @@ def sample_acts(chance: chex.Array, policy: Policy, seen: chex.Array, *, press: 
     return jnp.stack([drawn[act] for act in ACTS], axis=-1)
 
 
-def score_acts(policy: Policy, seen: chex.Array, acts: chex.Array, *, press: bool) -> chex.Array:
+def score_acts(policy: Actor, seen: chex.Array, acts: chex.Array, *, press: bool) -> chex.Array:
     """Returns the log-probability of a turn's acts, [...] float32. Of several moves in one turn the first counts."""
     says, moves = compute_logits(policy, seen, press=press)
     said, made = (acts[..., [ACTS.index(act) for act in some]] for some in (STATEMENTS, MOVES))
@@ -85,7 +85,7 @@ def score_acts(policy: Policy, seen: chex.Array, acts: chex.Array, *, press: boo
     return spoken + jnp.take_along_axis(moves, moved[..., None], axis=-1)[..., 0]
 
 
-def measure_entropy(policy: Policy, seen: chex.Array, *, press: bool) -> chex.Array:
+def measure_entropy(policy: Actor, seen: chex.Array, *, press: bool) -> chex.Array:
     """Returns the entropy of a turn's acts in nats, [...] float32."""
     says, moves = compute_logits(policy, seen, press=press)
     chance = jax.nn.sigmoid(says)
@@ -102,7 +102,7 @@ def clone_policy(
     mix: tuple[str, str] = environment.MIX,
     demonstrations: int = DEMONSTRATIONS,
     steps: int = CLONE_STEPS,
-) -> Policy:
+) -> Actor:
     """Teaches a new policy to do what `demonstrator` does, as phase 1 does with a language model.
 
     It imitates the most likely; what the demonstrator keeps to itself, its price for a voucher, becomes chance.

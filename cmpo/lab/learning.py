@@ -1,7 +1,7 @@
 """A whole run of CMPO in the lab, as one `lax.scan`: play, credit, update, move the multiplier.
 
-Advantage, loss, controller and optimizer are the trainer's, imported. A turn is the only token of its row's place, with
-the turn's log-probability.
+Advantage, loss, controller and optimizer are the trainer's, imported. To the loss a dialogue is a row, and a turn is
+one token with the log-probability of all its acts.
 
 Legend: T steps with rests, B scenarios of a step, G dialogues of each, N turns (padded), F features, A acts.
 """
@@ -19,7 +19,7 @@ from cmpo.advantage import hybrid_advantage
 from cmpo.algorithms.algorithm import Rewards
 from cmpo.algorithms.optimizers import make_optimizer
 from cmpo.lab import actor
-from cmpo.lab.actor import Policy
+from cmpo.lab.actor import Actor
 from cmpo.lab.plan import LabConfig
 from cmpo.loss import cmpo_loss
 from rollouts.domains.fds.embedded.latent import Customer
@@ -31,7 +31,7 @@ START_SEED = 0
 _SCHEDULE = {"warmup_fraction": 0.03, "final_fraction": 0.2, "weight_decay": 0.0, "max_grad_norm": 1.0}
 
 
-class Batch(NamedTuple):
+class LabBatch(NamedTuple):
     """The dialogues of a step."""
 
     seen: chex.Array  # [B, G, N, F] float32
@@ -57,10 +57,10 @@ class History(NamedTuple):
     clip_fraction: chex.Array
     entropy: chex.Array  # of a turn, nats
     grad_norm: chex.Array  # before it is clipped
-    policy: Policy
+    policy: Actor
 
 
-class Outcome(NamedTuple):
+class Means(NamedTuple):
     """Means over the dialogues of an evaluation, float32 scalars."""
 
     voucher_rate: chex.Array
@@ -70,7 +70,7 @@ class Outcome(NamedTuple):
     turns: chex.Array
 
 
-def train(config: LabConfig, seed: chex.Numeric, start: Policy | None = None) -> History:
+def train(config: LabConfig, seed: chex.Numeric, start: Actor | None = None) -> History:
     """Trains a policy; pure, to jit, and to map over seeds, numbers of the config, and starts.
 
     Args:
@@ -89,6 +89,7 @@ def train(config: LabConfig, seed: chex.Numeric, start: Policy | None = None) ->
         advantages = credit_batch(config, batch.rewards, controller.lambdas)
         sampled = _score(config, policy, batch)
         reference = _score(config, start, batch)
+        entropy = actor.measure_entropy(policy, batch.seen, press=config.press)
         for _ in range(config.epochs):
             loss = functools.partial(measure_loss, config, batch, advantages, sampled, reference)
             gradient, metrics = jax.grad(loss, has_aux=True)(policy)
@@ -98,7 +99,6 @@ def train(config: LabConfig, seed: chex.Numeric, start: Policy | None = None) ->
         outcome = summarize_batch(batch.rewards)
         moved = pid.update(gains, controller, outcome.voucher_rate[None])
         valid = batch.rewards.turn_mask
-        entropy = actor.measure_entropy(policy, batch.seen, press=config.press)
         record = {
             **outcome._asdict(),
             "lambdas": controller.lambdas[0],
@@ -118,13 +118,13 @@ def train(config: LabConfig, seed: chex.Numeric, start: Policy | None = None) ->
     return History(**records, policy=policy)
 
 
-def make_start(config: LabConfig) -> Policy:
+def make_start(config: LabConfig) -> Actor:
     """Clones the policy that runs begin with; it hangs on static settings alone."""
     key = jax.random.key(START_SEED)
     return actor.clone_policy(key, hidden=config.hidden, press=config.press, mix=config.mix)
 
 
-def play_batch(key: chex.PRNGKey, config: LabConfig, policy: Policy) -> Batch:
+def play_batch(key: chex.PRNGKey, config: LabConfig, policy: Actor) -> LabBatch:
     """Plays the dialogues of a step: those of a scenario have the same customer, and chances of their own."""
     first, second = jax.random.split(key)
     customers = callers.draw_customers(first, config.scenarios, mix=config.mix)
@@ -133,7 +133,7 @@ def play_batch(key: chex.PRNGKey, config: LabConfig, policy: Policy) -> Batch:
     play = functools.partial(_play_dialogue, config, policy)
     seen, acts, turns, outcome = jax.vmap(jax.vmap(play, (0, None)))(chance, customers)
     costs = turns.cost[..., None]
-    return Batch(seen, acts, Rewards(outcome=outcome, process=turns.process, cost=costs, turn_mask=turns.valid))
+    return LabBatch(seen, acts, Rewards(outcome=outcome, process=turns.process, cost=costs, turn_mask=turns.valid))
 
 
 def credit_batch(config: LabConfig, rewards: Rewards, lambdas: chex.Array) -> chex.Array:
@@ -144,7 +144,12 @@ def credit_batch(config: LabConfig, rewards: Rewards, lambdas: chex.Array) -> ch
 
 
 def measure_loss(
-    config: LabConfig, batch: Batch, advantages: chex.Array, sampled: chex.Array, reference: chex.Array, policy: Policy
+    config: LabConfig,
+    batch: LabBatch,
+    advantages: chex.Array,
+    sampled: chex.Array,
+    reference: chex.Array,
+    policy: Actor,
 ) -> tuple[chex.Array, dict[str, chex.Array]]:
     """Returns CMPO's loss and its metrics; all arrays are [B, G, N]."""
     arrays = (_score(config, policy, batch), sampled, reference, advantages, batch.rewards.turn_mask)
@@ -153,20 +158,20 @@ def measure_loss(
     return cmpo_loss(*rows, **options)
 
 
-def summarize_batch(rewards: Rewards) -> Outcome:
+def summarize_batch(rewards: Rewards) -> Means:
     """Returns the means over dialogues. A dialogue's satisfaction is 0 where it was not rated."""
     valid = rewards.turn_mask
     count = jnp.sum(valid, axis=-1)
     process = jnp.sum(rewards.process, axis=-1, where=valid) / count
     vouchers = jnp.any(rewards.cost[..., 0] > 0, axis=-1)
     each = (vouchers, rewards.outcome, process, rewards.outcome > 0, count)
-    return Outcome(*(jnp.mean(one.astype(jnp.float32)) for one in each))
+    return Means(*(jnp.mean(one.astype(jnp.float32)) for one in each))
 
 
 def _play_dialogue(
-    config: LabConfig, policy: Policy, chance: chex.Array, customer: Customer
-) -> tuple[chex.Array, chex.Array, environment.Turn, chex.Array]:
-    """Returns what was seen [N, F], acts [N, A], turns of [N], and the outcome of one dialogue."""
+    config: LabConfig, policy: Actor, chance: chex.Array, customer: Customer
+) -> tuple[chex.Array, chex.Array, environment.LabTurn, chex.Array]:
+    """Plays one dialogue by uniform draws; returns what was seen [N, F], acts [N, A], turns [N], and the outcome."""
 
     def take_turn(state, chance):
         seen = environment.observe(state)
@@ -179,5 +184,5 @@ def _play_dialogue(
     return seen, acts, turns, state.outcome
 
 
-def _score(config: LabConfig, policy: Policy, batch: Batch) -> chex.Array:
+def _score(config: LabConfig, policy: Actor, batch: LabBatch) -> chex.Array:
     return actor.score_acts(policy, batch.seen, batch.acts, press=config.press)

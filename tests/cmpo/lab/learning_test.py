@@ -133,6 +133,8 @@ def test_the_policy_in_the_end_is_the_one_that_played_in_rests(start):
         assert history.voucher_rate[step] == pytest.approx(float(means.voucher_rate), abs=1e-6)
         assert history.satisfaction[step] == pytest.approx(float(means.satisfaction), abs=1e-6)
         assert history.process_reward[step] == pytest.approx(float(means.process_reward), abs=1e-5)
+        entropy = np.asarray(actor.measure_entropy(history.policy, rested.seen, press=False))
+        assert history.entropy[step] == pytest.approx(entropy[rested.rewards.turn_mask].mean(), abs=1e-4)
 
 
 def test_what_is_said_of_a_step_is_so(start):

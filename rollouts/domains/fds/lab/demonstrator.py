@@ -17,7 +17,7 @@ import numpy as np
 
 from rollouts.domains.fds.embedded import latent, population, signals
 from rollouts.domains.fds.gym_agents import DEMONSTRATED_PRICES, ERRORS, PROBES
-from rollouts.domains.fds.lab.environment import MIX, State
+from rollouts.domains.fds.lab.environment import MIX, LabState
 from rollouts.domains.fds.lab.grading import ACTS
 from rollouts.domains.fds.lab.transitions import VALUES
 
@@ -35,7 +35,7 @@ def draw_manner(chance: chex.Array, prices: Sequence[float] = DEMONSTRATED_PRICE
     return Manner(jnp.asarray(prices)[place], chance[1] < PROBES)
 
 
-def plan_acts(state: State, manner: Manner, *, mix: tuple[str, str] = MIX) -> chex.Array:
+def plan_acts(state: LabState, manner: Manner, *, mix: tuple[str, str] = MIX) -> chex.Array:
     """Plans a turn, [A] bool, from what an agent sees."""
     customer, mood = state.customer, state.mood
     short = customer.wants == VALUES["wants"].index("short")
@@ -79,7 +79,7 @@ def err(chance: chex.Array, acts: chex.Array, errors: float = ERRORS) -> chex.Ar
     return acts ^ (one & (chance[0] < errors))
 
 
-def estimate_worth(state: State, *, mix: tuple[str, str] = MIX) -> chex.Array:
+def estimate_worth(state: LabState, *, mix: tuple[str, str] = MIX) -> chex.Array:
     """Returns the mean worth of a voucher given the hints and wishes that were told, in tenths of a point, float32."""
     prior, wishes, hints = _tabulate_beliefs(*mix)
     moments = jnp.arange(hints.shape[0])

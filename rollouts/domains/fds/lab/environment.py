@@ -35,7 +35,7 @@ _DONE = ("heard", "evidence", "facts", "limits", "noted", "stepped", "probed", "
 _HEATS = 3
 
 
-class State(NamedTuple):
+class LabState(NamedTuple):
     """Where a dialogue stands."""
 
     customer: Customer  # of int32 codes
@@ -49,7 +49,7 @@ class State(NamedTuple):
     outcome: chex.Array  # float32, the satisfaction: the rating; 0 for who walked out, at the turn limit, and before
 
 
-class Turn(NamedTuple):
+class LabTurn(NamedTuple):
     """What a turn brought; all 0 where the dialogue was over before."""
 
     valid: chex.Array  # bool, whether it took place
@@ -57,17 +57,17 @@ class Turn(NamedTuple):
     cost: chex.Array  # float32, 1 if a voucher was given
 
 
-def reset(key: chex.PRNGKey, *, mix: tuple[str, str] = MIX) -> State:
+def reset(key: chex.PRNGKey, *, mix: tuple[str, str] = MIX) -> LabState:
     """Draws a customer and an opening; `mix` is (difficulty, split) as for `generator.deal_scenarios`."""
     chance = jax.random.uniform(key, (telling.CHANCES + callers.CHANCES,))
     return open_dialogue(chance[: telling.CHANCES], callers.draw_customer(chance[telling.CHANCES :], mix=mix))
 
 
-def open_dialogue(chance: chex.Array, customer: Customer) -> State:
+def open_dialogue(chance: chex.Array, customer: Customer) -> LabState:
     """Draws the opening of a customer by uniform draws, [`telling.CHANCES`] float32."""
     signal = telling.draw_signal(chance, *telling.weigh_opening(customer))
     zero, told = jnp.int32(0), jnp.zeros(len(_HINTED), jnp.int32)
-    return State(
+    return LabState(
         customer=customer,
         mood=transitions.start_mood(customer),
         turns=zero,
@@ -80,12 +80,16 @@ def open_dialogue(chance: chex.Array, customer: Customer) -> State:
     )
 
 
-def step(key: chex.PRNGKey, state: State, acts: chex.Array, *, max_turns: int = MAX_TURNS) -> tuple[State, Turn]:
+def step(
+    key: chex.PRNGKey, state: LabState, acts: chex.Array, *, max_turns: int = MAX_TURNS
+) -> tuple[LabState, LabTurn]:
     """Plays a turn of the agent and the customer's answer; see `take_turn`."""
     return take_turn(jax.random.uniform(key, (CHANCES,)), state, acts, max_turns=max_turns)
 
 
-def take_turn(chance: chex.Array, state: State, acts: chex.Array, *, max_turns: int = MAX_TURNS) -> tuple[State, Turn]:
+def take_turn(
+    chance: chex.Array, state: LabState, acts: chex.Array, *, max_turns: int = MAX_TURNS
+) -> tuple[LabState, LabTurn]:
     """Plays a turn by what was drawn before. A dialogue that is over stays as it is.
 
     Args:
@@ -106,7 +110,7 @@ def take_turn(chance: chex.Array, state: State, acts: chex.Array, *, max_turns: 
     end = transitions.find_end(after)
     turns = state.turns + 1
     stances, hints = _note_told(state, telling.find_moment(before, after) * (end == 0), signal)
-    moved = State(
+    moved = LabState(
         customer=customer,
         mood=after,
         turns=turns,
@@ -120,10 +124,10 @@ def take_turn(chance: chex.Array, state: State, acts: chex.Array, *, max_turns: 
     valid = ~state.over
     state = jax.tree.map(lambda new, old: jnp.where(valid, new, old), moved, state)
     process = grading.reward_turn(customer, before, events)
-    return state, Turn(valid, jnp.where(valid, process, 0.0), jnp.where(valid & events["voucher"], 1.0, 0.0))
+    return state, LabTurn(valid, jnp.where(valid, process, 0.0), jnp.where(valid & events["voucher"], 1.0, 0.0))
 
 
-def observe(state: State) -> chex.Array:
+def observe(state: LabState) -> chex.Array:
     """Returns what an agent knows that has read all messages and knows what it did, [F] float32.
 
     Worth, demand, honesty, temper, trust, anger and patience are not in it, but what messages told of them is.
@@ -171,7 +175,7 @@ def _name_events(acts: chex.Array) -> transitions.Events:
     return events | {"nothing": ~jnp.any(acts)}
 
 
-def _note_told(state: State, moment: chex.Array, signal: Signal) -> tuple[chex.Array, chex.Array]:
+def _note_told(state: LabState, moment: chex.Array, signal: Signal) -> tuple[chex.Array, chex.Array]:
     """Writes down what was told at a place of `telling.MOMENTS`; at the first, nothing was."""
     now = jnp.arange(1, len(telling.MOMENTS)) == moment
     return jnp.where(now, signal.stance, state.stances), jnp.where(now, signal.hint, state.hints)

@@ -52,7 +52,7 @@ class Outcomes(NamedTuple):
     refused: Mood
 
 
-class Effect(NamedTuple):
+class EventEffect(NamedTuple):
     """What an event adds to fields of the mood, int32 each."""
 
     changes: Mapping[str, chex.Array]  # field -> [...]
@@ -111,7 +111,7 @@ def find_outcomes(customer: Customer, mood: Mood, events: Events) -> Outcomes:
     return Outcomes(chance, change_mood(mood, changes), change_mood(mood, refusals))
 
 
-def find_effect(customer: Customer, mood: Mood, event: str) -> Effect:
+def find_effect(customer: Customer, mood: Mood, event: str) -> EventEffect:
     """Finds what `event`, of `EVENTS` or `latent.DERIVED`, adds: the first rule that applies does it."""
     before = {**customer._asdict(), **mood._asdict()}
     changes, refusals = {}, {}
@@ -128,7 +128,7 @@ def find_effect(customer: Customer, mood: Mood, event: str) -> Effect:
         for totals, added in ((changes, rule.effect), (refusals, rule.refusal or rule.effect)):
             for field, change in added.items():
                 totals[field] = totals.get(field, 0) + jnp.where(applies, change, 0)
-    return Effect(changes, refusals, answered)
+    return EventEffect(changes, refusals, answered)
 
 
 def change_mood(mood: Mood, changes: Mapping[str, chex.Array]) -> Mood:
@@ -172,7 +172,7 @@ def _encode(field: str, value: Any) -> int:
     return VALUES[field].index(value) if field in VALUES else value
 
 
-class Table(NamedTuple):
+class Tabulated(NamedTuple):
     """What a function of `latent` gives for every value of the few fields that it looks at."""
 
     fields: tuple[str, ...]
@@ -191,7 +191,9 @@ _CUSTOMER = Customer(3, DEMANDS[0], True, 0, True, True, *(VALUES[field][0] for 
 _MOOD = Mood(*[0] * len(Mood._fields))
 
 
-def _tabulate(function: Callable[[Customer, Mood], float], fields: tuple[str, ...], dtype: Any = np.float32) -> Table:
+def _tabulate(
+    function: Callable[[Customer, Mood], float], fields: tuple[str, ...], dtype: Any = np.float32
+) -> Tabulated:
     """Calls a function of `latent` for every value of `fields`, all others being those of a plain case."""
     choices = [VALUES.get(field) or range(getattr(latent.LIMITS, field) + 1) for field in fields]
     found = []
@@ -200,22 +202,22 @@ def _tabulate(function: Callable[[Customer, Mood], float], fields: tuple[str, ..
         customer = _CUSTOMER._replace(**{field: value for field, value in changes.items() if field in VALUES})
         mood = _MOOD._replace(**{field: value for field, value in changes.items() if field not in VALUES})
         found.append(function(customer, mood))
-    return Table(fields, np.array(found, dtype).reshape([len(values) for values in choices]))
+    return Tabulated(fields, np.array(found, dtype).reshape([len(values) for values in choices]))
 
 
 @functools.cache
-def _tabulate_agreement() -> Table:
+def _tabulate_agreement() -> Tabulated:
     return _tabulate(latent.chance_to_agree, ("demand", "worth", "anger", "trust", "limits"))
 
 
 @functools.cache
-def _tabulate_ends() -> Table:
+def _tabulate_ends() -> Tabulated:
     fields = ("patience", "anger", "trust", "offended", "over")
     return _tabulate(lambda customer, mood: ENDS.index(latent.find_end(customer, mood)), fields, np.int32)
 
 
 @functools.cache
-def _tabulate_ratings() -> tuple[Table, ...]:
+def _tabulate_ratings() -> tuple[Tabulated, ...]:
     """The parts that make up a rating before patience: a table for all fields at once would have a million entries."""
 
     def measure_step(customer: Customer, mood: Mood) -> float:
