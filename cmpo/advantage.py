@@ -9,7 +9,14 @@ import chex
 import jax
 import jax.numpy as jnp
 
-_NORMALIZE_AXES = {"group": (0, 1), "trajectory": (1,), "center": (0, 1), "none": None}
+_NORMALIZE_AXES = {
+    "group": (0, 1),
+    "trajectory": (1,),
+    "turn": (0,),
+    "decoupled": (0, 1),
+    "center": (0, 1),
+    "none": None,
+}
 NORMALIZE = tuple(_NORMALIZE_AXES)
 CREDIT = ("instant", "cost_to_go", "return_to_go", "dialogue")
 
@@ -41,7 +48,10 @@ def hybrid_advantage(
       times the mean of `R_P[i,s]` on top: the same for all turns of a dialogue, which counts once in its group.
 
     The advantage is `(u - mean) / (std + eps)`, population standard deviation, over all valid turns of the group
-    ("group") or of the dialogue ("trajectory"), `u - mean` over those of the group ("center"), or `u` itself ("none").
+    ("group"), of the dialogue ("trajectory") or with the same number in the group ("turn"); `u - mean` over those of
+    the group ("center"); or `u` itself ("none"). "decoupled" normalises over the group what is gained and each cost
+    apart, `z(u at lambda 0) - sum_k lambda_k z(c_k)`, with `z` as "group" has it and `c_k` as the credit charges it:
+    more lambda then weighs more, whatever the spread. A cost that does not vary in the group adds nothing.
     With "instant" credit "trajectory" is blind to the outcome, which is the same in all turns of a dialogue.
     Where all valid utilities are equal it is 0, but for "none". Divided by their spread, groups in which little is at
     stake count as much as those in which much is; "center" lets each count for what it is worth.
@@ -53,7 +63,8 @@ def hybrid_advantage(
 
     Source: arXiv 2602.22697, the hybrid advantage of CMPO (outcome and process reward minus the multiplier times the
     turn's cost, normalised). The paper normalises per trajectory; "center" is that of Liu et al. 2025 (Dr. GRPO);
-    `cost_to_go` and `return_to_go` are not in the paper.
+    "decoupled" is what GDPO does with rewards (arXiv 2601.05242) before it whitens the batch; "turn", `cost_to_go` and
+    `return_to_go` are not in the paper.
 
     Args:
       outcome: [G] float, user satisfaction at the end of each dialogue, 1..5 (0 when it ran out of turns).
@@ -63,7 +74,7 @@ def hybrid_advantage(
       lambdas: [C] float, the multipliers, in utility per unit of cost.
       outcome_weight: w_O.
       process_weight: w_P (1 here; the authors' code uses 2).
-      normalize: "group", "trajectory", "center" or "none".
+      normalize: "group", "trajectory", "turn", "decoupled", "center" or "none".
       credit: "instant", "cost_to_go", "return_to_go" or "dialogue".
       discount: per turn, 0..1; used by "cost_to_go" and "return_to_go".
       eps: added to the standard deviation.
@@ -93,20 +104,20 @@ def hybrid_advantage(
     cost = jnp.where(jnp.expand_dims(turn_mask, 2), cost, 0)
 
     # Products are summed elementwise: a `dot` may run in reduced precision on an accelerator, and these are tiny.
+    outcome, process = outcome_weight * outcome, process_weight * process
+    if normalize == "decoupled":
+        gained = _value_turns(outcome, process, jnp.zeros_like(process), turn_mask, credit, discount)
+        centred, std = _compare(gained, turn_mask, credit, normalize)
+        worth = centred / (std + eps)
+        for number, charged in enumerate(_charge_costs(cost, turn_mask, credit, discount)):
+            centred, std = _compare(charged, turn_mask, credit, normalize)
+            worth = worth - lambdas[number] * centred / (std + eps)
+        return worth
     price = jnp.sum(cost * lambdas, axis=-1)
-    if credit == "dialogue":
-        utility = _value_dialogues(outcome_weight * outcome, process_weight * process, price, turn_mask)
-    else:
-        if credit == "cost_to_go":
-            price = _return_to_go(price, discount)
-        reward = process_weight * process - price
-        if credit == "return_to_go":
-            reward = _return_to_go(reward, discount)
-        utility = jnp.where(turn_mask, outcome_weight * outcome + reward, 0)
-    axes = _NORMALIZE_AXES[normalize]
-    if axes is None:
+    utility = _value_turns(outcome, process, price, turn_mask, credit, discount)
+    if normalize == "none":
         return utility
-    centred, std = _centre(utility, turn_mask, _find_counted(turn_mask, credit), axes)
+    centred, std = _compare(utility, turn_mask, credit, normalize)
     return centred if normalize == "center" else centred / (std + eps)
 
 
@@ -126,17 +137,46 @@ def compute_effective_prices(
 
     That is `lambda / (std(u) + eps)` where utilities are divided by their spread. It differs from group to group, and a
     higher lambda widens the spread that it is divided by (arXiv 2602.05863). For "trajectory" it is the mean over the
-    dialogues whose utilities differ; for "center" and "none", lambda itself. NaN where all utilities are equal.
+    dialogues whose utilities differ, for "turn" over such numbers of turns; for "decoupled" lambda by the spread of the
+    cost, which lambda does not widen; for "center" and "none", lambda itself. NaN where all utilities, or costs, are
+    equal.
 
     Arguments and errors are those of `hybrid_advantage`, whose other options are `options`.
     """
     utility = hybrid_advantage(outcome, process, cost, turn_mask, lambdas, normalize="none", credit=credit, **options)
     if normalize in ("center", "none"):
         return lambdas
-    axes = _NORMALIZE_AXES[normalize]
-    centred, std = _centre(utility, turn_mask, _find_counted(turn_mask, credit), axes)
-    differ = jnp.any(centred != 0, axes, keepdims=True)
-    return lambdas * jnp.mean(1 / (std + eps), where=differ)
+
+    def invert_spread(values: chex.Array) -> chex.Array:
+        centred, std = _compare(values, turn_mask, credit, normalize)
+        differ = jnp.any(centred != 0, _NORMALIZE_AXES[normalize], keepdims=True)
+        return jnp.mean(1 / (std + eps), where=differ)
+
+    if normalize == "decoupled":
+        cost = jnp.where(jnp.expand_dims(turn_mask, 2), cost, 0)
+        charged = _charge_costs(cost, turn_mask, credit, options.get("discount", 1.0))
+        return lambdas * jnp.stack([invert_spread(one) for one in charged])
+    return lambdas * invert_spread(utility)
+
+
+def _value_turns(
+    outcome: chex.Array, process: chex.Array, price: chex.Array, mask: chex.Array, credit: str, discount: float
+) -> chex.Array:
+    """Utility of every turn, [G, N], before it is compared with others; `price` is [G, N], all is weighed and clean."""
+    if credit == "dialogue":
+        return _value_dialogues(outcome, process, price, mask)
+    if credit == "cost_to_go":
+        price = _return_to_go(price, discount)
+    reward = process - price
+    if credit == "return_to_go":
+        reward = _return_to_go(reward, discount)
+    return jnp.where(mask, outcome + reward, 0)
+
+
+def _charge_costs(cost: chex.Array, mask: chex.Array, credit: str, discount: float) -> list[chex.Array]:
+    """What every turn is charged of each of the C costs at a price of 1, [G, N] each."""
+    zero = jnp.zeros_like(cost[..., 0])
+    return [-_value_turns(zero, zero, cost[..., number], mask, credit, discount) for number in range(cost.shape[-1])]
 
 
 def _return_to_go(value: chex.Array, discount: float) -> chex.Array:
@@ -155,9 +195,11 @@ def _value_dialogues(outcome: chex.Array, process: chex.Array, price: chex.Array
     return jnp.where(mask, worth + jnp.where(worth > 0, quality, 0), 0)
 
 
-def _find_counted(mask: chex.Array, credit: str) -> chex.Array:
-    """The turns that count in a mean, [G, N] bool: all valid ones, or of whole dialogues one each."""
-    return mask & (jnp.cumsum(mask, axis=1) == 1) if credit == "dialogue" else mask
+def _compare(values: chex.Array, mask: chex.Array, credit: str, normalize: str) -> tuple[chex.Array, chex.Array]:
+    """`_centre` of values [G, N] along the axes of `normalize`; of whole dialogues, each counts once in a mean."""
+    once = credit == "dialogue" and normalize != "turn"
+    counted = mask & (jnp.cumsum(mask, axis=1) == 1) if once else mask
+    return _centre(values, mask, counted, _NORMALIZE_AXES[normalize])
 
 
 def _centre(

@@ -21,7 +21,7 @@ class Clipped(Algorithm):
     def __init__(self, config: Mapping[str, Any], domain: Domain):
         super().__init__(domain)
         self.settings = settings = config["algo"]
-        alone = settings["group_size"] == 1 and self.normalization() in ("group", "center")
+        alone = settings["group_size"] == 1 and self.normalization() in ("group", "turn", "decoupled", "center")
         if alone and config["train"]["rl_steps"]:
             raise ValueError(
                 f"config.algo.group_size: expected 2 or more where turns are compared by {self.normalization()!r}, "

@@ -30,6 +30,12 @@ jitted = jax.jit(hybrid_advantage, static_argnames=("normalize", "credit"))
 
 def reference(outcome, process, cost, mask, lambdas, *, w_o, w_p, normalize, credit, discount, eps):
     """The docstring's formulas, turn by turn, in float64."""
+    if normalize == "decoupled":
+        apart = {"normalize": "group", "credit": credit, "discount": discount, "eps": eps}
+        result = reference(outcome, process, cost, mask, 0 * lambdas, w_o=w_o, w_p=w_p, **apart)
+        for lam, one in zip(lambdas, np.eye(len(lambdas)), strict=True):  # of a price of 1 alone: minus the cost
+            result += float(lam) * reference(outcome, process, cost, mask, one, w_o=0.0, w_p=0.0, **apart)
+        return result
     groups, utility, once = [], {}, credit == "dialogue"
     for i in range(len(outcome)):
         valid = [t for t in range(mask.shape[1]) if mask[i, t]]
@@ -49,6 +55,8 @@ def reference(outcome, process, cost, mask, lambdas, *, w_o, w_p, normalize, cre
         groups.append([(i, t) for t in valid])
     if normalize in ("group", "center"):
         groups = [sum(groups, [])]
+    elif normalize == "turn":
+        groups = [[cell for cell in sum(groups, []) if cell[1] == t] for t in range(mask.shape[1])]
     result = np.zeros(mask.shape)
     for cells in groups:
         values = list({i: utility[i, t] for i, t in cells}.values()) if once else [utility[cell] for cell in cells]
@@ -70,6 +78,15 @@ class HandValuesTest(chex.TestCase):
         ("instant_center", "center", "instant", [[8 / 6, -1 / 6], [-7 / 6, 0.0]]),
         # 4.5, 3 have mean 3.75 and std .75; one turn alone has std 0.
         ("instant_trajectory", "trajectory", "instant", [[1.0, -1.0], [0.0, 0.0]]),
+        # First turns: 4.5, 2 have mean 3.25 and std 1.25; the second turn is alone.
+        ("instant_turn", "turn", "instant", [[1.0, 0.0], [-1.0, 0.0]]),
+        # Gained: 4.5, 5, 2, mean 23/6, variance (16 + 49 + 121)/36/3 = 1.7222, std 1.3123346. Cost: 0, 1, 0, mean 1/3,
+        # std sqrt(2)/3. (4/6)/1.3123346 + 2*.7071068; (7/6)/1.3123346 - 2*1.4142136; -(11/6)/1.3123346 + 2*.7071068.
+        ("instant_decoupled", "decoupled", "instant", [[1.9222141, -1.9394262], [0.0172121, 0.0]]),
+        # Gained: 4 + .75; 2, and cost: 1; 0, both one std from their mean. 1 - 2; -1 + 2.
+        ("dialogue_decoupled", "decoupled", "dialogue", [[-1.0, -1.0], [1.0, 0.0]]),
+        # u = 2.75, 2; and 2.75 alone.
+        ("dialogue_turn", "turn", "dialogue", [[1.0, 0.0], [-1.0, 0.0]]),
         # Price to go, halved per turn: 1, 2; 0. Outcome and process: 4.5, 5; 2.
         ("cost_to_go", "none", "cost_to_go", [[3.5, 3.0], [2.0, 0.0]]),
         # Process minus price: .5, -1; 0. To go, halved per turn: .5 - .5, -1; 0. Plus outcome: 4, 3; 2.
@@ -166,7 +183,7 @@ def many_groups(seed, b=5, g=4, n=3, c=2):
     )
 
 
-@pytest.mark.parametrize("normalize", ["group", "trajectory", "center", "none"])
+@pytest.mark.parametrize("normalize", NORMALIZE)
 def test_vmap_over_groups_equals_a_loop(normalize):
     *arrays, lambdas = many_groups(0)
     function = functools.partial(jitted, normalize=normalize, credit="return_to_go", discount=0.9)
@@ -194,10 +211,11 @@ def test_gradients_see_nothing_outside_the_mask(normalize, credit):
     chex.assert_tree_all_finite(got)
     chex.assert_trees_all_close(got, want, rtol=1e-5)
     assert np.all(got[1][~mask] == 0) and np.all(got[2][~mask] == 0) and got[0][1] == 0
-    assert normalize == "trajectory" or np.any(got[1][mask] != 0)  # two turns alone are 1 and -1, whatever they hold
+    alone = normalize in ("trajectory", "turn")  # two turns alone are 1 and -1, whatever they hold
+    assert alone or np.any(got[1][mask] != 0)
 
 
-@pytest.mark.parametrize("normalize", ["group", "trajectory", "center"])
+@pytest.mark.parametrize("normalize", [form for form in NORMALIZE if form != "none"])
 def test_no_valid_turn_gives_zeros(normalize):
     nan = np.full((2, 2), np.nan, np.float32)
     result = hybrid_advantage(nan[0], nan, nan[..., None], nan == 0, LAMBDAS, normalize=normalize)
@@ -207,7 +225,7 @@ def test_no_valid_turn_gives_zeros(normalize):
         hybrid_advantage(zero[0], zero, zero[..., None], zero > 0, LAMBDAS, normalize=normalize)
 
 
-@pytest.mark.parametrize("normalize", ["group", "trajectory", "center"])
+@pytest.mark.parametrize("normalize", [form for form in NORMALIZE if form != "none"])
 def test_equal_utilities_give_exact_zeros_and_finite_gradients(normalize):
     # The float32 mean of equal numbers may miss them: the rounding error must not be divided by itself.
     mask, zero = np.ones((1, 7), bool), np.zeros((1, 7), np.float32)
@@ -232,7 +250,7 @@ def test_without_process_and_cost_it_is_grpo():
 
 
 def test_refuses_what_it_does_not_know():
-    with pytest.raises(ValueError, match="'group', 'trajectory', 'center', 'none'.*'batch'"):
+    with pytest.raises(ValueError, match="'group', 'trajectory', 'turn', 'decoupled', 'center', 'none'.*'batch'"):
         hybrid_advantage(*ARGS, normalize="batch")
     with pytest.raises(ValueError, match="'instant', 'cost_to_go'.*'gae'"):
         hybrid_advantage(*ARGS, credit="gae")
@@ -253,7 +271,14 @@ def test_refuses_wrong_shapes_and_types(position, wrong):
 
 @pytest.mark.parametrize(
     ("normalize", "expected"),
-    [("group", 2 / np.std([4.5, 3.0, 2.0])), ("trajectory", 2 / np.std([4.5, 3.0])), ("center", 2.0), ("none", 2.0)],
+    [
+        ("group", 2 / np.std([4.5, 3.0, 2.0])),
+        ("trajectory", 2 / np.std([4.5, 3.0])),
+        ("turn", 2 / np.std([4.5, 2.0])),
+        ("decoupled", 2 / np.std([0.0, 1.0, 0.0])),
+        ("center", 2.0),
+        ("none", 2.0),
+    ],
 )
 def test_the_effective_price_is_the_multiplier_by_the_spread(normalize, expected):
     """The second dialogue has one turn, which differs from nothing of its own."""
@@ -263,4 +288,19 @@ def test_the_effective_price_is_the_multiplier_by_the_spread(normalize, expected
 def test_a_group_in_which_all_are_equal_has_no_effective_price_and_eps_counts():
     assert compute_effective_prices(*ARGS, eps=1.0) == pytest.approx([2 / (np.std([4.5, 3.0, 2.0]) + 1)])
     alike = (np.ones(2, np.float32), *(np.zeros_like(x) for x in (PROCESS, COST)), MASK, LAMBDAS)
-    assert np.isnan(compute_effective_prices(*alike, normalize="group")).all()
+    for normalize in ("group", "turn", "decoupled"):
+        assert np.isnan(compute_effective_prices(*alike, normalize=normalize)).all()
+
+
+def test_decoupled_more_lambda_weighs_more_and_a_cost_that_does_not_vary_adds_nothing():
+    """With "group" the advantage of what costs stops at a bound, however high lambda is."""
+    gaps = {}
+    for normalize in ("decoupled", "group"):
+        found = [hybrid_advantage(*ARGS[:-1], np.float32([lam]), normalize=normalize) for lam in (10, 100)]
+        gaps[normalize] = [float(one[0, 0] - one[0, 1]) for one in found]
+    assert gaps["decoupled"][1] > 9 * gaps["decoupled"][0] and gaps["group"][1] < 1.1 * gaps["group"][0]
+    same = np.ones_like(COST)
+    dear, free = (
+        hybrid_advantage(OUTCOME, PROCESS, same, MASK, np.float32([lam]), normalize="decoupled") for lam in (3, 0)
+    )
+    chex.assert_trees_all_close(dear, free)

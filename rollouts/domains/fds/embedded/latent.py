@@ -117,7 +117,7 @@ DERIVED = {
 }
 """Events that follow from the others. `accused` takes the place of the offer."""
 
-_STINGS = frozenset({"unbacked", "promise", "negated", "rude"})
+STINGS = frozenset({"unbacked", "promise", "negated", "rude"})
 _UNHEARD, _UNASKED = (0,), (0, 1)
 
 RULES = (
@@ -268,7 +268,7 @@ def _derive_events(customer: Customer, mood: Mood, events: frozenset[str]) -> se
         happened -= set(GOOD_ACTS)
     if count_acts(happened) > MOST_ACTS[customer.wants]:
         happened.add("crowded")
-    if happened & _STINGS:
+    if happened & STINGS:
         happened.add("stung")
     if {"offer", "explain_true"} <= happened and customer.supported is False and not mood.facts:
         happened = happened - {"offer"} | {"accused"}

@@ -20,8 +20,8 @@ FAULTS = frozenset({"apology", "repeat", "long", "negated", "crowded"})
 
 EMPTY = frozenset({"nothing", "spam"})
 
-_GIVES = frozenset({"offer", "voucher"})
-_PROGRESS = ("heard", "facts", "limits", "noted", "stepped", "probed", "over")
+GIVES = frozenset({"offer", "voucher"})
+PROGRESS = ("heard", "facts", "limits", "noted", "stepped", "probed", "over")
 
 
 class Sorted(NamedTuple):
@@ -55,7 +55,7 @@ def sort_acts(customer: Customer, mood: Mood, events: frozenset[str]) -> Sorted:
     useful, untimely = set(), set()
     for act in events & {*latent.GOOD_ACTS, "voucher"}:
         afters = [after for _, after in latent.list_outcomes(customer, mood, frozenset({act}))]
-        advances = any(getattr(after, field) > getattr(silent, field) for after in afters for field in _PROGRESS)
+        advances = any(getattr(after, field) > getattr(silent, field) for after in afters for field in PROGRESS)
         advances |= any(after.evidence == 2 > mood.evidence or after.deal == 2 > mood.deal for after in afters)
         best = afters[0]  # of an offer, the answer yes
         costs = best.patience < silent.patience or best.anger > silent.anger or best.trust < silent.trust
@@ -82,7 +82,7 @@ def _score_stage(mood: Mood, events: frozenset[str], acts: Sorted) -> float:
 
     What is false, empty or unfriendly harms at any stage.
     """
-    if (events & _GIVES and (mood.evidence < 2 or mood.deal == 3)) or events & (LIES | EMPTY | {"negated"}):
+    if (events & GIVES and (mood.evidence < 2 or mood.deal == 3)) or events & (LIES | EMPTY | {"negated"}):
         return 0.0
     if "apology" in events and not acts.useful:
         return 0.0
@@ -92,7 +92,7 @@ def _score_stage(mood: Mood, events: frozenset[str], acts: Sorted) -> float:
 
 def _score_rules(customer: Customer, mood: Mood, events: frozenset[str]) -> float:
     """No compensation before evidence, agreement and a word on a record that contradicts; words and facts agree."""
-    gives = events & _GIVES
+    gives = events & GIVES
     if events & LIES or (gives and (mood.evidence < 2 or mood.deal == 3)):
         return 0.0
     doubtful = gives and customer.supported is False and not mood.facts

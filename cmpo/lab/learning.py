@@ -1,0 +1,188 @@
+"""A whole run of CMPO in the lab, as one `lax.scan`: play, credit, update, move the multiplier.
+
+Advantage, loss, controller and optimizer are the trainer's, imported. To the loss a dialogue is a row, and a turn is
+one token with the log-probability of all its acts.
+
+Legend: T steps with rests, B scenarios of a step, G dialogues of each, N turns (padded), F features, A acts.
+"""
+
+import functools
+from typing import NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+import optax
+
+from cmpo import pid
+from cmpo.advantage import hybrid_advantage
+from cmpo.algorithms.algorithm import Rewards
+from cmpo.algorithms.optimizers import make_optimizer
+from cmpo.lab import actor
+from cmpo.lab.actor import Actor
+from cmpo.lab.plan import LabConfig
+from cmpo.loss import cmpo_loss
+from rollouts.domains.fds.embedded.latent import Customer
+from rollouts.domains.fds.lab import callers, environment, telling
+
+START_SEED = 0
+"""Of the start that all seeds share, as runs of the trainer share a phase 1."""
+
+_SCHEDULE = {"warmup_fraction": 0.03, "final_fraction": 0.2, "weight_decay": 0.0, "max_grad_norm": 1.0}
+
+
+class LabBatch(NamedTuple):
+    """The dialogues of a step."""
+
+    seen: chex.Array  # [B, G, N, F] float32
+    acts: chex.Array  # [B, G, N, A] bool
+    rewards: Rewards  # of [B, G] and [B, G, N]; one cost
+
+
+class History(NamedTuple):
+    """What a run went through, [T] float32 each, means over the dialogues of a step; and its policy in the end.
+
+    In the last `config.rests` steps nothing moves: what the policy does there is what it has learnt, and no step of
+    those before has seen their customers.
+    """
+
+    voucher_rate: chex.Array
+    satisfaction: chex.Array
+    process_reward: chex.Array  # the mean over dialogues of that of their turns
+    finish_rate: chex.Array
+    turns: chex.Array
+    lambdas: chex.Array  # in force during the step
+    spread: chex.Array  # standard deviation of the advantages of all turns
+    kl: chex.Array
+    clip_fraction: chex.Array
+    entropy: chex.Array  # of a turn, nats
+    grad_norm: chex.Array  # before it is clipped
+    policy: Actor
+
+
+class Means(NamedTuple):
+    """Means over the dialogues of an evaluation, float32 scalars."""
+
+    voucher_rate: chex.Array
+    satisfaction: chex.Array
+    process_reward: chex.Array
+    finish_rate: chex.Array
+    turns: chex.Array
+
+
+def train(config: LabConfig, seed: chex.Numeric, start: Actor | None = None) -> History:
+    """Trains a policy; pure, to jit, and to map over seeds, numbers of the config, and starts.
+
+    Args:
+      config: what the run is set to.
+      seed: int, of customers, dialogues and acts.
+      start: the policy to begin with, which is the reference as well; cloned from the demonstrator if None.
+    """
+    start = make_start(config) if start is None else start
+    optimizer = make_optimizer(learning_rate=1.0, steps=config.steps * config.epochs, **_SCHEDULE)
+    gains = config.gains
+
+    def step(carry, now):
+        policy, momentum, controller = carry
+        key, learns = now
+        batch = play_batch(key, config, policy)
+        advantages = credit_batch(config, batch.rewards, controller.lambdas)
+        sampled = _score(config, policy, batch)
+        reference = _score(config, start, batch)
+        entropy = actor.measure_entropy(policy, batch.seen, press=config.press)
+        for _ in range(config.epochs):
+            loss = functools.partial(measure_loss, config, batch, advantages, sampled, reference)
+            gradient, metrics = jax.grad(loss, has_aux=True)(policy)
+            updates, momentum = optimizer.update(gradient, momentum, policy)
+            updates = jax.tree.map(lambda update: config.learning_rate * update, updates)
+            policy = optax.apply_updates(policy, updates)
+        outcome = summarize_batch(batch.rewards)
+        moved = pid.update(gains, controller, outcome.voucher_rate[None])
+        valid = batch.rewards.turn_mask
+        record = {
+            **outcome._asdict(),
+            "lambdas": controller.lambdas[0],
+            "spread": jnp.std(advantages, where=valid),
+            "kl": metrics["kl"],
+            "clip_fraction": metrics["clip_fraction"],
+            "entropy": jnp.mean(entropy, where=valid),
+            "grad_norm": optax.global_norm(gradient),
+        }
+        carry = jax.tree.map(lambda new, old: jnp.where(learns, new, old), (policy, momentum, moved), carry)
+        return carry, record
+
+    count = config.steps + config.rests
+    keys = jax.vmap(functools.partial(jax.random.fold_in, jax.random.key(seed)))(jnp.arange(count))
+    begun = start, optimizer.init(start), pid.init(gains, config.initial_lambda)
+    (policy, _, _), records = jax.lax.scan(step, begun, (keys, jnp.arange(count) < config.steps))
+    return History(**records, policy=policy)
+
+
+def make_start(config: LabConfig) -> Actor:
+    """Clones the policy that runs begin with; it hangs on static settings alone."""
+    key = jax.random.key(START_SEED)
+    return actor.clone_policy(key, hidden=config.hidden, press=config.press, mix=config.mix)
+
+
+def play_batch(key: chex.PRNGKey, config: LabConfig, policy: Actor) -> LabBatch:
+    """Plays the dialogues of a step: those of a scenario have the same customer, and chances of their own."""
+    first, second = jax.random.split(key)
+    customers = callers.draw_customers(first, config.scenarios, mix=config.mix)
+    draws = config.max_turns * (environment.CHANCES + actor.CHANCES) + telling.CHANCES
+    chance = jax.random.uniform(second, (config.scenarios, config.dialogues, draws))
+    play = functools.partial(_play_dialogue, config, policy)
+    seen, acts, turns, outcome = jax.vmap(jax.vmap(play, (0, None)))(chance, customers)
+    costs = turns.cost[..., None]
+    return LabBatch(seen, acts, Rewards(outcome=outcome, process=turns.process, cost=costs, turn_mask=turns.valid))
+
+
+def credit_batch(config: LabConfig, rewards: Rewards, lambdas: chex.Array) -> chex.Array:
+    """Returns what each turn was worth, [B, G, N], at multipliers [1]."""
+    names = ("outcome_weight", "process_weight", "normalize", "credit", "discount")
+    worth = functools.partial(hybrid_advantage, lambdas=lambdas, **{name: getattr(config, name) for name in names})
+    return jax.vmap(worth)(rewards.outcome, rewards.process, rewards.cost, rewards.turn_mask)
+
+
+def measure_loss(
+    config: LabConfig,
+    batch: LabBatch,
+    advantages: chex.Array,
+    sampled: chex.Array,
+    reference: chex.Array,
+    policy: Actor,
+) -> tuple[chex.Array, dict[str, chex.Array]]:
+    """Returns CMPO's loss and its metrics; all arrays are [B, G, N]."""
+    arrays = (_score(config, policy, batch), sampled, reference, advantages, batch.rewards.turn_mask)
+    rows = [array.reshape(-1, array.shape[-1]) for array in arrays]
+    options = {name: getattr(config, name) for name in ("clip_low", "clip_high", "kl_weight")}
+    return cmpo_loss(*rows, **options)
+
+
+def summarize_batch(rewards: Rewards) -> Means:
+    """Returns the means over dialogues. A dialogue's satisfaction is 0 where it was not rated."""
+    valid = rewards.turn_mask
+    count = jnp.sum(valid, axis=-1)
+    process = jnp.sum(rewards.process, axis=-1, where=valid) / count
+    vouchers = jnp.any(rewards.cost[..., 0] > 0, axis=-1)
+    each = (vouchers, rewards.outcome, process, rewards.outcome > 0, count)
+    return Means(*(jnp.mean(one.astype(jnp.float32)) for one in each))
+
+
+def _play_dialogue(
+    config: LabConfig, policy: Actor, chance: chex.Array, customer: Customer
+) -> tuple[chex.Array, chex.Array, environment.LabTurn, chex.Array]:
+    """Plays one dialogue by uniform draws; returns what was seen [N, F], acts [N, A], turns [N], and the outcome."""
+
+    def take_turn(state, chance):
+        seen = environment.observe(state)
+        acts = actor.sample_acts(chance[: actor.CHANCES], policy, seen, press=config.press)
+        after, turn = environment.take_turn(chance[actor.CHANCES :], state, acts, max_turns=config.max_turns)
+        return after, (seen, acts, turn)
+
+    begun = environment.open_dialogue(chance[: telling.CHANCES], customer)
+    state, (seen, acts, turns) = jax.lax.scan(take_turn, begun, chance[telling.CHANCES :].reshape(config.max_turns, -1))
+    return seen, acts, turns, state.outcome
+
+
+def _score(config: LabConfig, policy: Actor, batch: LabBatch) -> chex.Array:
+    return actor.score_acts(policy, batch.seen, batch.acts, press=config.press)

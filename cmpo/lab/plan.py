@@ -1,0 +1,101 @@
+"""What a run in the lab is set to."""
+
+import dataclasses
+import math
+from typing import Any
+
+import chex
+import jax
+
+from cmpo import advantage, pid
+
+DIFFICULTIES = ("hard", "normal")
+
+
+def _choice(default: Any) -> Any:
+    return dataclasses.field(default=default, metadata={"static": True})
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class LabConfig:
+    """What a run is set to; names and defaults are those of the trainer's config for FDS, as far as it has them.
+
+    A pytree. The numbers may be arrays under `vmap`; every other value is static, and another one compiles anew. With
+    kp, ki and kd of 0 lambda stays at `initial_lambda`.
+
+    Raises ValueError, naming the field.
+    """
+
+    # numbers
+    target: chex.Numeric = 0.30  # the budget, vouchers a dialogue
+    kp: chex.Numeric = 0.5
+    ki: chex.Numeric = 0.15
+    kd: chex.Numeric = 0.0
+    smoothing: chex.Numeric = 0.7
+    lambda_max: chex.Numeric = 5.0
+    initial_lambda: chex.Numeric = 1.0
+    learning_rate: chex.Numeric = 2e-2  # the peak; what follows is the trainer's schedule
+    kl_weight: chex.Numeric = 0.02
+    clip_low: chex.Numeric = 0.2
+    clip_high: chex.Numeric = 0.2
+    outcome_weight: chex.Numeric = 1.0
+    process_weight: chex.Numeric = 1.0
+    discount: chex.Numeric = 1.0
+    # choices
+    normalize: str = _choice("center")
+    credit: str = _choice("cost_to_go")
+    form: str = _choice("incremental")
+    steps: int = _choice(60)
+    rests: int = _choice(20)  # more of them at the end, in which nothing moves: an evaluation
+    scenarios: int = _choice(12)  # of a step
+    dialogues: int = _choice(4)  # of a scenario
+    max_turns: int = _choice(15)
+    epochs: int = _choice(1)  # updates with each batch
+    hidden: int = _choice(32)  # units of the policy's layer
+    press: bool = _choice(False)  # may the policy give vouchers that nobody agreed to?
+    difficulty: str = _choice("hard")
+
+    def __post_init__(self):
+        for name, allowed in _ALLOWED.items():
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name}: expected one of {allowed}, got {getattr(self, name)!r}")
+        if (self.normalize, self.credit) == ("trajectory", "dialogue"):
+            raise ValueError("normalize: expected another than 'trajectory' where credit is 'dialogue': all would be 0")
+        for name, least in _LEAST.items():
+            value = getattr(self, name)
+            if type(value) is not int or value < least:
+                raise ValueError(f"{name}: expected a whole number of {least} or more, got {value!r}")
+        known = {name: value for name in NUMBERS if isinstance(value := getattr(self, name), str | bool | int | float)}
+        for name, value in known.items():
+            least, most = _RANGES.get(name, (0.0, math.inf))
+            if isinstance(value, str | bool) or not math.isfinite(value) or not least <= value <= most:
+                raise ValueError(f"{name}: expected a finite number from {least} to {most}, got {value!r}")
+        if len(known) == len(NUMBERS):  # arrays of a sweep are not checked
+            pid.init(self.gains, self.initial_lambda)
+
+    @property
+    def gains(self) -> pid.PIDGains:
+        """The controller's settings."""
+        names = ("kp", "ki", "kd", "target", "smoothing", "lambda_max")
+        return pid.PIDGains(**{name: getattr(self, name) for name in names}, form=self.form)
+
+    @property
+    def mix(self) -> tuple[str, str]:
+        """Who calls, as for `generator.deal_scenarios`: those over whom the frontiers are kept."""
+        return self.difficulty, "test"
+
+
+NUMBERS = tuple(field.name for field in dataclasses.fields(LabConfig) if not field.metadata.get("static"))
+"""The fields that may differ under one `vmap`."""
+
+_RANGES = dict.fromkeys(("target", "clip_low", "discount"), (0.0, 1.0))
+_RANGES |= dict.fromkeys(("outcome_weight", "process_weight"), (-math.inf, math.inf))
+_ALLOWED = {
+    "normalize": advantage.NORMALIZE,
+    "credit": advantage.CREDIT,
+    "form": pid.FORMS,
+    "press": (False, True),
+    "difficulty": DIFFICULTIES,
+}
+_LEAST = {"steps": 1, "scenarios": 1, "dialogues": 1, "max_turns": 1, "epochs": 1, "hidden": 1, "rests": 0}
