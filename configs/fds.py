@@ -29,7 +29,6 @@ START = pathlib.Path(__file__).resolve().parents[1] / "starts" / "fds"
 _SMALL = {  # a model of a million parameters, on a laptop
     "engine.max_new_tokens": 128,
     "algo.credit": "cost_to_go",
-    "eval.temperature": 0.8,  # as in training: a colder policy gives fewer vouchers than the controller saw
     "pid.initial_lambda": 1.0,  # from 0, a policy forgets in ten steps how to do without vouchers
     "pid.kp": 2.5,  # a policy follows lambda late: with a weak proportional part it is far past the budget by then
     "train.learning_rate": 5e-4,
