@@ -30,7 +30,6 @@ _SMALL = {  # a model of a million parameters, on a laptop
     "engine.max_new_tokens": 128,
     "algo.credit": "cost_to_go",
     "pid.initial_lambda": 1.0,  # from 0, a policy forgets in ten steps how to do without vouchers
-    "pid.kp": 2.5,  # a policy follows lambda late: with a weak proportional part it is far past the budget by then
     "train.learning_rate": 5e-4,
     "train.rl_steps": 60,
 }
@@ -121,7 +120,7 @@ def _hold_turns(config: ConfigDict, turns: float) -> None:
     with config.ignore_type():
         config.pid.target = ConfigDict({"voucher": config.pid.target, "turns": turns})
         # How many turns a policy needs follows its multiplier late: a strong proportional part damps the swing.
-        config.pid.kp = ConfigDict({"voucher": config.pid.kp, "turns": 1.6 * config.pid.kp})
+        config.pid.kp = ConfigDict({"voucher": config.pid.kp, "turns": 8 * config.pid.kp})
         config.pid.ki = ConfigDict({"voucher": config.pid.ki, "turns": config.pid.ki})
         config.pid.initial_lambda = ConfigDict({"voucher": config.pid.initial_lambda, "turns": 0.0})
     # Every turn costs one turn: compared with other turns alone, none would be to blame for those after it.

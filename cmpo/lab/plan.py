@@ -29,7 +29,7 @@ class LabConfig:
 
     # numbers
     target: chex.Numeric = 0.30  # the budget, vouchers a dialogue
-    kp: chex.Numeric = 2.5
+    kp: chex.Numeric = 0.5
     ki: chex.Numeric = 0.15
     kd: chex.Numeric = 0.0
     smoothing: chex.Numeric = 0.7
