@@ -86,12 +86,7 @@ def hybrid_advantage(
       ValueError: unknown `normalize` or `credit`, or "trajectory" with "dialogue", which has nothing to compare.
       AssertionError: ranks, types or shapes do not match.
     """
-    if normalize not in NORMALIZE:
-        raise ValueError(f"normalize: expected one of {NORMALIZE}, got {normalize!r}")
-    if credit not in CREDIT:
-        raise ValueError(f"credit: expected one of {CREDIT}, got {credit!r}")
-    if (normalize, credit) == ("trajectory", "dialogue"):
-        raise ValueError("normalize: expected another than 'trajectory' where credit is 'dialogue': all would be 0")
+    _check_forms(normalize, credit)
     chex.assert_rank([outcome, process, cost, turn_mask, lambdas], [1, 2, 3, 2, 1])
     chex.assert_type([outcome, process, cost, turn_mask, lambdas], [float, float, float, bool, float])
     chex.assert_equal_shape([process, turn_mask])
@@ -143,6 +138,7 @@ def compute_effective_prices(
 
     Arguments and errors are those of `hybrid_advantage`, whose other options are `options`.
     """
+    _check_forms(normalize, credit)
     utility = hybrid_advantage(outcome, process, cost, turn_mask, lambdas, normalize="none", credit=credit, **options)
     if normalize in ("center", "none"):
         return lambdas
@@ -157,6 +153,15 @@ def compute_effective_prices(
         charged = _charge_costs(cost, turn_mask, credit, options.get("discount", 1.0))
         return lambdas * jnp.stack([invert_spread(one) for one in charged])
     return lambdas * invert_spread(utility)
+
+
+def _check_forms(normalize: str, credit: str) -> None:
+    if normalize not in NORMALIZE:
+        raise ValueError(f"normalize: expected one of {NORMALIZE}, got {normalize!r}")
+    if credit not in CREDIT:
+        raise ValueError(f"credit: expected one of {CREDIT}, got {credit!r}")
+    if (normalize, credit) == ("trajectory", "dialogue"):
+        raise ValueError("normalize: expected another than 'trajectory' where credit is 'dialogue': all would be 0")
 
 
 def _value_turns(

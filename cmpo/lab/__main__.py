@@ -41,7 +41,7 @@ def run() -> None:
     ]
     print(grids.format_findings(findings))
     if out:
-        files.replace_file(out, json.dumps(describe_grid(grid, findings, histories), indent=1) + "\n")
+        files.replace_file(out, json.dumps(describe_grid(grid, findings, histories), indent=1, allow_nan=False) + "\n")
         print(out)
 
 
@@ -51,13 +51,20 @@ def describe_grid(grid: Grid, findings: list[Finding], histories: Mapping[str, H
     for found in findings:
         history, config = histories[found.name], grid.configs[found.name]
         curves = {
-            name: {"mean": values.mean(0).tolist(), "deviation": values.std(0).tolist()}
+            name: {"mean": _list_numbers(values.mean(0)), "deviation": _list_numbers(values.std(0))}
             for name, values in history._asdict().items()
             if name != "policy"
         }
-        finding = {key: None if isinstance(x, float) and np.isnan(x) else x for key, x in found._asdict().items()}
+        finding = {
+            key: None if isinstance(x, float) and not np.isfinite(x) else x for key, x in found._asdict().items()
+        }
         described.append({**finding, "seeds": grid.seeds, "config": dataclasses.asdict(config), "curves": curves})
     return described
+
+
+def _list_numbers(values: np.ndarray) -> list[float | None]:
+    """Returns the numbers as JSON has them, which knows none that is not finite."""
+    return [value if np.isfinite(value) else None for value in values.tolist()]
 
 
 if __name__ == "__main__":

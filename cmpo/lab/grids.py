@@ -66,7 +66,8 @@ def read_grid(text: str) -> Grid:
         if key in choices:
             raise ValueError(f"--grid: {key}: expected once, got it twice")
         choices[key] = [_read_value(key, value) for value in values.split(",")]
-        if len(set(choices[key])) < len(choices[key]):
+        alike = {np.float32(value) if isinstance(value, float) else value for value in choices[key]}
+        if len(alike) < len(choices[key]):
             raise ValueError(f"--grid: {key}: expected values that differ, got {values!r}")
     if "seeds" in choices:
         seeds, *others = choices.pop("seeds")
@@ -76,10 +77,15 @@ def read_grid(text: str) -> Grid:
     for values in itertools.product(*choices.values()):
         settings = dict(zip(choices, values, strict=True))
         try:
-            configs[" ".join(f"{key}={value}" for key, value in settings.items()) or "default"] = LabConfig(**settings)
+            configs[" ".join(map(_write_setting, settings.items())) or "default"] = LabConfig(**settings)
         except ValueError as error:
             raise ValueError(f"--grid: {error}") from None
     return Grid(configs, seeds)
+
+
+def _write_setting(setting: tuple[str, Any]) -> str:
+    key, value = setting
+    return f"{key}={str(value).lower() if isinstance(value, bool) else value}"
 
 
 def _read_value(key: str, text: str) -> Any:

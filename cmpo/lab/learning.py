@@ -57,6 +57,7 @@ class History(NamedTuple):
     clip_fraction: chex.Array
     entropy: chex.Array  # of a turn, nats
     grad_norm: chex.Array  # before it is clipped
+    updates_skipped: chex.Array  # of the step, as they were not finite
     policy: Actor
 
 
@@ -90,14 +91,22 @@ def train(config: LabConfig, seed: chex.Numeric, start: Actor | None = None) -> 
         sampled = _score(config, policy, batch)
         reference = _score(config, start, batch)
         entropy = actor.measure_entropy(policy, batch.seen, press=config.press)
+        skipped = jnp.int32(0)
         for _ in range(config.epochs):
             loss = functools.partial(measure_loss, config, batch, advantages, sampled, reference)
-            gradient, metrics = jax.grad(loss, has_aux=True)(policy)
-            updates, momentum = optimizer.update(gradient, momentum, policy)
+            (value, metrics), gradient = jax.value_and_grad(loss, has_aux=True)(policy)
+            norm = optax.global_norm(gradient)
+            updates, state = optimizer.update(gradient, momentum, policy)
             updates = jax.tree.map(lambda update: config.learning_rate * update, updates)
-            policy = optax.apply_updates(policy, updates)
+            # As in the trainer, an update that is not finite is left out, and then lambda stays.
+            sound = jnp.isfinite(value) & jnp.isfinite(norm)
+            learnt = optax.apply_updates(policy, updates), state
+            policy, momentum = jax.tree.map(
+                lambda new, old, sound=sound: jnp.where(sound, new, old), learnt, (policy, momentum)
+            )
+            skipped += ~sound
         outcome = summarize_batch(batch.rewards)
-        moved = pid.update(gains, controller, outcome.voucher_rate[None])
+        moved = pid.update(gains, controller, jnp.where(skipped == 0, outcome.voucher_rate, jnp.nan)[None])
         valid = batch.rewards.turn_mask
         record = {
             **outcome._asdict(),
@@ -106,7 +115,8 @@ def train(config: LabConfig, seed: chex.Numeric, start: Actor | None = None) -> 
             "kl": metrics["kl"],
             "clip_fraction": metrics["clip_fraction"],
             "entropy": jnp.mean(entropy, where=valid),
-            "grad_norm": optax.global_norm(gradient),
+            "grad_norm": norm,
+            "updates_skipped": skipped.astype(jnp.float32),
         }
         carry = jax.tree.map(lambda new, old: jnp.where(learns, new, old), (policy, momentum, moved), carry)
         return carry, record

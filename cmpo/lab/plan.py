@@ -6,6 +6,7 @@ from typing import Any
 
 import chex
 import jax
+import numpy as np
 
 from cmpo import advantage, pid
 
@@ -35,7 +36,7 @@ class LabConfig:
     smoothing: chex.Numeric = 0.7
     lambda_max: chex.Numeric = 5.0
     initial_lambda: chex.Numeric = 1.0
-    learning_rate: chex.Numeric = 2e-2  # the peak; what follows is the trainer's schedule
+    learning_rate: chex.Numeric = 2e-2  # the peak; what follows is the trainer's schedule, without weight decay
     kl_weight: chex.Numeric = 0.02
     clip_low: chex.Numeric = 0.2
     clip_high: chex.Numeric = 0.2
@@ -66,10 +67,16 @@ class LabConfig:
             value = getattr(self, name)
             if type(value) is not int or value < least:
                 raise ValueError(f"{name}: expected a whole number of {least} or more, got {value!r}")
-        known = {name: value for name in NUMBERS if isinstance(value := getattr(self, name), str | bool | int | float)}
+        if self.dialogues == 1 and self.normalize in ("group", "turn", "decoupled", "center"):
+            raise ValueError(
+                f"dialogues: expected 2 or more where turns are compared by {self.normalize!r}, got 1: with nothing to "
+                "compare a dialogue with, nothing would be learnt from its outcome"
+            )
+        known = {name: value for name in NUMBERS if isinstance(value := getattr(self, name), _SCALARS)}
         for name, value in known.items():
             least, most = _RANGES.get(name, (0.0, math.inf))
-            if isinstance(value, str | bool) or not math.isfinite(value) or not least <= value <= most:
+            sound = not isinstance(value, str | bool) and abs(value) <= _LARGEST  # and no NaN
+            if not sound or not least <= value <= most:
                 raise ValueError(f"{name}: expected a finite number from {least} to {most}, got {value!r}")
         if len(known) == len(NUMBERS):  # arrays of a sweep are not checked
             pid.init(self.gains, self.initial_lambda)
@@ -89,6 +96,8 @@ class LabConfig:
 NUMBERS = tuple(field.name for field in dataclasses.fields(LabConfig) if not field.metadata.get("static"))
 """The fields that may differ under one `vmap`."""
 
+_SCALARS = (str, bool, int, float, np.number)
+_LARGEST = float(np.finfo(np.float32).max)
 _RANGES = dict.fromkeys(("target", "clip_low", "discount"), (0.0, 1.0))
 _RANGES |= dict.fromkeys(("outcome_weight", "process_weight"), (-math.inf, math.inf))
 _ALLOWED = {

@@ -249,13 +249,14 @@ def test_without_process_and_cost_it_is_grpo():
         np.testing.assert_allclose(result, np.where(mask, grpo[:, None], 0), rtol=1e-5)
 
 
-def test_refuses_what_it_does_not_know():
+@pytest.mark.parametrize("compute", [hybrid_advantage, compute_effective_prices])
+def test_refuses_what_it_does_not_know(compute):
     with pytest.raises(ValueError, match="'group', 'trajectory', 'turn', 'decoupled', 'center', 'none'.*'batch'"):
-        hybrid_advantage(*ARGS, normalize="batch")
+        compute(*ARGS, normalize="batch")
     with pytest.raises(ValueError, match="'instant', 'cost_to_go'.*'gae'"):
-        hybrid_advantage(*ARGS, credit="gae")
+        compute(*ARGS, credit="gae")
     with pytest.raises(ValueError, match="normalize: expected another than 'trajectory' where credit is 'dialogue'"):
-        hybrid_advantage(*ARGS, normalize="trajectory", credit="dialogue")
+        compute(*ARGS, normalize="trajectory", credit="dialogue")
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ LINE = Bound("", rules.COSTS[0], "satisfaction", "", np.array([0.0, 0.5]), np.ar
 def test_every_value_goes_with_every_other():
     grid = grids.read_grid("target=0.15,0.3 credit=instant,dialogue seeds=20 press=true")
     assert grid.seeds == 20 and len(grid.configs) == 4
-    assert grid.configs["target=0.15 credit=dialogue press=True"] == LabConfig(
+    assert grid.configs["target=0.15 credit=dialogue press=true"] == LabConfig(
         target=0.15, credit="dialogue", press=True
     )
     assert grids.read_grid("") == grids.Grid({"default": LabConfig()}, 1)
@@ -41,6 +41,7 @@ def test_every_value_goes_with_every_other():
         ("press=1", "press: expected true or false, got '1'"),
         ("target=0.1 target=0.2", "target: expected once"),
         ("target=0.1,0.10", "target: expected values that differ"),
+        ("target=0.1,0.1000000001", "target: expected values that differ"),
         ("seeds=2,3", r"seeds: expected one number of seeds, 1 or more, got \[2, 3\]"),
         ("seeds=0", r"seeds: expected one number of seeds, 1 or more, got \[0\]"),
         ("credit=instant,never", "credit: expected one of .*got 'never'"),
@@ -101,16 +102,18 @@ def test_findings_by_hand():
     assert math.isnan(without.ended) and without.rate == pytest.approx((0.32 + 0.25) / 2)
 
 
-def test_the_command_prints_a_table_and_writes_the_curves(tmp_path):
+def test_the_command_prints_a_table_and_writes_the_curves_as_json(tmp_path):
+    """A run whose parameters grow beyond float32 has no numbers that JSON does not know."""
     out = tmp_path / "deep" / "lab.json"
-    done = commands.run("cmpo.lab", f"--grid={TINY} target=0.2,0.4 seeds=2", f"--out={out}")
+    done = commands.run("cmpo.lab", f"--grid={TINY} learning_rate=0.02,3e38 seeds=2", f"--out={out}")
     assert done.returncode == 0, done.stderr
     assert "| steps=2" in done.stdout and str(out) in done.stdout
-    written = json.loads(out.read_text())
-    assert [one["target"] for one in written] == [0.2, 0.4] and written[0]["seeds"] == 2
+    written = json.loads(out.read_text(), parse_constant=pytest.fail)
+    assert [one["config"]["learning_rate"] for one in written] == [0.02, 3e38] and written[0]["seeds"] == 2
     assert written[0]["config"]["hidden"] == 8 and set(written[0]["curves"]) == set(History._fields) - {"policy"}
     assert len(written[0]["curves"]["lambdas"]["mean"]) == 3
     assert written[0]["curves"]["lambdas"]["mean"][0] == 1.0
+    assert None in written[1]["curves"]["kl"]["mean"]
 
 
 def test_the_command_refuses_a_misspelt_grid_before_it_computes(tmp_path):

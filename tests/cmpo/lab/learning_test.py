@@ -7,12 +7,15 @@ import itertools
 import chex
 import jax
 import jax.numpy as jnp
+import ml_collections
 import numpy as np
+import optax
 import pytest
 
 from cmpo import algorithms
 from cmpo.advantage import CREDIT, NORMALIZE
 from cmpo.algorithms.algorithm import Rewards
+from cmpo.algorithms.optimizers import make_optimizer
 from cmpo.lab import actor, learning
 from cmpo.lab.plan import LabConfig
 from rollouts import domains
@@ -105,6 +108,41 @@ def test_the_loss_is_the_trainers(start, batch):
     terms = -np.minimum(ratio * advantages, clipped * advantages) + 0.3 * (np.exp(gap) - gap - 1)
     assert float(loss) == pytest.approx(terms[mask].mean(), rel=1e-4)
     assert float(metrics["clip_fraction"]) > 0
+
+
+def test_a_run_updates_as_the_trainer_does(start):
+    """Step by step: its optimizer and schedule, both epochs of a batch, and the reference that the run began with."""
+    config = dataclasses.replace(SMALL, steps=3, rests=0, epochs=2, scenarios=2, kl_weight=0.5, learning_rate=0.1)
+    trainer = ml_collections.FrozenConfigDict(tiny()).train
+    optimizer = make_optimizer(
+        learning_rate=config.learning_rate,
+        steps=config.steps * config.epochs,
+        weight_decay=0.0,
+        **{name: trainer[name] for name in ("warmup_fraction", "final_fraction", "max_grad_norm")},
+    )
+    found = jax.jit(learning.train)(config, 5, start)
+    policy, state = start, optimizer.init(start)
+    differentiate = jax.jit(jax.value_and_grad(learning.measure_loss, argnums=5, has_aux=True))
+    for step in range(config.steps):
+        batch = play(jax.random.fold_in(jax.random.key(5), step), config, policy)
+        advantages = learning.credit_batch(config, batch.rewards, found.lambdas[step : step + 1])
+        sampled, reference = (
+            actor.score_acts(one, batch.seen, batch.acts, press=config.press) for one in (policy, start)
+        )
+        for _ in range(config.epochs):
+            (_, metrics), gradient = differentiate(config, batch, advantages, sampled, reference, policy)
+            updates, state = optimizer.update(gradient, state, policy)
+            policy = optax.apply_updates(policy, updates)
+        assert float(found.kl[step]) == pytest.approx(float(metrics["kl"]), rel=1e-2, abs=1e-6)
+    chex.assert_trees_all_close(found.policy, policy, rtol=1e-3, atol=1e-4)
+    assert found.kl[-1] > 1e-3 and not np.any(found.updates_skipped)
+
+
+def test_an_update_that_is_not_finite_is_left_out_and_the_multiplier_stays(start):
+    history = run(start, {"outcome_weight": 3e38})
+    assert np.all(history.updates_skipped[0, : SMALL.steps] == 1)
+    chex.assert_trees_all_equal(jax.tree.map(lambda x: x[0], history.policy), jax.tree.map(np.asarray, start))
+    assert np.all(history.lambdas == np.float32(0.8))
 
 
 def test_a_seed_tells_all_of_a_run(start):

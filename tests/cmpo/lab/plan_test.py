@@ -5,6 +5,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from cmpo.lab.plan import NUMBERS, LabConfig
@@ -28,6 +29,10 @@ from configs import fds
         ({"learning_rate": math.nan}, "learning_rate: expected a finite number from 0.0 to inf, got nan"),
         ({"learning_rate": "fast"}, "learning_rate: expected a finite number .*got 'fast'"),
         ({"outcome_weight": math.inf}, "outcome_weight: expected a finite number"),
+        ({"learning_rate": 1e39}, "learning_rate: expected a finite number"),
+        ({"target": np.float32("nan")}, "target: expected a finite number"),
+        ({"dialogues": 1}, "dialogues: expected 2 or more where turns are compared by 'center', got 1"),
+        ({"dialogues": 1, "normalize": "turn"}, "dialogues: expected 2 or more where turns are compared by 'turn'"),
         ({"smoothing": 0.0}, "smoothing: expected 0 < smoothing <= 1"),
         ({"initial_lambda": 6.0}, "0 <= initial_lambda <= lambda_max"),
     ],
