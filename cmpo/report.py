@@ -47,6 +47,8 @@ _PORT = flags.DEFINE_integer(
 def run() -> None:
     """Writes the page, and what else was asked for; prints where it is. Or serves the page until it is interrupted."""
     workdir, options = command.WORKDIR.value, {"against": _AGAINST.value, "scans": _SCAN.value}
+    if _PNG.value and pathlib.Path(workdir).is_file():
+        raise ValueError(f"--png: expected --workdir=DIR of a run, whose curves it draws, got the evaluation {workdir}")
     if _SERVE.value:
         asyncio.run(serve([workdir, *_AGAINST.value], _SCAN.value, _PORT.value))
         return

@@ -38,14 +38,9 @@ def measure_worth(step: int, groups: Sequence[Mapping[str, Any]], rows: Sequence
 def compare_runs(ours: tuple[Run, Worth], theirs: tuple[Run, Worth]) -> dict[str, Any]:
     """Compares a run with another: tables of paired differences, of settings, and of evaluations of the same name.
 
-    Of two evaluations, these are compared, whatever their names. Raises ValueError for a run and an evaluation.
+    Of two evaluations, these are compared, whatever their names.
     """
     (run, worth), (other, their_worth) = ours, theirs
-    if (run.result is None) != (other.result is None):
-        raise ValueError(
-            f"--against: expected {'a run' if run.result is None else 'an evaluation'}, as --workdir is one, got "
-            f"{other.result or other.folder}; compare runs with runs, and evaluations with evaluations"
-        )
     shared = sorted(worth.keys() & their_worth.keys())
     last = sorted({step for step, *_ in shared})[-WINDOW:]
     late = [key for key in shared if key[0] in last]

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -51,7 +52,23 @@ def load_source(path: str | os.PathLike) -> Run:
 
     Raises FileNotFoundError if there is neither, ValueError if a file is damaged or no result.
     """
+    if not pathlib.Path(path).exists():
+        raise FileNotFoundError(
+            f"{path}: no such file or directory; expected that of a run, or a file that cmpo.evaluate wrote"
+        )
     return load_evaluation(path) if pathlib.Path(path).is_file() else load_run(path)
+
+
+def load_sources(paths: Sequence[str | os.PathLike]) -> list[Run]:
+    """Loads what is to be compared, see `load_source`. Raises ValueError, too, for a run beside an evaluation."""
+    run, *others = runs = [load_source(path) for path in paths]
+    for other in others:
+        if (run.result is None) != (other.result is None):
+            raise ValueError(
+                f"--against: expected {'a run' if run.result is None else 'an evaluation'}, as --workdir is one, got "
+                f"{other.result or other.folder}; compare runs with runs, and evaluations with evaluations"
+            )
+    return runs
 
 
 def load_evaluation(path: str | os.PathLike) -> Run:
@@ -90,6 +107,11 @@ def _name_result(path: pathlib.Path) -> str:
     return path.stem.removeprefix("evaluation_")
 
 
+def quote_key(name: str) -> str:
+    """Writes a name such that it may stand in a link of the page as it is."""
+    return re.sub(r"[^\w.=+-]", "-", name, flags=re.ASCII)
+
+
 def select_phase(records: Sequence[Mapping[str, Any]], name: str) -> list[Mapping[str, Any]]:
     """Selects the records of one phase, sft or rl."""
     return [record for record in records if record["phase"] == name]
@@ -107,4 +129,4 @@ def list_batches(run: Run) -> Iterator[Batch]:
     own = run.result and run.result.with_suffix(_EVALUATED)
     for path in filter(pathlib.Path.exists, [own] if own else sorted(run.folder.glob(f"evaluation_*{_EVALUATED}"))):
         name = path.name.removesuffix(_EVALUATED).removeprefix("evaluation_")
-        yield Batch(f"evaluation_{name}", f"Evaluation of {name}", None, path)
+        yield Batch(f"evaluation_{quote_key(name)}", f"Evaluation of {name}", None, path)

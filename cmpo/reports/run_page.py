@@ -65,7 +65,7 @@ def write_report(
       FileNotFoundError: a directory holds no run.
       ValueError: a file is damaged, a scan is no regular expression, or a run is set against an evaluation.
     """
-    runs = [run_data.load_source(source) for source in (workdir, *against)]
+    runs = run_data.load_sources((workdir, *against))
     alone = runs[0].result.with_suffix(".html") if runs[0].result else runs[0].folder / "report.html"
     path = pathlib.Path(out or (runs[0].folder / "compare.html" if against else alone))
     described = [describe_run(run, scans) for run in runs]

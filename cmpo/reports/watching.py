@@ -1,6 +1,7 @@
 """Serves the page of runs that still go on: it only reads what they write, and keeps what it has read."""
 
 import asyncio
+import glob
 import hashlib
 import os
 import pathlib
@@ -47,7 +48,7 @@ class Watch:
 
     def _describe(self) -> Page:
         if (marks := [_mark_files(folder) for folder in self._folders]) != self._marks:
-            runs = [run_data.load_source(folder) for folder in self._folders]
+            runs = run_data.load_sources(self._folders)
             described = [describe_run(run, self._scans, self._known) for run in runs]
             self._page, self._marks = (described, compare_all(runs, described)), marks
         return self._page
@@ -56,7 +57,7 @@ class Watch:
 def _mark_files(folder: pathlib.Path) -> list[Any]:
     """Lists what tells the files that a page is made of from their successors."""
     patterns = ("metrics.jsonl", "config.json", "transcripts/*.jsonl", "evaluation_*")
-    patterns = (f"{folder.stem}.*",) if (alone := folder.is_file()) else patterns
+    patterns = (f"{glob.escape(folder.stem)}.*",) if (alone := folder.is_file()) else patterns
     inside = folder.parent if alone else folder
     stats = [(path, path.stat()) for pattern in patterns for path in sorted(inside.glob(pattern))]
     return [(path, stat.st_mtime_ns, stat.st_size) for path, stat in stats]

@@ -123,7 +123,8 @@ function listTables(run) {
 
 export function makeEvaluations(run) {
   const { table, unread, caveats, planes } = run.evaluations;
-  const rows = table.rows.map((row) => [findBatch(run, `evaluation_${row[0]}`) ? { text: row[0], href: `#step/evaluation_${row[0]}` } : row[0], ...row.slice(1)]);
+  const findKey = (name) => `evaluation_${name.replace(/[^\w.=+-]/g, "-")}`; // as `run_data.quote_key` writes it
+  const rows = table.rows.map(([name, ...rest]) => [findBatch(run, findKey(name)) ? { text: name, href: `#step/${findKey(name)}` } : name, ...rest]);
   return make("section", {}, make("h2", { text: "Evaluations" }),
     rows.length && makeTable("Evaluations", table.head, rows, { sorts: true }),
     ...unread.map((text) => make("p", { class: "notice", text })),

@@ -3,7 +3,7 @@ import { RUNS, openBatch } from "./data.js";
 import { make, makeBadge, makeField, makeLink, makeSelect, makeText } from "./elements.js";
 import { formatNumber } from "./numbers.js";
 import { byWorth, makeEnd } from "./steps.js";
-import { makeTokenChoice, makeTokens, showsTokens } from "./tokens.js";
+import { makeTokenChoice, makeTokens, showsTokens, stopColouring } from "./tokens.js";
 
 // A group's dialogues next to each other, from the best to the worst.
 export function makeGroupView(run, key, groups, number) {
@@ -11,6 +11,7 @@ export function makeGroupView(run, key, groups, number) {
   const ordered = group.dialogues.map((dialogue, place) => ({ dialogue, place }))
     .sort((a, b) => (a.dialogue.outcome === null) - (b.dialogue.outcome === null) || byWorth(a.dialogue, b.dialogue) || a.place - b.place);
   const columns = ordered.map(({ dialogue, place }) => ({ dialogue, title: `Dialogue ${place + 1}`, href: `#step/${key}/${number}/${place + 1}` }));
+  stopColouring();
   return make("section", {}, make("h2", { text: `Group ${number}` }), ...describeTask(group), makeSideBySide(columns));
 }
 

@@ -12,21 +12,30 @@ const KINDS = {
 
 const LONG = 80; // characters of a token that are shown
 
-let coloured = ""; // the kind that is chosen; it stays from one dialogue to the next
+let chosen = ""; // a kind; it stays from one dialogue to the next
+let coloured = ""; // the kind that is drawn in the view that is shown
 
 const readColumn = (turn, kind) => turn.sampled && (turn.sampled[kind] ?? (kind === "advantages" && turn.credit !== null ? turn.sampled.texts.map(() => turn.credit) : null));
+
+// Where nothing can be chosen, as in a group, words are shown.
+export const stopColouring = () => {
+  coloured = "";
+};
 
 // Whether the tokens of a turn are to be shown in place of its words.
 export const showsTokens = (turn) => coloured !== "" && readColumn(turn, coloured) !== null;
 
 // A field that chooses a kind, with its legend; nothing where no turn has tokens. `show` draws the dialogue anew.
 export function makeTokenChoice(turns, show) {
-  if (!turns.some((turn) => turn.sampled)) return "";
+  if (!turns.some((turn) => turn.sampled)) {
+    stopColouring();
+    return "";
+  }
   const kinds = Object.keys(KINDS).filter((kind) => turns.some((turn) => readColumn(turn, kind)));
-  if (coloured && !kinds.includes(coloured)) coloured = "";
+  coloured = kinds.includes(chosen) ? chosen : "";
   const legend = make("div");
   const choose = (kind) => {
-    coloured = kind;
+    chosen = coloured = kind;
     legend.replaceChildren(kind ? makeLegend(kind) : "");
     show();
   };
@@ -65,6 +74,7 @@ export function makeTokens(turn, name) {
   const box = make("div", { class: "text tokens", role: "listbox", tabindex: "0", "aria-label": `Tokens of ${name}`, dir: "auto" }, ...spans);
   let at = -1;
   const go = (to) => {
+    if (!spans.length) return;
     spans[at]?.setAttribute("aria-selected", "false");
     at = Math.min(Math.max(to, 0), spans.length - 1);
     spans[at].setAttribute("aria-selected", "true");

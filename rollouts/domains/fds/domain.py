@@ -168,12 +168,8 @@ class FdsDomain(Domain):
         return Shown(notes["response"], notes["think"], badges, notes["reason"])
 
     def find_faults(self, description: Mapping[str, Any], turns: Sequence[Mapping[str, Any]]) -> list[list[str]]:
-        """See Domain. Turns of older transcripts, which do not say how they were read, are read now."""
-        read = [turn.get("events") for turn in turns]
-        if None in read:
-            replies = [(turn.get("response", ""), turn["action"]) for turn in turns]
-            read = faulty.read_events(read_description(description), replies)
-        return [faulty.name_faults(events) for events in read]
+        """See Domain. In older transcripts, which do not say how turns were read, nothing is found."""
+        return [faulty.name_faults(turn.get("events", ())) for turn in turns]
 
     def view_output(self, text: str) -> tuple[str, dict[str, Any]]:
         """See Domain. Of a turn that breaches the format, nothing is seen: it may be all thoughts."""

@@ -16,7 +16,7 @@ FAULTS: Mapping[str, frozenset[str]] = {
 """Faults by name, each with the events that are one."""
 
 ADMISSION = (
-    r"(?<!not )(?<!n't )\b(?:our|my) (?:own )?(?:fault|mistake|error)\b|\b(?:we|i) (?:messed|screwed) up\b"
+    r"(?<!not )(?<!n't )(?<!n’t )\b(?:our|my) (?:own )?(?:fault|mistake|error)\b|\b(?:we|i) (?:messed|screwed) up\b"
     r"|\bwe(?:'re| are| were) (?:at fault|to blame|liable)\b"
     r"|\b(?:we|i)(?:'ll| will)? (?:take|accept) (?:the |full )?(?:blame|responsibility)\b"
 )

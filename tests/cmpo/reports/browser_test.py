@@ -231,7 +231,8 @@ def test_scanners_lead_to_the_turns_they_found(browser, tmp_path):
 def test_what_the_domain_found_leads_to_the_turn_that_says_it(browser, tmp_path):
     folder = write_run(tmp_path / "run")
     path = folder / "transcripts" / "step_000004.jsonl"
-    path.write_text(path.read_text().replace("A voucher for step 4.", "Your refund will arrive tomorrow."))
+    events = '"events": ["promise"], "response": "Your refund will arrive tomorrow."'
+    path.write_text(path.read_text().replace('"response": "A voucher for step 4."', events))
     with opened(browser, f"{run_page.write_report(folder).as_uri()}#scans") as page:
         found = page.get_by_role("region", name="promise that cannot be kept").locator("tbody tr")
         expect(found).to_have_text(["Step 4125 %11/2/2"])
@@ -287,6 +288,9 @@ def test_tokens_are_coloured_on_demand_and_each_says_its_numbers(browser, tmp_pa
         page.goto(f"{url}#step/4/1/2")
         expect(page.get_by_role("heading", name="Group 1, dialogue 2")).to_be_visible()
         expect(page.get_by_label("colour tokens by")).to_have_count(0)
+        page.goto(f"{url}#step/4/1")
+        expect(page.get_by_role("heading", name="Group 1")).to_be_visible()
+        expect(page.locator(".token")).to_have_count(0)  # where no colour can be chosen, there are words
         page.goto(f"{url}#step/4/1/1")
         expect(page.get_by_role("listbox")).to_have_count(1)  # the choice stays
         page.get_by_label("colour tokens by").select_option("nothing")

@@ -110,6 +110,21 @@ def test_a_run_is_not_set_against_an_evaluation(tmp_path):
         run_page.write_report(alone, against=[run])
 
 
+def test_what_cannot_be_loaded_or_drawn_is_named(tmp_path):
+    alone = write_evaluation(tmp_path / "x.json", [4.0, 2.0])
+    done = commands.run("cmpo.report", f"--workdir={tmp_path / 'nothere.json'}")
+    assert done.returncode == 1 and "nothere.json: no such file or directory; expected that of a run, or" in done.stderr
+    done = commands.run("cmpo.report", f"--workdir={alone}", f"--png={tmp_path / 'x.png'}")
+    assert done.returncode == 1 and "--png: expected --workdir=DIR of a run" in done.stderr
+    assert not alone.with_suffix(".html").exists()
+
+
+def test_an_evaluation_of_any_name_can_be_linked_to(tmp_path):
+    alone = write_evaluation(tmp_path / "evaluation_100%[1] a.json", [4.0, 2.0])
+    page = RunPage(run_page.write_report(alone))
+    assert [batch["key"] for batch in page.run["batches"]] == ["evaluation_100--1--a"]
+
+
 def test_the_page_of_one_evaluation_lies_beside_it(tmp_path):
     alone = write_evaluation(tmp_path / "a" / "x.json", [4.0, 2.0])
     alone.with_suffix(".transcripts.jsonl").unlink()

@@ -58,8 +58,8 @@ def test_the_page_has_counts_by_step_and_a_curve(tmp_path):
 
 def test_the_domain_finds_a_promise_and_a_wrong_fact_in_a_run(tmp_path):
     folder = write_run(tmp_path / "run")
-    said = turn(response="Your refund will arrive tomorrow."), turn(response="I understand that your order is late.")
-    wrong = turn(response="You ordered sushi."), turn(action="")
+    said = turn(response="Your refund will arrive tomorrow.", events=["promise"]), turn(events=["listen"])
+    wrong = turn(response="You ordered sushi.", events=["wrong_fact"]), turn(action="")
     played = [dialogue(*said, task=task("a")), dialogue(*wrong, task=task("b"))]
     RunLog(folder, COSTS).write_transcripts(4, played)
     page = RunPage(run_page.write_report(folder))

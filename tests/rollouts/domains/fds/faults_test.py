@@ -1,6 +1,5 @@
 """What is found wrong with the agent's turns, and what is not."""
 
-import json
 import re
 
 import pytest
@@ -61,6 +60,7 @@ def test_what_nobody_read_has_no_faults():
         ("We are to blame.", True),
         ("I accept the blame.", True),
         ("It was not our fault.", False),
+        ("It isn’t our fault.", False),
         ("This wasn't our mistake.", False),
         ("Whose fault was it?", False),
     ],
@@ -69,9 +69,8 @@ def test_admissions_of_fault_are_told_by_their_words(words, admits):
     assert bool(re.search(FDS.patterns["admission of fault"], words, re.IGNORECASE)) == admits
 
 
-def test_the_domain_reads_what_older_transcripts_do_not_say():
-    description = json.loads(json.dumps(task().description))
-    turns = [{"action": "chat", "response": PROMISE}, {"action": "", "response": "", "text": PROMISE}]
-    assert FDS.find_faults(description, turns) == [["promise that cannot be kept"], []]
-    assert FDS.find_faults(description, [{**turn, "events": ["rude"]} for turn in turns]) == [["rude"], ["rude"]]
+def test_the_domain_finds_what_was_read_and_nothing_in_older_transcripts():
+    turns = [{"action": "chat", "response": PROMISE}, {"action": "", "response": "", "text": PROMISE, "events": []}]
+    assert FDS.find_faults({}, turns) == [[], []]
+    assert FDS.find_faults({}, [{**turn, "events": ["rude"]} for turn in turns]) == [["rude"], ["rude"]]
     assert set(FDS.faults) == set(faults.FAULTS)
