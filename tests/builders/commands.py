@@ -1,6 +1,7 @@
 """Commands as from a shell, but in this process: to start an interpreter for each message takes seconds."""
 
 import contextlib
+import importlib.util
 import io
 import runpy
 import sys
@@ -56,6 +57,12 @@ def _run(main, flags_parser=flags.FLAGS):
     sys.exit(main(flags_parser(sys.argv)))
 
 
+def _find_file(module):
+    """The file that ``python -m module`` runs, by which absl knows the flags that it defines."""
+    spec = importlib.util.find_spec(module)
+    return (importlib.util.find_spec(f"{module}.__main__") if spec.submodule_search_locations else spec).origin
+
+
 @contextlib.contextmanager
 def _own_flags(module):
     """Within, `module` may define its flags once more; after, all are as they were.
@@ -73,7 +80,7 @@ def _own_flags(module):
             try:
                 yield
             finally:
-                own = {flag.name for flag in flags_of.flags_by_module_dict().get(module, ())}
+                own = {flag.name for flag in flags_of.flags_by_module_dict().get(_find_file(module), ())}
                 new = flags_of._flags().keys() - defined.keys() - own
                 imported = {name: flags_of[name] for name in new}
     finally:

@@ -108,6 +108,7 @@ def learner_of(name, **changes):
             "algo.normalize": "group",
             "algo.cost_weight": 0.0,
             "algo.kl_weight": 0.0,
+            "train.tokens_every": 0,
             "pid.enabled": False,
             "episode.max_turns": TURNS,
             "episode.farewell": False,
