@@ -176,7 +176,8 @@ def test_an_evaluation_says_what_was_changed_since_its_training(tmp_path, monkey
     config = tiny(**{"data.difficulty": "normal", "engine.grammar": True, "eval.scenarios": 2})
     for name, value in (("CONFIG", config), ("WORKDIR", str(tmp_path)), ("OUT", None)):
         monkeypatch.setattr(command, name, types.SimpleNamespace(value=value))
-    monkeypatch.setattr(evaluate, "_SEEDS", types.SimpleNamespace(value=1))
+    for name, value in (("_SEEDS", 1), ("_SHIFT", None)):
+        monkeypatch.setattr(evaluate, name, types.SimpleNamespace(value=value))
     trained = agents.Named("policy", collecting.serve_agent(ScriptedAgent("never")), step=4)
     monkeypatch.setattr(agents, "load", lambda *_: trained)
     evaluate.run()
