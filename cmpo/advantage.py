@@ -86,7 +86,7 @@ def hybrid_advantage(
       ValueError: unknown `normalize` or `credit`, or "trajectory" with "dialogue", which has nothing to compare.
       AssertionError: ranks, types or shapes do not match.
     """
-    _check_forms(normalize, credit)
+    check_forms(normalize, credit)
     chex.assert_rank([outcome, process, cost, turn_mask, lambdas], [1, 2, 3, 2, 1])
     chex.assert_type([outcome, process, cost, turn_mask, lambdas], [float, float, float, bool, float])
     chex.assert_equal_shape([process, turn_mask])
@@ -138,7 +138,7 @@ def compute_effective_prices(
 
     Arguments and errors are those of `hybrid_advantage`, whose other options are `options`.
     """
-    _check_forms(normalize, credit)
+    check_forms(normalize, credit)
     utility = hybrid_advantage(outcome, process, cost, turn_mask, lambdas, normalize="none", credit=credit, **options)
     if normalize in ("center", "none"):
         return lambdas
@@ -155,13 +155,19 @@ def compute_effective_prices(
     return lambdas * invert_spread(utility)
 
 
-def _check_forms(normalize: str, credit: str) -> None:
+def check_forms(normalize: str, credit: str) -> None:
+    """Raises ValueError for an unknown `normalize` or `credit`, and for two that leave nothing to compare."""
     if normalize not in NORMALIZE:
         raise ValueError(f"normalize: expected one of {NORMALIZE}, got {normalize!r}")
     if credit not in CREDIT:
         raise ValueError(f"credit: expected one of {CREDIT}, got {credit!r}")
     if (normalize, credit) == ("trajectory", "dialogue"):
         raise ValueError("normalize: expected another than 'trajectory' where credit is 'dialogue': all would be 0")
+
+
+def compares_dialogues(normalize: str) -> bool:
+    """Whether turns are compared with those of other dialogues of the group, so that a group needs several."""
+    return 0 in (_NORMALIZE_AXES.get(normalize) or ())
 
 
 def _value_turns(

@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 
-from cmpo.advantage import hybrid_advantage
+from cmpo.advantage import compares_dialogues, hybrid_advantage
 from cmpo.algorithms.algorithm import Algorithm, Metrics, Rewards, Rows, Scores, Signals
 from cmpo.loss import cmpo_loss
 from rollouts.domain import Domain
@@ -21,7 +21,7 @@ class Clipped(Algorithm):
     def __init__(self, config: Mapping[str, Any], domain: Domain):
         super().__init__(domain)
         self.settings = settings = config["algo"]
-        alone = settings["group_size"] == 1 and self.normalization() in ("group", "turn", "decoupled", "center")
+        alone = settings["group_size"] == 1 and compares_dialogues(self.normalization())
         if alone and config["train"]["rl_steps"]:
             raise ValueError(
                 f"config.algo.group_size: expected 2 or more where turns are compared by {self.normalization()!r}, "

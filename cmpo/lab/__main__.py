@@ -8,11 +8,11 @@ what the lines say and the mean curves over seeds as JSON. What the lab is, and 
 
 import dataclasses
 import json
+import math
 import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 from absl import flags
 
 from cmpo.cli import command
@@ -51,20 +51,21 @@ def describe_grid(grid: Grid, findings: list[Finding], histories: Mapping[str, H
     for found in findings:
         history, config = histories[found.name], grid.configs[found.name]
         curves = {
-            name: {"mean": _list_numbers(values.mean(0)), "deviation": _list_numbers(values.std(0))}
+            name: {
+                "mean": list(map(_describe_number, values.mean(0).tolist())),
+                "deviation": list(map(_describe_number, values.std(0).tolist())),
+            }
             for name, values in history._asdict().items()
             if name != "policy"
         }
-        finding = {
-            key: None if isinstance(x, float) and not np.isfinite(x) else x for key, x in found._asdict().items()
-        }
+        finding = {key: _describe_number(value) for key, value in found._asdict().items()}
         described.append({**finding, "seeds": grid.seeds, "config": dataclasses.asdict(config), "curves": curves})
     return described
 
 
-def _list_numbers(values: np.ndarray) -> list[float | None]:
-    """Returns the numbers as JSON has them, which knows none that is not finite."""
-    return [value if np.isfinite(value) else None for value in values.tolist()]
+def _describe_number(value: Any) -> Any:
+    """Returns None for a number that is not finite, which JSON does not know; anything else as it is."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from cmpo.evaluation import tables
+from cmpo.lab.actor import Actor
 from cmpo.lab.learning import History, make_start, train
 from cmpo.lab.plan import NUMBERS, LabConfig
 from rollouts.domain import Bound
@@ -106,17 +107,19 @@ def run_grid(grid: Grid) -> dict[str, History]:
     groups = collections.defaultdict(list)
     for name, config in grid.configs.items():
         groups[dataclasses.replace(config, **_PLAIN)].append(name)
-    found = {}
+    found, starts = {}, {}
     for names in groups.values():
         configs = [grid.configs[name] for name in names]
-        history = run_configs(configs, grid.seeds)
+        key = configs[0].hidden, configs[0].press, configs[0].mix
+        if key not in starts:
+            starts[key] = make_start(configs[0])
+        history = run_configs(configs, grid.seeds, starts[key])
         found |= {name: jax.tree.map(lambda x, k=k: x[k], history) for k, name in enumerate(names)}
     return {name: found[name] for name in grid.configs}
 
 
-def run_configs(configs: Sequence[LabConfig], seeds: int) -> History:
-    """Makes the runs of settings that differ in numbers alone; NumPy arrays [settings, seeds, …]."""
-    start = make_start(configs[0])
+def run_configs(configs: Sequence[LabConfig], seeds: int, start: Actor) -> History:
+    """Makes the runs of settings that differ in numbers alone, from `start`; NumPy arrays [settings, seeds, …]."""
     numbers = {name: [float(getattr(config, name)) for config in configs for _ in range(seeds)] for name in NUMBERS}
     columns = {name: np.array(values, np.float32) for name, values in numbers.items()}
     columns["seed"] = np.tile(np.arange(seeds), len(configs))

@@ -61,13 +61,12 @@ class LabConfig:
         for name, allowed in _ALLOWED.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name}: expected one of {allowed}, got {getattr(self, name)!r}")
-        if (self.normalize, self.credit) == ("trajectory", "dialogue"):
-            raise ValueError("normalize: expected another than 'trajectory' where credit is 'dialogue': all would be 0")
+        advantage.check_forms(self.normalize, self.credit)
         for name, least in _LEAST.items():
             value = getattr(self, name)
             if type(value) is not int or value < least:
                 raise ValueError(f"{name}: expected a whole number of {least} or more, got {value!r}")
-        if self.dialogues == 1 and self.normalize in ("group", "turn", "decoupled", "center"):
+        if self.dialogues == 1 and advantage.compares_dialogues(self.normalize):
             raise ValueError(
                 f"dialogues: expected 2 or more where turns are compared by {self.normalize!r}, got 1: with nothing to "
                 "compare a dialogue with, nothing would be learnt from its outcome"
@@ -101,8 +100,6 @@ _LARGEST = float(np.finfo(np.float32).max)
 _RANGES = dict.fromkeys(("target", "clip_low", "discount"), (0.0, 1.0))
 _RANGES |= dict.fromkeys(("outcome_weight", "process_weight"), (-math.inf, math.inf))
 _ALLOWED = {
-    "normalize": advantage.NORMALIZE,
-    "credit": advantage.CREDIT,
     "form": pid.FORMS,
     "press": (False, True),
     "difficulty": DIFFICULTIES,

@@ -48,7 +48,7 @@ def vary_conversations(
     replaced, there and in the quotation. The customer's words are left out, mistyped or replaced.
     """
     rng = np.random.default_rng(seed)
-    heard = [word for conversation in conversations for word in _list_heard_words(conversation)]
+    heard = [word for conversation in conversations for word in _list_heard_words(conversation)] if words else []
     varied = []
     for conversation in conversations:
         if rng.random() < facts:
