@@ -84,14 +84,13 @@ def describe_run(run: Run, scans: Sequence[str] = (), known: Known | None = None
 
 
 def _describe_batch(run: Run, batch: Batch, scanners: Sequence[Scanner]) -> DescribedBatch:
-    rows = read_lines(batch.path)
-    groups = describe_batch(run.domain, rows)
+    groups = describe_batch(run.domain, read_lines(batch.path))
     return DescribedBatch(
         dialogues=sum(len(group["dialogues"]) for group in groups),
         chunk=compress_json(groups),
         words=measure_words(groups),
         places=scanning.scan_groups(scanners, groups),
-        worth={} if batch.step is None else comparing.measure_worth(batch.step, groups, rows),
+        worth={} if batch.step is None else comparing.measure_worth(batch.step, groups),
     )
 
 

@@ -213,6 +213,22 @@ def test_two_evaluations_are_beside_each_other(browser, tmp_path):
         expect(page.locator(".parting")).to_have_text("Here they part: the agent answers differently.")
 
 
+def test_a_task_that_comes_again_is_beside_its_own_pair(browser, tmp_path):
+    names = ["t0", "t1", "t0"]
+    ours = write_evaluation(tmp_path / "a" / "evaluation_ours.json", [5.0, 3.0, 2.0], tasks=names)
+    theirs = write_evaluation(tmp_path / "b" / "evaluation_theirs.json", [4.0, 3.0, 5.0], tasks=names)
+    with opened(browser, run_page.write_report(ours, against=[theirs]).as_uri()) as page:
+        pairs = page.get_by_role("region", name="The same scenario and seed").locator("tbody tr")
+        assert [row.split("\t")[:5] for row in pairs.all_inner_texts()] == [
+            ["t0 (2)", "1000", "2", "5", "-3"],
+            ["t0", "1000", "5", "4", "1"],
+            ["t1", "1000", "3", "3", "0"],
+        ]
+        pairs.get_by_role("link", name="t0 (2)").click()
+        expect(page.get_by_text("evaluation_ours says 2.")).to_be_visible()
+        expect(page.get_by_text("evaluation_theirs says 5.")).to_be_visible()
+
+
 def test_scanners_lead_to_the_turns_they_found(browser, tmp_path):
     url = run_page.write_report(write_run(tmp_path / "run"), scans=["a voucher for step 4"]).as_uri()
     with opened(browser, f"{url}#scans") as page:
