@@ -5,8 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from cmpo.reports.dialogues import describe_batch
-from cmpo.reports.run_data import Batch, Run, list_batches
-from cmpo.run.json_lines import read_lines
+from cmpo.reports.run_data import Batch, Run, list_batches, read_batch
 
 
 class Said(NamedTuple):
@@ -31,7 +30,7 @@ class Conversation(NamedTuple):
 def list_conversations(run: Run) -> Iterator[tuple[Batch, list[Conversation]]]:
     """Lists the dialogues of a run, batch by batch. Raises ValueError for a damaged file."""
     for batch in list_batches(run):
-        yield batch, make_conversations(describe_batch(run.domain, read_lines(batch.path)))
+        yield batch, make_conversations(describe_batch(run.domain, read_batch(batch)[0]))
 
 
 def make_conversations(groups: Sequence[Mapping[str, Any]]) -> list[Conversation]:

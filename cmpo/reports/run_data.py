@@ -6,9 +6,12 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from absl import logging
+
 from cmpo.algorithms.budgets import budgets_of
 from cmpo.evaluation import results
 from cmpo.run import files, schema
+from cmpo.run.json_lines import read_torn_lines
 from cmpo.run.log import read_metrics
 from cmpo.run.workdir import fill_in
 from rollouts import domains
@@ -130,3 +133,14 @@ def list_batches(run: Run) -> Iterator[Batch]:
     for path in filter(pathlib.Path.exists, [own] if own else sorted(run.folder.glob(f"evaluation_*{_EVALUATED}"))):
         name = path.name.removesuffix(_EVALUATED).removeprefix("evaluation_")
         yield Batch(f"evaluation_{quote_key(name)}", f"Evaluation of {name}", None, path)
+
+
+def read_batch(batch: Batch) -> tuple[list[dict[str, Any]], bool]:
+    """Reads the rows of a file of dialogues, and whether its last line was cut off, as by a crash; a warning says so.
+
+    Raises ValueError, naming the line, if the file is damaged elsewhere.
+    """
+    rows, wrong = read_torn_lines(batch.path)
+    if wrong is not None:
+        logging.warning("the last line is cut off, and left out: %s", wrong)
+    return rows, wrong is not None

@@ -229,6 +229,19 @@ def test_a_task_that_comes_again_is_beside_its_own_pair(browser, tmp_path):
         expect(page.get_by_text("evaluation_theirs says 5.")).to_be_visible()
 
 
+def test_what_was_cut_off_is_said_in_every_view(browser, tmp_path):
+    run = write_run(tmp_path / "run")
+    path = run / "transcripts" / "step_000005.jsonl"
+    path.write_bytes(path.read_bytes()[:-40])
+    url = run_page.write_report(run).as_uri()
+    for place in ("", "#step/5"):
+        with opened(browser, url + place) as page:
+            said = "The last line is cut off, and left out, in step_000005.jsonl."
+            expect(page.locator("main > .notice")).to_have_text(said)
+    with opened(browser, f"{url}#step/5") as page:
+        expect(page.get_by_role("status")).to_have_text("3 dialogues in 2 groups")
+
+
 def test_scanners_lead_to_the_turns_they_found(browser, tmp_path):
     url = run_page.write_report(write_run(tmp_path / "run"), scans=["a voucher for step 4"]).as_uri()
     with opened(browser, f"{url}#scans") as page:

@@ -8,7 +8,7 @@ import json
 import httpx
 import pytest
 
-from cmpo.reports import describing, watching
+from cmpo.reports import run_data, watching
 from cmpo.run.log import RunLog
 from tests.builders import commands
 from tests.builders.dialogues import COSTS
@@ -63,8 +63,8 @@ def test_what_is_not_new_is_not_sent_again(run):
 
 
 def test_batches_are_read_once(run, monkeypatch):
-    read, read_lines = [], describing.read_lines
-    monkeypatch.setattr(describing, "read_lines", lambda path: read.append(path) or read_lines(path))
+    read, read_batch = [], run_data.read_batch
+    monkeypatch.setattr(run_data, "read_batch", lambda batch: read.append(batch) or read_batch(batch))
 
     def go_on():
         with RunLog(run, COSTS) as log:
