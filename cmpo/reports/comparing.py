@@ -89,7 +89,7 @@ def _compare_evaluations(run: Run, other: Run) -> list[dict[str, Any]]:
     found, here, there = [], list_results(run), list_results(other)
     pairs = [(name, path, there[name]) for name, path in here.items() if name in there]
     if run.result:
-        pairs = [(" and ".join([*here, *there]), run.result, other.result)]
+        pairs = [(f"{run.name} and {other.name}", run.result, other.result)]
     for name, path, its in pairs:
         try:
             ours, theirs = results.read_result(path), results.read_result(its)

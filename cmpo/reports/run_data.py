@@ -1,5 +1,7 @@
 """Reads what a run or an evaluation left on disk, for all that show it: numbers by step, config, domain, dialogues."""
 
+import hashlib
+import itertools
 import os
 import pathlib
 import re
@@ -18,6 +20,7 @@ from rollouts import domains
 from rollouts.domain import Bound, Domain
 
 _EVALUATED = ".transcripts.jsonl"
+_DIGEST = 8  # letters
 
 
 class Run(NamedTuple):
@@ -63,7 +66,10 @@ def load_source(path: str | os.PathLike) -> Run:
 
 
 def load_sources(paths: Sequence[str | os.PathLike]) -> list[Run]:
-    """Loads what is to be compared, see `load_source`. Raises ValueError, too, for a run beside an evaluation."""
+    """Loads what is to be compared, see `load_source`; no two have the same name.
+
+    Raises ValueError, too, for a run beside an evaluation.
+    """
     run, *others = runs = [load_source(path) for path in paths]
     for other in others:
         if (run.result is None) != (other.result is None):
@@ -71,7 +77,36 @@ def load_sources(paths: Sequence[str | os.PathLike]) -> list[Run]:
                 f"--against: expected {'a run' if run.result is None else 'an evaluation'}, as --workdir is one, got "
                 f"{other.result or other.folder}; compare runs with runs, and evaluations with evaluations"
             )
-    return runs
+    names = tell_apart([one.name for one in runs], [_list_folders(one) for one in runs])
+    return [one._replace(name=name) for one, name in zip(runs, names, strict=True)]
+
+
+def _list_folders(run: Run) -> Sequence[str]:
+    """Lists the folders, from the top, that lead to what the name of a source begins with."""
+    folder = run.folder.resolve()
+    begins = folder.name if run.result is None else f"{folder.name}/{_name_result(run.result)}"
+    return (folder.parent if run.name == begins else folder).parts[1:]
+
+
+def tell_apart(names: Sequence[str], folders: Sequence[Sequence[str]]) -> list[str]:
+    """Makes names differ: those that are the same get as many of their folders as it takes, and then numbers."""
+    found = list(names)
+    for name in {name for name in names if names.count(name) > 1}:
+        places = [place for place, one in enumerate(names) if one == name]
+        above = [folders[place] for place in places]
+        counts = range(1 + max(map(len, above)))
+        versions = [["/".join([*path[max(0, len(path) - count) :], name]) for path in above] for count in counts]
+        for place, longer in zip(places, max(versions, key=lambda version: len(set(version))), strict=True):
+            found[place] = longer
+    return _number_names(found)
+
+
+def _number_names(names: Sequence[str]) -> list[str]:
+    found: list[str] = []
+    for name in names:
+        numbered = (f"{name} ({number})" for number in itertools.count(2))
+        found.append(next(one for one in itertools.chain([name], numbered) if one not in found))
+    return found
 
 
 def load_evaluation(path: str | os.PathLike) -> Run:
@@ -110,9 +145,11 @@ def _name_result(path: pathlib.Path) -> str:
     return path.stem.removeprefix("evaluation_")
 
 
-def quote_key(name: str) -> str:
-    """Writes a name such that it may stand in a link of the page as it is."""
-    return re.sub(r"[^\w.=+-]", "-", name, flags=re.ASCII)
+def make_key(name: str) -> str:
+    """Makes the key of an evaluation, which may stand in a link of the page as it is. No two names share one."""
+    quoted = re.sub(r"[^\w.=+-]", "-", name, flags=re.ASCII)
+    digest = hashlib.sha256(name.encode(errors="surrogateescape")).hexdigest()[:_DIGEST]
+    return f"evaluation_{quoted}" + (f"~{digest}" if quoted != name else "")
 
 
 def select_phase(records: Sequence[Mapping[str, Any]], name: str) -> list[Mapping[str, Any]]:
@@ -132,7 +169,7 @@ def list_batches(run: Run) -> Iterator[Batch]:
     own = run.result and run.result.with_suffix(_EVALUATED)
     for path in filter(pathlib.Path.exists, [own] if own else sorted(run.folder.glob(f"evaluation_*{_EVALUATED}"))):
         name = path.name.removesuffix(_EVALUATED).removeprefix("evaluation_")
-        yield Batch(f"evaluation_{quote_key(name)}", f"Evaluation of {name}", None, path)
+        yield Batch(make_key(name), f"Evaluation of {name}", None, path)
 
 
 def read_batch(batch: Batch) -> tuple[list[dict[str, Any]], bool]:

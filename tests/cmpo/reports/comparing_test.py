@@ -6,7 +6,7 @@ import hypothesis
 import pytest
 from hypothesis import strategies as st
 
-from cmpo.reports import run_page
+from cmpo.reports import run_data, run_page
 from cmpo.reports.conversations import make_conversations
 from cmpo.reports.dialogues import describe_batch
 from cmpo.run.log import RunLog
@@ -101,6 +101,49 @@ def test_a_task_that_comes_again_in_a_step_is_paired_in_the_order_of_the_file(tm
     assert rows["outcome"] == ["3.000", "3.400", "-0.400", "-1.000 to 2.000"]
 
 
+@hypothesis.given(
+    st.lists(st.tuples(st.sampled_from(["x", "a/x", "x (2)", "b/a/x"]), st.lists(st.sampled_from("ab"), max_size=3)))
+)
+def test_no_two_sources_have_one_name(sources):
+    names, folders = [name for name, _ in sources], [above for _, above in sources]
+    found = run_data.tell_apart(names, folders)
+    assert len(set(found)) == len(found)
+    if len(set(names)) == len(names):
+        assert found == names
+
+
+def test_names_of_sources_by_hand():
+    def tell(*sources):
+        return run_data.tell_apart([name for name, _ in sources], [above.split("/") for _, above in sources])
+
+    assert tell(("x", "r/a"), ("x", "r/b"), ("y", "r/b")) == ["a/x", "b/x", "y"]
+    assert tell(("x", "r/a/e"), ("x", "r/b/e")) == ["a/e/x", "b/e/x"]
+    assert tell(("x", "r/a"), ("x", "r/a"), ("x", "r/b")) == ["a/x", "a/x (2)", "b/x"]
+    assert tell(("x", "r/a"), ("x", "r/a")) == ["x", "x (2)"]
+
+
+def test_evaluations_of_one_name_are_told_apart(tmp_path):
+    paths = []
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        paths.append(write_evaluation(tmp_path / name / "run" / "evaluation_policy.json", [4.0, 2.0]))
+    ours, theirs = paths
+    page = RunPage(run_page.write_report(ours, against=[theirs, ours]))
+    assert [one["name"] for one in page.runs] == ["a/run/policy", "b/run/policy", "a/run/policy (2)"]
+    comparisons = json.loads(page.parsed.scripts["data"])["comparisons"]
+    assert comparisons[0]["names"] == ["a/run/policy", "b/run/policy"]
+    assert [one["title"] for one in comparisons[0]["evaluations"]] == ["Evaluation of a/run/policy and b/run/policy"]
+
+
+def test_runs_of_one_name_are_told_apart(tmp_path):
+    for name in "ab":
+        (tmp_path / name).mkdir()
+    ours, theirs = (write_run(tmp_path / name / "fds", [3.0]) for name in "ab")
+    assert [one["name"] for one in compare(ours, theirs)[0].runs] == ["a/fds", "b/fds"]
+    named, other = (write_run(tmp_path / name, [3.0], name="my run") for name in ("first", "second"))
+    assert [one["name"] for one in compare(named, other)[0].runs] == ["first/my run", "second/my run"]
+
+
 @hypothesis.given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from([None, 1, 2]), st.integers(1, 3))))
 def test_no_dialogue_is_lost_and_no_two_are_at_one_place(groups):
     rows = [
@@ -177,7 +220,7 @@ def test_what_cannot_be_loaded_or_drawn_is_named(tmp_path):
 def test_an_evaluation_of_any_name_can_be_linked_to(tmp_path):
     alone = write_evaluation(tmp_path / "evaluation_100%[1] a.json", [4.0, 2.0])
     page = RunPage(run_page.write_report(alone))
-    assert [batch["key"] for batch in page.run["batches"]] == ["evaluation_100--1--a"]
+    assert [batch["key"] for batch in page.run["batches"]] == ["evaluation_100--1--a~fde59d6d"]
 
 
 def test_the_page_of_one_evaluation_lies_beside_it(tmp_path):

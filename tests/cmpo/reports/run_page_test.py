@@ -18,7 +18,7 @@ from cmpo.run.log import RunLog, read_metrics
 from configs import fds
 from tests.builders import commands
 from tests.builders.dialogues import COSTS, FDS, dialogue, task, turn
-from tests.builders.evaluations import evaluation
+from tests.builders.evaluations import evaluation, write_evaluation
 from tests.builders.run_pages import RunPage, sampled_batch
 from tests.builders.runs import ROOT
 
@@ -288,6 +288,19 @@ def test_transcripts_that_are_damaged_in_the_middle_are_refused_by_file_and_line
     path.write_text("".join([lines[0], lines[1][:-40] + "\n", lines[2]]))
     done = commands.run("cmpo.report", f"--workdir={run}")
     assert done.returncode == 1 and done.stderr.startswith(f"error: {path}:2: expected a JSON object")
+
+
+def test_every_evaluation_has_a_key_of_its_own_in_links(run):
+    names = ["a b", "a-b", "a/../b".replace("/", "\\"), "ü", "ö", "a%2Fb", "<b>"]
+    for name in names:
+        write_evaluation(run / f"evaluation_{name}.json", [4.0])
+    page = write(run)
+    keys = [batch["key"] for batch in page.run["batches"] if batch["step"] is None]
+    assert len(set(keys)) == len(names) and all(re.fullmatch(r"evaluation_[\w.=+~-]+", key, re.ASCII) for key in keys)
+    for row, key in zip(page.run["evaluations"]["table"]["rows"], page.run["evaluations"]["keys"], strict=True):
+        (group,) = page.groups(key)
+        assert group["dialogues"][0]["turns"][1]["said"] == f"evaluation_{row[0]} says 4."
+    assert "evaluation_a-b" in keys  # as it is, where that is possible
 
 
 def test_a_run_that_has_just_begun(tmp_path):
