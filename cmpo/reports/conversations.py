@@ -4,8 +4,8 @@ import collections
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from cmpo.reports.dialogues import describe_batch
-from cmpo.reports.run_data import Batch, Run, list_batches, read_batch
+from cmpo.reports.dialogues import read_groups
+from cmpo.reports.run_data import Batch, Run, list_batches
 
 
 class Said(NamedTuple):
@@ -30,7 +30,7 @@ class Conversation(NamedTuple):
 def list_conversations(run: Run) -> Iterator[tuple[Batch, list[Conversation]]]:
     """Lists the dialogues of a run, batch by batch. Raises ValueError for a damaged file."""
     for batch in list_batches(run):
-        yield batch, make_conversations(describe_batch(run.domain, read_batch(batch)[0]))
+        yield batch, make_conversations(read_groups(run, batch)[0])
 
 
 def make_conversations(groups: Sequence[Mapping[str, Any]]) -> list[Conversation]:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from cmpo.reports import comparing, curves, planes, run_data, scanning, tables
 from cmpo.reports.chunks import compress_json
-from cmpo.reports.dialogues import describe_batch, measure_words
+from cmpo.reports.dialogues import measure_words, read_groups
 from cmpo.reports.run_data import Batch, Run
 from cmpo.reports.scanning import Scanner
 from cmpo.run.json_lines import to_json_value
@@ -88,8 +88,7 @@ def describe_run(run: Run, scans: Sequence[str] = (), known: Known | None = None
 
 
 def _describe_batch(run: Run, batch: Batch, scanners: Sequence[Scanner]) -> DescribedBatch:
-    rows, torn = run_data.read_batch(batch)
-    groups = describe_batch(run.domain, rows)
+    groups, torn = read_groups(run, batch)
     return DescribedBatch(
         dialogues=sum(len(group["dialogues"]) for group in groups),
         chunk=compress_json(groups),

@@ -6,9 +6,26 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from cmpo.reports.run_data import Batch, Run, read_batch
+from rollouts import domains
 from rollouts.domain import Domain
 
 _DIGEST = 16  # letters
+
+
+def read_groups(run: Run, batch: Batch) -> tuple[list[dict[str, Any]], bool]:
+    """Reads a file of transcripts as groups, see `describe_batch`, and whether its last line was cut off.
+
+    Raises ValueError, naming the file, if it is damaged or no transcript of the run's domain.
+    """
+    rows, torn = read_batch(batch)
+    try:
+        return describe_batch(run.domain, rows), torn
+    except (AttributeError, LookupError, TypeError, ValueError) as error:  # of a domain that finds other things there
+        raise ValueError(
+            f"{batch.path}: expected dialogues of the domain {domains.name_of(run.config)!r} as transcripts have them, "
+            f"got others ({type(error).__name__}: {error})"
+        ) from error
 
 
 def describe_batch(domain: Domain, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

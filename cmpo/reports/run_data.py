@@ -126,8 +126,18 @@ def load_run(workdir: str | os.PathLike) -> Run:
             raise FileNotFoundError(f"{folder / name}: no such file; expected {what}, written by python -m cmpo.main")
     config = files.read_object(folder / "config.json")
     domain = domains.load(config)
-    name = config.get("name") or folder.resolve().name
-    return Run(folder, name, config, read_metrics(folder), domain, _read_budgets(domain, config))
+    name = str(config.get("name") or folder.resolve().name)
+    return Run(folder, name, config, _read_records(folder), domain, _read_budgets(domain, config))
+
+
+def _read_records(folder: pathlib.Path) -> list[dict[str, Any]]:
+    records = read_metrics(folder)
+    for record in records:
+        if not (isinstance(record.get("step"), int) and isinstance(record.get("phase"), str)):
+            raise ValueError(
+                f"{folder / 'metrics.jsonl'}: expected a step and a phase in each line, got {record!r:.100}"
+            )
+    return records
 
 
 def _read_budgets(domain: Domain, config: Mapping[str, Any]) -> Sequence[float]:
@@ -163,8 +173,8 @@ def list_batches(run: Run) -> Iterator[Batch]:
     Transcripts beyond the run's present step, which a restart may leave behind, are not among them.
     """
     for path in sorted(run.folder.glob("transcripts/step_*.jsonl")) if run.result is None else ():
-        step = int(path.stem.removeprefix("step_"))
-        if step <= run.step:
+        number = re.fullmatch(r"step_(\d{6,})", path.stem, re.ASCII)
+        if number and (step := int(number[1])) <= run.step:
             yield Batch(str(step), f"Step {step}", step, path)
     own = run.result and run.result.with_suffix(_EVALUATED)
     for path in filter(pathlib.Path.exists, [own] if own else sorted(run.folder.glob(f"evaluation_*{_EVALUATED}"))):

@@ -78,10 +78,10 @@ class Recorder:
             record = {"step": step, **record}
             if record["phase"] == "rl":
                 record["alarms"] = self._watch_budgets(record)
+            if dialogues:  # before the line: where a page or a reader sees a step, its dialogues are there
+                self._log.write_transcripts(step, dialogues)
             self._log.write(record)
             self._bar.update(record)
-            if dialogues:
-                self._log.write_transcripts(step, dialogues)
 
     def _watch_budgets(self, record: Mapping[str, Any]) -> dict[str, str]:
         """Returns the alarms after a step of phase 2, and warns of each as it begins."""

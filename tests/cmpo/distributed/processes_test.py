@@ -18,7 +18,8 @@ from cmpo.run.json_lines import read_lines
 from cmpo.run.log import read_metrics
 from tests.builders.runs import ROOT, tiny
 
-CHANGES = {"mesh.data": 2, "mesh.fsdp": -1, "train.learning_rate": 1e-2, "train.tokens_every": 4}
+CHANGES = {"mesh.data": 2, "mesh.fsdp": -1, "train.learning_rate": 1e-3}
+CHANGES |= {"train.tokens_every": 4, "train.weight_decay": 100.0}  # decay moves a policy whose dialogues are all alike
 
 PROGRAM = """
 import os, signal, sys

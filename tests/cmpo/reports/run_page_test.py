@@ -303,6 +303,38 @@ def test_every_evaluation_has_a_key_of_its_own_in_links(run):
     assert "evaluation_a-b" in keys  # as it is, where that is possible
 
 
+@pytest.mark.parametrize(
+    ("file", "line", "message"),
+    [
+        (
+            "transcripts/step_000005.jsonl",
+            '{"task": {}}',
+            r"expected dialogues of the domain 'fds' .* \(KeyError: 'id'\)",
+        ),
+        ("transcripts/step_000005.jsonl", '{"task": 3}', "expected dialogues of the domain 'fds' as transcripts have"),
+        ("metrics.jsonl", '{"phase": "rl"}', "expected a step and a phase in each line, got {'phase': 'rl'}"),
+        ("metrics.jsonl", '{"step": "6", "phase": "rl"}', "expected a step and a phase in each line, got {'step': '6'"),
+    ],
+)
+def test_a_file_that_holds_something_else_is_named(run, file, line, message):
+    RunLog(run, COSTS).write_transcripts(5, [dialogue(turn())])
+    with (run / file).open("a") as opened:
+        opened.write(line + "\n")
+    done = commands.run("cmpo.report", f"--workdir={run}")
+    assert done.returncode == 1 and re.match(f"error: {run / file}: {message}", done.stderr), done.stderr
+
+
+def test_odd_names_of_runs_and_files_are_no_obstacle(run):
+    path = RunLog(run, COSTS).write_transcripts(5, [dialogue(turn())])
+    for other in ("step_x.jsonl", "step_5.jsonl"):
+        path.with_name(other).write_text(path.read_text())
+    for name, title in ((5, "5"), ("half \ud800", "half ?"), ("</title><script>", "&lt;/title&gt;&lt;script&gt;")):
+        (run / "config.json").write_text(json.dumps({"name": name, "pid": {"target": 0.3}}))
+        page = write(run)
+        assert page.run["name"] == str(name) and f"<title>{title}</title>" in page.html
+        assert [batch["key"] for batch in page.run["batches"]] == ["5"]
+
+
 def test_a_run_that_has_just_begun(tmp_path):
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "metrics.jsonl").write_text("")
