@@ -124,7 +124,7 @@ def test_two_processes_train_stop_resume_and_restore_into_one(alone, tmp_path):
         kept, *others = (columns_of_tokens(path, name) for path in (expected_dir, workdir, tmp_path / "one"))
         for other in others:
             np.testing.assert_allclose(other, kept, atol=rounding)
-    assert np.abs(kept - 1).max() > 0.02  # the update moved what the tokens of all processes are likely to be
+    assert np.abs(kept - 1).max() > 0.005  # the update moved what the tokens of all processes are likely to be
     restored = main.train(tiny(**CHANGES), workdir)  # is done: restores what the two processes saved
     for state in (resumed, restored):
         got, want = jax.device_get((state, expected))
