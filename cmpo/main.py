@@ -12,6 +12,7 @@ from cmpo.reports import run_page
 from cmpo.run.interrupt import Interrupted, Interrupts
 from cmpo.run.lock import hold_lock
 from cmpo.run.recorder import Recorder
+from cmpo.run.tracking import Tracking
 from cmpo.run.train_state import TrainState
 from cmpo.run.workdir import claim_workdir, read_progress
 from cmpo.training import collecting, demonstrations, memory_plan, model_source, preparing, tasks
@@ -43,14 +44,15 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> TrainState | None:
     preparing.check_tasks(config, source, weights)
     clients = make_clients(config, workdir)
     sft_steps, last = config.train.sft_steps, config.train.sft_steps + config.train.rl_steps
-    with hold_lock(workdir), Interrupts() as interrupts:
+    with hold_lock(workdir), Interrupts() as interrupts, Tracking() as tracking:
         processes.run_once(lambda: claim_workdir(workdir, config))
+        processes.run_once(lambda: tracking.open(config.log.wandb, workdir, config.to_dict()))
         try:
             prepared = preparing.prepare_run(config, workdir, source, weights, clients, lambda: interrupts.received)
         except Interrupted as reason:
             print(" ".join([f"{workdir}: {reason}", *reason.__notes__]))
             return None
-        with Recorder(config, workdir) as records, Ahead() as ahead:
+        with Recorder(config, workdir, tracking) as records, Ahead() as ahead:
             domain = domains.load(config)
             learner = Learner(config, prepared.model, prepared.weights, domain)
             player = Player(

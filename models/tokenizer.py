@@ -4,6 +4,7 @@ Text never turns into a control token: what a user or a judge writes is data, ev
 tokens enter a stream by their ids only (`Tokenizer.im_start` and friends).
 """
 
+import itertools
 import json
 import pathlib
 import re
@@ -25,8 +26,6 @@ TAGS = ("<think>", "</think>", "<response>", "</response>", "<action>", "</actio
 
 SMALLEST = 256 + len(CONTROL) + len(TAGS)
 """The size of the smallest vocabulary that can write anything."""
-
-_LONGEST_CHARACTER = 4  # bytes in UTF-8, and so the most tokens that may share one
 
 _DIALOGUE = (
     "<|im_start|>system\nYou serve.\n<|im_end|>\n<|im_start|>user\n It's 12 o'clock! <|im_end|>\n"
@@ -68,16 +67,21 @@ class Tokenizer:
         return self._backend.decode([int(id) for id in ids], skip_special_tokens=False)
 
     def spell(self, ids: Sequence[int]) -> list[str]:
-        """Returns the text of each id; together they are `decode(ids)`, save for bytes that are not UTF-8.
+        """Returns the text of each id; of byte-level tokens, as Qwen2.5's are, they are `decode(ids)` together.
 
-        Of tokens that share a character, the last has all of it, and those before it have "".
+        Of tokens that share a character, the last has all of it, and those before it have "". So have ids that are not
+        in the vocabulary.
         """
-        texts, begun = [], 0
-        for end in range(1, len(ids) + 1):
-            text = self.decode(ids[begun:end])
-            waits = text.endswith("\ufffd") and end - begun < _LONGEST_CHARACTER and end < len(ids)
-            texts.append("" if waits else text)
-            begun = begun if waits else end
+        known = [place for place, id in enumerate(ids) if self._backend.id_to_token(int(id)) is not None]
+        texts, begun = [""] * len(ids), []
+        for place, after in itertools.zip_longest(known, known[1:]):
+            begun.append(ids[place])
+            text = self.decode(begun)
+            # A character that goes on in the next token is more than one where it is cut; U+FFFD itself may be text.
+            following = [] if after is None else [ids[after]]
+            if text.endswith("\ufffd") and self.decode([*begun, *following]) != text + self.decode(following):
+                continue
+            texts[place], begun = text, []
         return texts
 
     def find_default_system(self) -> str | None:

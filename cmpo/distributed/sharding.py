@@ -113,6 +113,11 @@ def place_rows(mesh: Mesh, arrays: Any, micro_rows: int) -> Any:
     return jax.tree.map(place_array, arrays)
 
 
+def replicate(mesh: Mesh) -> NamedSharding:
+    """Returns the sharding of arrays that every device of every process has whole."""
+    return NamedSharding(mesh, P())
+
+
 def compiler_options(mesh: Mesh) -> dict[str, str] | None:
     """Returns XLA's options for computing gradients on these devices.
 

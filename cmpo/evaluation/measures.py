@@ -60,17 +60,15 @@ def summarize_groups(domain: Domain, rows: Sequence[Row], key: str) -> dict[str,
 def compare_rows(domain: Domain, rows: Sequence[Row], others: Sequence[Row], *, common: bool = False) -> Summary:
     """Estimates rows minus others, dialogue by dialogue: the same scenario played with the same seed.
 
-    A pair counts for a measure that both have. Raises ValueError if the two sides are not of the same scenarios and
-    seeds; with `common`, only if they have none in common. Raises it also if a side has a scenario twice with a seed.
+    Where a side has a scenario several times with a seed, the first of them is paired with the other's first, the
+    second with its second, in the order of the rows. A pair counts for a measure that both have.
+
+    Raises ValueError if the two sides are not of the same scenarios and seeds, each as often; with `common`, only if
+    they have none in common.
     """
     names = ["seed", "scenario"]
     names += ["digest"] if all("digest" in row for row in (*rows, *others)) else []  # ids of two files may be the same
-    here, there = ({tuple(row[name] for name in names): row for row in side} for side in (rows, others))
-    if (len(here), len(there)) != (len(rows), len(others)):
-        raise ValueError(
-            f"expected each scenario once with each seed, got {len(rows)} and {len(others)} dialogues of {len(here)} "
-            f"and {len(there)}"
-        )
+    here, there = (_number_rows(side, names) for side in (rows, others))
     shared, apart = here.keys() & there.keys(), here.keys() ^ there.keys()
     if not shared or (apart and not common):
         raise ValueError(
@@ -80,6 +78,16 @@ def compare_rows(domain: Domain, rows: Sequence[Row], others: Sequence[Row], *, 
     pairs = [(row, there[key]) for key, row in here.items() if key in shared]
     ours, theirs = (_collect_values(domain, side) for side in zip(*pairs, strict=True))
     return _estimate_measures(domain, ours - theirs, [row for row, _ in pairs])
+
+
+def _number_rows(rows: Sequence[Row], names: Sequence[str]) -> dict[tuple[Any, ...], Row]:
+    """Returns rows by their values of `names`, and by how many rows before them have the same ones."""
+    seen, found = collections.Counter(), {}
+    for row in rows:
+        values = tuple(row[name] for name in names)
+        found[*values, seen[values]] = row
+        seen[values] += 1
+    return found
 
 
 def count_failures(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:

@@ -1,6 +1,5 @@
 """Compares runs: paired differences over the dialogues that both played, settings that differ, evaluations by name."""
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,19 +11,23 @@ from cmpo.reports.run_data import Run, list_results
 from cmpo.run.alarms import WINDOW
 from rollouts.sections import flatten_config
 
-Worth = dict[tuple[int, str, int], dict[str, float | None]]
-"""Measures of dialogues by step, task and number in the group."""
+Place = tuple[int, str, int, int]
+"""Step, digest of the task, how many groups of that task come before in the step, number in the group."""
+Worth = dict[Place, dict[str, float | None]]
 _DIGITS = 3
 
 
-def measure_worth(step: int, groups: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]]) -> Worth:
-    """Measures the dialogues of a step that did not fail. Tasks are the same where all of their description is."""
-    digests = {row["task"]["id"]: _digest(row["task"]) for row in rows if "task" in row}
+def measure_worth(step: int, groups: Sequence[Mapping[str, Any]]) -> Worth:
+    """Measures the dialogues of a step that did not fail, by `Place`; `groups` are as `dialogues` describes them.
+
+    Dialogues of two runs at one place are a pair. Tasks are the same where all of their description is. Of a task that
+    comes again in a step, the first group is paired with the first, the second with the second.
+    """
     found: Worth = {}
     for group in groups:
         for dialogue in group["dialogues"]:
             if dialogue["outcome"] is not None:
-                found[step, digests[group["id"]], dialogue["index"]] = {
+                found[step, group["digest"], group["repeat"], dialogue["index"]] = {
                     "outcome": dialogue["outcome"],
                     "finished": float(dialogue["success"]),
                     "process reward": dialogue["reward"],
@@ -57,11 +60,11 @@ def compare_runs(ours: tuple[Run, Worth], theirs: tuple[Run, Worth]) -> dict[str
     }
 
 
-def _tabulate_pairs(ours: Worth, theirs: Worth, keys: Sequence[tuple[int, str, int]]) -> dict[str, Any]:
+def _tabulate_pairs(ours: Worth, theirs: Worth, keys: Sequence[Place]) -> dict[str, Any]:
     """Tabulates means and their differences; the interval is that of a bootstrap over tasks."""
     names = [name for name in ours[keys[0]] if name in theirs[keys[0]]]
     here, there = (np.array([[worth[key][name] for name in names] for key in keys], float) for worth in (ours, theirs))
-    steps, tasks = [step for step, *_ in keys], [task for _, task, _ in keys]
+    steps, tasks = [step for step, *_ in keys], [task for _, task, *_ in keys]
     means = [bootstrap.average_columns(side) for side in (here, there)]
     differences = bootstrap.estimate_means(here - there, steps, tasks)
     rows = [
@@ -86,7 +89,7 @@ def _compare_evaluations(run: Run, other: Run) -> list[dict[str, Any]]:
     found, here, there = [], list_results(run), list_results(other)
     pairs = [(name, path, there[name]) for name, path in here.items() if name in there]
     if run.result:
-        pairs = [(" and ".join([*here, *there]), run.result, other.result)]
+        pairs = [(f"{run.name} and {other.name}", run.result, other.result)]
     for name, path, its in pairs:
         try:
             ours, theirs = results.read_result(path), results.read_result(its)
@@ -109,10 +112,6 @@ def _tabulate_evaluation(run: Run, ours: Mapping[str, Any], theirs: Mapping[str,
         if estimate["count"]:
             rows.append([measure.heading, *shown, ends])
     return rows
-
-
-def _digest(task: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(task, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _format_interval(found: bootstrap.Estimate) -> str:

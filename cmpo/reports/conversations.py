@@ -1,11 +1,11 @@
 """Dialogues of a run as other programs take them: messages by role, and numbers by name. Plain values, no package."""
 
-from collections.abc import Iterator, Mapping
+import collections
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from cmpo.reports.dialogues import describe_batch
+from cmpo.reports.dialogues import read_groups
 from cmpo.reports.run_data import Batch, Run, list_batches
-from cmpo.run.json_lines import read_lines
 
 
 class Said(NamedTuple):
@@ -20,7 +20,7 @@ class Conversation(NamedTuple):
     """A dialogue."""
 
     task: str  # the task's id, with the seed of an evaluation
-    number: int  # among those of the task, from 1
+    number: int  # among the batch's of that name, from 1: no two have both the same
     messages: tuple[Said, ...]
     scores: Mapping[str, float]  # of the dialogue: outcome, success, process reward, costs; none where it failed
     about: Mapping[str, Any]  # labels and lines of the task, how the dialogue ended, numbers of its turns; JSON
@@ -30,12 +30,21 @@ class Conversation(NamedTuple):
 def list_conversations(run: Run) -> Iterator[tuple[Batch, list[Conversation]]]:
     """Lists the dialogues of a run, batch by batch. Raises ValueError for a damaged file."""
     for batch in list_batches(run):
-        groups = describe_batch(run.domain, read_lines(batch.path))
-        played = [(group, number, one) for group in groups for number, one in enumerate(group["dialogues"])]
-        yield batch, [_make_conversation(*one) for one in played]
+        yield batch, make_conversations(read_groups(run, batch)[0])
 
 
-def _make_conversation(group: Mapping[str, Any], number: int, dialogue: Mapping[str, Any]) -> Conversation:
+def make_conversations(groups: Sequence[Mapping[str, Any]]) -> list[Conversation]:
+    """Makes conversations of groups as `dialogues` describes them, in their order."""
+    found, counts = [], collections.Counter()
+    for group in groups:
+        name = mend_text(group["id"] if group["seed"] is None else f"{group['id']}, seed {group['seed']}")
+        for dialogue in group["dialogues"]:
+            counts[name] += 1
+            found.append(_make_conversation(group, name, counts[name], dialogue))
+    return found
+
+
+def _make_conversation(group: Mapping[str, Any], name: str, number: int, dialogue: Mapping[str, Any]) -> Conversation:
     messages = []
     for turn in dialogue["turns"]:
         messages += [Said(role, mend_text(text)) for role, text in turn["heard"]]
@@ -52,8 +61,8 @@ def _make_conversation(group: Mapping[str, Any], number: int, dialogue: Mapping[
         "turns": [{name: turn[name] for name in kept} for turn in dialogue["turns"]],
     }
     return Conversation(
-        task=mend_text(group["id"] if group["seed"] is None else f"{group['id']}, seed {group['seed']}"),
-        number=number + 1,
+        task=name,
+        number=number,
         messages=tuple(messages),
         scores={} if failed else {name: value for name, value in numbers.items() if value is not None},
         about=_mend(about),

@@ -6,10 +6,12 @@ from typing import Any, NamedTuple
 
 from cmpo.reports import comparing, curves, planes, run_data, scanning, tables
 from cmpo.reports.chunks import compress_json
-from cmpo.reports.dialogues import describe_batch, measure_words
+from cmpo.reports.dialogues import measure_words, read_groups
 from cmpo.reports.run_data import Batch, Run
 from cmpo.reports.scanning import Scanner
-from cmpo.run.json_lines import read_lines, to_json_value
+from cmpo.run.json_lines import to_json_value
+
+_NAMED = 3  # files that a notice names
 
 
 class DescribedBatch(NamedTuple):
@@ -20,6 +22,7 @@ class DescribedBatch(NamedTuple):
     words: Mapping[str, float]
     places: Sequence[Sequence[Sequence[int]]]  # see `scanning.scan_groups`
     worth: comparing.Worth
+    torn: bool  # whether its last line was cut off
 
 
 Known = MutableMapping[tuple[Any, ...], DescribedBatch]
@@ -61,6 +64,7 @@ def describe_run(run: Run, scans: Sequence[str] = (), known: Known | None = None
         "name": run.name,
         "kind": "run" if run.result is None else "evaluation",
         "step": run.step,
+        "notice": _name_torn([batch.path.name for batch, one in found.items() if one.torn]),
         "facts": tables.list_facts(run),
         "costs": [cost.name for cost in run.domain.costs],
         "latest": tables.gather_latest(run),
@@ -84,15 +88,21 @@ def describe_run(run: Run, scans: Sequence[str] = (), known: Known | None = None
 
 
 def _describe_batch(run: Run, batch: Batch, scanners: Sequence[Scanner]) -> DescribedBatch:
-    rows = read_lines(batch.path)
-    groups = describe_batch(run.domain, rows)
+    groups, torn = read_groups(run, batch)
     return DescribedBatch(
         dialogues=sum(len(group["dialogues"]) for group in groups),
         chunk=compress_json(groups),
         words=measure_words(groups),
         places=scanning.scan_groups(scanners, groups),
-        worth={} if batch.step is None else comparing.measure_worth(batch.step, groups, rows),
+        worth={} if batch.step is None else comparing.measure_worth(batch.step, groups),
+        torn=torn,
     )
+
+
+def _name_torn(names: Sequence[str]) -> str:
+    """Says in a line in which files the last line was cut off; "" if in none."""
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return f"The last line is cut off, and left out, in {', '.join(names[:_NAMED])}{more}." if names else ""
 
 
 def _share_dialogues(scanners: Sequence[Scanner], batch: DescribedBatch) -> dict[str, float]:

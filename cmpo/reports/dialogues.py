@@ -1,31 +1,67 @@
 """Describes dialogues of transcripts as the page shows them: plain texts and numbers, group by group."""
 
-import itertools
+import collections
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from cmpo.reports.run_data import Batch, Run, read_batch
+from rollouts import domains
 from rollouts.domain import Domain
+
+_DIGEST = 16  # letters
+
+
+def read_groups(run: Run, batch: Batch) -> tuple[list[dict[str, Any]], bool]:
+    """Reads a file of transcripts as groups, see `describe_batch`, and whether its last line was cut off.
+
+    Raises ValueError, naming the file, if it is damaged or no transcript of the run's domain.
+    """
+    rows, torn = read_batch(batch)
+    try:
+        return describe_batch(run.domain, rows), torn
+    except (AttributeError, LookupError, TypeError, ValueError) as error:  # of a domain that finds other things there
+        raise ValueError(
+            f"{batch.path}: expected dialogues of the domain {domains.name_of(run.config)!r} as transcripts have them, "
+            f"got others ({type(error).__name__}: {error})"
+        ) from error
 
 
 def describe_batch(domain: Domain, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Describes the rows of a file of transcripts, as groups: neighbours with the same task and seed.
+    """Describes the rows of a file of transcripts, as groups: neighbours with the same task and seed, by their numbers.
 
-    Rows without a task, which older versions wrote, are left out.
+    A task may come again in a file. A group is told apart from all others by the digest of its task's description, its
+    seed, and how many groups before it had both. Rows without a task, which older versions wrote, are left out.
     """
-    groups = []
-    known = (row for row in rows if "task" in row)
-    for (name, seed), members in itertools.groupby(known, key=lambda row: (row["task"]["id"], row.get("seed"))):
-        dialogues = list(members)
-        task = dialogues[0]["task"]
+    groups, seen = [], collections.Counter()
+    for dialogues in _split_groups([row for row in rows if "task" in row]):
+        task, seed = dialogues[0]["task"], dialogues[0].get("seed")
+        digest = hashlib.sha256(json.dumps(task, sort_keys=True).encode()).hexdigest()[:_DIGEST]
+        seen[digest, seed] += 1
         groups.append(
             {
-                "id": name,
+                "id": task["id"],
                 "seed": seed,
+                "digest": digest,
+                "repeat": seen[digest, seed] - 1,
                 "lines": list(domain.show_task(task)),
                 "labels": dialogues[0].get("labels", {}),
                 "dialogues": [_describe_dialogue(domain, dialogue) for dialogue in dialogues],
             }
         )
+    return groups
+
+
+def _split_groups(rows: Sequence[Mapping[str, Any]]) -> list[list[Mapping[str, Any]]]:
+    """Splits rows where the task or the seed is another, or where dialogues are counted from the beginning again."""
+    groups: list[list[Mapping[str, Any]]] = []
+    for row in rows:
+        last = groups[-1][-1] if groups else None
+        names = [one and (one["task"]["id"], one.get("seed")) for one in (last, row)]
+        if last is None or names[0] != names[1] or row["index"] <= last["index"]:
+            groups.append([])
+        groups[-1].append(row)
     return groups
 
 

@@ -13,7 +13,7 @@ from rollouts import domains
 def write_logs(run: Run, folder: pathlib.Path) -> list[pathlib.Path]:
     """Writes a log `folder`/KEY.eval for each batch of a run's dialogues, and returns their paths.
 
-    A task is a sample, and the dialogues of its group are its epochs. The same run gives the same samples.
+    A task is a sample, and its dialogues are its epochs, those of all its groups. The same run gives the same samples.
 
     Raises:
       ValueError: the package is not installed, or a file of the run is damaged.

@@ -1,20 +1,26 @@
 """Reads what a run or an evaluation left on disk, for all that show it: numbers by step, config, domain, dialogues."""
 
+import hashlib
+import itertools
 import os
 import pathlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from absl import logging
+
 from cmpo.algorithms.budgets import budgets_of
 from cmpo.evaluation import results
 from cmpo.run import files, schema
+from cmpo.run.json_lines import read_torn_lines
 from cmpo.run.log import read_metrics
 from cmpo.run.workdir import fill_in
 from rollouts import domains
 from rollouts.domain import Bound, Domain
 
 _EVALUATED = ".transcripts.jsonl"
+_DIGEST = 8  # letters
 
 
 class Run(NamedTuple):
@@ -60,7 +66,10 @@ def load_source(path: str | os.PathLike) -> Run:
 
 
 def load_sources(paths: Sequence[str | os.PathLike]) -> list[Run]:
-    """Loads what is to be compared, see `load_source`. Raises ValueError, too, for a run beside an evaluation."""
+    """Loads what is to be compared, see `load_source`; no two have the same name.
+
+    Raises ValueError, too, for a run beside an evaluation.
+    """
     run, *others = runs = [load_source(path) for path in paths]
     for other in others:
         if (run.result is None) != (other.result is None):
@@ -68,7 +77,36 @@ def load_sources(paths: Sequence[str | os.PathLike]) -> list[Run]:
                 f"--against: expected {'a run' if run.result is None else 'an evaluation'}, as --workdir is one, got "
                 f"{other.result or other.folder}; compare runs with runs, and evaluations with evaluations"
             )
-    return runs
+    names = tell_apart([one.name for one in runs], [_list_folders(one) for one in runs])
+    return [one._replace(name=name) for one, name in zip(runs, names, strict=True)]
+
+
+def _list_folders(run: Run) -> Sequence[str]:
+    """Lists the folders, from the top, that lead to what the name of a source begins with."""
+    folder = run.folder.resolve()
+    begins = folder.name if run.result is None else f"{folder.name}/{_name_result(run.result)}"
+    return (folder.parent if run.name == begins else folder).parts[1:]
+
+
+def tell_apart(names: Sequence[str], folders: Sequence[Sequence[str]]) -> list[str]:
+    """Makes names differ: those that are the same get as many of their folders as it takes, and then numbers."""
+    found = list(names)
+    for name in {name for name in names if names.count(name) > 1}:
+        places = [place for place, one in enumerate(names) if one == name]
+        above = [folders[place] for place in places]
+        counts = range(1 + max(map(len, above)))
+        versions = [["/".join([*path[max(0, len(path) - count) :], name]) for path in above] for count in counts]
+        for place, longer in zip(places, max(versions, key=lambda version: len(set(version))), strict=True):
+            found[place] = longer
+    return _number_names(found)
+
+
+def _number_names(names: Sequence[str]) -> list[str]:
+    found: list[str] = []
+    for name in names:
+        numbered = (f"{name} ({number})" for number in itertools.count(2))
+        found.append(next(one for one in itertools.chain([name], numbered) if one not in found))
+    return found
 
 
 def load_evaluation(path: str | os.PathLike) -> Run:
@@ -88,8 +126,18 @@ def load_run(workdir: str | os.PathLike) -> Run:
             raise FileNotFoundError(f"{folder / name}: no such file; expected {what}, written by python -m cmpo.main")
     config = files.read_object(folder / "config.json")
     domain = domains.load(config)
-    name = config.get("name") or folder.resolve().name
-    return Run(folder, name, config, read_metrics(folder), domain, _read_budgets(domain, config))
+    name = str(config.get("name") or folder.resolve().name)
+    return Run(folder, name, config, _read_records(folder), domain, _read_budgets(domain, config))
+
+
+def _read_records(folder: pathlib.Path) -> list[dict[str, Any]]:
+    records = read_metrics(folder)
+    for record in records:
+        if not (isinstance(record.get("step"), int) and isinstance(record.get("phase"), str)):
+            raise ValueError(
+                f"{folder / 'metrics.jsonl'}: expected a step and a phase in each line, got {record!r:.100}"
+            )
+    return records
 
 
 def _read_budgets(domain: Domain, config: Mapping[str, Any]) -> Sequence[float]:
@@ -107,9 +155,11 @@ def _name_result(path: pathlib.Path) -> str:
     return path.stem.removeprefix("evaluation_")
 
 
-def quote_key(name: str) -> str:
-    """Writes a name such that it may stand in a link of the page as it is."""
-    return re.sub(r"[^\w.=+-]", "-", name, flags=re.ASCII)
+def make_key(name: str) -> str:
+    """Makes the key of an evaluation, which may stand in a link of the page as it is. No two names share one."""
+    quoted = re.sub(r"[^\w.=+-]", "-", name, flags=re.ASCII)
+    digest = hashlib.sha256(name.encode(errors="surrogateescape")).hexdigest()[:_DIGEST]
+    return f"evaluation_{quoted}" + (f"~{digest}" if quoted != name else "")
 
 
 def select_phase(records: Sequence[Mapping[str, Any]], name: str) -> list[Mapping[str, Any]]:
@@ -123,10 +173,21 @@ def list_batches(run: Run) -> Iterator[Batch]:
     Transcripts beyond the run's present step, which a restart may leave behind, are not among them.
     """
     for path in sorted(run.folder.glob("transcripts/step_*.jsonl")) if run.result is None else ():
-        step = int(path.stem.removeprefix("step_"))
-        if step <= run.step:
+        number = re.fullmatch(r"step_(\d{6,})", path.stem, re.ASCII)
+        if number and (step := int(number[1])) <= run.step:
             yield Batch(str(step), f"Step {step}", step, path)
     own = run.result and run.result.with_suffix(_EVALUATED)
     for path in filter(pathlib.Path.exists, [own] if own else sorted(run.folder.glob(f"evaluation_*{_EVALUATED}"))):
         name = path.name.removesuffix(_EVALUATED).removeprefix("evaluation_")
-        yield Batch(f"evaluation_{quote_key(name)}", f"Evaluation of {name}", None, path)
+        yield Batch(make_key(name), f"Evaluation of {name}", None, path)
+
+
+def read_batch(batch: Batch) -> tuple[list[dict[str, Any]], bool]:
+    """Reads the rows of a file of dialogues, and whether its last line was cut off, as by a crash; a warning says so.
+
+    Raises ValueError, naming the line, if the file is damaged elsewhere.
+    """
+    rows, wrong = read_torn_lines(batch.path)
+    if wrong is not None:
+        logging.warning("the last line is cut off, and left out: %s", wrong)
+    return rows, wrong is not None

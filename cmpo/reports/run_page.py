@@ -96,7 +96,7 @@ def render_page(described: Sequence[Described], comparisons: Sequence[Mapping[st
     data = {"runs": [one.data for one in described], "comparisons": comparisons, "live": live}
     style, script = _read_template("page.css"), _bundle_scripts()
     return _TEMPLATES.get_template("page.html").render(
-        title=" and ".join(one.data["name"] for one in described),
+        title=" and ".join(one.data["name"] for one in described).encode(errors="replace").decode(),
         policy=_allow_only(style, script, live),
         style=style,
         script=script,

@@ -5,7 +5,7 @@ from typing import Any
 
 from cmpo.evaluation import conditions, diagnostics, measures, results
 from cmpo.reports.planes import describe_evaluations
-from cmpo.reports.run_data import Run, list_results, select_phase
+from cmpo.reports.run_data import Run, list_results, make_key, select_phase
 from cmpo.run.alarms import WINDOW
 from rollouts.domain import Domain
 from rollouts.sections import flatten_config
@@ -108,6 +108,7 @@ def gather_evaluations(run: Run) -> dict[str, Any] | None:
     headings = (domain.measures[name].heading for name in columns)
     return {
         "table": {"head": ["evaluation", "step", "user", "difficulty", *headings, "dialogues"], "rows": rows},
+        "keys": [make_key(name) for name in read],
         "unread": unread,
         "caveats": conditions.list_caveats(read),
         "planes": describe_evaluations(read),

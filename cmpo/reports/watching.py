@@ -32,7 +32,10 @@ Page = tuple[Sequence[Described], Sequence[Mapping[str, Any]]]
 
 
 class Watch:
-    """Describes runs anew when one of their files has changed; batches of dialogues are read once."""
+    """Describes runs anew when one of their files has changed; batches of dialogues are read once.
+
+    If the files can no longer be read, what was read last is what there is, with a notice.
+    """
 
     def __init__(self, folders: Sequence[str | os.PathLike], scans: Sequence[str] = ()):
         self._folders, self._scans = [pathlib.Path(folder) for folder in folders], scans
@@ -42,11 +45,21 @@ class Watch:
         self._reading = asyncio.Lock()
 
     async def describe(self) -> Page:
-        """Describes the runs as they are now. Raises as `run_page.write_report` does."""
+        """Describes the runs as they are now. Raises as `run_page.write_report` does, but only at first."""
         async with self._reading:
             return await run_in_threadpool(self._describe)
 
     def _describe(self) -> Page:
+        try:
+            return self._read_news()
+        except (OSError, ValueError) as error:  # such as a file that a restart removed while it was read
+            if not self._marks:
+                raise
+            described, comparisons = self._page
+            notice = {"notice": f"This is what was read last: {error}"}
+            return [one._replace(data=one.data | notice) for one in described], comparisons
+
+    def _read_news(self) -> Page:
         if (marks := [_mark_files(folder) for folder in self._folders]) != self._marks:
             runs = run_data.load_sources(self._folders)
             described = [describe_run(run, self._scans, self._known) for run in runs]

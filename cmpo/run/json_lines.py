@@ -32,11 +32,23 @@ def read_lines(path: pathlib.Path, *, torn: bool = False) -> list[dict[str, Any]
 
     Raises FileNotFoundError, or ValueError naming the line that is not a JSON object.
     """
-    lines, rows = list(files.read_lines(path)), []
-    for number, line in lines:
+    rows, wrong = read_torn_lines(path)
+    if wrong is not None and not torn:
+        raise wrong
+    return rows
+
+
+def read_torn_lines(path: pathlib.Path) -> tuple[list[dict[str, Any]], ValueError | None]:
+    """Reads what `write_lines` wrote, and what is wrong with a last line that is not an object, as half-written ones.
+
+    Raises FileNotFoundError, or ValueError naming the line that is not a JSON object and has others behind it.
+    """
+    rows, wrong = [], None
+    for number, line in files.read_lines(path):
+        if wrong is not None:
+            raise wrong
         try:
             rows.append(files.parse_object(line))
         except ValueError as error:
-            if not torn or number < lines[-1][0]:
-                raise ValueError(f"{path}:{number}: {error}") from None
-    return rows
+            wrong = ValueError(f"{path}:{number}: {error}")
+    return rows, wrong

@@ -1,4 +1,4 @@
-"""Writes what a run leaves at each step: a line of numbers, TensorBoard events, transcripts."""
+"""Writes what a run leaves at each step: a line of numbers, TensorBoard events, transcripts; W&B's, if asked for."""
 
 import json
 import os
@@ -9,6 +9,7 @@ from typing import Any
 
 from cmpo.run import files
 from cmpo.run.json_lines import read_lines, to_json_value, write_lines
+from cmpo.run.tracking import Tracking
 from cmpo.run.transcripts import to_transcript
 from rollouts.domain import Cost
 from rollouts.types import Dialogue
@@ -17,12 +18,12 @@ from rollouts.types import Dialogue
 class RunLog:
     """Writes metrics.jsonl, tensorboard/ and transcripts/ below `workdir`. A context manager; one per run.
 
-    `costs` are the domain's. `step` goes on counting in the next phase. After a restart, call `resume` before the
-    first `write`.
+    `costs` are the domain's. What is written to TensorBoard is given to `tracking`, too. `step` goes on counting in the
+    next phase. After a restart, call `resume` before the first `write`.
     """
 
-    def __init__(self, workdir: str | os.PathLike, costs: Sequence[Cost]):
-        self._dir, self._costs = pathlib.Path(workdir), costs
+    def __init__(self, workdir: str | os.PathLike, costs: Sequence[Cost], tracking: Tracking | None = None):
+        self._dir, self._costs, self._tracking = pathlib.Path(workdir), costs, tracking or Tracking()
         self._dir.mkdir(parents=True, exist_ok=True)
         self._purge_step = None
         self._writer = None
@@ -43,13 +44,16 @@ class RunLog:
         record = to_json_value(record)
         step, phase = record["step"], record["phase"]
         files.append_text(self._dir / "metrics.jsonl", json.dumps(record, allow_nan=False) + "\n")
-        writer = self._open_tensorboard()
+        writer, numbers = self._open_tensorboard(), {}
         for key, value in record.items():
             inner = {f"{key}/{name}": number for name, number in value.items()} if isinstance(value, dict) else {}
             for tag, number in (inner or {key: value}).items():
                 if isinstance(number, int | float) and tag != "step":
-                    writer.add_scalar(f"{phase}/{tag}", number, step)
+                    numbers[f"{phase}/{tag}"] = number
+        for tag, number in numbers.items():
+            writer.add_scalar(tag, number, step)
         writer.flush()
+        self._tracking.write(numbers, step)
 
     def resume(self, step: int) -> None:
         """Forgets all lines and transcripts after `step`, and a last line that a crash left half-written."""

@@ -19,6 +19,7 @@ from cmpo.run.checkpoint import Checkpoints
 from cmpo.run.journal import Journal
 from cmpo.run.log import RunLog, read_metrics
 from cmpo.run.progress import show_progress
+from cmpo.run.tracking import Tracking
 from cmpo.run.train_state import TrainState
 from rollouts import domains
 from rollouts.domain import Domain
@@ -28,13 +29,13 @@ from rollouts.types import Dialogue
 class Recorder:
     """The records in `workdir`. A context manager: on leaving, it waits until all is written."""
 
-    def __init__(self, config: ConfigDict, workdir: pathlib.Path):
+    def __init__(self, config: ConfigDict, workdir: pathlib.Path, tracking: Tracking | None = None):
         self._config, self._name = config, workdir.name
         self._checkpoints = Checkpoints(
             workdir, keep=config.train.keep_checkpoints, score=make_checkpoint_score(config, workdir)
         )
         domain = domains.load(config)
-        self._log = RunLog(workdir, domain.costs)
+        self._log = RunLog(workdir, domain.costs, tracking)
         self._shown = {
             domain.objective: domain.objective + " {:.2f}",
             **{cost.measure: f"{cost.name} {cost.form}" for cost in domain.costs},
@@ -77,10 +78,10 @@ class Recorder:
             record = {"step": step, **record}
             if record["phase"] == "rl":
                 record["alarms"] = self._watch_budgets(record)
+            if dialogues:  # before the line: where a page or a reader sees a step, its dialogues are there
+                self._log.write_transcripts(step, dialogues)
             self._log.write(record)
             self._bar.update(record)
-            if dialogues:
-                self._log.write_transcripts(step, dialogues)
 
     def _watch_budgets(self, record: Mapping[str, Any]) -> dict[str, str]:
         """Returns the alarms after a step of phase 2, and warns of each as it begins."""

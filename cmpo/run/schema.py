@@ -175,6 +175,12 @@ class TrainSettings(Section):
     max_skipped: Count = 5  # the run stops after so many steps in a row whose update was skipped, as it was not finite
 
 
+class LogSettings(Section):
+    """Where the numbers of a run go, beside its own directory."""
+
+    wandb: str = ""  # a project of Weights & Biases, which the extra wandb is for, see docs/page.md; "": none
+
+
 class EvalSettings(Section):
     """How an agent is evaluated."""
 
@@ -197,6 +203,7 @@ class RunSettings(Section):
     pid: PidSettings = PidSettings()
     sft: SftSettings = SftSettings()
     train: TrainSettings = TrainSettings()
+    log: LogSettings = LogSettings()
     eval: EvalSettings = EvalSettings()
 
 

@@ -30,15 +30,16 @@ class ConfigConflict(ValueError):
 def may_change(name: str) -> bool:
     """Whether a field has no effect on what is learnt, so that it may change when a run is started again.
 
-    Such fields say how endpoints are reached, what they may cost and what a failure may cost; what is evaluated; how
-    far the run goes; and how the work is laid out on devices and in batches, which changes results by rounding only.
+    Such fields say how endpoints are reached, what they may cost and what a failure may cost; what is evaluated; where
+    numbers go; how far the run goes; and how the work is laid out on devices and in batches, which changes results by
+    rounding only.
     """
     section, _, field = name.rpartition(".")
     if field == "embedded":
         return False
     if name.startswith(_ENDPOINTS):
         return not name.startswith(_JUDGED) and (field not in ASKED or field == "max_tokens")
-    return section in ("eval", "agent", "mesh") or name in (
+    return section in ("eval", "agent", "mesh", "log") or name in (
         "endpoints.record",
         *(f"engine.{field}" for field in ("slots", "chunk", "rows", "steps")),
         *(f"train.{field}" for field in ("row_length", "micro_rows", "share_prefix")),

@@ -82,7 +82,9 @@ class Runner:
         if run.start and not directory.exists():
             partial = directory.with_name(directory.name + ".partial")
             shutil.rmtree(partial, ignore_errors=True)
-            shutil.copytree(self._find_start(run), partial, ignore=shutil.ignore_patterns("lock", "report.html"))
+            shutil.copytree(
+                self._find_start(run), partial, ignore=shutil.ignore_patterns("lock", "report.html", "wandb")
+            )
             partial.rename(directory)
         arguments = list_arguments(run, directory)
         return self._call("cmpo.main", arguments) or self._call(

@@ -59,6 +59,7 @@ class Learner:
             update_step.make_update(*on_mesh, optimizer["rl"], self.algorithm.loss, head=head, **warmth)
         )
         correct = functools.partial(update_step.correct_for_age, cap=config.train.importance_cap)
+        self._gather = self._in_turn(jax.jit(lambda arrays: arrays, out_shardings=sharding.replicate(self.mesh)))
         self._correct = self._in_turn(jax.jit(correct))
         self.copy_params = self._in_turn(jax.jit(functools.partial(train_state.copy_params, model)))
 
@@ -147,13 +148,11 @@ class Learner:
         """Returns what was learnt of each turn's tokens: number of the turn in [B * G * N] -> two arrays [T] float32.
 
         They are the log-probabilities under `policy`, the one after the update, and the advantages with which the
-        tokens were learnt. With several processes it returns nothing, as each holds only a part of the rows.
+        tokens were learnt. Every process has to call it, as each holds a part of the rows, and gets all of them.
         """
-        if jax.process_count() > 1:
-            return {}
         found = {}
         for part in parts:
             after = self._score(self.frozen, policy.params, part.rows)
-            rows, *values = jax.device_get((part.rows, after, part.signals.advantages))
+            rows, *values = jax.device_get(self._gather((part.rows, after, part.signals.advantages)))
             found |= {number: tuple(split) for number, split in packing.split_by_turns(rows, *values).items()}
         return found

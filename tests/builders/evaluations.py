@@ -28,12 +28,15 @@ def evaluation(agent, rate=0.25, satisfaction=3.0, **changes):
     }
 
 
-def write_evaluation(path, outcomes, **changes):
-    """Writes what an evaluation of a dialogue for each outcome leaves: the file, and transcripts beside it."""
+def write_evaluation(path, outcomes, *, tasks=(), **changes):
+    """Writes what an evaluation of a dialogue for each outcome leaves: the file, and transcripts beside it.
+
+    `tasks` are the names of the dialogues' tasks, t0, t1 and so on where there are none.
+    """
     path.parent.mkdir(exist_ok=True)
     played = [
-        dialogue(turn(0.5), turn(0.5, response=f"{path.stem} says {outcome:g}."), outcome=outcome, task=task(f"t{i}"))
-        for i, outcome in enumerate(outcomes)
+        dialogue(turn(0.5), turn(0.5, response=f"{path.stem} says {outcome:g}."), outcome=outcome, task=task(name))
+        for name, outcome in zip(tasks or [f"t{i}" for i in range(len(outcomes))], outcomes, strict=True)
     ]
     rows = [
         {"seed": 1000, "scenario": one.task.id, "values": dict.fromkeys(FDS.measures, 1.0) | {"satisfaction": outcome}}

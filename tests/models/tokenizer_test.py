@@ -33,9 +33,18 @@ class TokenizerTest(parameterized.TestCase):
         self.assertTrue(trained().control_ids.isdisjoint(ids))
 
     @hypothesis.settings(max_examples=100, deadline=None, derandomize=True)
-    @hypothesis.given(st.text())
+    @hypothesis.given(st.lists(st.one_of(st.text(), st.sampled_from(["\ufffd", "🙂\ufffd", "é"]))).map("".join))
     def test_texts_of_tokens_make_the_text(self, text):
         ids = trained().encode(text)
+        spelled = trained().spell(ids)
+        self.assertLen(spelled, len(ids))
+        self.assertEqual("".join(spelled), unicodedata.normalize("NFC", text))
+
+    @hypothesis.settings(max_examples=300, deadline=None, derandomize=True)
+    @hypothesis.given(
+        st.lists(st.one_of(st.sampled_from(sorted(set(trained().encode("é€🙂\ufffd")))), st.integers(0, 400)))
+    )
+    def test_texts_of_any_tokens_make_what_they_are_together(self, ids):
         spelled = trained().spell(ids)
         self.assertLen(spelled, len(ids))
         self.assertEqual("".join(spelled), trained().decode(ids))
@@ -43,9 +52,17 @@ class TokenizerTest(parameterized.TestCase):
     def test_the_last_token_of_a_character_has_all_of_it(self):
         self.assertEqual(trained().spell(trained().encode("a🙂b")), ["a", "", "", "", "🙂", "b"])
         broken = trained().encode("🙂")[:2]  # and what is no character is said to be none
-        self.assertEqual(trained().spell([*broken, trained().im_end]), ["", "", "\ufffd<|im_end|>"])
+        self.assertEqual(trained().spell([*broken, trained().im_end]), ["", "\ufffd", "<|im_end|>"])
         self.assertEqual(trained().spell(broken), ["", "\ufffd"])
         self.assertEqual(trained().spell([]), [])
+
+    def test_a_replacement_character_is_a_character(self):
+        self.assertEqual(trained().spell(trained().encode("\ufffda🙂")), ["", "", "\ufffd", "a", "", "", "", "🙂"])
+        self.assertEqual(trained().spell(trained().encode("\ufffd" * 2)), ["", "", "\ufffd"] * 2)
+
+    def test_what_is_no_token_has_no_text(self):
+        first, *others = trained().encode("🙂")
+        self.assertEqual(trained().spell([first, 4711, *others, 4711]), ["", "", "", "", "🙂", ""])
 
     def test_tags_are_one_id_and_control_tokens_are_text(self):
         ids = trained().encode("".join(tokenizer.TAGS))

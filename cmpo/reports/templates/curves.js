@@ -122,9 +122,8 @@ function listTables(run) {
 }
 
 export function makeEvaluations(run) {
-  const { table, unread, caveats, planes } = run.evaluations;
-  const findKey = (name) => `evaluation_${name.replace(/[^\w.=+-]/g, "-")}`; // as `run_data.quote_key` writes it
-  const rows = table.rows.map(([name, ...rest]) => [findBatch(run, findKey(name)) ? { text: name, href: `#step/${findKey(name)}` } : name, ...rest]);
+  const { table, keys, unread, caveats, planes } = run.evaluations;
+  const rows = table.rows.map(([name, ...rest], i) => [findBatch(run, keys[i]) ? { text: name, href: `#step/${keys[i]}` } : name, ...rest]);
   return make("section", {}, make("h2", { text: "Evaluations" }),
     rows.length && makeTable("Evaluations", table.head, rows, { sorts: true }),
     ...unread.map((text) => make("p", { class: "notice", text })),

@@ -2,7 +2,7 @@
 import { RUNS, openBatch } from "./data.js";
 import { make, makeBadge, makeField, makeLink, makeSelect, makeText } from "./elements.js";
 import { formatNumber } from "./numbers.js";
-import { byWorth, makeEnd } from "./steps.js";
+import { byWorth, makeEnd, nameTask } from "./steps.js";
 import { makeTokenChoice, makeTokens, showsTokens, stopColouring } from "./tokens.js";
 
 // A group's dialogues next to each other, from the best to the worst.
@@ -18,7 +18,7 @@ export function makeGroupView(run, key, groups, number) {
 function describeTask(group) {
   const labels = Object.entries(group.labels).map(([name, value]) => `${name.replaceAll("_", " ")}: ${String(value).replaceAll("_", " ")}`);
   const seed = group.seed === null ? [] : [`seed ${group.seed}`];
-  return [...group.lines.map((line) => makeText(line, { class: "task" })), make("p", { class: "quiet", text: [group.id, ...seed, ...labels].join(" · ") })];
+  return [...group.lines.map((line) => makeText(line, { class: "task" })), make("p", { class: "quiet", text: [nameTask(group), ...seed, ...labels].join(" · ") })];
 }
 
 // Dialogues in columns, their turns in rows, with a line where they part.
@@ -128,9 +128,10 @@ function makeSiblings(group, href, place) {
   return make("nav", { "aria-label": "Dialogues of this group" }, make("p", { class: "quiet", text: "This group: dialogue and outcome" }), make("ul", { class: "chips" }, make("li", {}, makeLink(href, "Side by side")), ...links));
 }
 
-// Finds a dialogue of the same task, seed and number in other groups.
+// Finds a dialogue of the same task, seed and number in other groups; of a task that comes again, in the group that has
+// as many of that task before it.
 export function findSame(groups, group, dialogue) {
-  const same = groups.find((one) => one.id === group.id && one.seed === group.seed && String(one.lines) === String(group.lines));
+  const same = groups.find((one) => ["digest", "seed", "repeat"].every((name) => one[name] === group[name]));
   return same?.dialogues.find((one) => one.index === dialogue.index);
 }
 

@@ -3,6 +3,7 @@ import { PAGE, RUNS, openBatch } from "./data.js";
 import { findSame } from "./dialogue.js";
 import { make, makeField, makeLink } from "./elements.js";
 import { formatNumber } from "./numbers.js";
+import { nameTask } from "./steps.js";
 import { makeTable } from "./table.js";
 
 // What scanners found, by batch, with links to the first places.
@@ -95,7 +96,7 @@ async function fillPairs(box, other) {
   const costs = run.costs.flatMap((name) => [`${name}, ${run.name}`, `${name}, ${other.name}`]);
   const head = ["scenario", "seed", `outcome, ${run.name}`, `outcome, ${other.name}`, "difference", ...costs];
   const number = (value) => ({ text: formatNumber(value), value: value ?? "" });
-  const rows = pairs.map((pair) => [{ text: pair.group.id, href: pair.href }, pair.group.seed ?? "", number(pair.dialogue.outcome), number(pair.other.outcome), number(gap(pair)),
+  const rows = pairs.map((pair) => [{ text: nameTask(pair.group), href: pair.href }, pair.group.seed ?? "", number(pair.dialogue.outcome), number(pair.other.outcome), number(gap(pair)),
     ...run.costs.flatMap((name) => [pair.dialogue, pair.other].map((one) => number(one.cost[name] ?? 0)))]);
   box.replaceChildren(rows.length ? makeTable("The same scenario and seed", head, rows, { sorts: true })
     : make("p", { class: "quiet", text: "They have no dialogue of the same scenario and seed in common." }));

@@ -51,7 +51,8 @@ async function showAddress() {
 function put(view, ...elements) {
   const again = main.dataset.view !== undefined;
   main.dataset.view = view;
-  main.replaceChildren(...elements);
+  const notices = RUNS.filter((one) => one.notice).map((one) => (RUNS.length > 1 ? `${one.name}: ${one.notice}` : one.notice));
+  main.replaceChildren(...notices.map((text) => make("p", { class: "notice", text })), ...elements);
   const current = view === "step" ? "steps" : view;
   find("views").replaceChildren(...listViews().map(([name, text]) => makeLink(`#${name}`, text, { "aria-current": name === current && "page" })));
   document.title = [main.querySelector("h2")?.textContent, RUNS.map((one) => one.name).join(" and ")].filter(Boolean).join(" · ");

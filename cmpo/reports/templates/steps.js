@@ -140,7 +140,7 @@ function makeGroup(run, key, { group, number, members }) {
   ]);
   return make("article", { class: "card group", "aria-label": `Group ${number + 1}` },
     make("header", {}, make("h3", {}, makeLink(href, `Group ${number + 1}`)),
-      make("span", { class: "quiet", text: `${group.id}${outcomes.length ? `, mean outcome ${formatNumber(mean(outcomes))}` : ""}` })),
+      make("span", { class: "quiet", text: `${nameTask(group)}${outcomes.length ? `, mean outcome ${formatNumber(mean(outcomes))}` : ""}` })),
     ...group.lines.slice(0, 4).map((line) => make("p", { class: "text task", dir: "auto", text: line })),
     makeTable(`Dialogues of group ${number + 1}`, head, rows, { plain: true }));
 }
@@ -152,5 +152,8 @@ function lastReply(dialogue) {
   const words = last ? last.said || last.raw : dialogue.message;
   return words.length > 160 ? `${words.slice(0, 160)}…` : words;
 }
+
+// A task's name, with a number where groups before have the same task.
+export const nameTask = (group) => (group.repeat ? `${group.id} (${group.repeat + 1})` : group.id);
 
 export const makeEnd = (dialogue) => makeBadge(dialogue.end);

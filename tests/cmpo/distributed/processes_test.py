@@ -14,10 +14,12 @@ import pytest
 
 from cmpo import main
 from cmpo.distributed import processes
+from cmpo.run.json_lines import read_lines
 from cmpo.run.log import read_metrics
 from tests.builders.runs import ROOT, tiny
 
 CHANGES = {"mesh.data": 2, "mesh.fsdp": -1, "train.learning_rate": 1e-3}
+CHANGES |= {"train.tokens_every": 4, "train.weight_decay": 100.0}  # decay moves a policy whose dialogues are all alike
 
 PROGRAM = """
 import os, signal, sys
@@ -88,7 +90,14 @@ def together(program, environments, *arguments):
 def transcripts(workdir):
     """What was said; the log-probabilities beside it differ by rounding."""
     files = sorted((workdir / "transcripts").iterdir())
-    return {path.name: re.sub(r'"mean_logprob": [-.e\d]+', "", path.read_text()) for path in files}
+    rounded = r'"mean_logprob": [-.e\d]+|"token_(logprobs|ratios|advantages)": \[[^\]]*\]'
+    return {path.name: re.sub(rounded, "", path.read_text()) for path in files}
+
+
+def columns_of_tokens(workdir, name):
+    """A column of the tokens of the last step, one array of all turns."""
+    rows = read_lines(workdir / "transcripts" / "step_000004.jsonl")
+    return np.concatenate([turn[name] for row in rows if not row["failure"] for turn in row["turns"]])
 
 
 @pytest.fixture(scope="module")
@@ -111,6 +120,11 @@ def test_two_processes_train_stop_resume_and_restore_into_one(alone, tmp_path):
     expected_dir, expected = alone
     assert transcripts(workdir) == transcripts(tmp_path / "one") == transcripts(expected_dir)
     assert [record["step"] for record in read_metrics(workdir)] == [1, 2, 3, 4]
+    for name, rounding in (("token_logprobs", 0.011), ("token_ratios", 0.0021)):
+        kept, *others = (columns_of_tokens(path, name) for path in (expected_dir, workdir, tmp_path / "one"))
+        for other in others:
+            np.testing.assert_allclose(other, kept, atol=rounding)
+    assert np.abs(kept - 1).max() > 0.005  # the update moved what the tokens of all processes are likely to be
     restored = main.train(tiny(**CHANGES), workdir)  # is done: restores what the two processes saved
     for state in (resumed, restored):
         got, want = jax.device_get((state, expected))

@@ -142,12 +142,18 @@ def test_pairs_are_of_one_scenario_whatever_its_name():
     assert measures.compare_rows(FDS, older, others)["satisfaction"]["count"] == 4
 
 
-def test_a_scenario_that_a_result_has_twice_is_refused():
-    ours = rows(2.0, 3.0, 5.0, 4.0)
-    with pytest.raises(
-        ValueError, match="expected each scenario once with each seed, got 4 and 5 dialogues of 4 and 4"
-    ):
-        measures.compare_rows(FDS, ours, [*ours, ours[0]], common=True)
+def test_a_scenario_that_comes_again_is_paired_in_the_order_of_the_rows():
+    def again(*outcomes):
+        played = [dialogue(turn(), name="s", outcome=outcome) for outcome in outcomes]
+        return [measures.describe_dialogue(FDS, 1000, one, {}) for one in played]
+
+    ours, theirs = again(5.0, 1.0, 3.0), again(4.0, 3.0, 3.0)
+    satisfaction = measures.compare_rows(FDS, ours, theirs)["satisfaction"]
+    assert (satisfaction["mean"], satisfaction["count"]) == (pytest.approx(-1 / 3), 3)  # of 1, -2 and 0
+    assert satisfaction["low"] == satisfaction["high"] == satisfaction["mean"]  # of one scenario
+    with pytest.raises(ValueError, match="got 3 and 2 with 2 in common"):
+        measures.compare_rows(FDS, ours, theirs[:2])
+    assert measures.compare_rows(FDS, ours, theirs[:2], common=True)["satisfaction"]["mean"] == -0.5
 
 
 def test_every_measure_is_shown_in_its_unit():

@@ -199,7 +199,7 @@ def test_two_evaluations_are_beside_each_other(browser, tmp_path):
     with opened(browser, run_page.write_report(ours, against=[theirs]).as_uri()) as page:
         expect(page.get_by_role("heading", name="a/ours minus b/theirs")).to_be_visible()
         expect(page.locator("#views a")).to_have_text(["Dialogues", "Compare", "Evaluations", "Scanners", "Config"])
-        expect(page.get_by_role("region", name="Evaluation of ours and theirs")).to_contain_text("satisfaction")
+        expect(page.get_by_role("region", name="Evaluation of a/ours and b/theirs")).to_contain_text("satisfaction")
         pairs = page.get_by_role("region", name="The same scenario and seed").locator("tbody tr")
         assert [row.split("\t")[:5] for row in pairs.all_inner_texts()] == [
             ["t2", "1000", "2", "5", "-3"],
@@ -211,6 +211,50 @@ def test_two_evaluations_are_beside_each_other(browser, tmp_path):
         expect(page.get_by_text("evaluation_ours says 2.")).to_be_visible()
         expect(page.get_by_text("evaluation_theirs says 5.")).to_be_visible()
         expect(page.locator(".parting")).to_have_text("Here they part: the agent answers differently.")
+
+
+def test_links_of_evaluations_of_one_name_lead_to_their_own_dialogues(browser, tmp_path):
+    paths = []
+    for name, outcome in (("a", 5.0), ("b", 1.0)):
+        (tmp_path / name).mkdir()
+        paths.append(write_evaluation(tmp_path / name / "run" / "evaluation_p q.json", [outcome]))
+    with opened(browser, run_page.write_report(paths[0], against=paths[1:]).as_uri()) as page:
+        expect(page.get_by_role("heading", name="a/run/p q minus b/run/p q")).to_be_visible()
+        page.get_by_role("region", name="The same scenario and seed").get_by_role("link", name="t0").click()
+        expect(page.get_by_text("evaluation_p q says 5.")).to_be_visible()
+        expect(page.get_by_text("evaluation_p q says 1.")).to_be_visible()
+        page.get_by_role("link", name="Evaluations").click()
+        page.get_by_role("region", name="Evaluations").get_by_role("link", name="p q").click()
+        expect(page.get_by_role("heading", name="Evaluation of p q")).to_be_visible()
+
+
+def test_a_task_that_comes_again_is_beside_its_own_pair(browser, tmp_path):
+    names = ["t0", "t1", "t0"]
+    ours = write_evaluation(tmp_path / "a" / "evaluation_ours.json", [5.0, 3.0, 2.0], tasks=names)
+    theirs = write_evaluation(tmp_path / "b" / "evaluation_theirs.json", [4.0, 3.0, 5.0], tasks=names)
+    with opened(browser, run_page.write_report(ours, against=[theirs]).as_uri()) as page:
+        pairs = page.get_by_role("region", name="The same scenario and seed").locator("tbody tr")
+        assert [row.split("\t")[:5] for row in pairs.all_inner_texts()] == [
+            ["t0 (2)", "1000", "2", "5", "-3"],
+            ["t0", "1000", "5", "4", "1"],
+            ["t1", "1000", "3", "3", "0"],
+        ]
+        pairs.get_by_role("link", name="t0 (2)").click()
+        expect(page.get_by_text("evaluation_ours says 2.")).to_be_visible()
+        expect(page.get_by_text("evaluation_theirs says 5.")).to_be_visible()
+
+
+def test_what_was_cut_off_is_said_in_every_view(browser, tmp_path):
+    run = write_run(tmp_path / "run")
+    path = run / "transcripts" / "step_000005.jsonl"
+    path.write_bytes(path.read_bytes()[:-40])
+    url = run_page.write_report(run).as_uri()
+    for place in ("", "#step/5"):
+        with opened(browser, url + place) as page:
+            said = "The last line is cut off, and left out, in step_000005.jsonl."
+            expect(page.locator("main > .notice")).to_have_text(said)
+    with opened(browser, f"{url}#step/5") as page:
+        expect(page.get_by_role("status")).to_have_text("3 dialogues in 2 groups")
 
 
 def test_scanners_lead_to_the_turns_they_found(browser, tmp_path):

@@ -2,12 +2,17 @@
 
 import json
 
+import hypothesis
 import pytest
+from hypothesis import strategies as st
 
-from cmpo.reports import run_page
+from cmpo.reports import run_data, run_page
+from cmpo.reports.conversations import make_conversations
+from cmpo.reports.dialogues import describe_batch
 from cmpo.run.log import RunLog
+from cmpo.run.transcripts import to_transcript
 from tests.builders import commands
-from tests.builders.dialogues import COSTS, dialogue, task, turn
+from tests.builders.dialogues import COSTS, FDS, dialogue, task, turn
 from tests.builders.evaluations import evaluation, write_evaluation
 from tests.builders.run_pages import RunPage
 
@@ -58,6 +63,99 @@ def test_tasks_of_one_name_that_are_not_the_same_are_not_paired(tmp_path, monkey
     path = theirs / "transcripts" / "step_000001.jsonl"
     path.write_text(path.read_text().replace('"quantity": 1', '"quantity": 2'))
     assert compare(ours, theirs)[1]["pairs"] == []
+
+
+def write_again(folder, batches, *, steps=(1,)):
+    """A step for each batch, of groups: the name of a task, and outcomes."""
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps({"pid": {"target": 0.3}}))
+    with RunLog(folder, COSTS) as log:
+        for step, batch in enumerate(batches, start=1):
+            log.write({"step": step, "phase": "rl", "satisfaction": 3.0})
+            played = [
+                dialogue(turn(0.5), outcome=outcome, index=i, task=task(name))
+                for name, outcomes in batch
+                for i, outcome in enumerate(outcomes)
+            ]
+            log.write_transcripts(step, played)
+    return folder
+
+
+def test_a_task_that_comes_again_in_a_step_is_paired_in_the_order_of_the_file(tmp_path):
+    """Next to itself, as at the end of an epoch, and apart."""
+    ours = write_again(tmp_path / "a", [[("t0", [5.0, 4.0]), ("t0", [2.0, 1.0]), ("t1", [3.0]), ("t0", [1.0])]])
+    theirs = write_again(tmp_path / "b", [[("t1", [1.0]), ("t0", [4.0, 4.0]), ("t0", [4.0, 4.0])]])
+    page, found = compare(ours, theirs)
+    groups = page.groups("1")
+    assert [(one["id"], one["repeat"], len(one["dialogues"])) for one in groups] == [
+        ("t0", 0, 2),
+        ("t0", 1, 2),
+        ("t1", 0, 1),
+        ("t0", 2, 1),
+    ]
+    assert groups[0]["digest"] == groups[1]["digest"] == groups[3]["digest"] != groups[2]["digest"]
+    (pairs,) = found["pairs"]
+    assert pairs["title"] == "All steps: 5 dialogues"
+    rows = {name: cells for name, *cells in pairs["rows"]}
+    # Differences of 1 and 0, of -2 and -3, and of 2; the interval is over two tasks, whose means are -1 and 2.
+    assert rows["outcome"] == ["3.000", "3.400", "-0.400", "-1.000 to 2.000"]
+
+
+@hypothesis.given(
+    st.lists(st.tuples(st.sampled_from(["x", "a/x", "x (2)", "b/a/x"]), st.lists(st.sampled_from("ab"), max_size=3)))
+)
+def test_no_two_sources_have_one_name(sources):
+    names, folders = [name for name, _ in sources], [above for _, above in sources]
+    found = run_data.tell_apart(names, folders)
+    assert len(set(found)) == len(found)
+    if len(set(names)) == len(names):
+        assert found == names
+
+
+def test_names_of_sources_by_hand():
+    def tell(*sources):
+        return run_data.tell_apart([name for name, _ in sources], [above.split("/") for _, above in sources])
+
+    assert tell(("x", "r/a"), ("x", "r/b"), ("y", "r/b")) == ["a/x", "b/x", "y"]
+    assert tell(("x", "r/a/e"), ("x", "r/b/e")) == ["a/e/x", "b/e/x"]
+    assert tell(("x", "r/a"), ("x", "r/a"), ("x", "r/b")) == ["a/x", "a/x (2)", "b/x"]
+    assert tell(("x", "r/a"), ("x", "r/a")) == ["x", "x (2)"]
+
+
+def test_evaluations_of_one_name_are_told_apart(tmp_path):
+    paths = []
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        paths.append(write_evaluation(tmp_path / name / "run" / "evaluation_policy.json", [4.0, 2.0]))
+    ours, theirs = paths
+    page = RunPage(run_page.write_report(ours, against=[theirs, ours]))
+    assert [one["name"] for one in page.runs] == ["a/run/policy", "b/run/policy", "a/run/policy (2)"]
+    comparisons = json.loads(page.parsed.scripts["data"])["comparisons"]
+    assert comparisons[0]["names"] == ["a/run/policy", "b/run/policy"]
+    assert [one["title"] for one in comparisons[0]["evaluations"]] == ["Evaluation of a/run/policy and b/run/policy"]
+
+
+def test_runs_of_one_name_are_told_apart(tmp_path):
+    for name in "ab":
+        (tmp_path / name).mkdir()
+    ours, theirs = (write_run(tmp_path / name / "fds", [3.0]) for name in "ab")
+    assert [one["name"] for one in compare(ours, theirs)[0].runs] == ["a/fds", "b/fds"]
+    named, other = (write_run(tmp_path / name, [3.0], name="my run") for name in ("first", "second"))
+    assert [one["name"] for one in compare(named, other)[0].runs] == ["first/my run", "second/my run"]
+
+
+@hypothesis.given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from([None, 1, 2]), st.integers(1, 3))))
+def test_no_dialogue_is_lost_and_no_two_are_at_one_place(groups):
+    rows = [
+        {**to_transcript(dialogue(index=i, task=task(name)), COSTS), **({} if seed is None else {"seed": seed})}
+        for name, seed, count in groups
+        for i in range(count)
+    ]
+    described = describe_batch(FDS, rows)
+    assert [(one["id"], one["seed"], len(one["dialogues"])) for one in described] == groups
+    assert len({(one["digest"], one["seed"], one["repeat"]) for one in described}) == len(groups)
+    played = make_conversations(described)
+    assert len({(one.task, one.number) for one in played}) == len(played) == len(rows)
 
 
 def test_the_last_steps_have_a_table_of_their_own(tmp_path):
@@ -122,7 +220,7 @@ def test_what_cannot_be_loaded_or_drawn_is_named(tmp_path):
 def test_an_evaluation_of_any_name_can_be_linked_to(tmp_path):
     alone = write_evaluation(tmp_path / "evaluation_100%[1] a.json", [4.0, 2.0])
     page = RunPage(run_page.write_report(alone))
-    assert [batch["key"] for batch in page.run["batches"]] == ["evaluation_100--1--a"]
+    assert [batch["key"] for batch in page.run["batches"]] == ["evaluation_100--1--a~fde59d6d"]
 
 
 def test_the_page_of_one_evaluation_lies_beside_it(tmp_path):

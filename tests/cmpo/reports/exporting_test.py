@@ -51,6 +51,16 @@ def test_dialogues_of_an_evaluation_are_told_apart_by_seed(tmp_path):
     assert batch.key == "evaluation_x" and [one.task for one in played] == ["t0, seed 1000", "t1, seed 1000"]
 
 
+def test_dialogues_of_a_task_that_comes_again_are_told_apart_by_number(tmp_path):
+    alone = write_evaluation(tmp_path / "x.json", [4.0, 2.0, 3.0], tasks=["t0", "t1", "t0"])
+    ((_, played),) = conversations.list_conversations(run_data.load_source(alone))
+    assert [(one.task, one.number, one.scores["outcome"]) for one in played] == [
+        ("t0, seed 1000", 1, 4.0),
+        ("t1, seed 1000", 1, 2.0),
+        ("t0, seed 1000", 2, 3.0),
+    ]
+
+
 def test_inspect_reads_the_logs(run, tmp_path):
     log = pytest.importorskip("inspect_ai.log", reason="needs inspect_ai: pip install -e '.[inspect]'")
     done = export(f"--workdir={run}", f"--inspect={tmp_path / 'logs'}")

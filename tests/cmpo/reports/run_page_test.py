@@ -5,18 +5,22 @@ import hashlib
 import json
 import math
 import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
-from cmpo.reports import plots, run_page
+from cmpo.reports import plots, run_data, run_page
+from cmpo.reports.conversations import list_conversations
 from cmpo.run.alarms import WINDOW
 from cmpo.run.log import RunLog, read_metrics
 from configs import fds
 from tests.builders import commands
 from tests.builders.dialogues import COSTS, FDS, dialogue, task, turn
-from tests.builders.evaluations import evaluation
+from tests.builders.evaluations import evaluation, write_evaluation
 from tests.builders.run_pages import RunPage, sampled_batch
+from tests.builders.runs import ROOT
 
 
 @pytest.fixture
@@ -246,6 +250,89 @@ def test_the_dialogues_of_an_evaluation_are_a_batch_too(run):
     assert page.run["batches"][-1] == {"key": "evaluation_never", "title": title, "step": None, "dialogues": 2}
     assert [group["seed"] for group in page.groups("evaluation_never")] == [1, 2]
     assert "words" in page.run["sources"] and page.run["sources"]["words"]["step"] == [5]
+
+
+def tear(path, *, size=40):
+    """Cuts off the end of a file, as a crash does."""
+    path.write_bytes(path.read_bytes()[:-size])
+    return path
+
+
+def test_of_transcripts_that_are_cut_off_all_before_is_shown_and_a_line_says_so(run):
+    path = tear(RunLog(run, COSTS).write_transcripts(5, [dialogue(turn(), index=i) for i in range(3)]))
+    done = subprocess.run(
+        [sys.executable, "-m", "cmpo.report", f"--workdir={run}"], capture_output=True, text=True, timeout=300, cwd=ROOT
+    )
+    assert done.returncode == 0, done.stderr
+    (line,) = done.stderr.splitlines()
+    assert f"the last line is cut off, and left out: {path}:3: expected a JSON object" in line
+    page = RunPage(run / "report.html")
+    assert page.run["notice"] == "The last line is cut off, and left out, in step_000005.jsonl."
+    (group,) = page.groups("5")
+    assert [one["index"] for one in group["dialogues"]] == [0, 1] and page.run["batches"][-1]["dialogues"] == 2
+    ((_, played),) = [one for one in list_conversations(run_data.load_run(run)) if one[0].key == "5"]
+    assert len(played) == 2
+
+
+def test_many_files_that_are_cut_off_are_one_line(run):
+    for number in range(5):
+        rows = RunLog(run, COSTS).write_transcripts(5, [dialogue(turn())]).read_text()
+        (run / f"evaluation_{number}.transcripts.jsonl").write_text(rows + rows[:40])
+    names = ", ".join(f"evaluation_{number}.transcripts.jsonl" for number in range(3))
+    assert write(run).run["notice"] == f"The last line is cut off, and left out, in {names} and 2 more."
+
+
+def test_transcripts_that_are_damaged_in_the_middle_are_refused_by_file_and_line(run):
+    path = RunLog(run, COSTS).write_transcripts(5, [dialogue(turn(), index=i) for i in range(3)])
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join([lines[0], lines[1][:-40] + "\n", lines[2]]))
+    done = commands.run("cmpo.report", f"--workdir={run}")
+    assert done.returncode == 1 and done.stderr.startswith(f"error: {path}:2: expected a JSON object")
+
+
+def test_every_evaluation_has_a_key_of_its_own_in_links(run):
+    names = ["a b", "a-b", "a/../b".replace("/", "\\"), "ü", "ö", "a%2Fb", "<b>"]
+    for name in names:
+        write_evaluation(run / f"evaluation_{name}.json", [4.0])
+    page = write(run)
+    keys = [batch["key"] for batch in page.run["batches"] if batch["step"] is None]
+    assert len(set(keys)) == len(names) and all(re.fullmatch(r"evaluation_[\w.=+~-]+", key, re.ASCII) for key in keys)
+    for row, key in zip(page.run["evaluations"]["table"]["rows"], page.run["evaluations"]["keys"], strict=True):
+        (group,) = page.groups(key)
+        assert group["dialogues"][0]["turns"][1]["said"] == f"evaluation_{row[0]} says 4."
+    assert "evaluation_a-b" in keys  # as it is, where that is possible
+
+
+@pytest.mark.parametrize(
+    ("file", "line", "message"),
+    [
+        (
+            "transcripts/step_000005.jsonl",
+            '{"task": {}}',
+            r"expected dialogues of the domain 'fds' .* \(KeyError: 'id'\)",
+        ),
+        ("transcripts/step_000005.jsonl", '{"task": 3}', "expected dialogues of the domain 'fds' as transcripts have"),
+        ("metrics.jsonl", '{"phase": "rl"}', "expected a step and a phase in each line, got {'phase': 'rl'}"),
+        ("metrics.jsonl", '{"step": "6", "phase": "rl"}', "expected a step and a phase in each line, got {'step': '6'"),
+    ],
+)
+def test_a_file_that_holds_something_else_is_named(run, file, line, message):
+    RunLog(run, COSTS).write_transcripts(5, [dialogue(turn())])
+    with (run / file).open("a") as opened:
+        opened.write(line + "\n")
+    done = commands.run("cmpo.report", f"--workdir={run}")
+    assert done.returncode == 1 and re.match(f"error: {run / file}: {message}", done.stderr), done.stderr
+
+
+def test_odd_names_of_runs_and_files_are_no_obstacle(run):
+    path = RunLog(run, COSTS).write_transcripts(5, [dialogue(turn())])
+    for other in ("step_x.jsonl", "step_5.jsonl"):
+        path.with_name(other).write_text(path.read_text())
+    for name, title in ((5, "5"), ("half \ud800", "half ?"), ("</title><script>", "&lt;/title&gt;&lt;script&gt;")):
+        (run / "config.json").write_text(json.dumps({"name": name, "pid": {"target": 0.3}}))
+        page = write(run)
+        assert page.run["name"] == str(name) and f"<title>{title}</title>" in page.html
+        assert [batch["key"] for batch in page.run["batches"]] == ["5"]
 
 
 def test_a_run_that_has_just_begun(tmp_path):

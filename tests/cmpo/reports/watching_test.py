@@ -63,8 +63,8 @@ def test_what_is_not_new_is_not_sent_again(run):
 
 
 def test_batches_are_read_once(run, monkeypatch):
-    read, read_lines = [], describing.read_lines
-    monkeypatch.setattr(describing, "read_lines", lambda path: read.append(path) or read_lines(path))
+    read, read_groups = [], describing.read_groups
+    monkeypatch.setattr(describing, "read_groups", lambda *given: read.append(given) or read_groups(*given))
 
     def go_on():
         with RunLog(run, COSTS) as log:
@@ -83,6 +83,27 @@ def test_an_evaluation_is_followed_too(tmp_path):
     before, _, after, chunk = ask(path, "/data", go_on, "/data", "/chunks/0/evaluation_x")
     assert [one.json()["runs"][0]["batches"][0]["dialogues"] for one in (before, after)] == [1, 2]
     assert len(json.loads(gzip.decompress(chunk.content))) == 2
+
+
+def test_what_can_no_longer_be_read_leaves_the_last_state_and_a_notice(run):
+    metrics = run / "metrics.jsonl"
+    whole = metrics.read_bytes()
+
+    def damage():
+        metrics.write_bytes(b"{}}\n" + whole)
+
+    def mend():
+        metrics.write_bytes(whole)
+
+    before, _, broken, chunk, _, after = ask(run, "/data", damage, "/data", "/chunks/0/4", mend, "/data")
+    assert broken.status_code == chunk.status_code == 200
+    found = broken.json()["runs"][0]
+    assert found.pop("notice").startswith(f"This is what was read last: {metrics}:1: expected a JSON object")
+    assert found == {name: value for name, value in before.json()["runs"][0].items() if name != "notice"}
+    assert after.json() == before.json()
+    gone, _, last = ask(run, "/data", lambda: run.rename(run.with_name("elsewhere")), "/data")
+    assert last.json()["runs"][0]["step"] == gone.json()["runs"][0]["step"] == 5
+    assert "no such file" in last.json()["runs"][0]["notice"]
 
 
 def test_it_only_reads(run):

@@ -4,14 +4,18 @@ import dataclasses
 import json
 import math
 import os
+import pathlib
 import struct
+import tempfile
 
+import hypothesis
 import numpy as np
 import pytest
+from hypothesis import strategies as st
 from tensorboardX.proto import event_pb2
 
 from cmpo.evaluation.summary import summarize_batch
-from cmpo.run.json_lines import read_lines, write_lines
+from cmpo.run.json_lines import read_lines, read_torn_lines, write_lines
 from cmpo.run.log import RunLog, read_metrics
 from cmpo.run.progress import show_progress
 from cmpo.run.recorder import score_records
@@ -147,10 +151,28 @@ def test_only_a_line_that_is_being_written_may_be_torn(tmp_path):
         read_lines(tmp_path / "x.jsonl")
 
 
+@hypothesis.given(st.data())
+def test_of_a_file_that_is_cut_anywhere_all_whole_lines_are_read(data):
+    rows = [{"said": "one"}, {"said": "\u2028 \ud800 ü", "n": [1, {}]}, {"step": 3}]
+    whole = "".join(json.dumps(row) + "\n" for row in rows).encode()
+    cut = whole[: data.draw(st.integers(0, len(whole)))]
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder, "x.jsonl")
+        path.write_bytes(cut)
+        found, wrong = read_torn_lines(path)
+    ends = [len(line) for line in whole.splitlines(keepends=True)]
+    complete = sum(len(cut) >= sum(ends[: n + 1]) - 1 for n in range(3))  # the last newline may be missing
+    assert found == rows[:complete]
+    half = len(cut) - sum(ends[:complete]) > 0
+    assert (wrong is not None) == half and (not half or f"x.jsonl:{complete + 1}: " in str(wrong))
+
+
 def test_a_broken_line_in_the_middle_is_reported(tmp_path):
     (tmp_path / "metrics.jsonl").write_text('{"step": 1}\n{"st\n{"step": 3}\n')
     with pytest.raises(ValueError, match=r"metrics\.jsonl:2: expected a JSON object"):
         read_metrics(tmp_path)
+    with pytest.raises(ValueError, match=r"metrics\.jsonl:2: expected a JSON object"):
+        read_torn_lines(tmp_path / "metrics.jsonl")
 
 
 def test_an_interrupted_rewrite_leaves_the_old_file(tmp_path, monkeypatch):
