@@ -52,8 +52,7 @@ def vary_conversations(
     out, mistyped or replaced.
     """
     rng = np.random.default_rng(seed)
-    varies = facts > 0 or words > 0
-    heard = [word for conversation in conversations for word in _list_heard_words(conversation)] if varies else []
+    heard = [word for conversation in conversations for word in _list_heard_words(conversation)]
     varied = []
     for conversation in conversations:
         if rng.random() < facts:
@@ -83,13 +82,15 @@ def _vary_facts(conversation: Conversation, heard: Sequence[str], rng: np.random
         for price in _PRICE.findall(value):
             others[price] = f"{rng.integers(1, 40)}.{rng.integers(0, 10)}0"
         if value in said and not _NAME.search(value):
-            share = rng.random()
-            others[value] = (
-                _make_phrase(heard, rng)
-                if heard and rng.random() < OTHER_PHRASES
-                else _PART.sub(lambda part, share=share: _replace_part(part[0], share, rng), value)
-            )
+            others[value] = _vary_value(value, heard, rng)
     return [dataclasses.replace(message, content=_replace_all(message.content, others)) for message in conversation]
+
+
+def _vary_value(value: str, heard: Sequence[str], rng: np.random.Generator) -> str:
+    share = rng.random()
+    if heard and rng.random() < OTHER_PHRASES:
+        return _make_phrase(heard, rng)
+    return _PART.sub(lambda part: _replace_part(part[0], share, rng), value)
 
 
 def _replace_part(part: str, share: float, rng: np.random.Generator) -> str:
