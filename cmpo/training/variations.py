@@ -51,6 +51,8 @@ def vary_conversations(
     replaced, there and in the quotation, or becomes a phrase of the customers' words. The customer's words are left
     out, mistyped or replaced.
     """
+    if not facts and not words:
+        return list(conversations)
     rng = np.random.default_rng(seed)
     heard = [word for conversation in conversations for word in _list_heard_words(conversation)]
     varied = []
