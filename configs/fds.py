@@ -29,6 +29,8 @@ START = pathlib.Path(__file__).resolve().parents[1] / "starts" / "fds"
 _SMALL = {  # a model of a million parameters, on a laptop
     "engine.max_new_tokens": 128,
     "algo.credit": "cost_to_go",
+    "sft.vary_facts": 0.6,
+    "sft.vary_words": 0.35,
     "pid.initial_lambda": 1.0,  # from 0, a policy forgets in ten steps how to do without vouchers
     "train.learning_rate": 5e-4,
     "train.rl_steps": 60,

@@ -22,6 +22,9 @@ OTHER_NUMBERS = 0.8
 """How many numbers of a quoted fact become others; how many words is drawn anew in each conversation, from none to all:
 a known record would else tell what the customer complains of, and nobody would listen."""
 
+OTHER_PHRASES = 0.5
+"""How many quoted facts become phrases of any words instead: what is known of their wording would else be continued."""
+
 MOST_GARBLED = 0.35
 """The most words of a conversation's customer that are garbled; how many is drawn anew in each."""
 
@@ -45,14 +48,17 @@ def vary_conversations(
 
     Facts are lines ``name: value`` of the first message. Names in them (words with a capital) become invented ones,
     prices others, everywhere in the conversation. A value that the agent quotes whole has some of its words and numbers
-    replaced, there and in the quotation. The customer's words are left out, mistyped or replaced.
+    replaced, there and in the quotation, or becomes a phrase of the customers' words. The customer's words are left
+    out, mistyped or replaced.
     """
+    if not facts and not words:
+        return list(conversations)
     rng = np.random.default_rng(seed)
-    heard = [word for conversation in conversations for word in _list_heard_words(conversation)] if words else []
+    heard = [word for conversation in conversations for word in _list_heard_words(conversation)]
     varied = []
     for conversation in conversations:
         if rng.random() < facts:
-            conversation = _vary_facts(conversation, rng)
+            conversation = _vary_facts(conversation, heard, rng)
         if rng.random() < words:
             conversation = _garble_words(conversation, heard, rng)
         varied.append(conversation)
@@ -64,7 +70,7 @@ def _list_heard_words(conversation: Conversation) -> list[str]:
     return _WORD.findall(_MARKED.sub(" ", said))
 
 
-def _vary_facts(conversation: Conversation, rng: np.random.Generator) -> Conversation:
+def _vary_facts(conversation: Conversation, heard: Sequence[str], rng: np.random.Generator) -> Conversation:
     """Returns the conversation with other names, prices and quoted values."""
     values = [line.partition(": ")[2] for line in conversation[0].content.splitlines() if FACT.fullmatch(line)]
     said = "\n".join(message.content for message in conversation if message.role == "assistant")
@@ -78,15 +84,32 @@ def _vary_facts(conversation: Conversation, rng: np.random.Generator) -> Convers
         for price in _PRICE.findall(value):
             others[price] = f"{rng.integers(1, 40)}.{rng.integers(0, 10)}0"
         if value in said and not _NAME.search(value):
-            share = rng.random()
-            others[value] = _PART.sub(lambda part, share=share: _replace_part(part[0], share, rng), value)
+            others[value] = _vary_value(value, heard, rng)
     return [dataclasses.replace(message, content=_replace_all(message.content, others)) for message in conversation]
+
+
+def _vary_value(value: str, heard: Sequence[str], rng: np.random.Generator) -> str:
+    share = rng.random()
+    if heard and rng.random() < OTHER_PHRASES:
+        return _make_phrase(heard, rng)
+    return _PART.sub(lambda part: _replace_part(part[0], share, rng), value)
 
 
 def _replace_part(part: str, share: float, rng: np.random.Generator) -> str:
     if part.isdigit():
         return str(rng.integers(2, 100)) if rng.random() < OTHER_NUMBERS else part
     return invent_word(rng) if rng.random() < share else part
+
+
+def _make_phrase(heard: Sequence[str], rng: np.random.Generator) -> str:
+    """Makes three to nine words, most of them heard ones, often with a number among them."""
+    words = [
+        invent_word(rng) if rng.random() < 0.25 else heard[rng.integers(len(heard))].lower()
+        for _ in range(rng.integers(3, 10))
+    ]
+    if rng.random() < 0.7:
+        words.insert(rng.integers(len(words) + 1), str(rng.integers(2, 100)))
+    return " ".join(words)
 
 
 def _replace_all(text: str, others: Mapping[str, str]) -> str:

@@ -165,14 +165,15 @@ class ScriptedSession(abc.ABC):
         return "" if self._complaint == "missing items" and len(names) > 1 else names[0]
 
     def _write_thoughts(self, acts: Collection[str]) -> str:
-        """Returns what is seen, believed and planned; the record comes first, word by word, where it matters.
+        """Returns what is seen, believed and planned; the record is quoted, word by word, where it matters.
 
-        All that a plan follows from is there in words: a small model finds its next step in its latest thoughts.
+        All that a plan follows from is there in words: a small model finds its next step in its latest thoughts. The
+        complaint comes before the record, or such a model reads it there, and not in what the customer says.
         """
         plan = ", ".join(act for act in ACTS if act in acts)
         problem = _PROBLEMS.get(self._complaint, self._complaint)
-        record = f"record: {self._order.record.text}. " if len(self._heard) == 1 or "explain" in acts else ""
-        return f"{record}{problem}, {self._describe_record()}.{self._describe_belief()} Plan: {plan}."
+        record = f"record: {self._order.record.text}, " if len(self._heard) == 1 or "explain" in acts else ""
+        return f"{problem}, {record}{self._describe_record()}.{self._describe_belief()} Plan: {plan}."
 
     def _describe_record(self) -> str:
         if self._supported is not None:

@@ -62,7 +62,8 @@ def test_sentences_and_what_nobody_quotes_stay():
         assert facts["record"] == "courier was 17 minutes late today" and facts["tag"] == "late delivery"
 
 
-def test_numbers_and_words_of_a_quoted_value_change_one_by_one():
+def test_numbers_and_words_of_a_quoted_value_change_one_by_one(monkeypatch):
+    monkeypatch.setattr(variations, "OTHER_PHRASES", 0.0)
     values = [read_facts(found)["record"].split() for found in vary(*[CONVERSATION] * 200, facts=1.0)]
     assert all(len(words) == 6 and words[3 - 1].isdigit() and words[1] == "was" for words in values)
     assert 0.7 < np.mean([words[2] != "17" for words in values]) < 0.9
@@ -71,6 +72,16 @@ def test_numbers_and_words_of_a_quoted_value_change_one_by_one():
     ]
     assert 0.4 < np.mean(changed) / 3 < 0.6
     assert all(0.15 < np.mean(np.array(changed) == count) < 0.4 for count in range(4))  # none to all are as likely
+
+
+def test_half_of_the_quoted_values_become_phrases_of_customers_words():
+    values = [read_facts(found)["record"].split() for found in vary(*[CONVERSATION] * 400, facts=1.0)]
+    heard = {word.lower() for word in re.findall(r"[A-Za-z]+", CONVERSATION[1].content.split("[")[0])}
+    phrases = [words for words in values if len(words) != 6 or words[1] != "was"]
+    assert 0.4 < len(phrases) / len(values) < 0.6
+    assert {len(words) for words in phrases} == set(range(3, 11))
+    assert 0.6 < np.mean([any(word.isdigit() for word in words) for words in phrases]) < 0.8
+    assert 0.6 < np.mean([word in heard for words in phrases for word in words if not word.isdigit()]) < 0.85
 
 
 def test_words_are_the_customers_alone_and_brackets_stay():

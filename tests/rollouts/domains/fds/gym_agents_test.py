@@ -90,7 +90,7 @@ def test_the_demonstrator_says_what_it_believes_and_quotes_the_order(demonstrate
     assert min(told) < 0.7 and max(told) > 2.0
     assert quoted > 0.9 * len(demonstrated) and named > 0.95 * len(demonstrated)
     assert 0.35 < probed / len(demonstrated) < 0.65
-    assert all(f"<think>record: {one.task.order.record.text}. " in one.turns[0].text for one in demonstrated)
+    assert all(f", record: {one.task.order.record.text}, " in one.turns[0].text for one in demonstrated)
     lengths = [len(turn_format.parse(turn.text).think.split()) for one in demonstrated for turn in one.turns]
     assert max(lengths) <= 45
 
