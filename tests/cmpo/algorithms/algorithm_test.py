@@ -125,6 +125,7 @@ def test_stopped_in_its_first_step_a_run_without_phase_1_goes_on(tmp_path, monke
     [
         ("move", lambda *_, **__: None, r"Baseline.move: expected a memory like that of Baseline.memory, .*, got None"),
         ("move", lambda *_, **__: jnp.float32(1), "Baseline.move: expected a memory like .*int32.*, got .*float32"),
+        ("observe", lambda *_: None, "Baseline.observe: expected a memory like that of Baseline.memory, .*, got None"),
         ("credit", lambda *_: np.zeros(3), r"Baseline.credit: expected the shape \(2, 4, 15\), got \(3,\)"),
         ("memory", lambda _: {"n": jnp.zeros(0)}, r"Baseline.memory\(\)\['n'\]: expected an array of numbers"),
         ("memory", lambda _: jnp.bool_(True), r"Baseline.memory\(\): expected an array of numbers"),
