@@ -30,7 +30,7 @@ from rollouts.domains.fds.lab import callers, environment, telling
 START_SEED = 0
 """Of the start that all seeds share, as runs of the trainer share a phase 1."""
 
-_SCHEDULE = {"warmup_fraction": 0.03, "final_fraction": 0.2, "weight_decay": 0.0, "max_grad_norm": 1.0}
+_SCHEDULE = {"warmup_fraction": 0.03, "weight_decay": 0.0, "max_grad_norm": 1.0}
 
 
 class LabBatch(NamedTuple):
@@ -82,7 +82,8 @@ def train(config: LabConfig, seed: chex.Numeric, start: Actor | None = None) -> 
       start: the policy to begin with, which is the reference as well; cloned from the demonstrator if None.
     """
     start = make_start(config) if start is None else start
-    optimizer = make_optimizer(learning_rate=1.0, steps=config.steps * config.epochs, **_SCHEDULE)
+    schedule = _SCHEDULE | {"steps": config.steps * config.epochs, "final_fraction": config.final_fraction}
+    optimizer = make_optimizer(learning_rate=1.0, **schedule)
 
     def step(carry, now):
         policy, momentum, controller, scales = carry

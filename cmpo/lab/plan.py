@@ -59,6 +59,7 @@ class LabConfig:
     dialogues: int = _choice(4)  # of a scenario
     max_turns: int = _choice(15)
     epochs: int = _choice(1)  # updates with each batch
+    final_fraction: float = _choice(0.2)  # the cosine of the learning rate ends at this share of its peak
     hidden: int = _choice(32)  # units of the policy's layer
     press: bool = _choice(False)  # may the policy give vouchers that nobody agreed to?
     difficulty: str = _choice("hard")
@@ -74,6 +75,8 @@ class LabConfig:
             value = getattr(self, name)
             if type(value) is not int or value < least:
                 raise ValueError(f"{name}: expected a whole number of {least} or more, got {value!r}")
+        if type(self.final_fraction) is not float or not 0 <= self.final_fraction <= 1:
+            raise ValueError(f"final_fraction: expected a number from 0.0 to 1.0, got {self.final_fraction!r}")
         if self.dialogues == 1 and advantage.compares_dialogues(self.normalize):
             raise ValueError(
                 f"dialogues: expected 2 or more where turns are compared by {self.normalize!r}, got 1: with nothing to "
