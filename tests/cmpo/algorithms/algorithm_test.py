@@ -120,6 +120,14 @@ def test_stopped_in_its_first_step_a_run_without_phase_1_goes_on(tmp_path, monke
     assert int(main.train(config, tmp_path).step) == 1
 
 
+def test_cmpo_remembers_spreads_and_costs_that_are_pending_over_a_restart(tmp_path):
+    changes = {"algo.normalize": "scaled", "pid.every": 3, "train.sft_steps": 0}
+    first, second = (main.train(tiny(**changes | {"train.rl_steps": steps}), tmp_path).memory for steps in (1, 2))
+    assert first.spreads.weight == pytest.approx(0.1) and second.spreads.weight == pytest.approx(0.19)
+    assert first.controller.pending_batches.tolist() == [1] and second.controller.pending_batches.tolist() == [2]
+    assert second.controller.lambdas == first.controller.lambdas == tiny().pid.initial_lambda
+
+
 @pytest.mark.parametrize(
     ("name", "broken", "message"),
     [
