@@ -99,7 +99,7 @@ def main() -> None:
             print_findings(found[-1])
         if arguments.figures and (draw := control_pictures.PICTURES.get(name)):
             path = arguments.figures / f"pid_{name}.png"
-            draw(*((runs.grid, runs.histories) for runs in found)).savefig(path, dpi=110)
+            control_pictures.save_picture(draw(*((runs.grid, runs.histories) for runs in found)), path)
             print(f"\n{path}", flush=True)
 
 
