@@ -55,7 +55,7 @@ def measure_response(config: LabConfig, history: History) -> Response:
 
 
 def draw_gains(found: Found) -> Figure:
-    """Heat maps over kp and ki for both forms, and below them the way of lambda and rate for four pairs of gains."""
+    """Heat maps over kp and ki for both forms, and below them the way of lambda and rate for three pairs of gains."""
     grid, histories = found
     figure = Figure(figsize=(11, 9.6), layout="constrained")
     panels = figure.subplots(3, 3)
@@ -75,7 +75,11 @@ def draw_gains(found: Found) -> Figure:
             values = [[scale * getattr(responses[kp, ki], measure) for kp in kps] for ki in kis]
             _draw_heat_map(axes, np.array(values), kps, kis, colors)
             axes.set_title(f"{title}\n{form}", fontsize=9, color=INK)
-    pairs = ((0.0, 0.15, "I alone swings"), (0.5, 0.15, "a little P"), (4.0, 0.15, "much P: straight there"))
+    pairs = (
+        (0.0, 0.15, "I alone: wide swings"),
+        (0.5, 0.15, "a little P"),
+        (4.0, 0.15, "much P: narrow ones, and noise"),
+    )
     for axes, (kp, ki, label) in zip(panels[2], pairs, strict=True):
         name = next(name for name, c in grid.configs.items() if (c.kp, c.ki, c.form) == (kp, ki, "incremental"))
         _draw_path(axes, grid.configs[name], histories[name])
