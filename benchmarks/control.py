@@ -31,10 +31,10 @@ EXPERIMENTS = {
         "kp=4.0 steps=120 rests=1 final_fraction=1.0 learning_rate=0.01 change_at=60 difficulty_after=normal seeds=16",
     ),
     "infeasible": (
-        "credit=instant,cost_to_go kp=4.0 rests=1 seeds=16",
+        "credit=instant,cost_to_go kp=0.5,4.0 rests=1 seeds=16",
         "credit=cost_to_go target=0.1 lambda_max=1.0 kp=4.0 rests=1 seeds=16",
     ),
-    "held": (f"target=0.05,0.15,0.3,0.5,0.7 {LONG} rests=25 seeds=20",),
+    "held": tuple(f"target=0.05,0.15,0.3,0.5,0.7 {form}{LONG} rests=25 seeds=20" for form in ("", "form=positional ")),
     "forms": ("normalize=center,group,scaled,batch target=0.15,0.3,0.5 kp=4.0 rests=40 seeds=20",),
     "price_scale": ("price_scale=one_plus_lambda target=0.15,0.3,0.5 kp=4.0 rests=40 seeds=20",),
     "holding": (
