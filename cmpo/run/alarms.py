@@ -19,8 +19,8 @@ def find_alarms(
 
     A cost is looked at while its smoothed mean is above the budget. Then two things are wrong: a multiplier at its
     bound, and one that rose by more than a tenth of its bound in the last `WINDOW` steps, in all of which the cost was
-    above the budget, and lost less than half of that. A strong proportional part moves the multiplier with every swing of
-    the cost around the budget, which is no climb.
+    above the budget, and lost less than half of that. (A strong proportional part moves the multiplier with every swing
+    of the cost around the budget. That is no climb.)
 
     Args:
       records: of phase 2, the newest last; more than `WINDOW` + 1 are not needed. One without multipliers ends the
