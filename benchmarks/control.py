@@ -20,9 +20,6 @@ from cmpo.lab.grids import Grid
 from cmpo.lab.learning import History
 from rollouts.domains.fds import domain as fds
 
-LONG = "kp=6.0 ki=0.2 scenarios=48 steps=120 final_fraction=0.02"
-"""What is recommended where a budget is to be met within two points."""
-
 EXPERIMENTS = {
     "gains": ("kp=0.0,0.5,2.0,4.0,8.0 ki=0.02,0.05,0.15,0.5 form=incremental,positional seeds=8",),
     "steps": (
@@ -34,7 +31,11 @@ EXPERIMENTS = {
         "credit=instant,cost_to_go kp=0.5,4.0 rests=1 seeds=16",
         "credit=cost_to_go target=0.1 lambda_max=1.0 kp=4.0 rests=1 seeds=16",
     ),
-    "held": tuple(f"target=0.05,0.15,0.3,0.5,0.7 {form}{LONG} rests=25 seeds=20" for form in ("", "form=positional ")),
+    "held": (
+        "target=0.05,0.15,0.3,0.5,0.7 kp=6.0 ki=0.2 scenarios=48 steps=120 final_fraction=0.02 rests=25 seeds=20",
+        "target=0.05,0.15,0.3,0.5,0.7 scenarios=48 steps=120 final_fraction=0.02 ki=0.2 kp=4.0,6.0 learning_rate=0.01 "
+        "rests=25 seeds=10",
+    ),
     "forms": ("normalize=center,group,scaled,batch target=0.15,0.3,0.5 kp=4.0 rests=40 seeds=20",),
     "price_scale": ("price_scale=one_plus_lambda target=0.15,0.3,0.5 kp=4.0 rests=40 seeds=20",),
     "holding": (

@@ -17,7 +17,7 @@ from cmpo import pid
 from cmpo.lab.grids import Grid
 from cmpo.lab.learning import History
 from cmpo.lab.plan import LabConfig
-from cmpo.reports.plots import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, RED, add_legend, style_axes
+from cmpo.reports.plots import BLUE, GREY, INK, ORANGE, RED, add_legend, style_axes
 from cmpo.run.alarms import WINDOW, find_alarms
 from rollouts.domains.fds import rules
 
@@ -197,22 +197,26 @@ def draw_infeasible(*found: Found) -> Figure:
     return figure
 
 
-def draw_held(found: Found) -> Figure:
-    """What single seeds ended at, by budget, beside what counting alone would scatter."""
-    grid, histories = found
-    figure = Figure(figsize=(8, 4), layout="constrained")
-    axes = figure.subplots()
-    for place, (name, config) in enumerate(grid.configs.items()):
-        ended = histories[name].voucher_rate[:, config.steps :].mean(1) - config.target
-        spots = place + np.linspace(-0.2, 0.2, len(ended))
-        axes.plot(spots, 100 * ended, "o", ms=4, color=(BLUE, GREEN, PURPLE, ORANGE, GREY)[place % 5])
-        axes.plot([place - 0.3, place + 0.3], [100 * ended.mean()] * 2, color=INK, lw=1.2)
-    axes.axhspan(-1.5, 1.5, color=GREY, alpha=0.2, lw=0, label="within 1.5 points")
-    axes.set_xticks(range(len(grid.configs)), [f"{100 * config.target:g} %" for config in grid.configs.values()])
-    axes.set_xlabel("budget")
-    axes.set_ylabel("vouchers in the end, points from the budget")
-    add_legend(axes)
-    style_axes(axes)
+def draw_held(*found: Found) -> Figure:
+    """How far single seeds ended from their budgets, a panel for each learning rate and kp."""
+    shown: dict[tuple[float, float], list[tuple[LabConfig, History]]] = {}
+    for grid, histories in found:
+        for name, config in grid.configs.items():
+            shown.setdefault((config.learning_rate, config.kp), []).append((config, histories[name]))
+    figure = Figure(figsize=(11, 3.8), layout="constrained")
+    row = figure.subplots(1, len(shown), sharey=True)
+    for axes, ((pace, kp), runs) in zip(row, shown.items(), strict=True):
+        axes.axhspan(-1.5, 1.5, color=GREY, alpha=0.2, lw=0, label="within 1.5 points")
+        for place, (config, history) in enumerate(runs):
+            ended = 100 * (history.voucher_rate[:, config.steps :].mean(1) - config.target)
+            axes.plot(place + np.linspace(-0.25, 0.25, len(ended)), ended, "o", ms=3.5, color=BLUE)
+            axes.plot([place - 0.35, place + 0.35], [ended.mean()] * 2, color=ORANGE, lw=1.6)
+        axes.set_xticks(range(len(runs)), [f"{100 * config.target:g} %" for config, _ in runs])
+        axes.set_title(f"learning rate {pace:g}, kp {kp:g}", fontsize=10, color=INK)
+        axes.set_xlabel("budget")
+        style_axes(axes)
+    row[0].set_ylabel("vouchers in the end,\npoints from the budget")
+    add_legend(row[0])
     return figure
 
 
