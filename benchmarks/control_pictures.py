@@ -169,12 +169,9 @@ def find_first_alarms(config: LabConfig, history: History) -> list[int | None]:
 
 def draw_infeasible(*found: Found) -> Figure:
     """Rate and lambda where a budget cannot be held, and where it can, with the first alarm of each seed."""
-    titles = {
-        "instant": "Not to be held: instant credit", "cost_to_go": "To be held: cost_to_go",
-        "bound": "Not to be held: 10 % at lambda <= 1",
-    }  # fmt: skip
+    titles = {"instant": "Instant credit", "cost_to_go": "Cost to go", "bound": "10 %, lambda up to 1"}
     shown = [(config, histories[name]) for grid, histories in found for name, config in grid.configs.items()]
-    figure = Figure(figsize=(11, 5.2), layout="constrained")
+    figure = Figure(figsize=(14, 5), layout="constrained")
     rows = figure.subplots(2, len(shown), sharex=True, sharey="row")
     for (above, below), (config, history) in zip(rows.T, shown, strict=True):
         alarms, last = find_first_alarms(config, history), slice(0, config.steps)
@@ -185,10 +182,11 @@ def draw_infeasible(*found: Found) -> Figure:
             axes.plot(smooth(values[:, last]), color=color, lw=1.8)
             style_axes(axes)
         label = f"alarm in {len(told)} of {len(alarms)} runs" + (f", first at {told[0]}" if told else "")
-        above.plot(told, np.full(len(told), 0.97), "|", color=RED, ms=9, label=label)
+        above.plot(told, np.full(len(told), 0.99), "|", color=RED, ms=9, label=label)
         above.axhline(config.target, color=INK, linestyle=(0, (4, 3)), lw=1.1)
-        above.set_title(titles["bound" if config.lambda_max < 2 else config.credit], fontsize=10, color=INK)
-        above.set_ylim(0, 1.02)
+        title = titles["bound" if config.lambda_max < 2 else config.credit]
+        above.set_title(f"{title}, kp {config.kp:g}", fontsize=10, color=INK)
+        above.set_ylim(0, 1.15)
         above.yaxis.set_major_formatter(PercentFormatter(1, 0))
         add_legend(above)
         below.set_xlabel("step")
