@@ -33,7 +33,7 @@ EXPERIMENTS = {
     ),
     "held": (
         "target=0.05,0.15,0.3,0.5,0.7 kp=6.0 ki=0.2 scenarios=48 steps=120 final_fraction=0.02 rests=25 seeds=20",
-        "target=0.05,0.15,0.3,0.5,0.7 scenarios=48 steps=120 final_fraction=0.02 ki=0.2 kp=4.0,6.0 learning_rate=0.01 "
+        "target=0.05,0.15,0.3,0.5,0.7 scenarios=48 steps=120 final_fraction=0.02 ki=0.2 kp=4.0 learning_rate=0.01 "
         "rests=25 seeds=10",
     ),
     "forms": ("normalize=center,group,scaled,batch target=0.15,0.3,0.5 kp=4.0 rests=40 seeds=20",),
