@@ -121,14 +121,14 @@ def test_the_loss_is_the_trainers(start, batch):
 def test_a_run_updates_as_the_trainer_does(start):
     """Step by step: its optimizer and schedule, both epochs of a batch, and the reference that the run began with."""
     config = dataclasses.replace(
-        SMALL, steps=3, rests=0, epochs=2, scenarios=2, kl_weight=0.5, learning_rate=0.1, final_fraction=0.4
+        SMALL, steps=3, rests=0, epochs=2, scenarios=2, kl_weight=0.5, learning_rate=0.1, final_fraction=0.1
     )
     trainer = ml_collections.FrozenConfigDict(tiny()).train
     optimizer = make_optimizer(
         learning_rate=config.learning_rate,
         steps=config.steps * config.epochs,
         weight_decay=0.0,
-        final_fraction=0.4,
+        final_fraction=0.1,
         **{name: trainer[name] for name in ("warmup_fraction", "max_grad_norm")},
     )
     found = jax.jit(learning.train)(config, 5, start)
