@@ -4,7 +4,7 @@
 
 Each of EXPERIMENTS is one or more grids of `cmpo.lab`. Their histories are kept in --out, so that the same command goes
 on where it stopped and draws again without computing. It prints a table of each, and draws what there is: docs/pid.md
-says what it shows. All of it takes some ten minutes of one core.
+says what it shows. All of it takes a quarter of an hour of one core, alone.
 """
 
 import argparse
