@@ -62,7 +62,7 @@ def time_runs(runs: int) -> tuple[Took, Took, Took]:
 
 def time_dialogues(count: int) -> tuple[Took, float]:
     """Times `count` dialogues of the lab's policy; returns that, and their mean number of turns."""
-    config = LabConfig(scenarios=count, dialogues=1)
+    config = LabConfig(scenarios=count // LabConfig().dialogues)
     start = learning.make_start(config)
     play = jax.jit(functools.partial(learning.play_batch, config=config, policy=start))
     play(jax.random.key(0))

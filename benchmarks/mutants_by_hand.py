@@ -42,8 +42,8 @@ HAND = (
         "cmpo/algorithms/cmpo.py",
         (
             "lambdas-0",
-            "compare_turns(rewards, memory.lambdas)",
-            "compare_turns(rewards, 0 * memory.lambdas)",
+            "compare_turns(rewards, memory.lambdas, ",
+            "compare_turns(rewards, 0 * memory.lambdas, ",
             "vouchers are free",
         ),
         ("other-metric", "summary[cost.measure]", 'summary["finish_rate"]', "another cost is held"),

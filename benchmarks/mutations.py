@@ -15,6 +15,7 @@ TESTS = {  # file -> the tests that should kill its mutants, the quick ones firs
     "cmpo/advantage.py": ("tests/cmpo/advantage_test.py",),
     "cmpo/loss.py": ("tests/cmpo/loss_test.py",),
     "cmpo/pid.py": ("tests/cmpo/pid_test.py",),
+    "cmpo/spreads.py": ("tests/cmpo/spreads_test.py",),
     "cmpo/importance.py": ("tests/cmpo/importance_test.py",),
     **{f"cmpo/algorithms/{name}.py": (METHODS, *LOOP) for name in ("clipped", "cmpo", "grpo", "capo")},
     "cmpo/training/packing.py": ("tests/cmpo/training/packing_test.py",),

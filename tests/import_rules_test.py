@@ -12,7 +12,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 PACKAGES = ("cmpo", "rollouts", "models")
 # From the top of the house down: a room imports itself and those below it. A file is in the room with the longest name
 # that its own begins with; the files directly in cmpo/ that are not the method are commands: none imports another.
-METHOD = ("cmpo.advantage", "cmpo.gae", "cmpo.loss", "cmpo.pid", "cmpo.importance")
+METHOD = ("cmpo.advantage", "cmpo.gae", "cmpo.loss", "cmpo.pid", "cmpo.spreads", "cmpo.importance")
 ROOMS = (
     ("cmpo",),
     ("cmpo.lab",),

@@ -94,6 +94,10 @@ class Algorithm(abc.ABC):
         """Returns its memory before the first batch: a pytree of arrays, which checkpoints hold."""
         return ()
 
+    def observe(self, memory: Any, rewards: Rewards) -> Any:
+        """Returns the memory once it has seen what a batch was worth; `credit` is given this one."""
+        return memory
+
     def credit(self, memory: Any, rewards: Rewards) -> chex.Array:
         """Returns what each turn was worth, [B, G, N] float32; from a turn of 0 nothing is learnt."""
         return np.zeros(rewards.process.shape, np.float32)

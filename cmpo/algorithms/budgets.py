@@ -45,7 +45,7 @@ def read_controller(section: Mapping[str, Any], costs: Sequence[Cost]) -> tuple[
     numbers = {name: read_per_cost(section, name, costs) for name in names}
     first = numbers.pop("initial_lambda")
     with name_section_in_errors("pid"):
-        gains = pid.PIDGains(**numbers, form=section["form"])
+        gains = pid.PIDGains(**numbers, **{name: section[name] for name in ("form", "every", "smoothing_of")})
         pid.init(gains, first)  # raises ValueError for numbers that cannot work
     return gains, first
 

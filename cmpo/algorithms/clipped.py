@@ -11,12 +11,16 @@ from cmpo.algorithms.algorithm import Algorithm, Metrics, Rewards, Rows, Scores,
 from cmpo.loss import cmpo_loss
 from rollouts.domain import Domain
 
+_GROUPS = "groups"
+
 
 class Clipped(Algorithm):
     """The loss of CMPO and the methods beside it, set up by config.algo. They differ in the credit that enters it.
 
     Raises ValueError, naming the field, for settings from which nothing could be learnt.
     """
+
+    remembers_spreads = False  # of `cmpo.spreads`
 
     def __init__(self, config: Mapping[str, Any], domain: Domain):
         super().__init__(domain)
@@ -31,6 +35,11 @@ class Clipped(Algorithm):
             raise ValueError(
                 "config.algo.normalize: expected another than 'trajectory' where config.algo.credit is 'dialogue': all "
                 "turns of a dialogue are worth the same there, and nothing would be learnt"
+            )
+        if self.normalization() == "scaled" and not self.remembers_spreads:
+            raise ValueError(
+                "config.algo.normalize: expected another than 'scaled' here: only cmpo, in a domain with costs, "
+                "remembers the spreads of earlier batches"
             )
 
     def normalization(self) -> str:
@@ -55,8 +64,15 @@ class Clipped(Algorithm):
         """
         names = ("outcome_weight", "process_weight", "normalize", "credit", "discount")
         options = {name: self.settings[name] for name in names} | options
-        apply = functools.partial(function, lambdas=lambdas, **options)
-        return jax.vmap(lambda group: apply(group.outcome, group.process, group.cost, group.turn_mask))(rewards)
+        return map_groups(function, rewards, lambdas, **options)
+
+
+def map_groups(function: Callable[..., jax.Array], rewards: Rewards, lambdas: jax.Array, **options: Any) -> jax.Array:
+    """Maps a function of `hybrid_advantage`'s arguments and `options` over the groups of a batch."""
+    apply = functools.partial(function, lambdas=lambdas, groups_axis=_GROUPS, **options)
+    return jax.vmap(lambda group: apply(group.outcome, group.process, group.cost, group.turn_mask), axis_name=_GROUPS)(
+        rewards
+    )
 
 
 def clipped_loss(

@@ -6,6 +6,7 @@ one token with the log-probability of all its acts.
 Legend: T steps with rests, B scenarios of a step, G dialogues of each, N turns (padded), F features, A acts.
 """
 
+import dataclasses
 import functools
 from typing import NamedTuple
 
@@ -14,9 +15,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from cmpo import pid
-from cmpo.advantage import hybrid_advantage
+from cmpo import pid, spreads
+from cmpo.advantage import compute_variances, hybrid_advantage
 from cmpo.algorithms.algorithm import Rewards
+from cmpo.algorithms.clipped import map_groups
 from cmpo.algorithms.optimizers import make_optimizer
 from cmpo.lab import actor
 from cmpo.lab.actor import Actor
@@ -28,7 +30,7 @@ from rollouts.domains.fds.lab import callers, environment, telling
 START_SEED = 0
 """Of the start that all seeds share, as runs of the trainer share a phase 1."""
 
-_SCHEDULE = {"warmup_fraction": 0.03, "final_fraction": 0.2, "weight_decay": 0.0, "max_grad_norm": 1.0}
+_SCHEDULE = {"warmup_fraction": 0.03, "weight_decay": 0.0, "max_grad_norm": 1.0}
 
 
 class LabBatch(NamedTuple):
@@ -80,14 +82,17 @@ def train(config: LabConfig, seed: chex.Numeric, start: Actor | None = None) -> 
       start: the policy to begin with, which is the reference as well; cloned from the demonstrator if None.
     """
     start = make_start(config) if start is None else start
-    optimizer = make_optimizer(learning_rate=1.0, steps=config.steps * config.epochs, **_SCHEDULE)
-    gains = config.gains
+    schedule = _SCHEDULE | {"steps": config.steps * config.epochs, "final_fraction": config.final_fraction}
+    optimizer = make_optimizer(learning_rate=1.0, **schedule)
 
     def step(carry, now):
-        policy, momentum, controller = carry
-        key, learns = now
-        batch = play_batch(key, config, policy)
-        advantages = credit_batch(config, batch.rewards, controller.lambdas)
+        policy, momentum, controller, scales = carry
+        key, learns, changed = now
+        batch = play_batch(key, config, policy, changed)
+        seen = scales
+        if config.normalize == "scaled":
+            seen = spreads.update(scales, measure_variances(config, batch.rewards))
+        advantages = credit_batch(config, batch.rewards, controller.lambdas, spreads.read_spreads(seen))
         sampled = _score(config, policy, batch)
         reference = _score(config, start, batch)
         entropy = actor.measure_entropy(policy, batch.seen, press=config.press)
@@ -106,6 +111,7 @@ def train(config: LabConfig, seed: chex.Numeric, start: Actor | None = None) -> 
             )
             skipped += ~sound
         outcome = summarize_batch(batch.rewards)
+        gains = dataclasses.replace(config.gains, target=config.target + changed * config.target_change)
         moved = pid.update(gains, controller, jnp.where(skipped == 0, outcome.voucher_rate, jnp.nan)[None])
         valid = batch.rewards.turn_mask
         record = {
@@ -118,13 +124,15 @@ def train(config: LabConfig, seed: chex.Numeric, start: Actor | None = None) -> 
             "grad_norm": norm,
             "updates_skipped": skipped.astype(jnp.float32),
         }
-        carry = jax.tree.map(lambda new, old: jnp.where(learns, new, old), (policy, momentum, moved), carry)
+        carry = jax.tree.map(lambda new, old: jnp.where(learns, new, old), (policy, momentum, moved, seen), carry)
         return carry, record
 
     count = config.steps + config.rests
     keys = jax.vmap(functools.partial(jax.random.fold_in, jax.random.key(seed)))(jnp.arange(count))
-    begun = start, optimizer.init(start), pid.init(gains, config.initial_lambda)
-    (policy, _, _), records = jax.lax.scan(step, begun, (keys, jnp.arange(count) < config.steps))
+    number = jnp.arange(count)
+    changed = (number >= config.change_at) & (config.change_at > 0)
+    begun = start, optimizer.init(start), pid.init(config.gains, config.initial_lambda), spreads.init(1)
+    (policy, *_), records = jax.lax.scan(step, begun, (keys, number < config.steps, changed))
     return History(**records, policy=policy)
 
 
@@ -134,23 +142,38 @@ def make_start(config: LabConfig) -> Actor:
     return actor.clone_policy(key, hidden=config.hidden, press=config.press, mix=config.mix)
 
 
-def play_batch(key: chex.PRNGKey, config: LabConfig, policy: Actor) -> LabBatch:
-    """Plays the dialogues of a step: those of a scenario have the same customer, and chances of their own."""
+def play_batch(key: chex.PRNGKey, config: LabConfig, policy: Actor, changed: chex.Numeric = False) -> LabBatch:
+    """Plays the dialogues of a step: those of a scenario have the same customer, and chances of their own.
+
+    `changed`, bool, says whether the change in mid-run that the config has was before it.
+    """
     first, second = jax.random.split(key)
     customers = callers.draw_customers(first, config.scenarios, mix=config.mix)
+    if config.mix_after != config.mix:
+        others = callers.draw_customers(first, config.scenarios, mix=config.mix_after)
+        customers = jax.tree.map(lambda new, old: jnp.where(changed, new, old), others, customers)
     draws = config.max_turns * (environment.CHANCES + actor.CHANCES) + telling.CHANCES
     chance = jax.random.uniform(second, (config.scenarios, config.dialogues, draws))
     play = functools.partial(_play_dialogue, config, policy)
     seen, acts, turns, outcome = jax.vmap(jax.vmap(play, (0, None)))(chance, customers)
-    costs = turns.cost[..., None]
-    return LabBatch(seen, acts, Rewards(outcome=outcome, process=turns.process, cost=costs, turn_mask=turns.valid))
+    process = jnp.where(changed, config.judge_scale, 1.0) * turns.process
+    rewards = Rewards(outcome=outcome, process=process, cost=turns.cost[..., None], turn_mask=turns.valid)
+    return LabBatch(seen, acts, rewards)
 
 
-def credit_batch(config: LabConfig, rewards: Rewards, lambdas: chex.Array) -> chex.Array:
-    """Returns what each turn was worth, [B, G, N], at multipliers [1]."""
-    names = ("outcome_weight", "process_weight", "normalize", "credit", "discount")
-    worth = functools.partial(hybrid_advantage, lambdas=lambdas, **{name: getattr(config, name) for name in names})
-    return jax.vmap(worth)(rewards.outcome, rewards.process, rewards.cost, rewards.turn_mask)
+def credit_batch(
+    config: LabConfig, rewards: Rewards, lambdas: chex.Array, scales: chex.Array | None = None
+) -> chex.Array:
+    """Returns what each turn was worth, [B, G, N], at multipliers [1]; `scales` are the spreads of "scaled", [2]."""
+    names = ("outcome_weight", "process_weight", "normalize", "credit", "discount", "price_scale")
+    options = {name: getattr(config, name) for name in names}
+    return map_groups(hybrid_advantage, rewards, lambdas, spreads=scales, **options)
+
+
+def measure_variances(config: LabConfig, rewards: Rewards) -> chex.Array:
+    """Returns how far the turns of a batch are from the mean of their group: of what is gained and of the cost, [2]."""
+    options = {name: getattr(config, name) for name in ("outcome_weight", "process_weight", "credit", "discount")}
+    return compute_variances(rewards.outcome, rewards.process, rewards.cost, rewards.turn_mask, **options)
 
 
 def measure_loss(

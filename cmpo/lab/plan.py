@@ -43,29 +43,40 @@ class LabConfig:
     outcome_weight: chex.Numeric = 1.0
     process_weight: chex.Numeric = 1.0
     discount: chex.Numeric = 1.0
+    # what is another from step `change_at` on
+    target_change: chex.Numeric = 0.0  # is added to the budget
+    judge_scale: chex.Numeric = 1.0  # process rewards are multiplied by it
     # choices
     normalize: str = _choice("center")
     credit: str = _choice("cost_to_go")
+    price_scale: str = _choice("none")
     form: str = _choice("incremental")
+    every: int = _choice(1)  # steps for which lambda is held
+    smoothing_of: str = _choice("both")
     steps: int = _choice(60)
     rests: int = _choice(20)  # more of them at the end, in which nothing moves: an evaluation
     scenarios: int = _choice(12)  # of a step
     dialogues: int = _choice(4)  # of a scenario
     max_turns: int = _choice(15)
     epochs: int = _choice(1)  # updates with each batch
+    final_fraction: float = _choice(0.2)  # the cosine of the learning rate ends at this share of its peak
     hidden: int = _choice(32)  # units of the policy's layer
     press: bool = _choice(False)  # may the policy give vouchers that nobody agreed to?
     difficulty: str = _choice("hard")
+    change_at: int = _choice(0)  # 0: nothing changes
+    difficulty_after: str = _choice("")  # of the customers after the change; "": as before
 
     def __post_init__(self):
         for name, allowed in _ALLOWED.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name}: expected one of {allowed}, got {getattr(self, name)!r}")
-        advantage.check_forms(self.normalize, self.credit)
+        advantage.check_forms(self.normalize, self.credit, self.price_scale)
         for name, least in _LEAST.items():
             value = getattr(self, name)
             if type(value) is not int or value < least:
                 raise ValueError(f"{name}: expected a whole number of {least} or more, got {value!r}")
+        if type(self.final_fraction) is not float or not 0 <= self.final_fraction <= 1:
+            raise ValueError(f"final_fraction: expected a number from 0.0 to 1.0, got {self.final_fraction!r}")
         if self.dialogues == 1 and advantage.compares_dialogues(self.normalize):
             raise ValueError(
                 f"dialogues: expected 2 or more where turns are compared by {self.normalize!r}, got 1: with nothing to "
@@ -83,13 +94,18 @@ class LabConfig:
     @property
     def gains(self) -> pid.PIDGains:
         """The controller's settings."""
-        names = ("kp", "ki", "kd", "target", "smoothing", "lambda_max")
-        return pid.PIDGains(**{name: getattr(self, name) for name in names}, form=self.form)
+        names = ("kp", "ki", "kd", "target", "smoothing", "lambda_max", "form", "every", "smoothing_of")
+        return pid.PIDGains(**{name: getattr(self, name) for name in names})
 
     @property
     def mix(self) -> tuple[str, str]:
         """Who calls, as for `generator.deal_scenarios`: those over whom the frontiers are kept."""
         return self.difficulty, "test"
+
+    @property
+    def mix_after(self) -> tuple[str, str]:
+        """Who calls after the change."""
+        return self.difficulty_after or self.difficulty, "test"
 
 
 NUMBERS = tuple(field.name for field in dataclasses.fields(LabConfig) if not field.metadata.get("static"))
@@ -99,9 +115,12 @@ _SCALARS = (str, bool, int, float, np.number)
 _LARGEST = float(np.finfo(np.float32).max)
 _RANGES = dict.fromkeys(("target", "clip_low", "discount"), (0.0, 1.0))
 _RANGES |= dict.fromkeys(("outcome_weight", "process_weight"), (-math.inf, math.inf))
+_RANGES["target_change"] = (-1.0, 1.0)
 _ALLOWED = {
     "form": pid.FORMS,
     "press": (False, True),
     "difficulty": DIFFICULTIES,
+    "difficulty_after": ("", *DIFFICULTIES),
 }
-_LEAST = {"steps": 1, "scenarios": 1, "dialogues": 1, "max_turns": 1, "epochs": 1, "hidden": 1, "rests": 0}
+_LEAST = dict.fromkeys(("steps", "scenarios", "dialogues", "max_turns", "epochs", "hidden"), 1)
+_LEAST |= {"rests": 0, "change_at": 0}

@@ -18,8 +18,9 @@ def find_alarms(
     """Returns what is wrong with the budget of a cost, by the cost's name; {} where all is well.
 
     A cost is looked at while its smoothed mean is above the budget. Then two things are wrong: a multiplier at its
-    bound, and one that rose by more than a tenth of its bound in the last `WINDOW` steps, while the cost lost less than
-    half of what it was above the budget.
+    bound, and one that rose by more than a tenth of its bound in the last `WINDOW` steps, in all of which the cost was
+    above the budget, and lost less than half of that. (A strong proportional part moves the multiplier with every swing
+    of the cost around the budget. That is no climb.)
 
     Args:
       records: of phase 2, the newest last; more than `WINDOW` + 1 are not needed. One without multipliers ends the
@@ -34,10 +35,10 @@ def find_alarms(
         if not bound or not history or None in history or history[-1][1] <= budget:
             continue
         (first, began), (last, ended) = history[0], history[-1]
-        rose = last - first > 0.1 * bound
+        climbed = last - first > 0.1 * bound and min(mean for _, mean in history) > budget
         if last >= bound:
             found[cost.name] = f"the multiplier is at its bound, {bound:g}, and the mean is {cost.form.format(ended)}"
-        elif len(history) > WINDOW and rose and ended - budget > 0.5 * (began - budget):
+        elif len(history) > WINDOW and climbed and ended - budget > 0.5 * (began - budget):
             found[cost.name] = (
                 f"in {WINDOW} steps the multiplier rose from {first:.2f} to {last:.2f}, and the mean went from "
                 f"{cost.form.format(began)} to {cost.form.format(ended)}"

@@ -106,6 +106,7 @@ class AlgoSettings(Section):
     # the outcome
     credit: Literal[advantage.CREDIT] = "instant"  # the authors' code: dialogue
     discount: Share = 1.0
+    price_scale: Literal[advantage.PRICE_SCALES] = "none"  # one_plus_lambda: advantages by 1 / (1 + sum of lambda)
     clip_low: Share = 0.2
     clip_high: NotNegative = 0.2
     kl_weight: NotNegative = 0.02  # the paper: 0.005, but its model loses its language less easily
@@ -122,6 +123,8 @@ class PidSettings(Section):
 
     enabled: bool = True  # False: lambda stays at its initial value
     form: Literal[pid.FORMS] = "incremental"
+    every: Count = 1  # steps for which lambda is held; then it moves by their mean costs
+    smoothing_of: Literal[pid.SMOOTHING_OF] = "both"  # proportional: the integral sees the costs as they are
     kp: per_cost(NotNegative) = 0.5
     ki: per_cost(NotNegative) = 0.15
     kd: per_cost(NotNegative) = 0.0

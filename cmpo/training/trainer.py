@@ -67,7 +67,10 @@ class Trainer:
                 player.start_batch(state, behaviour, later=1)
         clock.lap("sample")
 
-        rewards = learner.collect_rewards(dialogues)
+        rewards, algorithm = learner.collect_rewards(dialogues), learner.algorithm
+        memory = algorithm.observe(state.memory, rewards)
+        _check_memory(algorithm, "observe", state.memory, memory)
+        state = state._replace(memory=memory)
         credit = learner.credit_turns(rewards, state)
         parts = learner.prepare_parts(dialogues, credit, state)
         clock.lap("reference")
@@ -79,10 +82,10 @@ class Trainer:
             dialogues = packing.note_tokens(dialogues, player.tokenizer.spell, learnt, credit.shape[2])
         clock.lap("update")
 
-        skipped, algorithm = values["updates_skipped"], learner.algorithm
+        skipped = values["updates_skipped"]
         record = summarize_batch(learner.domain, dialogues)
         memory = algorithm.move(state.memory, record, skipped=bool(skipped))
-        _check_memory(algorithm, state.memory, memory)
+        _check_memory(algorithm, "move", state.memory, memory)
         record |= values | {
             "phase": "rl",
             "lambda": diagnostics.name_by_cost(learner.domain.costs, algorithm.multipliers(state.memory)),
@@ -104,12 +107,12 @@ def _make_next_state(state: TrainState, skipped: int, **changes: Trained | Any) 
     return state._replace(step=state.step + 1, skipped=in_a_row, **changes)
 
 
-def _check_memory(algorithm: Algorithm, before: Any, after: Any) -> None:
-    """Raises ValueError if a checkpoint with the memory after a batch could not be read as one before it."""
+def _check_memory(algorithm: Algorithm, method: str, before: Any, after: Any) -> None:
+    """Raises ValueError if a checkpoint with the memory that a method returned could not be read as one before it."""
     here, there = (jax.tree.map(lambda leaf: jax.typeof(jnp.asarray(leaf)), tree) for tree in (before, after))
     if here != there:
         name = type(algorithm).__name__
-        raise ValueError(f"{name}.move: expected a memory like that of {name}.memory, {here}, got {there}")
+        raise ValueError(f"{name}.{method}: expected a memory like that of {name}.memory, {here}, got {there}")
 
 
 class Clock:

@@ -9,7 +9,7 @@ from cmpo.deployment.ledger import Ledger
 from rollouts.domains.fds import turn_format
 
 SETTINGS = {"kp": 0.5, "ki": 0.25, "kd": 0.125, "smoothing": 0.5, "lambda_max": 5.0, "initial_lambda": 0.0}
-SETTINGS |= {"form": "incremental"}
+SETTINGS |= {"form": "incremental", "every": 1, "smoothing_of": "both"}
 _numbers = itertools.count()
 
 

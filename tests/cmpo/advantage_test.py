@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from absl.testing import parameterized
 
-from cmpo.advantage import CREDIT, NORMALIZE, compute_effective_prices, hybrid_advantage
+from cmpo.advantage import CREDIT, compute_effective_prices, compute_variances, hybrid_advantage
+from cmpo.advantage import NORMALIZE as ALL
 
 # Two dialogues, the second ends after one turn. The cell outside the mask is rubbish on purpose.
 OUTCOME = np.array([4.0, 2.0], np.float32)
@@ -22,6 +23,8 @@ COST = np.array([[[0.0], [1.0]], [[0.0], [np.inf]]], np.float32)
 MASK = np.array([[True, True], [True, False]])
 LAMBDAS = np.array([2.0], np.float32)
 ARGS = (OUTCOME, PROCESS, COST, MASK, LAMBDAS)
+
+NORMALIZE = tuple(name for name in ALL if name not in ("scaled", "batch"))  # those that a group alone is enough for
 
 FORMS = [form for form in itertools.product(NORMALIZE, CREDIT) if form != ("trajectory", "dialogue")]
 
@@ -251,7 +254,16 @@ def test_without_process_and_cost_it_is_grpo():
 
 @pytest.mark.parametrize("compute", [hybrid_advantage, compute_effective_prices])
 def test_refuses_what_it_does_not_know(compute):
-    with pytest.raises(ValueError, match="'group', 'trajectory', 'turn', 'decoupled', 'center', 'none'.*'batch'"):
+    known = "'group', 'trajectory', 'turn', 'decoupled', 'scaled', 'batch', 'center', 'none'.*'whiten'"
+    with pytest.raises(ValueError, match=known):
+        compute(*ARGS, normalize="whiten")
+    with pytest.raises(ValueError, match="price_scale: expected one of .*'one_plus_lambda'.*got 'lambda'"):
+        compute(*ARGS, price_scale="lambda")
+    with pytest.raises(ValueError, match=r"spreads: expected deviations \[1 \+ C\] where normalize is 'scaled'"):
+        compute(*ARGS, normalize="scaled")
+    with pytest.raises(
+        ValueError, match="groups_axis: expected the name of the mapped axis where normalize is 'batch'"
+    ):
         compute(*ARGS, normalize="batch")
     with pytest.raises(ValueError, match="'instant', 'cost_to_go'.*'gae'"):
         compute(*ARGS, credit="gae")
@@ -305,3 +317,105 @@ def test_decoupled_more_lambda_weighs_more_and_a_cost_that_does_not_vary_adds_no
         hybrid_advantage(OUTCOME, PROCESS, same, MASK, np.float32([lam]), normalize="decoupled") for lam in (3, 0)
     )
     chex.assert_trees_all_close(dear, free)
+
+
+SPREADS = np.float32([2.0, 0.5])
+
+
+def test_scaled_by_hand():
+    """Gained: 4.5, 5, 2 with mean 23/6; cost: 0, 1, 0 with mean 1/3."""
+    result = hybrid_advantage(*ARGS, normalize="scaled", spreads=SPREADS, eps=0.0)
+    expected = [[4 / 12 + 4 / 3, 7 / 12 - 8 / 3], [-11 / 12 + 4 / 3, 0]]
+    np.testing.assert_allclose(result, expected, rtol=1e-6)
+    again = hybrid_advantage(*ARGS, normalize="scaled", spreads=SPREADS - 1 / 4, eps=1 / 4)
+    np.testing.assert_allclose(again, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("credit", CREDIT)
+def test_scaled_by_the_deviations_of_one_group_is_decoupled(credit):
+    outcome, process, cost, mask, lambdas = (x[0] if x.ndim > 1 else x for x in many_groups(3, b=1, g=8, n=5))
+    variances = compute_variances(outcome[None], process[None], cost[None], mask[None], credit=credit, discount=0.9)
+    assert np.all(variances > 0)
+    options = {"credit": credit, "discount": 0.9}
+    scaled, decoupled = (
+        hybrid_advantage(
+            outcome, process, cost, mask, lambdas, normalize=normalize, spreads=np.sqrt(variances), **options
+        )
+        for normalize in ("scaled", "decoupled")
+    )
+    chex.assert_trees_all_close(scaled, decoupled, atol=1e-4)
+
+
+@pytest.mark.parametrize("credit", CREDIT)
+def test_variances_are_those_within_groups(credit):
+    """Of three groups, the last of which has no valid turn; rubbish outside the mask."""
+    outcome, process, cost, mask, lambdas = many_groups(4, b=3)
+    mask[2] = False
+    options = {"credit": credit, "discount": 0.5}
+    squares, counts = np.zeros(3), 0
+    for i in range(2):
+        counted = mask[i] & (np.cumsum(mask[i], axis=1) == 1) if credit == "dialogue" else mask[i]
+        counts += counted.sum()
+        for number, one in enumerate([0 * lambdas, *np.eye(2, dtype=np.float32)]):
+            weights = {"w_o": 1.5, "w_p": 0.5} if number == 0 else {"w_o": 0.0, "w_p": 0.0}
+            centred = reference(
+                outcome[i], process[i], cost[i], mask[i], one, normalize="center", eps=0, **weights, **options
+            )
+            squares[number] += np.square(centred)[counted].sum()
+    outcome, process = np.where(mask.any(2), outcome, np.nan), np.where(mask, process, np.inf)
+    rubbish = outcome, process, np.where(mask[..., None], cost, np.nan)
+    found = compute_variances(*rubbish, mask, outcome_weight=1.5, process_weight=0.5, **options)
+    np.testing.assert_allclose(found, squares / counts, rtol=1e-4)
+    assert np.isnan(compute_variances(*rubbish, mask & False, **options)).all()
+
+
+def compare_batch(function, arrays, lambdas, **options):
+    mapped = functools.partial(function, lambdas=lambdas, normalize="batch", groups_axis="b", **options)
+    return jax.jit(jax.vmap(lambda *group: mapped(*group), axis_name="b"))(*arrays)
+
+
+def test_batch_by_hand():
+    """Utilities 4.5, 3, 2 and 1.5 of two groups: mean 2.75, variance (49 + 1 + 9 + 25) / 16 / 4."""
+    other = (np.float32([1, np.nan]), np.float32([[0.5, 9], [9, 9]]), np.zeros_like(COST))
+    arrays = [np.stack(pair) for pair in zip(ARGS[:3], other, strict=True)]
+    mask = np.stack([MASK, [[True, False], [False, False]]])
+    result = compare_batch(hybrid_advantage, [*arrays, mask], LAMBDAS, eps=0.0)
+    std = np.sqrt(84 / 64)
+    np.testing.assert_allclose(result, np.array([[[1.75, 0.25], [-0.75, 0]], [[-1.25, 0], [0, 0]]]) / std, rtol=1e-6)
+    prices = compare_batch(compute_effective_prices, [*arrays, mask], LAMBDAS)
+    np.testing.assert_allclose(prices, [[2 / std], [2 / std]], rtol=1e-5)
+    alike = compare_batch(hybrid_advantage, [*(np.ones_like(x) for x in arrays), mask], LAMBDAS)
+    chex.assert_trees_all_equal(alike, jnp.zeros((2, 2, 2)))
+
+
+@pytest.mark.parametrize("credit", CREDIT)
+def test_a_batch_is_one_large_group(credit):
+    *arrays, lambdas = many_groups(5)
+    found = compare_batch(hybrid_advantage, arrays, lambdas, credit=credit, discount=0.9)
+    merged = [x.reshape(-1, *x.shape[2:]) for x in arrays]
+    expected = hybrid_advantage(*merged, lambdas, normalize="group", credit=credit, discount=0.9)
+    chex.assert_trees_all_close(found, expected.reshape(found.shape), atol=1e-5)
+
+    def value_first_group(outcome):
+        return jnp.sum(compare_batch(hybrid_advantage, [outcome, *arrays[1:]], lambdas, credit=credit)[0])
+
+    assert np.any(jax.grad(value_first_group)(arrays[0])[1:] != 0)  # it hangs on the other groups, too
+
+
+@pytest.mark.parametrize("normalize", ALL)
+def test_one_plus_lambda_divides_the_advantage_and_the_effective_price(normalize):
+    *arrays, lambdas = many_groups(6, b=2)
+    spreads = np.float32([2.0, 0.5, 0.25])
+    for function in (hybrid_advantage, compute_effective_prices):
+        apply = functools.partial(function, lambdas=lambdas, normalize=normalize, spreads=spreads, groups_axis="b")
+        plain, divided = (
+            jax.vmap(functools.partial(apply, price_scale=scale), axis_name="b")(*arrays)
+            for scale in ("none", "one_plus_lambda")
+        )
+        chex.assert_trees_all_close(divided * (1 + lambdas.sum()), plain, rtol=1e-5)
+    assert np.nansum(np.abs(plain)) > 0
+
+
+def test_the_effective_price_of_scaled_is_that_of_its_spread():
+    prices = compute_effective_prices(*ARGS, normalize="scaled", spreads=SPREADS, eps=0.5)
+    np.testing.assert_allclose(prices, [2.0 / (0.5 + 0.5)])

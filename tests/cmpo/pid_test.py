@@ -64,6 +64,48 @@ class HandValuesTest(chex.TestCase):
         chex.assert_trees_all_close(state[1:4], tuple(jnp.array([x]) for x in (0.4375, -0.0625, 0.375)))
 
 
+class ProportionalSmoothingTest(chex.TestCase):
+    # J~ and e as above; the integral sees .5, .5, -.5.
+    @chex.variants(with_jit=True, without_jit=True)
+    @parameterized.named_parameters(
+        # 0      + .25    + .5*.5 + .25*.25                     = .5625
+        # .5625  + .125   + .5*.5 + .25*(.375 - .5)             = .90625
+        # .90625 - .4375  - .5*.5 + .25*(-.0625 - .75 + .25)    = .078125
+        ("incremental", "incremental", [0.5625, 0.90625, 0.078125]),
+        # I = .25, .5, .25; .25 + .25 + .25*.25; .375 + .5 + .25*.125; -.0625 + .25.
+        ("positional", "positional", [0.5625, 0.90625, 0.1875]),
+    )
+    def test_the_integral_sees_the_raw_error(self, form, expected):
+        settings = gains(form=form, smoothing_of="proportional")
+        _, lambdas = self.variant(pid.scan)(settings, pid.init(settings), jnp.array([[1.0], [1.0], [0.0]]))
+        chex.assert_trees_all_close(lambdas[:, 0], jnp.array(expected), atol=1e-7)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_held_for_two_batches_it_moves_by_their_mean(form):
+    """The cost of the second constraint is not known in the third batch, so that it moves a batch later."""
+    costs = np.float32([[1.0, 0.75], [0.5, 0.25], [0.25, np.nan], [0.75, 1.0], [1.0, 0.5], [0.0, 0.25]])
+    means = np.float32([[0.75, 0.5], [0.5, 0.75], [0.5, np.nan]])
+    plain, held = gains(form=form, target=[0.25, 0.25]), gains(form=form, target=[0.25, 0.25], every=2)
+    _, expected = pid.scan(plain, pid.init(plain, 0.1), means)
+    last, lambdas = jax.jit(pid.scan)(held, pid.init(held, 0.1), costs)
+    first = [0.1, *expected[:, 0]]
+    np.testing.assert_allclose(lambdas[:, 0], np.repeat(first, 2)[1:7], rtol=1e-6)
+    second = [0.1, expected[0, 1], expected[0, 1], expected[0, 1], expected[1, 1], expected[1, 1]]
+    np.testing.assert_allclose(lambdas[:, 1], second, rtol=1e-6)
+    assert len(set(lambdas[:, 0].tolist())) == 4 and last.pending_batches.tolist() == [0, 1]
+    assert last.smoothed_cost.tolist() == [0.5, 0.5625]  # from .25: .5, .5, .5; and .375, .5625
+    whole, _ = pid.scan(held, pid.scan(held, pid.init(held, 0.1), costs[:3])[0], costs[3:])
+    chex.assert_trees_all_equal(whole, last)
+
+
+def test_a_state_of_another_number_of_batches_is_refused():
+    with pytest.raises(ValueError, match="state: expected that of init for every=2, got a PIDState"):
+        pid.update(gains(every=2), pid.init(gains()), jnp.ones(1))
+    with pytest.raises(ValueError, match="state: expected that of init for every=1, got a HeldState"):
+        pid.update(gains(), pid.init(gains(every=3)), jnp.ones(1))
+
+
 def test_initial_state():
     state = pid.init(gains(target=[0.3, 0.1]), initial_lambda=0.7)
     want = ([0.7, 0.7], [0.3, 0.1], [0, 0], [0, 0], [0.7, 0.7])
@@ -183,6 +225,9 @@ def test_the_state_can_be_donated():
     "changes, message",
     [
         ({"form": "velocity"}, "form: expected one of .*incremental.*positional.*got 'velocity'"),
+        ({"smoothing_of": "integral"}, "smoothing_of: expected one of .*both.*proportional.*got 'integral'"),
+        ({"every": 0}, "every: expected a whole number of 1 or more, got 0"),
+        ({"every": 2.0}, "every: expected a whole number of 1 or more, got 2.0"),
         ({"smoothing": 0.0}, "smoothing: expected 0 < smoothing <= 1"),
         ({"smoothing": 1.1}, "smoothing: expected 0 < smoothing <= 1"),
         ({"lambda_max": 0.0}, "lambda_max: expected a finite number > 0"),

@@ -120,11 +120,20 @@ def test_stopped_in_its_first_step_a_run_without_phase_1_goes_on(tmp_path, monke
     assert int(main.train(config, tmp_path).step) == 1
 
 
+def test_cmpo_remembers_spreads_and_costs_that_are_pending_over_a_restart(tmp_path):
+    changes = {"algo.normalize": "scaled", "pid.every": 3, "train.sft_steps": 0}
+    first, second = (main.train(tiny(**changes | {"train.rl_steps": steps}), tmp_path).memory for steps in (1, 2))
+    assert first.spreads.weight == pytest.approx(0.1) and second.spreads.weight == pytest.approx(0.19)
+    assert first.controller.pending_batches.tolist() == [1] and second.controller.pending_batches.tolist() == [2]
+    assert second.controller.lambdas == first.controller.lambdas == tiny().pid.initial_lambda
+
+
 @pytest.mark.parametrize(
     ("name", "broken", "message"),
     [
         ("move", lambda *_, **__: None, r"Baseline.move: expected a memory like that of Baseline.memory, .*, got None"),
         ("move", lambda *_, **__: jnp.float32(1), "Baseline.move: expected a memory like .*int32.*, got .*float32"),
+        ("observe", lambda *_: None, "Baseline.observe: expected a memory like that of Baseline.memory, .*, got None"),
         ("credit", lambda *_: np.zeros(3), r"Baseline.credit: expected the shape \(2, 4, 15\), got \(3,\)"),
         ("memory", lambda _: {"n": jnp.zeros(0)}, r"Baseline.memory\(\)\['n'\]: expected an array of numbers"),
         ("memory", lambda _: jnp.bool_(True), r"Baseline.memory\(\): expected an array of numbers"),

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cmpo import algorithms
+from cmpo import algorithms, pid
 from cmpo.advantage import hybrid_advantage
 from cmpo.algorithms.algorithm import Rewards, Rows, Signals
 from cmpo.algorithms.ppo import Critic, value_error, whiten
@@ -63,6 +63,62 @@ def test_the_effective_price_of_cmpo_is_that_of_each_group():
     cmpo = loaded(**{"algo.normalize": "group", "algo.process_weight": 2.0, "pid.initial_lambda": 0.5})
     spread = np.std([4 + 2 * 1.0, 4 + 2 * 0.5 - 0.5, 1 + 2 * 0.25])
     np.testing.assert_allclose(cmpo.effective_prices(cmpo.memory(), REWARDS), [[0.5 / spread]], rtol=1e-5)
+
+
+def test_cmpo_scales_by_the_spreads_of_all_batches_and_remembers_them():
+    """Gained: 5, 4.5, 1.25 (mean 43/12); cost: 0, 1, 0 (mean 1/3). A batch that nobody played moves nothing."""
+    cmpo = loaded(**{"algo.normalize": "scaled", "pid.initial_lambda": 0.5})
+    memory = cmpo.observe(cmpo.memory(), REWARDS)
+    gained, cost = np.array([5.0, 4.5, 1.25]), np.array([0.0, 1.0, 0.0])
+    expected = (gained - gained.mean()) / gained.std() - 0.5 * (cost - cost.mean()) / cost.std()
+    np.testing.assert_allclose(cmpo.credit(memory, REWARDS)[0][REWARDS.turn_mask[0]], expected, rtol=1e-4)
+    np.testing.assert_allclose(cmpo.effective_prices(memory, REWARDS), [[0.5 / cost.std()]], rtol=1e-4)
+    nothing = Rewards(**{**REWARDS, "turn_mask": np.zeros_like(REWARDS.turn_mask)})
+    chex.assert_trees_all_equal(cmpo.observe(memory, nothing), memory)
+    again = cmpo.observe(memory, Rewards(**{**REWARDS, "outcome": 3 * REWARDS.outcome}))
+    assert cmpo.credit(again, REWARDS)[0, 0, 0] < cmpo.credit(memory, REWARDS)[0, 0, 0]
+    moved = cmpo.move(memory, {"voucher_rate": 1.0}, skipped=False)
+    assert cmpo.multipliers(moved)[0] > 0.5 and cmpo.describe(moved)["voucher_rate_smoothed"] > 0.3
+    chex.assert_trees_all_equal(moved.spreads, memory.spreads)
+    assert jax.tree.structure(moved) == jax.tree.structure(cmpo.memory())
+
+
+def test_one_plus_lambda_keeps_the_size_of_a_step():
+    plain, divided = (
+        loaded(**{"pid.initial_lambda": 3.0, "algo.price_scale": one}) for one in ("none", "one_plus_lambda")
+    )
+    memory = plain.memory()
+    np.testing.assert_allclose(4 * divided.credit(memory, REWARDS), plain.credit(memory, REWARDS), rtol=1e-6)
+    assert plain.multipliers(memory) == divided.multipliers(memory) == 3.0
+
+
+def test_what_is_compared_over_the_batch_needs_no_group():
+    rewards = Rewards(**jax.tree.map(lambda x: np.moveaxis(x, 1, 0), dict(REWARDS)))  # two groups of one dialogue
+    cmpo = loaded(**{"algo.normalize": "batch", "algo.group_size": 1, "pid.initial_lambda": 0.5})
+    worth = np.array([5.0, 4.0, 1.25])
+    found = cmpo.credit(cmpo.memory(), rewards)
+    np.testing.assert_allclose(found[rewards.turn_mask], (worth - worth.mean()) / worth.std(), rtol=1e-4)
+    for name in ("grpo", "capo"):
+        with pytest.raises(ValueError, match="config.algo.normalize: expected another than 'scaled' here: only cmpo"):
+            loaded(**{"algo.name": name, "algo.normalize": "scaled"})
+
+
+def test_the_controller_may_hold_its_prices_and_smooth_the_proportional_part_alone():
+    """With a = .7 from .3: e = .7 * .7 after a batch in which all were served; the integral sees .7 itself."""
+    changes = {"pid.kp": 0.5, "pid.ki": 0.1, "pid.smoothing": 0.7, "pid.target": 0.3}
+    raw = loaded(**changes | {"pid.smoothing_of": "proportional", "pid.every": 2, "pid.initial_lambda": 1.0})
+    memory = raw.memory()
+    for rate, expected in ((0.9, 1.0), (1.1, 1.0 + 0.5 * 0.49 + 0.1 * 0.7)):
+        memory = raw.move(memory, {"voucher_rate": rate}, skipped=False)
+        assert raw.multipliers(memory)[0] == pytest.approx(expected)
+    assert raw.describe(memory)["voucher_rate_smoothed"] == pytest.approx(0.3 + 0.49)
+    assert loaded(**changes).gains == budgets_of_today(changes)
+
+
+def budgets_of_today(changes):
+    """The controller that a config of before `every` and `smoothing_of` describes."""
+    numbers = {name.removeprefix("pid."): value for name, value in changes.items()}
+    return pid.PIDGains(**numbers, kd=0.0, lambda_max=5.0)
 
 
 @pytest.mark.parametrize("name", ["ppo", "gdpo"])

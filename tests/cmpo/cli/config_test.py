@@ -243,7 +243,11 @@ def test_what_cannot_be_a_config_is_one_line(arguments, message):
         ("train.learning_rate", math.nan, "a finite number, got nan"),
         ("user.temperature", math.inf, "a finite number, got inf"),
         ("train.momentum_dtype", "int8", "one of ('float32', 'bfloat16', 'float16'), got 'int8'"),
-        ("algo.normalize", "", "one of ('group', 'trajectory', 'turn', 'decoupled', 'center', 'none'), got ''"),
+        (
+            "algo.normalize",
+            "",
+            "one of ('group', 'trajectory', 'turn', 'decoupled', 'scaled', 'batch', 'center', 'none'), got ''",
+        ),
         ("judge.weights.stage", -1.0, "0 or more, got -1.0"),
         ("train.rl_steps", 2**31, "less than 2^31, got 2147483648"),
         ("train.rl_steps", 10**400, f"less than 2^31, got 1{'0' * 29}"),

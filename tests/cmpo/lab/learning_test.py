@@ -12,7 +12,7 @@ import numpy as np
 import optax
 import pytest
 
-from cmpo import algorithms
+from cmpo import algorithms, pid, spreads
 from cmpo.advantage import CREDIT, NORMALIZE
 from cmpo.algorithms.algorithm import Rewards
 from cmpo.algorithms.optimizers import make_optimizer
@@ -27,7 +27,10 @@ SMALL = LabConfig(
     steps=30, rests=3, scenarios=6, dialogues=4, max_turns=6, hidden=8, learning_rate=0.05, kp=0.7, target=0.2,
     outcome_weight=1.5, process_weight=0.5, discount=0.9, initial_lambda=0.8,
 )  # fmt: skip
-NAMES = ("outcome_weight", "process_weight", "normalize", "credit", "discount", "clip_low", "clip_high", "kl_weight")
+NAMES = (
+    *("outcome_weight", "process_weight", "normalize", "credit", "discount", "price_scale"),
+    *("clip_low", "clip_high", "kl_weight"),
+)
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +61,7 @@ def run(start, *changes, seeds=None):
 def trainer_of(config):
     """The trainer's own CMPO with the lab's settings."""
     changes = {f"algo.{name}": getattr(config, name) for name in NAMES}
-    names = ("target", "kp", "ki", "kd", "smoothing", "lambda_max", "initial_lambda", "form")
+    names = ("target", "kp", "ki", "kd", "smoothing", "lambda_max", "initial_lambda", "form", "every", "smoothing_of")
     made = tiny(**changes, **{f"pid.{name}": getattr(config, name) for name in names})
     return algorithms.load(made, domains.load(made))
 
@@ -71,7 +74,12 @@ def test_turns_are_worth_what_they_are_worth_to_the_trainer(batch, normalize, cr
     cmpo = trainer_of(config)
     memory = cmpo.memory()
     assert memory.lambdas.tolist() == pytest.approx([0.8])
-    found = learning.credit_batch(config, batch.rewards, memory.lambdas)
+    memory, scales = cmpo.observe(memory, batch.rewards), None
+    if normalize == "scaled":
+        scales = spreads.read_spreads(
+            spreads.update(spreads.init(1), learning.measure_variances(config, batch.rewards))
+        )
+    found = learning.credit_batch(config, batch.rewards, memory.lambdas, scales)
     expected = cmpo.credit(memory, jax.tree.map(np.asarray, batch.rewards))
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
     assert np.std(found) > 0 and batch.rewards.cost.sum() > 0
@@ -112,13 +120,16 @@ def test_the_loss_is_the_trainers(start, batch):
 
 def test_a_run_updates_as_the_trainer_does(start):
     """Step by step: its optimizer and schedule, both epochs of a batch, and the reference that the run began with."""
-    config = dataclasses.replace(SMALL, steps=3, rests=0, epochs=2, scenarios=2, kl_weight=0.5, learning_rate=0.1)
+    config = dataclasses.replace(
+        SMALL, steps=3, rests=0, epochs=2, scenarios=2, kl_weight=0.5, learning_rate=0.1, final_fraction=0.1
+    )
     trainer = ml_collections.FrozenConfigDict(tiny()).train
     optimizer = make_optimizer(
         learning_rate=config.learning_rate,
         steps=config.steps * config.epochs,
         weight_decay=0.0,
-        **{name: trainer[name] for name in ("warmup_fraction", "final_fraction", "max_grad_norm")},
+        final_fraction=0.1,
+        **{name: trainer[name] for name in ("warmup_fraction", "max_grad_norm")},
     )
     found = jax.jit(learning.train)(config, 5, start)
     policy, state = start, optimizer.init(start)
@@ -188,6 +199,44 @@ def test_what_is_said_of_a_step_is_so(start):
     }  # fmt: skip
     assert {name: float(getattr(history, name)[0]) for name in expected} == pytest.approx(expected, abs=1e-4)
     assert history.grad_norm[0] > 0
+
+
+CHANGED = dataclasses.replace(
+    SMALL, steps=4, rests=2, scenarios=2, learning_rate=0.0, normalize="scaled", price_scale="one_plus_lambda",
+    change_at=2, target_change=0.5, judge_scale=3.0, difficulty_after="normal",
+)  # fmt: skip
+
+
+def test_a_run_changes_what_it_is_told_to_change_and_remembers_spreads(start):
+    """Step by step, with a policy that stays as it is. In rests neither lambda nor the spreads move."""
+    history = jax.jit(learning.train)(CHANGED, 7, start)
+    state, scales = pid.init(CHANGED.gains, 0.8), spreads.init(1)
+    for step in range(CHANGED.steps + CHANGED.rests):
+        changed = step >= CHANGED.change_at
+        batch = play(jax.random.fold_in(jax.random.key(7), step), CHANGED, start, changed)
+        means, valid = learning.summarize_batch(batch.rewards), np.asarray(batch.rewards.turn_mask)
+        seen = spreads.update(scales, learning.measure_variances(CHANGED, batch.rewards))
+        advantages = learning.credit_batch(CHANGED, batch.rewards, state.lambdas, spreads.read_spreads(seen))
+        assert history.lambdas[step] == pytest.approx(float(state.lambdas[0]), abs=1e-5)
+        assert history.spread[step] == pytest.approx(np.std(np.asarray(advantages)[valid]), rel=1e-4)
+        assert history.process_reward[step] == pytest.approx(float(means.process_reward), rel=1e-5)
+        assert (history.process_reward[step] > 1) == changed
+        if step < CHANGED.steps:
+            gains = dataclasses.replace(CHANGED.gains, target=0.2 + 0.5 * changed)
+            state, scales = pid.update(gains, state, means.voucher_rate[None]), seen
+
+
+def test_after_the_change_others_call_and_the_judge_is_another(start):
+    hard = dataclasses.replace(CHANGED, difficulty_after="", judge_scale=1.0)
+    normal = dataclasses.replace(hard, difficulty="normal")
+    for changed, alone in ((False, hard), (True, normal)):
+        found = play(jax.random.key(3), CHANGED, start, changed)
+        expected = play(jax.random.key(3), alone, start, False)
+        process = np.where(changed, 3, 1) * np.asarray(expected.rewards.process)
+        np.testing.assert_allclose(found.rewards.process, process, rtol=1e-6)
+        chex.assert_trees_all_equal(found.seen, expected.seen)
+        chex.assert_trees_all_equal(found.rewards.outcome, expected.rewards.outcome)
+    assert not np.array_equal(found.seen, play(jax.random.key(3), hard, start, False).seen)
 
 
 def test_a_high_price_ends_vouchers_and_none_brings_more(start):

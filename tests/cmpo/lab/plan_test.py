@@ -18,6 +18,14 @@ from configs import fds
         ({"normalize": "whiten"}, "normalize: expected one of .*'center'.*got 'whiten'"),
         ({"credit": "later"}, "credit: expected one of .*'instant'.*got 'later'"),
         ({"form": "velocity"}, "form: expected one of .*got 'velocity'"),
+        ({"price_scale": "lambda"}, "price_scale: expected one of .*got 'lambda'"),
+        ({"smoothing_of": "integral"}, "smoothing_of: expected one of .*got 'integral'"),
+        ({"every": 0}, "every: expected a whole number of 1 or more, got 0"),
+        ({"final_fraction": 1.5}, "final_fraction: expected a number from 0.0 to 1.0, got 1.5"),
+        ({"final_fraction": "low"}, "final_fraction: expected a number from 0.0 to 1.0, got 'low'"),
+        ({"change_at": -1}, "change_at: expected a whole number of 0 or more, got -1"),
+        ({"difficulty_after": "easy"}, "difficulty_after: expected one of .*got 'easy'"),
+        ({"target_change": 1.5}, "target_change: expected a finite number from -1.0 to 1.0, got 1.5"),
         ({"difficulty": "easy"}, "difficulty: expected one of .*got 'easy'"),
         ({"press": 2}, "press: expected one of .*got 2"),
         ({"normalize": "trajectory", "credit": "dialogue"}, "normalize: expected another than 'trajectory'"),
@@ -61,7 +69,18 @@ def test_numbers_are_leaves_and_choices_are_not():
 def test_the_defaults_are_the_trainers_where_it_has_them():
     """But for the learning rate, which is that of another model."""
     config, trainer = LabConfig(), fds.get_config()
-    for name in ("target", "kp", "ki", "kd", "smoothing", "lambda_max", "initial_lambda", "form"):
+    for name in (
+        "target",
+        "kp",
+        "ki",
+        "kd",
+        "smoothing",
+        "lambda_max",
+        "initial_lambda",
+        "form",
+        "every",
+        "smoothing_of",
+    ):
         assert getattr(config, name) == trainer.pid[name], name
     names = (
         "kl_weight",
@@ -72,6 +91,7 @@ def test_the_defaults_are_the_trainers_where_it_has_them():
         "discount",
         "normalize",
         "credit",
+        "price_scale",
     )
     for name in names:
         assert getattr(config, name) == trainer.algo[name], name
@@ -79,6 +99,7 @@ def test_the_defaults_are_the_trainers_where_it_has_them():
         *(trainer.train.rl_steps, trainer.train.scenarios_per_step, trainer.algo.group_size),
         trainer.episode.max_turns,
     )
+    assert config.final_fraction == trainer.train.final_fraction
     gains = dataclasses.asdict(LabConfig(kp=1.5, ki=0.2, kd=0.1, target=0.4, smoothing=0.6, lambda_max=3.0).gains)
     assert gains == {
         "kp": 1.5,
@@ -88,4 +109,6 @@ def test_the_defaults_are_the_trainers_where_it_has_them():
         "smoothing": 0.6,
         "lambda_max": 3.0,
         "form": "incremental",
+        "every": 1,
+        "smoothing_of": "both",
     }

@@ -20,6 +20,8 @@ def climbing(cost, *, rise=0.1, steps=WINDOW + 1):
         (climbing(lambda step: 0.6 - 0.01 * step), False),  # it has lost 0.2 of 0.3: it answers
         (climbing(lambda step: 0.6 - 0.005 * step), True),  # 0.1 of 0.3
         (climbing(lambda step: 0.2), False),  # below the budget
+        (climbing(lambda step: 0.29 if step == 9 else 0.6), False),  # it was met on the way
+        (climbing(lambda step: 0.1 + 0.02 * step), False),  # the proportional part answers a swing from below
         (climbing(lambda step: 0.6, steps=WINDOW), False),  # too early to tell
         (climbing(lambda step: 0.6, rise=0.01), False),  # it has hardly moved
         (climbing(lambda step: 0.6, rise=-0.1), False),
