@@ -105,6 +105,7 @@ def evaluate_policy(policy: Actor, layers: Sequence[Layer], *, press: bool = Fal
     """Returns V [S] and Q [S, K] of every state of every layer, exact but for rounding; differentiable.
 
     `Q(s, a) = r(s, a) + sum_s' P(s' | s, a) V(s')` and `V(s) = sum_a pi(a | s) Q(s, a)`, from the last turn back.
+    What a policy may not do, a voucher that nobody agreed to, leads nowhere: its Q counts that turn alone.
     """
     found, after = [], Values(*jnp.zeros((len(Values._fields), 1)))
     for layer in reversed(layers):

@@ -34,7 +34,7 @@ def batch(play):
     """The same dialogues as the lab's runs have them."""
     groups = jax.tree.map(lambda x: x.reshape(CONFIG.scenarios, CONFIG.dialogues, *x.shape[1:]), play)
     turns = groups.turns
-    rewards = Rewards(groups.outcome, turns.process, turns.cost[..., None], turns.valid)
+    rewards = Rewards(outcome=groups.outcome, process=turns.process, cost=turns.cost[..., None], turn_mask=turns.valid)
     return LabBatch(truth.observe_states(groups.states), groups.acts, rewards)
 
 
@@ -67,14 +67,15 @@ def test_gae_that_trusts_rewards_alone_is_the_return_and_else_the_critics_differ
     expected = values[..., 0] + values[..., 1] - PRICE * values[..., 2]
     found = estimators.credit_turns(config, Estimator("gae", trace=1.0), play, values, PRICE)
     np.testing.assert_allclose(found, np.where(play.turns.valid, returns - expected, 0), rtol=1e-4, atol=1e-4)
-    found = estimators.credit_turns(config, Estimator("gae", trace=0.0), play, values, PRICE)
-    valid = np.asarray(play.turns.valid)
+    found = np.asarray(estimators.credit_turns(config, Estimator("gae", trace=0.0), play, values, PRICE))
+    valid, outcome, expected = (np.asarray(x) for x in (play.turns.valid, play.outcome, expected))
     reward = np.asarray(play.turns.process - PRICE * play.turns.cost)
-    for row in range(len(valid)):
-        last = valid[row].sum() - 1
-        assert found[row, last] == pytest.approx(reward[row, last] + play.outcome[row] - expected[row, last], abs=1e-4)
-        if last:
-            assert found[row, 0] == pytest.approx(reward[row, 0] + expected[row, 1] - expected[row, 0], abs=1e-4)
+    lengths = valid.sum(1)
+    assert len(set(lengths)) > 1
+    for row, last in enumerate(lengths - 1):
+        ends = np.append(expected[row, 1 : last + 1], outcome[row])
+        want = reward[row, : last + 1] + ends - expected[row, : last + 1]
+        np.testing.assert_allclose(found[row, : last + 1], want, rtol=1e-4, atol=1e-4)
 
 
 def test_what_is_said_of_an_estimator_is_what_it_was_made_of():

@@ -74,7 +74,7 @@ def test_turns_that_are_left_out_are_counted(policy):
 def test_sampled_advantages_are_the_exact_ones(policy, layers):
     values, acts = exact.evaluate_policy(policy, layers)[0]
     listed = exact.list_acts()
-    chosen = np.array([[1, 3, 160, 7], [2, 0, 100, 61]])  # of each root; a voucher is agreed in the second
+    chosen = np.array([[2, 3, 160, 7], [1, 0, 100, 61]])  # of each root; in the second a voucher is agreed, and given
     states = jax.tree.map(lambda x: np.repeat(x, chosen.shape[1], 0), ROOTS)
     found, errors = truth.sample_advantages(
         jax.random.key(3), CONFIG, policy, states, listed[chosen.reshape(-1)], count=3000
