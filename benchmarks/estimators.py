@@ -40,6 +40,7 @@ STEPS = (0, 20, 60)
 PRICES = (0.5, 1.0, 2.0)
 SHOWN = 1.0  # the price of the tables
 GROUPS = (2, 8, 32)
+LEAST = 0.05  # vouchers a dialogue; with fewer, what could be gained is too little for a share of it to say much
 ALL = (
     *(
         Estimator(credit, normalize)
@@ -173,9 +174,10 @@ def format_estimators(records: Sequence[Mapping[str, Any]], runs: Mapping[str, M
     for one in pick(records, objective="mean", steps=STEPS[1]):
         (other,) = pick(records, objective="sum", steps=STEPS[1], estimator=one["estimator"])
         run = runs.get(one["estimator"])
-        ends = (
-            [f"{100 * run['ended']:.1f}", f"{100 * run['miss']:.1f}", f"{100 * run['gain']:.0f}"] if run else 3 * ["–"]
-        )
+        ends = ["–"] * 3
+        if run:
+            share = f"{100 * run['gain']:.0f}" if run["ended"] >= LEAST else "–"
+            ends = [f"{100 * run['ended']:.1f}", f"{100 * run['miss']:.1f}", share]
         rows.append(
             [
                 one["estimator"],
@@ -184,7 +186,7 @@ def format_estimators(records: Sequence[Mapping[str, Any]], runs: Mapping[str, M
                 f"{100 * one['beside']:.0f}",
                 f"{one['noise']:.1f}",
                 f"{one['single']:.2f}",
-                f"{one['price']:.2f}",
+                f"{one['felt']:.2f}",
                 *ends,
             ]
         )
@@ -244,12 +246,12 @@ def draw_estimators(
     sizes.minorticks_off()
     sizes.legend(fontsize=6)
     for one in pick(records, objective="mean", steps=STEPS[1]):
-        if run := runs.get(one["estimator"]):
-            shares.scatter(one["cosine"], max(100 * run["gain"], -60), color="tab:blue", s=14)
-            mark = dict(zip((one.name for one in NAMED.values()), NAMED, strict=True)).get(one["estimator"])
-            if mark:
-                shares.annotate(mark, (one["cosine"], max(100 * run["gain"], -60)), fontsize=7)
-    shares.set(xlabel="cosine with the true gradient", ylabel="share of the gain, % (-60 and below)")
+        run = runs.get(one["estimator"])
+        if run and run["ended"] >= LEAST:
+            place = one["cosine"], 100 * run["gain"]
+            shares.scatter(*place, color="tab:blue", s=14)
+            shares.annotate(one["estimator"].replace(", ", "\n"), place, fontsize=5)
+    shares.set(xlabel="cosine with the true gradient", ylabel="share of the gain, %")
     shares.set(title="whole runs, a point for each estimator")
     return figure
 
@@ -280,15 +282,15 @@ def main() -> None:
     records = [
         one for number, found in enumerate(truths) for one in compare_estimators(number, found, ALL, arguments.batches)
     ]
-    print(format_estimators(records, runs), "\n")
-    print(format_curves(records, [one.name for one in ALL]), "\n", flush=True)
     whole = {"errors": errors, "policies": means, "estimators": records}
     write(arguments.json, whole)
+    print(format_estimators(records, runs), "\n")
+    print(format_curves(records, [one.name for one in ALL]), "\n", flush=True)
     groups = [
         one for dialogues in GROUPS for one in compare_estimators(1, truths[1], COMPARED, arguments.batches, dialogues)
     ]
-    print(format_groups(groups), "\n", flush=True)
     write(arguments.json, whole | {"groups": groups})
+    print(format_groups(groups), "\n", flush=True)
     if arguments.figure:
         draw_estimators(records, groups, runs).savefig(arguments.figure, dpi=100)
     small = measure_exactly(policies[1], max(2, arguments.chunks // 4))
@@ -299,7 +301,10 @@ def main() -> None:
 def write(path: pathlib.Path | None, found: Mapping[str, Any]) -> None:
     """Writes what is found so far, if a file is named: on a busy machine it takes an hour to find it all."""
     if path:
-        path.write_text(json.dumps(found, indent=1) + "\n")
+        text = (
+            json.dumps(found, indent=1).replace("Infinity", "null").replace("NaN", "null")
+        )  # which JSON does not know
+        path.write_text(text + "\n")
 
 
 if __name__ == "__main__":

@@ -54,7 +54,7 @@ class Agreement(NamedTuple):
     beside: float  # bias across the truth, as a share of the mean gradient: sqrt(1 - cosine^2)
     noise: float  # variance of a batch's gradient, over the squared norm of the mean gradient
     single: float  # mean cosine of one batch's gradient
-    price: float  # charged for a unit of cost, of the gradients of gain and cost that together are nearest to the mean
+    felt: float  # the price by which the gradients of gain and cost come nearest to the mean; inf if it has no gain
 
 
 def play_groups(key: chex.PRNGKey, config: LabConfig, policy: Actor) -> Play:
@@ -184,7 +184,7 @@ def compare_gradients(
         beside=float(np.sqrt(max(0.0, 1 - cosine**2))),
         noise=float(variance / signal) if signal > 0 else float("inf"),
         single=float(singles.mean()),
-        price=float(charged / gained) if gained > 0 else float("inf"),
+        felt=float(charged / gained) if gained > 0 else float("inf"),
     )
 
 

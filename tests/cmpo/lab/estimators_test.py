@@ -97,7 +97,7 @@ def test_what_is_said_of_an_estimator_is_what_it_was_made_of():
     assert said.size == pytest.approx(mean[:2] @ goal / (goal @ goal), rel=0.1)
     assert said.beside == pytest.approx(np.sqrt(1 - said.cosine**2))
     assert said.noise == pytest.approx(12 * noise**2 / (mean @ mean), rel=0.1)
-    assert said.price == pytest.approx(0.5, abs=0.1)
+    assert said.felt == pytest.approx(0.5, abs=0.1)
     # The raw cosine of 20 batches is lower, for their noise; what is said of them is not.
     few = jax.tree.map(lambda x: x[:10, :2], batches)._replace(mean=found[:10, :2].mean(1)[:, None, None])
     raw = few.mean.mean((0, 1, 2))
