@@ -2,8 +2,8 @@
 
     .venv/bin/python -m benchmarks.estimators [--runs=FILE,…] [--json=FILE] [--figure=FILE]
 
-Policies are those that a run begins with, has after a third of its steps and in the end. Of each, the true gradients
-are sampled with a million dialogues (`cmpo.lab.truth`), and every estimator gets the same batches of 64 dialogues. A
+Policies are the start of runs, and those that runs of 20 and of 60 steps end with. Of each, the true gradients are
+sampled with a million dialogues (`cmpo.lab.truth`), and every estimator gets the same batches of 64 dialogues. A
 small case is solved exactly as well. --runs names files of `python -m cmpo.lab --out`, whose budget
 and share of the gain stand beside the estimators.
 

@@ -3,8 +3,8 @@
 What chance decides in the gym is discrete: who calls, whether an offer is accepted, and what a message tells. From a
 state on, with a few turns left, every state that may come is listed once, with the chances that lead from one to the
 other; no policy is in that. Values of a policy then follow by one backward recursion, and as it is differentiable,
-exact gradients do. Listed states grow about a hundredfold with every turn, so that two turns from a state are a matter
-of seconds, and whole dialogues of fifteen are out of reach: `cmpo.lab.truth` samples those.
+exact gradients do. Listed states grow more than tenfold with every turn, so that two or three turns from a state are a
+matter of seconds, and whole dialogues of fifteen are out of reach: `cmpo.lab.truth` samples those.
 
 Legend: S states of a layer, K sets of acts, A acts, F features, E links.
 """
