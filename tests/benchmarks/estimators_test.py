@@ -1,4 +1,4 @@
-"""The tables of estimators: whole runs stand beside the estimator that they had, and shares only where they say much."""
+"""The tables of estimators: whole runs stand beside their estimator, and shares only where they say much."""
 
 import json
 
