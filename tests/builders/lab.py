@@ -5,8 +5,8 @@ import random
 
 import numpy as np
 
-from rollouts.domains.fds.embedded import latent
-from rollouts.domains.fds.lab import transitions
+from rollouts.domains.fds.embedded import latent, signals
+from rollouts.domains.fds.lab import environment, transitions
 from rollouts.domains.fds.lab.transitions import EVENTS
 from tests.builders.customers import CUSTOMER, DOMAINS
 
@@ -59,3 +59,20 @@ def _make(values):
     customer = CUSTOMER._replace(**{name: value for name, value in values.items() if name in latent.Customer._fields})
     mood = latent.Mood(*[0] * len(latent.Mood._fields))
     return customer, mood._replace(**{name: value for name, value in values.items() if name in latent.Mood._fields})
+
+
+def make_states(cases, turns):
+    """(customer, mood) each -> states with a leading axis after so many turns, in which messages told nothing yet."""
+    customers, moods, _ = encode([(*case, frozenset()) for case in cases])
+    nothing = np.zeros(len(cases), np.int32)
+    return environment.LabState(
+        customer=customers,
+        mood=moods,
+        turns=nothing + turns,
+        first_heat=nothing,
+        heat=nothing,
+        stances=np.zeros((len(cases), len(signals.HINTS)), np.int32),
+        hints=np.zeros((len(cases), len(signals.HINTS)), np.int32),
+        over=np.zeros(len(cases), bool),
+        outcome=np.zeros(len(cases), np.float32),
+    )

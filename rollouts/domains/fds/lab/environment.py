@@ -57,6 +57,15 @@ class LabTurn(NamedTuple):
     cost: chex.Array  # float32, 1 if a voucher was given
 
 
+class Answer(NamedTuple):
+    """How a dialogue goes on after a turn, but for what chance decides of the message."""
+
+    state: LabState  # with the rating rounded down
+    moment: chex.Array  # int32, a place in `telling.MOMENTS`
+    signal: Signal
+    odds: telling.Odds
+
+
 def reset(key: chex.PRNGKey, *, mix: tuple[str, str] = MIX) -> LabState:
     """Draws a customer and an opening; `mix` is (difficulty, split) as for `generator.deal_scenarios`."""
     chance = jax.random.uniform(key, (telling.CHANCES + callers.CHANCES,))
@@ -98,33 +107,50 @@ def take_turn(
       acts: [A] bool, which of `ACTS` the agent does.
       max_turns: after so many turns the dialogue ends without a rating.
     """
-    customer, before = state.customer, state.mood
-    events = _name_events(acts)
-    outcomes = transitions.find_outcomes(customer, before, events)
+    outcomes = find_outcomes(state, acts)
     agrees = chance[0] < outcomes.chance
     after = jax.tree.map(lambda yes, no: jnp.where(agrees, yes, no), outcomes.agreed, outcomes.refused)
     # What follows looks at the mood many times. Without a barrier XLA computes it anew each time, and takes three times
     # as long to compile.
-    after = jax.lax.optimization_barrier(after)
-    signal = telling.draw_signal(chance[1:], *telling.weigh_answer(customer, before, after, events))
+    answer = find_answer(state, acts, jax.lax.optimization_barrier(after), max_turns=max_turns)
+    moved = hear_answer(answer, telling.draw_signal(chance[1:], answer.signal, answer.odds))
+    valid = ~state.over
+    state, before = jax.tree.map(lambda new, old: jnp.where(valid, new, old), moved, state), state
+    turn = grade_turn(before, acts)
+    return state, jax.tree.map(lambda brought: jnp.where(valid, brought, 0), turn)._replace(valid=valid)
+
+
+def find_outcomes(state: LabState, acts: chex.Array) -> transitions.Outcomes:
+    """Finds the moods that may follow a turn: two where an offer is answered."""
+    return transitions.find_outcomes(state.customer, state.mood, _name_events(acts))
+
+
+def find_answer(state: LabState, acts: chex.Array, after: Mood, *, max_turns: int = MAX_TURNS) -> Answer:
+    """Finds how a dialogue goes on after a turn that led to the mood `after`, but for what chance decides of it."""
+    signal, odds = telling.weigh_answer(state.customer, state.mood, after, _name_events(acts))
     end = transitions.find_end(after)
     turns = state.turns + 1
-    stances, hints = _note_told(state, telling.find_moment(before, after) * (end == 0), signal)
-    moved = LabState(
-        customer=customer,
+    moved = state._replace(
         mood=after,
         turns=turns,
-        first_heat=state.first_heat,
         heat=signal.heat,
-        stances=stances,
-        hints=hints,
         over=(end != ENDS.index("")) | (turns >= max_turns),
         outcome=signal.rating.astype(jnp.float32),
     )
-    valid = ~state.over
-    state = jax.tree.map(lambda new, old: jnp.where(valid, new, old), moved, state)
-    process = grading.reward_turn(customer, before, events)
-    return state, LabTurn(valid, jnp.where(valid, process, 0.0), jnp.where(valid & events["voucher"], 1.0, 0.0))
+    return Answer(moved, telling.find_moment(state.mood, after) * (end == 0), signal, odds)
+
+
+def hear_answer(answer: Answer, signal: Signal) -> LabState:
+    """Adds what a drawn signal told, of wish, worth and rating, to the state after a turn."""
+    stances, hints = _note_told(answer.state, answer.moment, signal)
+    return answer.state._replace(stances=stances, hints=hints, outcome=signal.rating.astype(jnp.float32))
+
+
+def grade_turn(state: LabState, acts: chex.Array) -> LabTurn:
+    """Returns what a turn in a dialogue that is not over brings."""
+    events = _name_events(acts)
+    process = grading.reward_turn(state.customer, state.mood, events)
+    return LabTurn(~state.over, process, events["voucher"].astype(jnp.float32))
 
 
 def observe(state: LabState) -> chex.Array:
