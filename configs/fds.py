@@ -28,11 +28,16 @@ START = pathlib.Path(__file__).resolve().parents[1] / "starts" / "fds"
 
 _SMALL = {  # a model of a million parameters, on a laptop
     "engine.max_new_tokens": 128,
+    "engine.temperature": 0.5,
+    "eval.temperature": 0.5,  # as trained, so that the budget is kept by the policy that is served
     "algo.credit": "cost_to_go",
     "sft.vary_facts": 0.6,
     "sft.vary_words": 0.35,
+    "pid.kp": 2.0,
+    "pid.ki": 0.1,
     "pid.initial_lambda": 1.0,  # from 0, a policy forgets in ten steps how to do without vouchers
-    "train.learning_rate": 5e-4,
+    "train.learning_rate": 2.5e-4,
+    "train.final_fraction": 0.02,  # the less a policy walks in the end, the nearer it stays to its budget: docs/pid.md
     "train.rl_steps": 60,
 }
 _BEGUN = {  # that at START
@@ -122,7 +127,7 @@ def _hold_turns(config: ConfigDict, turns: float) -> None:
     with config.ignore_type():
         config.pid.target = ConfigDict({"voucher": config.pid.target, "turns": turns})
         # How many turns a policy needs follows its multiplier late: a strong proportional part damps the swing.
-        config.pid.kp = ConfigDict({"voucher": config.pid.kp, "turns": 8 * config.pid.kp})
+        config.pid.kp = ConfigDict({"voucher": config.pid.kp, "turns": 2 * config.pid.kp})
         config.pid.ki = ConfigDict({"voucher": config.pid.ki, "turns": config.pid.ki})
         config.pid.initial_lambda = ConfigDict({"voucher": config.pid.initial_lambda, "turns": 0.0})
     # Every turn costs one turn: compared with other turns alone, none would be to blame for those after it.

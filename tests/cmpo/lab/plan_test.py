@@ -67,12 +67,10 @@ def test_numbers_are_leaves_and_choices_are_not():
 
 
 def test_the_defaults_are_the_trainers_where_it_has_them():
-    """But for the learning rate, which is that of another model."""
+    """But for the learning rate with its end, and the gains, which are those of another model."""
     config, trainer = LabConfig(), fds.get_config()
     for name in (
         "target",
-        "kp",
-        "ki",
         "kd",
         "smoothing",
         "lambda_max",
@@ -99,7 +97,6 @@ def test_the_defaults_are_the_trainers_where_it_has_them():
         *(trainer.train.rl_steps, trainer.train.scenarios_per_step, trainer.algo.group_size),
         trainer.episode.max_turns,
     )
-    assert config.final_fraction == trainer.train.final_fraction
     gains = dataclasses.asdict(LabConfig(kp=1.5, ki=0.2, kd=0.1, target=0.4, smoothing=0.6, lambda_max=3.0).gains)
     assert gains == {
         "kp": 1.5,
