@@ -18,7 +18,10 @@ ROOT = pathlib.Path(__file__).parents[2]
 
 
 def tiny(variant="", **changes):
-    """Two steps of each phase with a model that knows nothing yet; `variant` as in the config's name."""
+    """Two steps of each phase with a model that knows nothing yet; `variant` as in the config's name.
+
+    What configs/fds.py tunes is said here, so that what tests work out by hand does not move with it.
+    """
     config = fds.get_config("smoke")
     config.update_from_flattened_dict(
         {
@@ -29,12 +32,18 @@ def tiny(variant="", **changes):
             "model.num_heads": 1,
             "engine.slots": 8,
             "engine.max_new_tokens": 8,
+            "engine.temperature": 0.8,
+            "pid.kp": 0.5,
+            "pid.ki": 0.15,
             "sft.dialogues": 8,
             "sft.batch_rows": 2,
+            "sft.vary_facts": 0.0,
+            "sft.vary_words": 0.0,
             "train.sft_steps": 2,
             "train.rl_steps": 2,
             "train.scenarios_per_step": 2,
             "train.checkpoint_every": 1,
+            "train.final_fraction": 0.2,
             "train.micro_rows": 1,
             "train.keep_checkpoints": 4,
             "eval.scenarios": 8,

@@ -76,7 +76,7 @@ def test_a_scripted_agent_follows_its_task():
     title, shown = talk(command.open_agent(config, scripted, "here", None, 0), *lines, *commands)
     # No step: no training made it.
     assert title.startswith("here: always. About food temperature (tag: not fresh or undercooked): ")
-    assert shown.count("think> ") == 3 and "think> record: ride of 12 minutes in a heat bag. Bad taste, " in shown
+    assert shown.count("think> ") == 3 and "think> Bad taste, record: ride of 12 minutes in a heat bag, " in shown
     assert "action> voucher\nspent> voucher 1 (mean of 1: 1.00, budget 0.3)\n" in shown
     assert "you> [end:4]\nerror> the agent would hear nothing of this\n" in shown
     assert "you> /system Be kind.\nerror> a scripted agent follows its task" in shown

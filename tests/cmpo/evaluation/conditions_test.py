@@ -154,7 +154,7 @@ def test_the_command_compares_two_files(tmp_path, compared):
     written(tmp_path, "b")
     printed = compared()
     assert "| a minus b |" in printed and "| satisfaction, 1 to 5 | 0.25 |" in printed
-    assert printed.count("beware") == 1 and "\n\nbeware, eval.temperature 0.0 and 0.3\n" in printed
+    assert printed.count("beware") == 1 and "\n\nbeware, eval.temperature 0.0 and 0.5\n" in printed
 
 
 def test_the_command_refuses_differences_that_mean_nothing_unless_asked(tmp_path, compared):
@@ -210,4 +210,4 @@ def test_the_frontier_refuses_what_other_rules_measured_unless_asked(tmp_path):
     assert refused.returncode == 1 and refused.stderr.startswith(told)
     done = commands.run("cmpo.frontier", *paths, "--allow_different")
     assert done.returncode == 0
-    assert "beware, b, other than a: eval.temperature 0.0 and 0.3; judge.votes 3 and 1\n" in done.stdout
+    assert "beware, b, other than a: eval.temperature 0.0 and 0.5; judge.votes 3 and 1\n" in done.stdout

@@ -63,8 +63,8 @@ def test_a_search_of_learning_rates_gives_each_method_its_own_times_the_same_and
     assert len(runs) == 3 * len(ablations.METHODS) and runs["ppo_slow"].source == "configs/fds.py:algo=ppo,smoke"
     found = {name: [runs[name + pace].config for pace in ("_slow", "", "_fast")] for name in ablations.METHODS}
     rates = {name: [config.train.learning_rate for config in three] for name, three in found.items() if name != "sft"}
-    np.testing.assert_allclose(rates.pop("ppo"), [5.56e-5, 5e-4 / 3, 5e-4])
-    assert set(map(tuple, rates.values())) == {(1.67e-4, 5e-4, 1.5e-3)}
+    np.testing.assert_allclose(rates.pop("ppo"), [2.78e-5, 2.5e-4 / 3, 2.5e-4])
+    assert set(map(tuple, rates.values())) == {(8.33e-5, 2.5e-4, 7.5e-4)}
     assert [config.sft.learning_rate for config in found["sft"]] == [1e-3, 3e-3, 9e-3]
     large = plan.plan_runs(ablations.get_config("rates,model=qwen2.5-0.5b"), 1, ["cmpo_slow", "cmpo_fast"])
     assert [run.config.train.learning_rate for run in large] == [3.33e-7, 3e-6]  # of 1e-6
