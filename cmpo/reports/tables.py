@@ -40,7 +40,7 @@ def gather_latest(run: Run) -> Table | None:
     return {
         "head": ["step", *(title for _, title, _ in columns)],
         "rows": [
-            [str(record["step"]), *(_format_number(record.get(key), form) for key, _, form in columns)]
+            [str(record["step"]), *(format_number(record.get(key), form) for key, _, form in columns)]
             for record in ([rl[0], rl[-1]] if len(rl) > 1 else rl)
         ],
         "columns": [(f"rl.{key}", "%" in form) for key, _, form in columns],
@@ -56,7 +56,7 @@ def list_alarms(run: Run) -> list[tuple[int, str, str]]:
 def list_budgets(run: Run) -> list[str]:
     """Lists the budgets with the costs that they hold."""
     pairs = zip(run.domain.costs, run.budgets, strict=False)
-    return [f"{cost.heading} {cost.form.format(budget)}" for cost, budget in pairs]
+    return [f"{cost.heading} {format_number(budget, cost.form)}" for cost, budget in pairs]
 
 
 def gather_principles(run: Run) -> Table | None:
@@ -79,7 +79,10 @@ def gather_failures(run: Run) -> Table | None:
     played = counts.total() + sum(record.get("dialogues_ok", 0) for record in run.records)
     return {
         "head": ["cause", "dialogues", "of all played", "last in step"],
-        "rows": [[cause, f"{n:,}", f"{n / played:.1%}", f"{latest[cause]}"] for cause, n in counts.most_common()],
+        "rows": [
+            [cause, f"{n:,}", format_number(n / played, "{:.1%}"), f"{latest[cause]}"]
+            for cause, n in counts.most_common()
+        ],
     }
 
 
@@ -146,8 +149,9 @@ def _list_columns(domain: Domain) -> list[tuple[str, str, str]]:
     return list({key: (key, *rest) for key, *rest in columns}.values())
 
 
-def _format_number(value: Any, form: str) -> str:
-    return "" if value is None else form.format(value) if isinstance(value, float) else str(value)
+def format_number(value: Any, form: str) -> str:
+    """Formats a number as the page writes it, with a space before a percent sign; "" for None."""
+    return "" if value is None else form.format(value).replace("%", " %") if isinstance(value, float) else str(value)
 
 
 def _list_measures(domain: Domain) -> list[str]:

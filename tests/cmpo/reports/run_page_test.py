@@ -96,7 +96,7 @@ def test_curves_are_the_records(run):
     assert page.column("rl.dialogues_failed.judge") == {3: 0, 4: 0, 5: 1}  # a cause without a count is one of none
     panels = page.panels()
     rate = panels["Voucher rate"]
-    assert rate["lines"] == [{"at": 0.3, "label": "budget 30%"}] and rate["percent"]
+    assert rate["lines"] == [{"at": 0.3, "label": "budget 30 %"}] and rate["percent"]
     assert [one["column"] for one in rate["series"]] == ["rl.voucher_rate", "rl.voucher_rate_smoothed"]
     assert [one["name"] for one in panels["Seconds by phase of a step"]["series"]] == ["sample", "update"]
     assert panels["Hidden depth, left"]["series"][0]["column"] == "rl.hidden_depth.left"  # of an unknown algorithm
@@ -132,10 +132,10 @@ def test_tables(run):
     page = write(run)
     latest, failures = page.run["latest"], page.run["failures"]
     assert latest["head"] == ["step", "satisfaction", "vouchers", "smoothed", "lambda"]
-    assert latest["rows"] == [["3", "2.00", "30%", "40%", "0.375"], ["5", "4.00", "50%", "40%", "0.625"]]
-    assert page.run["budgets"] == ["vouchers 30%"]
+    assert latest["rows"] == [["3", "2.00", "30 %", "40 %", "0.375"], ["5", "4.00", "50 %", "40 %", "0.625"]]
+    assert page.run["budgets"] == ["vouchers 30 %"]
     # 27 dialogues were ok and 3 failed.
-    assert failures["rows"] == [["user_timeout", "2", "6.7%", "4"], ["judge", "1", "3.3%", "5"]]
+    assert failures["rows"] == [["user_timeout", "2", "6.7 %", "4"], ["judge", "1", "3.3 %", "5"]]
 
 
 def test_a_budget_that_is_out_of_reach_is_carried_with_its_step(run):
