@@ -22,7 +22,7 @@ def list_facts(run: Run) -> list[str]:
         f"{sum(record.get('dialogues_ok', 0) for record in rl):,} dialogues",
     ]
     for section, field in (("algo", "name"), ("data", "difficulty"), ("user", "model"), ("judge", "model")):
-        if value := run.config.get(section, {}).get(field):
+        if value := (run.config.get(section) or {}).get(field):
             facts.append(f"{section} {value}" if section != "algo" else str(value))
     return facts
 
@@ -99,11 +99,11 @@ def gather_evaluations(run: Run) -> dict[str, Any] | None:
         except (OSError, ValueError) as error:
             unread.append(str(error))
             continue
-        difficulty = found["config"].get("data", {}).get("difficulty", "")
+        difficulty = (found["config"].get("data") or {}).get("difficulty", "")
         step, means = found["step"], (found["summary"].get(measure, {}).get("mean") for measure in columns)
         pairs = zip(columns, means, strict=True)
         cells = (measures.format_value(domain.measures[column], mean) for column, mean in pairs)
-        who = [name, "" if step is None else str(step), found.get("user", {}).get("model", ""), difficulty]
+        who = [name, "" if step is None else str(step), (found.get("user") or {}).get("model", ""), difficulty]
         rows.append([*who, *cells, str(len(found["dialogues"]))])
         read[name] = found
     if not rows and not unread:

@@ -303,25 +303,54 @@ def test_every_evaluation_has_a_key_of_its_own_in_links(run):
     assert "evaluation_a-b" in keys  # as it is, where that is possible
 
 
+DIALOGUES = "transcripts/step_000005.jsonl"
+
+
 @pytest.mark.parametrize(
     ("file", "line", "message"),
     [
-        (
-            "transcripts/step_000005.jsonl",
-            '{"task": {}}',
-            r"expected dialogues of the domain 'fds' .* \(KeyError: 'id'\)",
+        (DIALOGUES, '{"task": {}}', r"task\.id: expected this field, found none in {'task': {}}"),
+        (DIALOGUES, '{"task": 3}', "task: expected .*, got 3"),
+        (DIALOGUES, lambda row: row | {"cost": None}, "cost: expected a valid dictionary, got None"),
+        (DIALOGUES, lambda row: row | {"cost": {"voucher": "x"}}, "cost.voucher: expected a valid number, got 'x'"),
+        (DIALOGUES, lambda row: row | {"index": "0"}, "index: expected a valid integer, got '0'"),
+        (DIALOGUES, lambda row: row | {"labels": ["x"]}, "labels: expected a valid dictionary, got "),
+        (DIALOGUES, lambda row: row | {"turns": [row["turns"][0] | {"cost": None}]}, "turns.0.cost: expected a valid"),
+        (DIALOGUES, "[]", r"expected a JSON object, got \[\]"),  # whole, and so not cut off
+        ("metrics.jsonl", "7", "expected a JSON object, got 7"),
+        ("metrics.jsonl", '{"phase": "rl"}', "step: expected this field, found none in {'phase': 'rl'}"),
+        ("metrics.jsonl", '{"step": "6", "phase": "rl"}', "step: expected a valid integer, got '6'"),
+        ("metrics.jsonl", '{"step": true, "phase": "rl"}', "step: expected a valid integer, got True"),
+        *(
+            ("metrics.jsonl", f'{{"step": 6, "phase": "rl", {field}}}', f"step 6: {message}")
+            for field, message in (
+                ('"dialogues_ok": "many"', "dialogues_ok: expected a valid integer, got 'many'"),
+                ('"dialogues_failed": [1]', r"dialogues_failed: expected a valid dictionary, got \[1\]"),
+                ('"dialogues_failed": {"a": "b"}', "dialogues_failed.a: expected a valid integer, got 'b'"),
+                ('"alarms": "x"', "alarms: expected a valid dictionary, got 'x'"),
+                ('"judge_correlation": {"a": "b"}', "judge_correlation.a: expected a valid number, got 'b'"),
+            )
         ),
-        ("transcripts/step_000005.jsonl", '{"task": 3}', "expected dialogues of the domain 'fds' as transcripts have"),
-        ("metrics.jsonl", '{"phase": "rl"}', "expected a step and a phase in each line, got {'phase': 'rl'}"),
-        ("metrics.jsonl", '{"step": "6", "phase": "rl"}', "expected a step and a phase in each line, got {'step': '6'"),
     ],
 )
 def test_a_file_that_holds_something_else_is_named(run, file, line, message):
     RunLog(run, COSTS).write_transcripts(5, [dialogue(turn())])
-    with (run / file).open("a") as opened:
-        opened.write(line + "\n")
+    rows = (run / file).read_text().splitlines()
+    line = json.dumps(line(json.loads(rows[0]))) if callable(line) else line
+    (run / file).write_text("\n".join([*rows, line]) + "\n")
     done = commands.run("cmpo.report", f"--workdir={run}")
-    assert done.returncode == 1 and re.match(f"error: {run / file}: {message}", done.stderr), done.stderr
+    assert done.returncode == 1, done.stdout
+    assert re.match(f"error: {run / file}:{len(rows) + 1}: {message}", done.stderr), done.stderr
+
+
+@pytest.mark.parametrize("section", ["algo", "user", "data", "judge", "pid"])
+@pytest.mark.parametrize("value", ["x", None])
+def test_a_section_of_the_config_that_is_none_is_named(run, section, value):
+    (run / "config.json").write_text(json.dumps({section: value}))
+    done = commands.run("cmpo.report", f"--workdir={run}")
+    assert done.returncode == 1
+    expected = f"error: {run / 'config.json'}: {section}: expected an object with the settings of this section, got "
+    assert done.stderr == f"{expected}{value!r}\n"
 
 
 def test_odd_names_of_runs_and_files_are_no_obstacle(run):
