@@ -190,12 +190,17 @@ def list_batches(run: Run) -> Iterator[Batch]:
         yield Batch(make_key(name), f"Evaluation of {name}", None, path)
 
 
-def read_batch(batch: Batch) -> tuple[list[dict[str, Any]], bool]:
-    """Reads the rows of a file of dialogues, and whether its last line was cut off, as by a crash; a warning says so.
+def read_batch(batch: Batch) -> tuple[list[dict[str, Any]], bool, int]:
+    """Reads the rows of a file of dialogues; whether its last line was cut off, as by a crash; how many were left out.
+
+    Left out are rows without a task, as older versions wrote them. Warnings say both.
 
     Raises ValueError, naming line and field, if the file is damaged elsewhere or holds something else.
     """
     rows, wrong = read_torn_lines(batch.path, shapes.check_dialogue)
     if wrong is not None:
         logging.warning("the last line is cut off, and left out: %s", wrong)
-    return rows, wrong is not None
+    found = [row for row in rows if "task" in row]
+    if older := len(rows) - len(found):
+        logging.warning("%d dialogues without a task, of an older version, are left out: %s", older, batch.path)
+    return found, wrong is not None, older

@@ -67,8 +67,8 @@ def check_record(row: Mapping[str, Any]) -> None:
 
 
 def check_dialogue(row: Mapping[str, Any]) -> None:
-    """Raises ValueError, naming the field, if a line is no dialogue. One without a task is of an older version."""
-    if "task" in row:
+    """Raises ValueError, naming the field, if a line is no dialogue. One without a task may be of an older version."""
+    if "task" in row or "turns" not in row:
         _check(_Dialogue, row, "")
 
 

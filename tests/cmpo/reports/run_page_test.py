@@ -282,6 +282,17 @@ def test_many_files_that_are_cut_off_are_one_line(run):
     assert write(run).run["notice"] == f"The last line is cut off, and left out, in {names} and 2 more."
 
 
+def test_dialogues_of_an_older_version_are_left_out_and_a_line_says_so(run):
+    path = RunLog(run, COSTS).write_transcripts(5, [dialogue(turn(), index=i) for i in range(3)])
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    for row in rows[1:]:
+        del row["task"]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    page = write(run)
+    said = "2 dialogues without a task, of an older version, are left out in step_000005.jsonl."
+    assert page.run["notice"] == said and page.run["batches"][-1]["dialogues"] == 1
+
+
 def test_transcripts_that_are_damaged_in_the_middle_are_refused_by_file_and_line(run):
     path = RunLog(run, COSTS).write_transcripts(5, [dialogue(turn(), index=i) for i in range(3)])
     lines = path.read_text().splitlines(keepends=True)
@@ -311,6 +322,7 @@ DIALOGUES = "transcripts/step_000005.jsonl"
     [
         (DIALOGUES, '{"task": {}}', r"task\.id: expected this field, found none in {'task': {}}"),
         (DIALOGUES, '{"task": 3}', "task: expected .*, got 3"),
+        (DIALOGUES, "{}", "task: expected this field, found none in {}"),
         (DIALOGUES, lambda row: row | {"cost": None}, "cost: expected a valid dictionary, got None"),
         (DIALOGUES, lambda row: row | {"cost": {"voucher": "x"}}, "cost.voucher: expected a valid number, got 'x'"),
         (DIALOGUES, lambda row: row | {"index": "0"}, "index: expected a valid integer, got '0'"),
@@ -385,6 +397,26 @@ def test_command_saves_page_and_picture(run):
     done = commands.run("cmpo.report", f"--workdir={run}", f"--png={picture}")
     assert done.returncode == 0 and done.stdout.splitlines() == [str(run / "report.html"), str(picture)]
     assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("--png={run}/x.txt", r"--png: expected a file that ends in one of .*png.*, got '.*x\.txt'"),
+        ("--png={run}/config.json/x.png", r"\[Errno 17\] cannot write "),
+        ("--out={run}/config.json/x.html", r"\[Errno 17\] cannot write "),
+        ("--out={run}", r"\[Errno 21\] cannot write .*Is a directory"),
+        ("--inspect={run}/logs", "--inspect: expected the package inspect_ai"),
+        ("--trackio=shop", "--trackio: expected the package trackio"),
+    ],
+)
+def test_what_cannot_be_written_is_said_before_the_page_is_replaced(run, monkeypatch, option, message):
+    for name in ("inspect_ai", "inspect_ai.log", "trackio"):
+        monkeypatch.setitem(sys.modules, name, None)
+    (run / "report.html").write_text("the old one")
+    done = commands.run("cmpo.report", f"--workdir={run}", option.format(run=run))
+    assert done.returncode == 1 and re.match(f"error: {message}", done.stderr) and done.stdout == ""
+    assert (run / "report.html").read_text() == "the old one"
 
 
 def test_every_script_is_in_the_page_in_the_order_of_its_needs():
