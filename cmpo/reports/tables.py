@@ -1,6 +1,7 @@
 """Gathers the tables of a run's page as plain texts: facts, the first and the latest step, failures, evaluations."""
 
 import collections
+import re
 from typing import Any
 
 from cmpo.evaluation import conditions, diagnostics, measures, results
@@ -50,7 +51,7 @@ def gather_latest(run: Run) -> Table | None:
 def list_alarms(run: Run) -> list[tuple[int, str, str]]:
     """Lists the steps with an alarm: step, cost and reason."""
     alarms = ((record["step"], record.get("alarms") or {}) for record in run.records)
-    return [(step, name, reason) for step, found in alarms for name, reason in found.items()]
+    return [(step, name, _space_percent(reason)) for step, found in alarms for name, reason in found.items()]
 
 
 def list_budgets(run: Run) -> list[str]:
@@ -151,7 +152,11 @@ def _list_columns(domain: Domain) -> list[tuple[str, str, str]]:
 
 def format_number(value: Any, form: str) -> str:
     """Formats a number as the page writes it, with a space before a percent sign; "" for None."""
-    return "" if value is None else form.format(value).replace("%", " %") if isinstance(value, float) else str(value)
+    return "" if value is None else _space_percent(form.format(value)) if isinstance(value, float) else str(value)
+
+
+def _space_percent(text: str) -> str:
+    return re.sub(r"(?<=\d)%", " %", text)
 
 
 def _list_measures(domain: Domain) -> list[str]:
