@@ -7,6 +7,14 @@ import pydantic
 
 _Text = pydantic.InstanceOf[str]  # not str, which half a character is not
 _Numbers = dict[Any, float]
+_EXPECTED = {  # by the type of pydantic's error
+    "dict_type": "an object",
+    "float_type": "a number",
+    "int_type": "a whole number",
+    "is_instance_of": "a text",
+    "list_type": "a list",
+    "model_type": "an object",
+}
 
 
 class _Part(pydantic.BaseModel):
@@ -80,8 +88,8 @@ def _check(kind: type[_Part], row: Mapping[str, Any], where: str) -> None:
         field = ".".join(map(str, wrong["loc"]))
         if wrong["type"] == "missing":
             raise ValueError(f"{where}{field}: expected this field, found none in {row!r:.100}") from None
-        expected = wrong["msg"].replace("Input should be", "expected")
-        raise ValueError(f"{where}{field}: {expected}, got {wrong['input']!r:.100}") from None
+        expected = _EXPECTED.get(wrong["type"], wrong["msg"])
+        raise ValueError(f"{where}{field}: expected {expected}, got {wrong['input']!r:.100}") from None
 
 
 def check_sections(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:

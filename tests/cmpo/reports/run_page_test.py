@@ -172,6 +172,16 @@ def test_the_picture_of_the_curves_draws_the_records(run):
     assert [text.get_text() for text in axes["Entropy (nats per token)"].texts] == ["no data"]
 
 
+def test_the_picture_leaves_out_what_is_no_number(run):
+    with RunLog(run, COSTS) as log:
+        log.write({"step": 6, "phase": "rl", "satisfaction": {"a": 1}, "voucher_rate": "high"})
+    figure = plots.draw_curves(read_metrics(run), FDS, [0.3])
+    axes = {axes.get_title(loc="left"): axes for axes in figure.axes}
+    (line,) = axes["User satisfaction (1 to 5)"].lines
+    np.testing.assert_array_equal(line.get_ydata(), [2.0, math.nan, 4.0, math.nan])
+    np.testing.assert_array_equal(axes["Voucher rate"].lines[0].get_ydata(), [0.3, 0.4, 0.5, math.nan])
+
+
 def test_evaluations_beside_the_run_and_beside_the_frontier(run):
     assert write(run).run["evaluations"] is None
     elsewhere = evaluation("gpt", 0.5, 3.25, **{"user.url": "http://127.0.0.1:1/v1", "user.model": "qwen"})
@@ -321,26 +331,32 @@ DIALOGUES = "transcripts/step_000005.jsonl"
     ("file", "line", "message"),
     [
         (DIALOGUES, '{"task": {}}', r"task\.id: expected this field, found none in {'task': {}}"),
-        (DIALOGUES, '{"task": 3}', "task: expected .*, got 3"),
+        (DIALOGUES, '{"task": 3}', "task: expected an object, got 3"),
         (DIALOGUES, "{}", "task: expected this field, found none in {}"),
-        (DIALOGUES, lambda row: row | {"cost": None}, "cost: expected a valid dictionary, got None"),
-        (DIALOGUES, lambda row: row | {"cost": {"voucher": "x"}}, "cost.voucher: expected a valid number, got 'x'"),
-        (DIALOGUES, lambda row: row | {"index": "0"}, "index: expected a valid integer, got '0'"),
-        (DIALOGUES, lambda row: row | {"labels": ["x"]}, "labels: expected a valid dictionary, got "),
-        (DIALOGUES, lambda row: row | {"turns": [row["turns"][0] | {"cost": None}]}, "turns.0.cost: expected a valid"),
+        (DIALOGUES, lambda row: row | {"cost": None}, "cost: expected an object, got None"),
+        (DIALOGUES, lambda row: row | {"cost": {"voucher": "x"}}, "cost.voucher: expected a number, got 'x'"),
+        (DIALOGUES, lambda row: row | {"index": "0"}, "index: expected a whole number, got '0'"),
+        (DIALOGUES, lambda row: row | {"last_words": None}, "last_words: expected a text, got None"),
+        (DIALOGUES, lambda row: row | {"turns": 3}, "turns: expected a list, got 3"),
+        (DIALOGUES, lambda row: row | {"labels": ["x"]}, "labels: expected an object, got "),
+        (
+            DIALOGUES,
+            lambda row: row | {"turns": [row["turns"][0] | {"cost": None}]},
+            "turns.0.cost: expected an object, got None",
+        ),
         (DIALOGUES, "[]", r"expected a JSON object, got \[\]"),  # whole, and so not cut off
         ("metrics.jsonl", "7", "expected a JSON object, got 7"),
         ("metrics.jsonl", '{"phase": "rl"}', "step: expected this field, found none in {'phase': 'rl'}"),
-        ("metrics.jsonl", '{"step": "6", "phase": "rl"}', "step: expected a valid integer, got '6'"),
-        ("metrics.jsonl", '{"step": true, "phase": "rl"}', "step: expected a valid integer, got True"),
+        ("metrics.jsonl", '{"step": "6", "phase": "rl"}', "step: expected a whole number, got '6'"),
+        ("metrics.jsonl", '{"step": true, "phase": "rl"}', "step: expected a whole number, got True"),
         *(
             ("metrics.jsonl", f'{{"step": 6, "phase": "rl", {field}}}', f"step 6: {message}")
             for field, message in (
-                ('"dialogues_ok": "many"', "dialogues_ok: expected a valid integer, got 'many'"),
-                ('"dialogues_failed": [1]', r"dialogues_failed: expected a valid dictionary, got \[1\]"),
-                ('"dialogues_failed": {"a": "b"}', "dialogues_failed.a: expected a valid integer, got 'b'"),
-                ('"alarms": "x"', "alarms: expected a valid dictionary, got 'x'"),
-                ('"judge_correlation": {"a": "b"}', "judge_correlation.a: expected a valid number, got 'b'"),
+                ('"dialogues_ok": "many"', "dialogues_ok: expected a whole number, got 'many'"),
+                ('"dialogues_failed": [1]', r"dialogues_failed: expected an object, got \[1\]"),
+                ('"dialogues_failed": {"a": "b"}', "dialogues_failed.a: expected a whole number, got 'b'"),
+                ('"alarms": "x"', "alarms: expected an object, got 'x'"),
+                ('"judge_correlation": {"a": "b"}', "judge_correlation.a: expected a number, got 'b'"),
             )
         ),
     ],
