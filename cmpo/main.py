@@ -12,7 +12,7 @@ from cmpo.reports import run_page
 from cmpo.run.interrupt import Interrupted, Interrupts
 from cmpo.run.lock import hold_lock
 from cmpo.run.recorder import Recorder
-from cmpo.run.tracking import Tracking
+from cmpo.run.tracking import Tracking, import_wandb
 from cmpo.run.train_state import TrainState
 from cmpo.run.workdir import claim_workdir, read_progress
 from cmpo.training import collecting, demonstrations, memory_plan, model_source, preparing, tasks
@@ -106,6 +106,8 @@ def run() -> None:
     """Trains what the flags name, or prints what that would take."""
     config, workdir = command.CONFIG.value, command.WORKDIR.value
     if _DRY_RUN.value:
+        if config.log.wandb:
+            import_wandb()
         source = model_source.find_source(config, pathlib.Path(workdir) if workdir else None, download=False)
         print(
             memory_plan.plan_memory(

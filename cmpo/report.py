@@ -10,12 +10,14 @@ all dialogues as logs of Inspect, and ``--trackio=PROJECT`` logs them as traces 
 
 import asyncio
 import pathlib
+import socket
 from collections.abc import Sequence
 
 from absl import flags
 
 from cmpo.cli import command
 from cmpo.reports import inspect_log, run_data, run_page, trackio_traces, watching
+from cmpo.run import files
 from rollouts.serving import guard
 
 _AGAINST = flags.DEFINE_multi_string(
@@ -52,6 +54,7 @@ def run() -> None:
     if _SERVE.value:
         asyncio.run(serve([workdir, *_AGAINST.value], _SCAN.value, _PORT.value))
         return
+    check_outputs()
     print(run_page.write_report(workdir, out=command.OUT.value or "", **options))
     if _PNG.value:
         run_page.save_curves(workdir, _PNG.value)
@@ -64,12 +67,41 @@ def run() -> None:
         print(f"Trackio, project {_TRACKIO.value}: {count} dialogues")
 
 
+def check_outputs() -> None:
+    """Raises ValueError or OSError, naming what is wrong, if something that was asked for could not be written.
+
+    Called before the page is, so that a command does all that it was told to, or nothing.
+    """
+    if command.OUT.value:
+        files.make_parent_directory(pathlib.Path(command.OUT.value))
+    if _PNG.value:
+        run_page.check_picture(_PNG.value)
+        files.make_parent_directory(pathlib.Path(_PNG.value))
+    if _INSPECT.value:
+        inspect_log.import_inspect()
+        files.make_parent_directory(pathlib.Path(_INSPECT.value, "log.eval"))
+    if _TRACKIO.value:
+        trackio_traces.import_trackio()
+
+
 async def serve(folders: Sequence[str], scans: Sequence[str], port: int) -> None:
-    """Serves the page of the runs in `folders` on loopback. Raises as `run_page.write_report` does."""
+    """Serves the page of the runs in `folders` on loopback.
+
+    Raises as `run_page.write_report` does, and ValueError if the port cannot be had.
+    """
     watch = watching.Watch(folders, scans)
     await watch.describe()  # what is wrong with the flags is said now
-    print(f"http://127.0.0.1:{port}", flush=True)
-    await guard.serve_app(watching.make_app(watch), port=port)
+    with open_port(port) as listener:
+        print(f"http://127.0.0.1:{listener.getsockname()[1]}", flush=True)
+        await guard.serve_app(watching.make_app(watch), listener=listener)
+
+
+def open_port(port: int) -> socket.socket:
+    """Opens a port on loopback; 0: any that is free. Raises ValueError if it cannot be had."""
+    try:
+        return socket.create_server(("127.0.0.1", port))
+    except OSError as error:
+        raise ValueError(f"--port: cannot listen at {port}: {error.strerror}; choose another, or 0 for any") from None
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from cmpo.reports.run_data import Run, select_phase
+from cmpo.reports.tables import format_number
 from rollouts.sections import flatten_config
 
 Columns = dict[str, list[float | None]]
@@ -152,7 +153,7 @@ def _list_goals(run: Run, panel: Callable[..., Iterator[dict[str, Any]]]) -> Ite
             ("each step", f"rl.{cost.measure}", "faint"),
             ("smoothed", f"rl.{cost.measure}_smoothed"),
             percent=cost.total == "any",
-            lines=[{"at": budget, "label": f"budget {cost.form.format(budget)}"} for budget in budgets],
+            lines=[{"at": budget, "label": f"budget {format_number(budget, cost.form)}"} for budget in budgets],
             alarm=cost.name,
         )
         own = f".{cost.name}" if several else ""

@@ -23,6 +23,7 @@ class DescribedBatch(NamedTuple):
     places: Sequence[Sequence[Sequence[int]]]  # see `scanning.scan_groups`
     worth: comparing.Worth
     torn: bool  # whether its last line was cut off
+    older: int  # dialogues of an older version, which are left out
 
 
 Known = MutableMapping[tuple[Any, ...], DescribedBatch]
@@ -64,7 +65,7 @@ def describe_run(run: Run, scans: Sequence[str] = (), known: Known | None = None
         "name": run.name,
         "kind": "run" if run.result is None else "evaluation",
         "step": run.step,
-        "notice": _name_torn([batch.path.name for batch, one in found.items() if one.torn]),
+        "notice": _describe_gaps({batch.path.name: one for batch, one in found.items()}),
         "facts": tables.list_facts(run),
         "costs": [cost.name for cost in run.domain.costs],
         "latest": tables.gather_latest(run),
@@ -88,7 +89,7 @@ def describe_run(run: Run, scans: Sequence[str] = (), known: Known | None = None
 
 
 def _describe_batch(run: Run, batch: Batch, scanners: Sequence[Scanner]) -> DescribedBatch:
-    groups, torn = read_groups(run, batch)
+    groups, torn, older = read_groups(run, batch)
     return DescribedBatch(
         dialogues=sum(len(group["dialogues"]) for group in groups),
         chunk=compress_json(groups),
@@ -96,13 +97,24 @@ def _describe_batch(run: Run, batch: Batch, scanners: Sequence[Scanner]) -> Desc
         places=scanning.scan_groups(scanners, groups),
         worth={} if batch.step is None else comparing.measure_worth(batch.step, groups),
         torn=torn,
+        older=older,
     )
 
 
-def _name_torn(names: Sequence[str]) -> str:
-    """Says in a line in which files the last line was cut off; "" if in none."""
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return f"The last line is cut off, and left out, in {', '.join(names[:_NAMED])}{more}." if names else ""
+def _describe_gaps(found: Mapping[str, DescribedBatch]) -> str:
+    """Says in a line in which files the last line was cut off, and where dialogues are left out; "" if in none."""
+    torn = _name_files([name for name, one in found.items() if one.torn])
+    older = _name_files([name for name, one in found.items() if one.older])
+    count = sum(one.older for one in found.values())
+    texts = (
+        f"The last line is cut off, and left out, in {torn}." if torn else "",
+        f"{count:,} dialogues without a task, of an older version, are left out in {older}." if older else "",
+    )
+    return " ".join(filter(None, texts))
+
+
+def _name_files(names: Sequence[str]) -> str:
+    return ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
 
 
 def _share_dialogues(scanners: Sequence[Scanner], batch: DescribedBatch) -> dict[str, float]:

@@ -13,14 +13,14 @@ from rollouts.domain import Domain
 _DIGEST = 16  # letters
 
 
-def read_groups(run: Run, batch: Batch) -> tuple[list[dict[str, Any]], bool]:
-    """Reads a file of transcripts as groups, see `describe_batch`, and whether its last line was cut off.
+def read_groups(run: Run, batch: Batch) -> tuple[list[dict[str, Any]], bool, int]:
+    """Reads a file of transcripts as groups, see `describe_batch`; and what is amiss, as `run_data.read_batch` has it.
 
     Raises ValueError, naming the file, if it is damaged or no transcript of the run's domain.
     """
-    rows, torn = read_batch(batch)
+    rows, torn, older = read_batch(batch)
     try:
-        return describe_batch(run.domain, rows), torn
+        return describe_batch(run.domain, rows), torn, older
     except (AttributeError, LookupError, TypeError, ValueError) as error:  # of a domain that finds other things there
         raise ValueError(
             f"{batch.path}: expected dialogues of the domain {domains.name_of(run.config)!r} as transcripts have them, "
@@ -32,10 +32,10 @@ def describe_batch(domain: Domain, rows: Sequence[Mapping[str, Any]]) -> list[di
     """Describes the rows of a file of transcripts, as groups: neighbours with the same task and seed, by their numbers.
 
     A task may come again in a file. A group is told apart from all others by the digest of its task's description, its
-    seed, and how many groups before it had both. Rows without a task, which older versions wrote, are left out.
+    seed, and how many groups before it had both.
     """
     groups, seen = [], collections.Counter()
-    for dialogues in _split_groups([row for row in rows if "task" in row]):
+    for dialogues in _split_groups(rows):
         task, seed = dialogues[0]["task"], dialogues[0].get("seed")
         digest = hashlib.sha256(json.dumps(task, sort_keys=True).encode()).hexdigest()[:_DIGEST]
         seen[digest, seed] += 1

@@ -10,6 +10,15 @@ from cmpo.reports.run_data import Batch, Run
 from rollouts import domains
 
 
+def import_inspect() -> Any:
+    """Imports the package's module of logs and returns it. Raises ValueError if it is not installed."""
+    try:
+        from inspect_ai import log
+    except ImportError as error:
+        raise ValueError(f"--inspect: expected the package inspect_ai (pip install -e '.[inspect]'): {error}") from None
+    return log
+
+
 def write_logs(run: Run, folder: pathlib.Path) -> list[pathlib.Path]:
     """Writes a log `folder`/KEY.eval for each batch of a run's dialogues, and returns their paths.
 
@@ -18,16 +27,13 @@ def write_logs(run: Run, folder: pathlib.Path) -> list[pathlib.Path]:
     Raises:
       ValueError: the package is not installed, or a file of the run is damaged.
     """
-    try:
-        import inspect_ai.log
-    except ImportError as error:
-        raise ValueError(f"--inspect: expected the package inspect_ai (pip install -e '.[inspect]'): {error}") from None
+    log = import_inspect()
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for batch, conversations in list_conversations(run):
         name = batch.key if batch.step is None else f"step_{batch.step:06d}"
         paths.append(folder / f"{name}.eval")
-        inspect_ai.log.write_eval_log(_make_log(run, batch, conversations), paths[-1])
+        log.write_eval_log(_make_log(run, batch, conversations), paths[-1])
     return paths
 
 

@@ -128,4 +128,5 @@ def render_svg(figure: Figure) -> str:
 
 
 def _list_values(records: Sequence[Mapping], key: str) -> list[float]:
-    return [math.nan if record.get(key) is None else record[key] for record in records]
+    values = (record.get(key) for record in records)
+    return [value if isinstance(value, int | float) else math.nan for value in values]

@@ -12,9 +12,9 @@ from absl import logging
 
 from cmpo.algorithms.budgets import budgets_of
 from cmpo.evaluation import results
+from cmpo.reports import shapes
 from cmpo.run import files, schema
 from cmpo.run.json_lines import read_torn_lines
-from cmpo.run.log import read_metrics
 from cmpo.run.workdir import fill_in
 from rollouts import domains
 from rollouts.domain import Bound, Domain
@@ -125,18 +125,26 @@ def load_run(workdir: str | os.PathLike) -> Run:
         if not (folder / name).is_file():
             raise FileNotFoundError(f"{folder / name}: no such file; expected {what}, written by python -m cmpo.main")
     config = files.read_object(folder / "config.json")
-    domain = domains.load(config)
+    domain = _load_domain(folder / "config.json", config)
     name = str(config.get("name") or folder.resolve().name)
     return Run(folder, name, config, _read_records(folder), domain, _read_budgets(domain, config))
 
 
+def _load_domain(path: pathlib.Path, config: Mapping[str, Any]) -> Domain:
+    """Loads the domain of a config in the file `path`. Raises ValueError, naming the field."""
+    try:
+        shapes.check_sections(config, schema.default_config())
+        if not isinstance(domains.name_of(config), str):
+            raise ValueError(f"domain: expected a name, got {config['domain']!r:.100}")
+        domain = domains.load(config)
+        shapes.check_sections(config, schema.default_config(domain))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    return domain
+
+
 def _read_records(folder: pathlib.Path) -> list[dict[str, Any]]:
-    records = read_metrics(folder)
-    for record in records:
-        if not (isinstance(record.get("step"), int) and isinstance(record.get("phase"), str)):
-            raise ValueError(
-                f"{folder / 'metrics.jsonl'}: expected a step and a phase in each line, got {record!r:.100}"
-            )
+    records, _ = read_torn_lines(folder / "metrics.jsonl", shapes.check_record)  # a last line may be half-written
     return records
 
 
@@ -182,12 +190,17 @@ def list_batches(run: Run) -> Iterator[Batch]:
         yield Batch(make_key(name), f"Evaluation of {name}", None, path)
 
 
-def read_batch(batch: Batch) -> tuple[list[dict[str, Any]], bool]:
-    """Reads the rows of a file of dialogues, and whether its last line was cut off, as by a crash; a warning says so.
+def read_batch(batch: Batch) -> tuple[list[dict[str, Any]], bool, int]:
+    """Reads the rows of a file of dialogues; whether its last line was cut off, as by a crash; how many were left out.
 
-    Raises ValueError, naming the line, if the file is damaged elsewhere.
+    Left out are rows without a task, as older versions wrote them. Warnings say both.
+
+    Raises ValueError, naming line and field, if the file is damaged elsewhere or holds something else.
     """
-    rows, wrong = read_torn_lines(batch.path)
+    rows, wrong = read_torn_lines(batch.path, shapes.check_dialogue)
     if wrong is not None:
         logging.warning("the last line is cut off, and left out: %s", wrong)
-    return rows, wrong is not None
+    found = [row for row in rows if "task" in row]
+    if older := len(rows) - len(found):
+        logging.warning("%d dialogues without a task, of an older version, are left out: %s", older, batch.path)
+    return found, wrong is not None, older

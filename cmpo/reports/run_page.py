@@ -79,6 +79,15 @@ def compare_all(runs: Sequence[Run], described: Sequence[Described]) -> list[dic
     return [comparing.compare_runs(first, other) for other in others]
 
 
+def check_picture(path: str | os.PathLike) -> None:
+    """Raises ValueError if the ending of `path` names no format of pictures."""
+    from matplotlib.figure import Figure
+
+    known, ending = Figure().canvas.get_supported_filetypes(), pathlib.Path(path).suffix.lower()[1:]
+    if ending and ending not in known:
+        raise ValueError(f"--png: expected a file that ends in one of {', '.join(sorted(known))}, got {str(path)!r}")
+
+
 def save_curves(workdir: str | os.PathLike, path: str | os.PathLike) -> None:
     """Saves the curves of the run in `workdir` as a picture, of the format that the ending of `path` names.
 

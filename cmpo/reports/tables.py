@@ -1,6 +1,7 @@
 """Gathers the tables of a run's page as plain texts: facts, the first and the latest step, failures, evaluations."""
 
 import collections
+import re
 from typing import Any
 
 from cmpo.evaluation import conditions, diagnostics, measures, results
@@ -22,7 +23,7 @@ def list_facts(run: Run) -> list[str]:
         f"{sum(record.get('dialogues_ok', 0) for record in rl):,} dialogues",
     ]
     for section, field in (("algo", "name"), ("data", "difficulty"), ("user", "model"), ("judge", "model")):
-        if value := run.config.get(section, {}).get(field):
+        if value := (run.config.get(section) or {}).get(field):
             facts.append(f"{section} {value}" if section != "algo" else str(value))
     return facts
 
@@ -40,7 +41,7 @@ def gather_latest(run: Run) -> Table | None:
     return {
         "head": ["step", *(title for _, title, _ in columns)],
         "rows": [
-            [str(record["step"]), *(_format_number(record.get(key), form) for key, _, form in columns)]
+            [str(record["step"]), *(format_number(record.get(key), form) for key, _, form in columns)]
             for record in ([rl[0], rl[-1]] if len(rl) > 1 else rl)
         ],
         "columns": [(f"rl.{key}", "%" in form) for key, _, form in columns],
@@ -50,13 +51,13 @@ def gather_latest(run: Run) -> Table | None:
 def list_alarms(run: Run) -> list[tuple[int, str, str]]:
     """Lists the steps with an alarm: step, cost and reason."""
     alarms = ((record["step"], record.get("alarms") or {}) for record in run.records)
-    return [(step, name, reason) for step, found in alarms for name, reason in found.items()]
+    return [(step, name, _space_percent(reason)) for step, found in alarms for name, reason in found.items()]
 
 
 def list_budgets(run: Run) -> list[str]:
     """Lists the budgets with the costs that they hold."""
     pairs = zip(run.domain.costs, run.budgets, strict=False)
-    return [f"{cost.heading} {cost.form.format(budget)}" for cost, budget in pairs]
+    return [f"{cost.heading} {format_number(budget, cost.form)}" for cost, budget in pairs]
 
 
 def gather_principles(run: Run) -> Table | None:
@@ -79,7 +80,10 @@ def gather_failures(run: Run) -> Table | None:
     played = counts.total() + sum(record.get("dialogues_ok", 0) for record in run.records)
     return {
         "head": ["cause", "dialogues", "of all played", "last in step"],
-        "rows": [[cause, f"{n:,}", f"{n / played:.1%}", f"{latest[cause]}"] for cause, n in counts.most_common()],
+        "rows": [
+            [cause, f"{n:,}", format_number(n / played, "{:.1%}"), f"{latest[cause]}"]
+            for cause, n in counts.most_common()
+        ],
     }
 
 
@@ -96,11 +100,11 @@ def gather_evaluations(run: Run) -> dict[str, Any] | None:
         except (OSError, ValueError) as error:
             unread.append(str(error))
             continue
-        difficulty = found["config"].get("data", {}).get("difficulty", "")
+        difficulty = (found["config"].get("data") or {}).get("difficulty", "")
         step, means = found["step"], (found["summary"].get(measure, {}).get("mean") for measure in columns)
         pairs = zip(columns, means, strict=True)
         cells = (measures.format_value(domain.measures[column], mean) for column, mean in pairs)
-        who = [name, "" if step is None else str(step), found.get("user", {}).get("model", ""), difficulty]
+        who = [name, "" if step is None else str(step), (found.get("user") or {}).get("model", ""), difficulty]
         rows.append([*who, *cells, str(len(found["dialogues"]))])
         read[name] = found
     if not rows and not unread:
@@ -146,8 +150,13 @@ def _list_columns(domain: Domain) -> list[tuple[str, str, str]]:
     return list({key: (key, *rest) for key, *rest in columns}.values())
 
 
-def _format_number(value: Any, form: str) -> str:
-    return "" if value is None else form.format(value) if isinstance(value, float) else str(value)
+def format_number(value: Any, form: str) -> str:
+    """Formats a number as the page writes it, with a space before a percent sign; "" for None."""
+    return "" if value is None else _space_percent(form.format(value)) if isinstance(value, float) else str(value)
+
+
+def _space_percent(text: str) -> str:
+    return re.sub(r"(?<=\d)%", " %", text)
 
 
 def _list_measures(domain: Domain) -> list[str]:

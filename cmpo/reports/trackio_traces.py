@@ -6,6 +6,15 @@ from cmpo.reports.conversations import Conversation, list_conversations
 from cmpo.reports.run_data import Run
 
 
+def import_trackio() -> Any:
+    """Imports the package and returns it. Raises ValueError if it is not installed."""
+    try:
+        import trackio
+    except ImportError as error:
+        raise ValueError(f"--trackio: expected the package trackio (pip install -e '.[trackio]'): {error}") from None
+    return trackio
+
+
 def log_traces(run: Run, project: str) -> int:
     """Logs the dialogues of a run's steps and evaluations in a Trackio `project`; returns how many.
 
@@ -15,10 +24,7 @@ def log_traces(run: Run, project: str) -> int:
     Raises:
       ValueError: the package is not installed, or a file of the run is damaged.
     """
-    try:
-        import trackio
-    except ImportError as error:
-        raise ValueError(f"--trackio: expected the package trackio (pip install -e '.[trackio]'): {error}") from None
+    trackio = import_trackio()
     batches = list(list_conversations(run))  # what is wrong with a file is said before anything is logged
     options = {"embed": False, "auto_log_gpu": False, "auto_log_cpu": False}
     trackio.init(project=project, name=run.name, config=dict(run.config), **options)

@@ -3,7 +3,7 @@
 import json
 import math
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from cmpo.run import files
@@ -28,7 +28,7 @@ def write_lines(path: pathlib.Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def read_lines(path: pathlib.Path, *, torn: bool = False) -> list[dict[str, Any]]:
-    """Reads what `write_lines` wrote. With `torn`, a last line that is not an object is left out, as half-written.
+    """Reads what `write_lines` wrote. With `torn`, a last line that is no JSON is left out, as half-written.
 
     Raises FileNotFoundError, or ValueError naming the line that is not a JSON object.
     """
@@ -38,17 +38,43 @@ def read_lines(path: pathlib.Path, *, torn: bool = False) -> list[dict[str, Any]
     return rows
 
 
-def read_torn_lines(path: pathlib.Path) -> tuple[list[dict[str, Any]], ValueError | None]:
-    """Reads what `write_lines` wrote, and what is wrong with a last line that is not an object, as half-written ones.
+def read_torn_lines(
+    path: pathlib.Path, check: Callable[[Mapping[str, Any]], None] = lambda row: None
+) -> tuple[list[dict[str, Any]], ValueError | None]:
+    """Reads what `write_lines` wrote, and what is wrong with a last line that is no JSON, as half-written ones are not.
 
-    Raises FileNotFoundError, or ValueError naming the line that is not a JSON object and has others behind it.
+    No beginning of an object is JSON: a last line that is, but no object, is damaged like any other.
+
+    Args:
+      path: of the file.
+      check: raises ValueError for an object that is not as it should be.
+
+    Raises:
+      FileNotFoundError: there is none.
+      ValueError: names the line that is not a JSON object, or that `check` refuses.
     """
     rows, wrong = [], None
     for number, line in files.read_lines(path):
         if wrong is not None:
             raise wrong
         try:
-            rows.append(files.parse_object(line))
+            row = files.parse_object(line)
         except ValueError as error:
             wrong = ValueError(f"{path}:{number}: {error}")
+            if _is_json(line):
+                raise wrong from None
+            continue
+        try:
+            check(row)
+        except ValueError as error:
+            raise ValueError(f"{path}:{number}: {error}") from None
+        rows.append(row)
     return rows, wrong
+
+
+def _is_json(line: bytes) -> bool:
+    try:
+        json.loads(line)
+    except (ValueError, RecursionError):
+        return False
+    return True

@@ -8,6 +8,17 @@ from typing import Any
 from cmpo.run import files
 
 
+def import_wandb() -> Any:
+    """Imports the package and returns it. Raises ValueError if it is not installed."""
+    try:
+        import wandb
+    except ImportError as error:
+        raise ValueError(
+            f"config.log.wandb: expected the package wandb (pip install -e '.[wandb]'), or '' for none: {error}"
+        ) from None
+    return wandb
+
+
 class Tracking:
     """A run in W&B, or none until it is opened. A context manager: on leaving, it waits until all is written there.
 
@@ -31,12 +42,7 @@ class Tracking:
         """
         if not project:
             return
-        try:
-            import wandb
-        except ImportError as error:
-            raise ValueError(
-                f"config.log.wandb: expected the package wandb (pip install -e '.[wandb]'), or '' for none: {error}"
-            ) from None
+        wandb = import_wandb()
         path = workdir / "wandb" / "id"
         if not path.exists():
             files.make_parent_directory(path)

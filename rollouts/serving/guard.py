@@ -5,6 +5,7 @@ import contextlib
 import hmac
 import os
 import signal
+import socket
 from collections.abc import Iterator
 from typing import Any
 
@@ -149,16 +150,27 @@ def read_api_key(host: str, variable: str) -> str:
     return key
 
 
-async def serve_app(app: Any, *, host: str = "127.0.0.1", port: int, api_key_env: str = "", **limits) -> None:
+async def serve_app(
+    app: Any,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    api_key_env: str = "",
+    listener: socket.socket | None = None,
+    **limits,
+) -> None:
     """Serves an ASGI application behind a `Guard` with these `limits` until it is interrupted.
 
-    Then requests that are under way have some seconds to end.
+    Then requests that are under way have some seconds to end. A `listener` is a socket that is bound to `host` already,
+    and listened to in place of `port`.
 
     Raises ValueError, see `read_api_key`.
     """
     guarded = Guard(app, api_key=read_api_key(host, api_key_env), **limits)
     options = {"log_level": "warning", "access_log": False, "timeout_graceful_shutdown": _LAST_SECONDS, **_KEEP}
-    await _Server(uvicorn.Config(guarded, host=host, port=port, **options)).serve()
+    await _Server(uvicorn.Config(guarded, host=host, port=port, **options)).serve(
+        None if listener is None else [listener]
+    )
 
 
 class _Server(uvicorn.Server):

@@ -115,7 +115,7 @@ function listTables(run) {
     ? makeTable("Failed dialogues", run.failures.head, run.failures.rows)
     : make("p", { class: "quiet", text: "None. No endpoint failed." })));
   if (run.alarms.length) {
-    const rows = run.alarms.map(([step, name, reason]) => [{ text: step, href: `#step/${step}` }, name, { text: reason, class: "words" }]);
+    const rows = run.alarms.map(([step, name, reason]) => [{ text: step, href: findBatch(run, String(step)) && `#step/${step}` }, name, { text: reason, class: "words" }]);
     parts.push(make("section", {}, make("h2", { text: "Alarms" }), makeTable("Alarms", ["step", "cost", "reason"], rows, { sorts: true })));
   }
   return parts;

@@ -6,7 +6,8 @@ export const RUNS = PAGE.runs;
 
 const EVERY = 3000; // milliseconds between two questions for what is new
 
-// Asks the server of a live page for what is new, again and again; `show` is called after each change.
+// Asks the server of a live page for what is new, again and again. `show` is told after each answer whether there was one,
+// and whether anything is new. Runs stay the same objects, for a view or a search under way may hold them.
 export function follow(show) {
   if (!PAGE.live) return;
   let tag = "";
@@ -16,12 +17,12 @@ export function follow(show) {
       if (answer.ok) {
         tag = answer.headers.get("ETag");
         const news = await answer.json();
-        RUNS.splice(0, RUNS.length, ...news.runs);
+        news.runs.forEach((run, number) => Object.assign(RUNS[number], run));
         PAGE.comparisons = news.comparisons;
-        show(true);
-      } else if (answer.status !== 304) show(false);
+        show(true, true);
+      } else show(answer.status === 304, false);
     } catch {
-      show(false);
+      show(false, false);
     }
     setTimeout(ask, EVERY);
   };

@@ -1,6 +1,6 @@
 // The views of a group, side by side, and of one dialogue, turn by turn.
 import { RUNS, openBatch } from "./data.js";
-import { make, makeBadge, makeField, makeLink, makeSelect, makeText } from "./elements.js";
+import { make, makeBadge, makeField, makeLink, makeSelect, makeText, shorten } from "./elements.js";
 import { formatNumber } from "./numbers.js";
 import { byWorth, makeEnd, nameTask } from "./steps.js";
 import { makeTokenChoice, makeTokens, showsTokens, stopColouring } from "./tokens.js";
@@ -16,7 +16,8 @@ export function makeGroupView(run, key, groups, number) {
 }
 
 function describeTask(group) {
-  const labels = Object.entries(group.labels).map(([name, value]) => `${name.replaceAll("_", " ")}: ${String(value).replaceAll("_", " ")}`);
+  const plain = (words) => shorten(String(words).replaceAll("_", " "), 80);
+  const labels = Object.entries(group.labels).map(([name, value]) => `${plain(name)}: ${plain(value)}`);
   const seed = group.seed === null ? [] : [`seed ${group.seed}`];
   return [...group.lines.map((line) => makeText(line, { class: "task" })), make("p", { class: "quiet", text: [nameTask(group), ...seed, ...labels].join(" · ") })];
 }

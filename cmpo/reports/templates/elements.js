@@ -23,7 +23,9 @@ function fill(element, text, attributes, children) {
   return element;
 }
 
-export const makeBadge = ([text, tone]) => make("span", { class: `badge ${tone}`, text });
+export const shorten = (text, most) => (text.length > most ? `${text.slice(0, most)}…` : text);
+
+export const makeBadge = ([text, tone]) => make("span", { class: `badge ${tone}`, text: shorten(text, 60) });
 
 export const makeLink = (href, text, attributes = {}) => make("a", { href, text, ...attributes });
 

@@ -6,7 +6,10 @@ import { find, make, makeLink } from "./elements.js";
 import { makeComparison, makeScans } from "./findings.js";
 import { makeBatch, makeBatches } from "./steps.js";
 
+const LEVELS = ["Group", "Dialogue", "Turn"]; // of places in a batch
+
 const main = find("main");
+const notices = make("div", { id: "notices", "aria-live": "polite" });
 const listViews = () => [RUNS[0].kind === "run" && ["curves", "Curves"], ["steps", "Dialogues"], PAGE.comparisons.length > 0 && ["compare", "Compare"],
   RUNS[0].evaluations && ["evaluations", "Evaluations"], ["scans", "Scanners"], ["config", "Config"]].filter(Boolean);
 const findFirstView = () => (RUNS[0].kind === "run" ? "curves" : PAGE.comparisons.length ? "compare" : "evaluations");
@@ -17,23 +20,36 @@ let shown = null; // the address that is shown; a slower view of an older one is
 // Splits an address: "#step/12/3/1/2" has a batch, a group, a dialogue and a turn, counted from 1.
 function readAddress() {
   const [view, key, ...places] = decodeURIComponent(location.hash.slice(1)).split("/");
-  return { view: view || findFirstView(), key, places: places.map(Number) };
+  return { view: view || findFirstView(), key, places };
+}
+
+// The numbers of a group, a dialogue and a turn, as an address has them. Fails where one leads nowhere.
+function readPlaces(places, groups) {
+  let within = groups;
+  for (const [level, place] of places.entries()) {
+    if (level === LEVELS.length) throw new Error(`There is nothing in a turn, but the address goes on with "${place}".`);
+    const found = /^\d+$/.test(place) ? within[place - 1] : undefined;
+    if (!found) throw new Error(`There is no ${LEVELS[level].toLowerCase()} "${place}": there are ${within.length}, counted from 1.`);
+    within = found.dialogues || found.turns;
+  }
+  return places.map(Number);
 }
 
 async function showAddress() {
-  const address = (shown = location.hash);
-  const { view, key, places } = readAddress();
-  const [group, dialogue, turn] = places, [run] = RUNS;
+  const address = (shown = location.hash), [run] = RUNS;
+  let view = "";
   try {
+    const found = readAddress(), { key } = found;
+    ({ view } = found);
     if (view === "step") {
+      if (!key) throw new Error('The address names no step; one that does is "#step/12".');
       if (!findBatch(run, key)) throw new Error(`This page has no dialogues of ${key}.`);
       const groups = await openBatch(run, key);
       if (shown !== address) return;
+      const places = readPlaces(found.places, groups), [group, dialogue, turn] = places;
       const path = makePath(key, places, groups);
       if (!group) put(view, path, makeBatch(run, key, groups));
-      else if (!groups[group - 1]) throw new Error(`There is no group ${places[0]}: there are ${groups.length}.`);
       else if (!dialogue) put(view, path, makeGroupView(run, key, groups, group));
-      else if (!groups[group - 1].dialogues[dialogue - 1]) throw new Error(`Group ${group} has no dialogue ${dialogue}.`);
       else put(view, path, makeDialogueView(run, key, groups, group, dialogue, turn));
     } else if (view === "curves" && run.kind === "run") {
       put(view, (curves = curves || makeCurves()));
@@ -44,15 +60,16 @@ async function showAddress() {
     else if (view === "config") put(view, makeConfig(run));
     else throw new Error(`There is no view "${view}".`);
   } catch (error) {
-    if (shown === address) put(view, make("p", { class: "notice", role: "alert", text: error.message }));
+    const text = error instanceof URIError ? `This is no address of the page: ${address}` : error.message;
+    if (shown === address) put(view, make("p", { class: "notice", role: "alert", text }));
   }
 }
 
 function put(view, ...elements) {
   const again = main.dataset.view !== undefined;
   main.dataset.view = view;
-  const notices = RUNS.filter((one) => one.notice).map((one) => (RUNS.length > 1 ? `${one.name}: ${one.notice}` : one.notice));
-  main.replaceChildren(...notices.map((text) => make("p", { class: "notice", text })), ...elements);
+  showNotices();
+  main.replaceChildren(notices, ...elements);
   const current = view === "step" ? "steps" : view;
   find("views").replaceChildren(...listViews().map(([name, text]) => makeLink(`#${name}`, text, { "aria-current": name === current && "page" })));
   document.title = [main.querySelector("h2")?.textContent, RUNS.map((one) => one.name).join(" and ")].filter(Boolean).join(" · ");
@@ -62,9 +79,15 @@ function put(view, ...elements) {
   if (again) main.focus({ preventScroll: true });
 }
 
+// What is amiss with the runs, above every view.
+function showNotices() {
+  const texts = RUNS.filter((one) => one.notice).map((one) => (RUNS.length > 1 ? `${one.name}: ${one.notice}` : one.notice));
+  notices.replaceChildren(...texts.map((text) => make("p", { class: "notice", text })));
+}
+
 // The way from the curves down to here, and the neighbours on the same level.
 function makePath(key, places, groups) {
-  const names = [findBatch(RUNS[0], key).title, ...places.map((place, level) => `${["Group", "Dialogue", "Turn"][level]} ${place}`)];
+  const names = [findBatch(RUNS[0], key).title, ...places.map((place, level) => `${LEVELS[level]} ${place}`)];
   const links = names.map((name, level) => makeLink(`#${["step", key, ...places.slice(0, level)].join("/")}`, name, { "aria-current": level === names.length - 1 && "page" }));
   const items = [makeLink("#steps", "Dialogues"), ...links].map((link) => make("li", {}, link));
   const [back, on] = [-1, 1].map((way) => findNeighbour(key, places, groups, way));
@@ -99,10 +122,13 @@ function press(event) {
   }
 }
 
-// Draws a live page's view anew, unless somebody is about to do something in it; dialogues do not change.
-function showNews(reached) {
-  find("live").textContent = reached ? `live, step ${RUNS[0].step}` : "the server does not answer";
-  if (!reached) return;
+// Says whether the server of a live page answers. What is new is drawn, unless somebody is about to do something in the
+// view; dialogues do not change.
+function showNews(reached, isNew) {
+  const state = reached ? `live, step ${RUNS[0].step}` : "the server does not answer";
+  if (find("live").textContent !== state) find("live").textContent = state; // what did not change is not read out again
+  if (!isNew) return;
+  showNotices();
   curves = null;
   if (main.dataset.view === "step" || main.querySelector(".plot:hover, :focus, details[open] > div")) return;
   const place = [window.scrollX, window.scrollY];
@@ -111,6 +137,10 @@ function showNews(reached) {
 
 if (PAGE.live) find("top").append(make("span", { id: "live", class: "quiet", role: "status", text: `live, step ${RUNS[0].step}` }));
 follow(showNews);
+document.querySelector(".skip").addEventListener("click", (event) => {
+  event.preventDefault(); // the address is that of the view
+  main.focus();
+});
 window.addEventListener("hashchange", showAddress);
 document.addEventListener("keydown", press);
 showAddress();

@@ -70,13 +70,13 @@ export class Plane {
     }
     this.drawAxes(width, [left, right], [low, high]);
     if (frontier) this.svg.append(makeSvg("path", { class: "frontier", d: this.trace(frontier) }));
+    paths.forEach((path, number) => this.drawPath(path, number));
+    agents.forEach((agent, number) => this.drawAgent(agent, number % 8));
     if (budget !== null) {
       const x = this.x(budget);
       this.svg.append(makeSvg("line", { class: "budget", x1: x, x2: x, y1: TOP, y2: this.floor }),
         makeSvg("text", { class: "label", x: x + 4, y: this.floor - 6, text: `budget ${formatNumber(budget, percent)}` }));
     }
-    paths.forEach((path, number) => this.drawPath(path, number));
-    agents.forEach((agent, number) => this.drawAgent(agent, number % 8));
     this.marker = makeSvg("g", { "data-passing": "" });
     this.svg.append(this.marker);
     this.point();

@@ -33,7 +33,7 @@ export async function savePng(name, card) {
 }
 
 const STYLED = ["fill", "stroke", "stroke-width", "stroke-dasharray", "stroke-opacity", "fill-opacity", "opacity",
-  "font-family", "font-size", "font-weight", "text-anchor"];
+  "stroke-linejoin", "paint-order", "font-family", "font-size", "font-weight", "text-anchor"];
 
 // Copies a figure so that it stands alone: what the page's style sheet says of it becomes attributes.
 function copyFigure(card) {

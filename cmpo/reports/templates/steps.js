@@ -1,6 +1,6 @@
 // The views of all batches and of one: its groups of dialogues, filtered and sorted.
 import { findBatch, readColumn } from "./data.js";
-import { make, makeBadge, makeField, makeLink, makeSelect } from "./elements.js";
+import { make, makeBadge, makeField, makeLink, makeSelect, shorten } from "./elements.js";
 import { formatCell, formatNumber, mean } from "./numbers.js";
 import { compare, makeTable } from "./table.js";
 
@@ -25,7 +25,7 @@ export function makeBatches(run) {
 }
 
 const ANY = "";
-const chosen = { labels: {}, end: ANY, cost: ANY, low: "", high: "", least: "", most: "", text: "", sort: "order" };
+const chosen = { labels: new Map(), end: ANY, cost: ANY, low: "", high: "", least: "", most: "", text: "", sort: "order" };
 
 const SORTS = [["order", "As played"], ["best", "Best outcome first"], ["worst", "Worst outcome first"], ["spread", "Widest spread in a group"],
   ["reward", "Lowest process reward"], ["cost", "Highest cost"], ["long", "Most turns"]];
@@ -54,17 +54,20 @@ function makeFilters(run, groups, fill) {
     fill();
   };
   const dialogues = groups.flatMap((group) => group.dialogues);
-  const list = (values) => [[ANY, "any"], ...[...new Set(values)].sort(compare).map((value) => [value, value.replaceAll("_", " ") || "none"])];
+  // What was chosen in another batch goes on: it is among the options even where nothing here is like that.
+  const list = (values, current) => [[ANY, "any"], ...[...new Set([...values, current])].filter((value) => value !== ANY).sort(compare)
+    .map((value) => [value, shorten(value.replaceAll("_", " "), 60)])];
   const fields = [];
   for (const name of new Set(groups.flatMap((group) => Object.keys(group.labels)))) {
-    const options = list(groups.map((group) => String(group.labels[name] ?? "")));
-    if (options.length < 3) continue;
-    fields.push(makeField(name.replaceAll("_", " "), makeSelect(options, chosen.labels[name] ?? ANY, (value) => {
-      chosen.labels[name] = value;
+    const current = chosen.labels.get(name) ?? ANY;
+    const options = list(groups.map((group) => String(group.labels[name] ?? "")), current);
+    if (options.length < 3 && current === ANY) continue;
+    fields.push(makeField(shorten(name.replaceAll("_", " "), 40), makeSelect(options, current, (value) => {
+      chosen.labels.set(name, value);
       fill();
     })));
   }
-  fields.push(makeField("end", makeSelect(list(dialogues.map((one) => one.kind)), chosen.end, set("end"))));
+  fields.push(makeField("end", makeSelect(list(dialogues.map((one) => one.kind), chosen.end), chosen.end, set("end"))));
   if (run.costs.length) {
     const options = [[ANY, "any"], ["none", "nothing"], ...run.costs.map((name) => [`+${name}`, name])];
     fields.push(makeField("cost given", makeSelect(options, chosen.cost, set("cost"))));
@@ -83,7 +86,7 @@ function keep(group, number) {
   const ranked = group.dialogues.filter((one) => one.outcome !== null).sort(byWorth);
   const differ = ranked.length > 1 && byWorth(ranked[0], ranked.at(-1)) !== 0;
   const members = group.dialogues.map((dialogue, place) => ({ dialogue, place, rank: !differ ? "" : dialogue === ranked[0] ? "best" : dialogue === ranked.at(-1) ? "worst" : "" }));
-  const labels = Object.entries(chosen.labels).every(([name, value]) => value === ANY || !(name in group.labels) || String(group.labels[name]) === value);
+  const labels = [...chosen.labels].every(([name, value]) => value === ANY || !Object.hasOwn(group.labels, name) || String(group.labels[name]) === value);
   return { group, number, members: labels ? members.filter(({ dialogue }) => fits(dialogue)) : [] };
 }
 
@@ -150,10 +153,10 @@ const makeNumber = (value) => ({ text: formatNumber(value), value: value ?? "" }
 function lastReply(dialogue) {
   const last = dialogue.turns.at(-1);
   const words = last ? last.said || last.raw : dialogue.message;
-  return words.length > 160 ? `${words.slice(0, 160)}…` : words;
+  return shorten(words, 160);
 }
 
 // A task's name, with a number where groups before have the same task.
-export const nameTask = (group) => (group.repeat ? `${group.id} (${group.repeat + 1})` : group.id);
+export const nameTask = (group) => `${shorten(String(group.id), 80)}${group.repeat ? ` (${group.repeat + 1})` : ""}`;
 
 export const makeEnd = (dialogue) => makeBadge(dialogue.end);

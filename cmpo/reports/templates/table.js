@@ -1,5 +1,5 @@
 // Tables that can be sorted by a click on a heading, and saved as CSV.
-import { make } from "./elements.js";
+import { make, makeBadge } from "./elements.js";
 import { makeExports, saveCsv } from "./saving.js";
 
 // `rows` are lists of cells: a text or number, or {text, value (to sort by), href, class, badge}.
@@ -28,7 +28,7 @@ export function makeTable(name, head, rows, { sorts = false, plain = false } = {
 
 function makeCell(cell) {
   if (cell === null || typeof cell !== "object") return make("td", { text: cell ?? "" });
-  const inside = cell.content ?? (cell.href ? make("a", { href: cell.href, text: cell.text }) : cell.badge ? make("span", { class: `badge ${cell.badge}`, text: cell.text }) : cell.text ?? "");
+  const inside = cell.content ?? (cell.href ? make("a", { href: cell.href, text: cell.text }) : cell.badge ? makeBadge([cell.text, cell.badge]) : cell.text ?? "");
   return make("td", { class: cell.class || "" }, ...[inside].flat());
 }
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import re
 import socket
 import threading
@@ -14,7 +15,7 @@ from cmpo.reports import run_page, watching
 from cmpo.run.log import RunLog
 from rollouts.serving.guard import Guard
 from tests.builders import browsers
-from tests.builders.dialogues import COSTS
+from tests.builders.dialogues import COSTS, dialogue, turn
 from tests.builders.evaluations import write_evaluation
 from tests.builders.run_pages import NASTY, WORD, batch, record, sampled_batch, write_run
 
@@ -167,10 +168,91 @@ def test_figures_and_tables_are_saved(browser, address, tmp_path):
     assert found["CSV"].decode().splitlines() == ["step,satisfaction", "3,2.3", "4,2.4", "5,2.5"]
 
 
-@pytest.mark.parametrize("place", ["#step/99", "#step/3/9", "#step/3/1/9", "#nothing"])
-def test_a_link_to_what_is_not_there_says_so(browser, address, place):
-    with opened(browser, address + place) as page:
+def test_a_link_to_what_is_not_there_says_so(browser, address):
+    with opened(browser, address) as page:
+        for place, words in (
+            ("#step/99", "This page has no dialogues of 99."),
+            ("#step", "The address names no step"),
+            ("#step/3/9", 'There is no group "9": there are 2, counted from 1.'),
+            ("#step/3/0", 'There is no group "0"'),
+            ("#step/3/abc", 'There is no group "abc"'),
+            ("#step/3/1/9", 'There is no dialogue "9": there are 2'),
+            ("#step/3/1/1/99", 'There is no turn "99": there are 2'),
+            ("#step/3/1/1/1/7", 'There is nothing in a turn, but the address goes on with "7".'),
+            ("#nothing", 'There is no view "nothing".'),
+            ("#%", "This is no address of the page: #%"),
+            ("#%E0", "This is no address of the page: #%E0"),
+        ):
+            page.goto(address + place)
+            expect(page.get_by_role("alert")).to_contain_text(words)
+            expect(page.locator("#views a").first).to_be_visible()
+    with opened(browser, f"{address}#%") as page:  # as the first address, too
         expect(page.get_by_role("alert")).to_be_visible()
+        expect(page.locator("#views a").first).to_be_visible()
+
+
+def test_the_skip_link_moves_the_focus_and_leaves_the_view(browser, address):
+    with opened(browser, f"{address}#step/3") as page:
+        expect(page.get_by_role("heading", name="Step 3")).to_be_visible()
+        page.locator(".skip").focus()
+        page.keyboard.press("Enter")
+        expect(page.locator("#main")).to_be_focused()
+        expect(page).to_have_url(f"{address}#step/3")
+        expect(page.get_by_role("heading", name="Step 3")).to_be_visible()
+
+
+def test_a_filter_is_on_display_wherever_it_applies(browser, tmp_path):
+    folder = write_run(tmp_path / "run")
+    RunLog(folder, COSTS).write_transcripts(4, [dialogue(turn(), outcome=4.0)])
+    url = run_page.write_report(folder).as_uri()
+    with opened(browser, f"{url}#step/5") as page:
+        page.get_by_label("level").select_option("4")
+        page.get_by_label("end").select_option("failed: user timeout")
+        expect(page.get_by_role("status")).to_have_text("1 of 4 dialogues")
+        page.goto(f"{url}#step/4")  # one dialogue, of level 2, that was rated
+        said = page.get_by_role("status")
+        expect(said).to_have_text("0 of 1 dialogues")
+        expect(page.get_by_label("end")).to_have_value("failed: user_timeout")
+        page.get_by_label("end").select_option("any")
+        expect(said).to_have_text("0 of 1 dialogues")
+        expect(page.get_by_label("level")).to_have_value("4")
+        page.get_by_label("level").select_option("any")
+        expect(said).to_have_text("1 dialogues in 1 groups")
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_a_long_word_makes_no_view_wide(browser, tmp_path, width):
+    folder = write_run(tmp_path / "run")
+    path = folder / "transcripts" / "step_000005.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    for number, row in enumerate(rows):
+        row["task"]["id"] = WORD
+        row["labels"] = {WORD[:2000]: f"{WORD}{number}", "plain": WORD}
+        row["end"] = WORD
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    url = run_page.write_report(folder).as_uri()
+    with opened(browser, f"{url}#step/5", width=width) as page:
+        for place, heading in (("#step/5", "Step 5"), ("#step/5/1", "Group 1"), ("#step/5/1/1", "Group 1, dialogue 1")):
+            page.goto(f"{url}{place}")
+            expect(page.get_by_role("heading", level=2)).to_have_text(heading)
+            widths = page.evaluate("() => [document.documentElement.scrollWidth, document.documentElement.clientWidth]")
+            assert widths[0] <= widths[1], place
+            widest = page.locator("main *").evaluate_all("(all) => Math.max(...all.map((one) => one.scrollWidth))")
+            assert widest < 4000, place
+
+
+def test_alarms_lead_to_dialogues_where_there_are_any_and_labels_are_read_over_curves(browser, tmp_path):
+    folder = write_run(tmp_path / "run")
+    with RunLog(folder, COSTS) as log:
+        for step in (6, 7):
+            log.write(record(step) | {"alarms": {"voucher": "it is high"}})
+        log.write_transcripts(6, batch(6))
+    with opened(browser, run_page.write_report(folder).as_uri()) as page:
+        links = page.get_by_role("region", name="Alarms").locator("tbody a")
+        assert links.all_inner_texts() == ["6"]
+        label = page.locator("figure svg.chart text.label").first
+        expect(label).to_have_text("budget 30 %")
+        assert label.evaluate("(text) => getComputedStyle(text).paintOrder.split(' ')[0]") == "stroke"
 
 
 def test_two_runs_are_beside_each_other(browser, tmp_path):
@@ -252,7 +334,7 @@ def test_what_was_cut_off_is_said_in_every_view(browser, tmp_path):
     for place in ("", "#step/5"):
         with opened(browser, url + place) as page:
             said = "The last line is cut off, and left out, in step_000005.jsonl."
-            expect(page.locator("main > .notice")).to_have_text(said)
+            expect(page.locator("#notices .notice")).to_have_text(said)
     with opened(browser, f"{url}#step/5") as page:
         expect(page.get_by_role("status")).to_have_text("3 dialogues in 2 groups")
 
@@ -405,3 +487,30 @@ def test_a_live_page_follows_the_run_and_outlives_its_server(browser, tmp_path):
         stop()
         expect(page.locator("#live")).to_have_text("the server does not answer")
         expect(page.get_by_text("A voucher for step 6.")).to_be_visible()
+
+
+def test_a_live_page_says_what_happens_to_its_server_and_its_run_while_a_field_has_the_focus(browser, tmp_path):
+    folder = write_run(tmp_path / "run")
+    with served(folder) as (url, _), opened(browser, f"{url}#scans") as page:
+        live = page.locator("#live")
+        page.route("**/data", lambda route: route.abort("connectionrefused"))
+        expect(live).to_have_text("the server does not answer", timeout=10_000)
+        page.unroute("**/data")
+        expect(live).to_have_text("live, step 5", timeout=10_000)
+        page.route("**/data", lambda route: route.abort("connectionrefused"))
+        expect(live).to_have_text("the server does not answer", timeout=10_000)
+        page.unroute("**/data")  # now it has the state, and the server answers that nothing is new
+        expect(live).to_have_text("live, step 5", timeout=10_000)
+
+        page.get_by_label("pattern").fill("a voucher for step")
+        with RunLog(folder, COSTS) as log:
+            log.write(record(6))
+            log.write_transcripts(6, batch(6))
+        expect(live).to_have_text("live, step 6", timeout=10_000)
+        page.keyboard.press("Enter")  # the view is the old one, since its field has the focus
+        found = page.get_by_role("region", name="a voucher for step", exact=True).locator("tbody tr")
+        expect(found).to_have_count(4)
+
+        folder.rename(tmp_path / "elsewhere")
+        expect(page.locator("#notices")).to_contain_text("no such file", timeout=10_000)
+        expect(page.get_by_label("pattern")).to_be_focused()

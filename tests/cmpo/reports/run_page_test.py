@@ -96,7 +96,7 @@ def test_curves_are_the_records(run):
     assert page.column("rl.dialogues_failed.judge") == {3: 0, 4: 0, 5: 1}  # a cause without a count is one of none
     panels = page.panels()
     rate = panels["Voucher rate"]
-    assert rate["lines"] == [{"at": 0.3, "label": "budget 30%"}] and rate["percent"]
+    assert rate["lines"] == [{"at": 0.3, "label": "budget 30 %"}] and rate["percent"]
     assert [one["column"] for one in rate["series"]] == ["rl.voucher_rate", "rl.voucher_rate_smoothed"]
     assert [one["name"] for one in panels["Seconds by phase of a step"]["series"]] == ["sample", "update"]
     assert panels["Hidden depth, left"]["series"][0]["column"] == "rl.hidden_depth.left"  # of an unknown algorithm
@@ -132,10 +132,10 @@ def test_tables(run):
     page = write(run)
     latest, failures = page.run["latest"], page.run["failures"]
     assert latest["head"] == ["step", "satisfaction", "vouchers", "smoothed", "lambda"]
-    assert latest["rows"] == [["3", "2.00", "30%", "40%", "0.375"], ["5", "4.00", "50%", "40%", "0.625"]]
-    assert page.run["budgets"] == ["vouchers 30%"]
+    assert latest["rows"] == [["3", "2.00", "30 %", "40 %", "0.375"], ["5", "4.00", "50 %", "40 %", "0.625"]]
+    assert page.run["budgets"] == ["vouchers 30 %"]
     # 27 dialogues were ok and 3 failed.
-    assert failures["rows"] == [["user_timeout", "2", "6.7%", "4"], ["judge", "1", "3.3%", "5"]]
+    assert failures["rows"] == [["user_timeout", "2", "6.7 %", "4"], ["judge", "1", "3.3 %", "5"]]
 
 
 def test_a_budget_that_is_out_of_reach_is_carried_with_its_step(run):
@@ -143,7 +143,7 @@ def test_a_budget_that_is_out_of_reach_is_carried_with_its_step(run):
     reason = "the multiplier is at its bound, 5, and the mean is 90%"
     with RunLog(run, COSTS) as log:
         log.write({"step": 6, "phase": "rl", "voucher_rate": 0.9, "alarms": {"voucher": reason}})
-    assert write(run).run["alarms"] == [[6, "voucher", reason]]
+    assert write(run).run["alarms"] == [[6, "voucher", reason.replace("90%", "90 %")]]
 
 
 def test_what_the_scores_of_the_judge_tell_is_said_of_the_latest_steps(run):
@@ -170,6 +170,16 @@ def test_the_picture_of_the_curves_draws_the_records(run):
     assert (sample.get_label(), update.get_label()) == ("sample", "update")
     assert update.get_datalim(axes["Seconds per step"].transData).ymax == 2.0 + 2.5
     assert [text.get_text() for text in axes["Entropy (nats per token)"].texts] == ["no data"]
+
+
+def test_the_picture_leaves_out_what_is_no_number(run):
+    with RunLog(run, COSTS) as log:
+        log.write({"step": 6, "phase": "rl", "satisfaction": {"a": 1}, "voucher_rate": "high"})
+    figure = plots.draw_curves(read_metrics(run), FDS, [0.3])
+    axes = {axes.get_title(loc="left"): axes for axes in figure.axes}
+    (line,) = axes["User satisfaction (1 to 5)"].lines
+    np.testing.assert_array_equal(line.get_ydata(), [2.0, math.nan, 4.0, math.nan])
+    np.testing.assert_array_equal(axes["Voucher rate"].lines[0].get_ydata(), [0.3, 0.4, 0.5, math.nan])
 
 
 def test_evaluations_beside_the_run_and_beside_the_frontier(run):
@@ -282,6 +292,17 @@ def test_many_files_that_are_cut_off_are_one_line(run):
     assert write(run).run["notice"] == f"The last line is cut off, and left out, in {names} and 2 more."
 
 
+def test_dialogues_of_an_older_version_are_left_out_and_a_line_says_so(run):
+    path = RunLog(run, COSTS).write_transcripts(5, [dialogue(turn(), index=i) for i in range(3)])
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    for row in rows[1:]:
+        del row["task"]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    page = write(run)
+    said = "2 dialogues without a task, of an older version, are left out in step_000005.jsonl."
+    assert page.run["notice"] == said and page.run["batches"][-1]["dialogues"] == 1
+
+
 def test_transcripts_that_are_damaged_in_the_middle_are_refused_by_file_and_line(run):
     path = RunLog(run, COSTS).write_transcripts(5, [dialogue(turn(), index=i) for i in range(3)])
     lines = path.read_text().splitlines(keepends=True)
@@ -303,25 +324,61 @@ def test_every_evaluation_has_a_key_of_its_own_in_links(run):
     assert "evaluation_a-b" in keys  # as it is, where that is possible
 
 
+DIALOGUES = "transcripts/step_000005.jsonl"
+
+
 @pytest.mark.parametrize(
     ("file", "line", "message"),
     [
+        (DIALOGUES, '{"task": {}}', r"task\.id: expected this field, found none in {'task': {}}"),
+        (DIALOGUES, '{"task": 3}', "task: expected an object, got 3"),
+        (DIALOGUES, "{}", "task: expected this field, found none in {}"),
+        (DIALOGUES, lambda row: row | {"cost": None}, "cost: expected an object, got None"),
+        (DIALOGUES, lambda row: row | {"cost": {"voucher": "x"}}, "cost.voucher: expected a number, got 'x'"),
+        (DIALOGUES, lambda row: row | {"index": "0"}, "index: expected a whole number, got '0'"),
+        (DIALOGUES, lambda row: row | {"last_words": None}, "last_words: expected a text, got None"),
+        (DIALOGUES, lambda row: row | {"turns": 3}, "turns: expected a list, got 3"),
+        (DIALOGUES, lambda row: row | {"labels": ["x"]}, "labels: expected an object, got "),
         (
-            "transcripts/step_000005.jsonl",
-            '{"task": {}}',
-            r"expected dialogues of the domain 'fds' .* \(KeyError: 'id'\)",
+            DIALOGUES,
+            lambda row: row | {"turns": [row["turns"][0] | {"cost": None}]},
+            "turns.0.cost: expected an object, got None",
         ),
-        ("transcripts/step_000005.jsonl", '{"task": 3}', "expected dialogues of the domain 'fds' as transcripts have"),
-        ("metrics.jsonl", '{"phase": "rl"}', "expected a step and a phase in each line, got {'phase': 'rl'}"),
-        ("metrics.jsonl", '{"step": "6", "phase": "rl"}', "expected a step and a phase in each line, got {'step': '6'"),
+        (DIALOGUES, "[]", r"expected a JSON object, got \[\]"),  # whole, and so not cut off
+        ("metrics.jsonl", "7", "expected a JSON object, got 7"),
+        ("metrics.jsonl", '{"phase": "rl"}', "step: expected this field, found none in {'phase': 'rl'}"),
+        ("metrics.jsonl", '{"step": "6", "phase": "rl"}', "step: expected a whole number, got '6'"),
+        ("metrics.jsonl", '{"step": true, "phase": "rl"}', "step: expected a whole number, got True"),
+        *(
+            ("metrics.jsonl", f'{{"step": 6, "phase": "rl", {field}}}', f"step 6: {message}")
+            for field, message in (
+                ('"dialogues_ok": "many"', "dialogues_ok: expected a whole number, got 'many'"),
+                ('"dialogues_failed": [1]', r"dialogues_failed: expected an object, got \[1\]"),
+                ('"dialogues_failed": {"a": "b"}', "dialogues_failed.a: expected a whole number, got 'b'"),
+                ('"alarms": "x"', "alarms: expected an object, got 'x'"),
+                ('"judge_correlation": {"a": "b"}', "judge_correlation.a: expected a number, got 'b'"),
+            )
+        ),
     ],
 )
 def test_a_file_that_holds_something_else_is_named(run, file, line, message):
     RunLog(run, COSTS).write_transcripts(5, [dialogue(turn())])
-    with (run / file).open("a") as opened:
-        opened.write(line + "\n")
+    rows = (run / file).read_text().splitlines()
+    line = json.dumps(line(json.loads(rows[0]))) if callable(line) else line
+    (run / file).write_text("\n".join([*rows, line]) + "\n")
     done = commands.run("cmpo.report", f"--workdir={run}")
-    assert done.returncode == 1 and re.match(f"error: {run / file}: {message}", done.stderr), done.stderr
+    assert done.returncode == 1, done.stdout
+    assert re.match(f"error: {run / file}:{len(rows) + 1}: {message}", done.stderr), done.stderr
+
+
+@pytest.mark.parametrize("section", ["algo", "user", "data", "judge", "pid"])
+@pytest.mark.parametrize("value", ["x", None])
+def test_a_section_of_the_config_that_is_none_is_named(run, section, value):
+    (run / "config.json").write_text(json.dumps({section: value}))
+    done = commands.run("cmpo.report", f"--workdir={run}")
+    assert done.returncode == 1
+    expected = f"error: {run / 'config.json'}: {section}: expected an object with the settings of this section, got "
+    assert done.stderr == f"{expected}{value!r}\n"
 
 
 def test_odd_names_of_runs_and_files_are_no_obstacle(run):
@@ -356,6 +413,26 @@ def test_command_saves_page_and_picture(run):
     done = commands.run("cmpo.report", f"--workdir={run}", f"--png={picture}")
     assert done.returncode == 0 and done.stdout.splitlines() == [str(run / "report.html"), str(picture)]
     assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("--png={run}/x.txt", r"--png: expected a file that ends in one of .*png.*, got '.*x\.txt'"),
+        ("--png={run}/config.json/x.png", r"\[Errno 17\] cannot write "),
+        ("--out={run}/config.json/x.html", r"\[Errno 17\] cannot write "),
+        ("--out={run}", r"\[Errno 21\] cannot write .*Is a directory"),
+        ("--inspect={run}/logs", "--inspect: expected the package inspect_ai"),
+        ("--trackio=shop", "--trackio: expected the package trackio"),
+    ],
+)
+def test_what_cannot_be_written_is_said_before_the_page_is_replaced(run, monkeypatch, option, message):
+    for name in ("inspect_ai", "inspect_ai.log", "trackio"):
+        monkeypatch.setitem(sys.modules, name, None)
+    (run / "report.html").write_text("the old one")
+    done = commands.run("cmpo.report", f"--workdir={run}", option.format(run=run))
+    assert done.returncode == 1 and re.match(f"error: {message}", done.stderr) and done.stdout == ""
+    assert (run / "report.html").read_text() == "the old one"
 
 
 def test_every_script_is_in_the_page_in_the_order_of_its_needs():

@@ -4,6 +4,10 @@ import asyncio
 import gzip
 import html
 import json
+import re
+import socket
+import subprocess
+import sys
 
 import httpx
 import pytest
@@ -14,6 +18,7 @@ from tests.builders import commands
 from tests.builders.dialogues import COSTS
 from tests.builders.evaluations import write_evaluation
 from tests.builders.run_pages import batch, record, write_run
+from tests.builders.runs import ROOT
 
 
 @pytest.fixture
@@ -112,6 +117,25 @@ def test_it_only_reads(run):
     assert [one.status_code for one in (page, data, chunk, none, wrong)] == [200, 200, 200, 404, 404]
     assert read_files(run) == before
     assert "connect-src 'self'" in html.unescape(page.text) and "chunk-0-3" not in page.text
+
+
+def test_a_port_that_is_in_use_is_said_before_an_address(run):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = commands.run("cmpo.report", f"--workdir={run}", "--serve", f"--port={port}")
+    assert done.returncode == 1 and done.stdout == ""
+    assert done.stderr.startswith(f"error: --port: cannot listen at {port}: Address already in use")
+
+
+def test_the_address_of_any_free_port_is_where_the_page_is(run):
+    command = [sys.executable, "-m", "cmpo.report", f"--workdir={run}", "--serve", "--port=0"]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            url = process.stdout.readline().strip()
+            assert re.fullmatch(r"http://127\.0\.0\.1:[1-9]\d*", url)
+            assert httpx.get(f"{url}/data", trust_env=False, timeout=300).json()["runs"][0]["step"] == 5
+        finally:
+            process.kill()
 
 
 def test_where_there_is_no_run_it_does_not_begin(tmp_path):

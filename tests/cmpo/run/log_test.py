@@ -151,6 +151,13 @@ def test_only_a_line_that_is_being_written_may_be_torn(tmp_path):
         read_lines(tmp_path / "x.jsonl")
 
 
+@pytest.mark.parametrize("line", ["[]", "7", "null", '{"a": NaN}', '{"a": 1, "a": 2}'])
+def test_a_last_line_that_is_json_but_no_object_is_damaged_and_not_torn(tmp_path, line):
+    (tmp_path / "x.jsonl").write_text(f'{{"step": 1}}\n{line}\n')
+    with pytest.raises(ValueError, match=r"x\.jsonl:2: expected a JSON object"):
+        read_torn_lines(tmp_path / "x.jsonl")
+
+
 @hypothesis.given(st.data())
 def test_of_a_file_that_is_cut_anywhere_all_whole_lines_are_read(data):
     rows = [{"said": "one"}, {"said": "\u2028 \ud800 ü", "n": [1, {}]}, {"step": 3}]

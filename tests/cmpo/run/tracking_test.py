@@ -88,10 +88,11 @@ def test_what_it_refuses_is_an_error_of_the_field(runs, tmp_path, monkeypatch):
         Tracking().open("shop", tmp_path, {})
 
 
-def test_without_the_package_nothing_is_played(tmp_path, monkeypatch):
+@pytest.mark.parametrize("options", [[], ["--dry_run"]])
+def test_without_the_package_nothing_is_played(tmp_path, monkeypatch, options):
     monkeypatch.setitem(sys.modules, "wandb", None)
     done = commands.run(
-        "cmpo.main", "--config=configs/fds.py:smoke", f"--workdir={tmp_path}", "--config.log.wandb=shop"
+        "cmpo.main", "--config=configs/fds.py:smoke", f"--workdir={tmp_path}", "--config.log.wandb=shop", *options
     )
     assert done.returncode == 1
     assert done.stderr.startswith("error: config.log.wandb: expected the package wandb (pip install -e '.[wandb]'), or")
