@@ -32,3 +32,16 @@ def watched(browser, *, width, scheme, is_wrong):
         page.on("console", lambda message: wrong.append(message.text) if is_wrong(message) else None)
         yield page, asked, wrong
         assert page.evaluate("() => window.hacked") is None
+
+
+@contextlib.contextmanager
+def opened(browser, url, *, width=1280, scheme="light"):
+    """Gives the page, and fails if it asked anybody for anything, or if a script failed or was refused."""
+    options = {"width": width, "scheme": scheme, "is_wrong": lambda message: message.type == "error"}
+    with watched(browser, **options) as (page, asked, wrong):
+        page.goto(url)
+        url = url.partition("#")[0]
+        yield page
+    assert [text for text in wrong if "ERR_CONNECTION_REFUSED" not in text] == []  # of a server that was stopped
+    asked = [one for one in asked if not one.startswith(("blob:", "data:"))]
+    assert asked == [url] if url.startswith("file:") else all(one.startswith(url) for one in asked)

@@ -40,12 +40,6 @@ def addresses(tmp_path_factory):
     ]
 
 
-@pytest.fixture(scope="module")
-def browser():
-    with browsers.launched() as browser:
-        yield browser
-
-
 def use_fields(page):
     """Uses what a view has of fields: the filters by reward, the pattern, and tokens' colours one after the other."""
     for label in ("reward from", "reward to"):

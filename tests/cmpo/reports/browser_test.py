@@ -1,49 +1,23 @@
 """The page of a run in a real browser: from the trend to the turn, by links and keys; texts that are no markup."""
 
-import asyncio
-import contextlib
 import json
-import re
-import socket
-import threading
 
 import pytest
-import uvicorn
 from playwright.sync_api import expect
 
-from cmpo.reports import run_page, watching
+from cmpo.reports import run_page
 from cmpo.run.log import RunLog
-from rollouts.serving.guard import Guard
 from tests.builders import browsers
+from tests.builders.browsers import opened
 from tests.builders.dialogues import COSTS, dialogue, turn
-from tests.builders.evaluations import write_evaluation
 from tests.builders.run_pages import NASTY, WORD, batch, record, sampled_batch, write_run
 
 pytestmark = browsers.needs_chromium
 
 
 @pytest.fixture(scope="module")
-def browser():
-    with browsers.launched() as browser:
-        yield browser
-
-
-@pytest.fixture(scope="module")
 def address(tmp_path_factory):
     return run_page.write_report(write_run(tmp_path_factory.mktemp("pages") / "run")).as_uri()
-
-
-@contextlib.contextmanager
-def opened(browser, url, *, width=1280, scheme="light"):
-    """Gives the page, and fails if it asked anybody for anything, or if a script failed or was refused."""
-    options = {"width": width, "scheme": scheme, "is_wrong": lambda message: message.type == "error"}
-    with browsers.watched(browser, **options) as (page, asked, wrong):
-        page.goto(url)
-        url = url.partition("#")[0]
-        yield page
-    assert [text for text in wrong if "ERR_CONNECTION_REFUSED" not in text] == []  # of a server that was stopped
-    asked = [one for one in asked if not one.startswith(("blob:", "data:"))]
-    assert asked == [url] if url.startswith("file:") else all(one.startswith(url) for one in asked)
 
 
 def test_from_the_trend_to_the_turn_and_back(browser, address):
@@ -255,77 +229,6 @@ def test_alarms_lead_to_dialogues_where_there_are_any_and_labels_are_read_over_c
         assert label.evaluate("(text) => getComputedStyle(text).paintOrder.split(' ')[0]") == "stroke"
 
 
-def test_two_runs_are_beside_each_other(browser, tmp_path):
-    ours, theirs = write_run(tmp_path / "a", "ours"), write_run(tmp_path / "b", "theirs", rate=0.2)
-    path = theirs / "transcripts" / "step_000004.jsonl"
-    path.write_text(path.read_text().replace("A voucher for step 4.", "Have a voucher."))
-    url = run_page.write_report(ours, against=[theirs]).as_uri()
-    with opened(browser, url) as page:
-        card = page.locator("figure", has=page.get_by_role("heading", name="User satisfaction (1 to 5)", exact=True))
-        expect(card.get_by_role("button", name=re.compile(r"^theirs \d"))).to_have_count(1)
-        expect(card.locator("path.curve")).to_have_count(2)
-        page.get_by_role("link", name="Compare").click()
-        expect(page.get_by_role("heading", name="ours minus theirs")).to_be_visible()
-        expect(page.get_by_role("region", name="All steps")).to_contain_text("outcome")
-        page.goto(f"{url}#step/4/1/2")
-        expect(page.locator(".cell.top")).to_have_count(2)
-        expect(page.get_by_text("Have a voucher.")).to_be_visible()
-        expect(page.locator(".parting")).to_have_text("Here they part: the agent answers differently.")
-        page.get_by_label("beside").select_option("nothing")
-        expect(page.get_by_text("Have a voucher.")).to_have_count(0)
-
-
-def test_two_evaluations_are_beside_each_other(browser, tmp_path):
-    ours = write_evaluation(tmp_path / "a" / "evaluation_ours.json", [5.0, 3.0, 2.0])
-    theirs = write_evaluation(tmp_path / "b" / "evaluation_theirs.json", [4.0, 3.0, 5.0])
-    with opened(browser, run_page.write_report(ours, against=[theirs]).as_uri()) as page:
-        expect(page.get_by_role("heading", name="a/ours minus b/theirs")).to_be_visible()
-        expect(page.locator("#views a")).to_have_text(["Dialogues", "Compare", "Evaluations", "Scanners", "Config"])
-        expect(page.get_by_role("region", name="Evaluation of a/ours and b/theirs")).to_contain_text("satisfaction")
-        pairs = page.get_by_role("region", name="The same scenario and seed").locator("tbody tr")
-        assert [row.split("\t")[:5] for row in pairs.all_inner_texts()] == [
-            ["t2", "1000", "2", "5", "-3"],
-            ["t0", "1000", "5", "4", "1"],
-            ["t1", "1000", "3", "3", "0"],
-        ]
-        pairs.get_by_role("link", name="t2").click()
-        expect(page.locator(".cell.top")).to_have_count(2)
-        expect(page.get_by_text("evaluation_ours says 2.")).to_be_visible()
-        expect(page.get_by_text("evaluation_theirs says 5.")).to_be_visible()
-        expect(page.locator(".parting")).to_have_text("Here they part: the agent answers differently.")
-
-
-def test_links_of_evaluations_of_one_name_lead_to_their_own_dialogues(browser, tmp_path):
-    paths = []
-    for name, outcome in (("a", 5.0), ("b", 1.0)):
-        (tmp_path / name).mkdir()
-        paths.append(write_evaluation(tmp_path / name / "run" / "evaluation_p q.json", [outcome]))
-    with opened(browser, run_page.write_report(paths[0], against=paths[1:]).as_uri()) as page:
-        expect(page.get_by_role("heading", name="a/run/p q minus b/run/p q")).to_be_visible()
-        page.get_by_role("region", name="The same scenario and seed").get_by_role("link", name="t0").click()
-        expect(page.get_by_text("evaluation_p q says 5.")).to_be_visible()
-        expect(page.get_by_text("evaluation_p q says 1.")).to_be_visible()
-        page.get_by_role("link", name="Evaluations").click()
-        page.get_by_role("region", name="Evaluations").get_by_role("link", name="p q").click()
-        expect(page.get_by_role("heading", name="Evaluation of p q")).to_be_visible()
-
-
-def test_a_task_that_comes_again_is_beside_its_own_pair(browser, tmp_path):
-    names = ["t0", "t1", "t0"]
-    ours = write_evaluation(tmp_path / "a" / "evaluation_ours.json", [5.0, 3.0, 2.0], tasks=names)
-    theirs = write_evaluation(tmp_path / "b" / "evaluation_theirs.json", [4.0, 3.0, 5.0], tasks=names)
-    with opened(browser, run_page.write_report(ours, against=[theirs]).as_uri()) as page:
-        pairs = page.get_by_role("region", name="The same scenario and seed").locator("tbody tr")
-        assert [row.split("\t")[:5] for row in pairs.all_inner_texts()] == [
-            ["t0 (2)", "1000", "2", "5", "-3"],
-            ["t0", "1000", "5", "4", "1"],
-            ["t1", "1000", "3", "3", "0"],
-        ]
-        pairs.get_by_role("link", name="t0 (2)").click()
-        expect(page.get_by_text("evaluation_ours says 2.")).to_be_visible()
-        expect(page.get_by_text("evaluation_theirs says 5.")).to_be_visible()
-
-
 def test_what_was_cut_off_is_said_in_every_view(browser, tmp_path):
     run = write_run(tmp_path / "run")
     path = run / "transcripts" / "step_000005.jsonl"
@@ -437,80 +340,3 @@ def test_hostile_tokens_are_shown_and_do_nothing(browser, tmp_path, width):
             tokens.nth(number).hover()
         widths = page.evaluate("() => [document.documentElement.scrollWidth, document.documentElement.clientWidth]")
         assert widths[0] <= widths[1]
-
-
-def test_an_evaluation_is_beside_another_of_the_same_run(browser, tmp_path):
-    folder = write_run(tmp_path / "run")
-    rows = (folder / "transcripts" / "step_000004.jsonl").read_text()
-    (folder / "evaluation_policy.transcripts.jsonl").write_text(rows)
-    (folder / "evaluation_never.transcripts.jsonl").write_text(rows.replace("A voucher for step 4.", "Never."))
-    url = run_page.write_report(folder).as_uri()
-    with opened(browser, f"{url}#step/evaluation_policy/1/2") as page:
-        page.get_by_label("beside").select_option("Evaluation of never")
-        expect(page.locator(".cell .bubble.agent")).to_have_count(4)
-        assert "Never." in page.locator(".cell").nth(5).inner_text()
-
-
-@contextlib.contextmanager
-def served(folder):
-    """Serves the page of a run on loopback; gives its address, and what stops the server."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        app = Guard(watching.make_app(watching.Watch([folder])))
-        server = uvicorn.Server(uvicorn.Config(app, log_level="critical", timeout_graceful_shutdown=1))
-        thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[listener])), daemon=True)
-        thread.start()
-
-        def stop():
-            server.should_exit = True
-            thread.join()
-
-        try:
-            yield f"http://127.0.0.1:{listener.getsockname()[1]}/", stop
-        finally:
-            stop()
-
-
-def test_a_live_page_follows_the_run_and_outlives_its_server(browser, tmp_path):
-    folder = write_run(tmp_path / "run")
-    with served(folder) as (url, stop), opened(browser, url) as page:
-        expect(page.locator("#live")).to_have_text("live, step 5")
-        page.get_by_label("Smoothing").fill("0.5")
-        page.get_by_label("Smoothing").blur()
-        with RunLog(folder, COSTS) as log:
-            log.write(record(6))
-            log.write_transcripts(6, batch(6))
-        expect(page.locator("#live")).to_have_text("live, step 6")
-        expect(page.get_by_label("to", exact=True)).to_have_attribute("max", "6")
-        expect(page.get_by_label("Smoothing")).to_have_value("0.5")
-        page.goto(f"{url}#step/6/1/2")
-        expect(page.get_by_text("A voucher for step 6.")).to_be_visible()
-        stop()
-        expect(page.locator("#live")).to_have_text("the server does not answer")
-        expect(page.get_by_text("A voucher for step 6.")).to_be_visible()
-
-
-def test_a_live_page_says_what_happens_to_its_server_and_its_run_while_a_field_has_the_focus(browser, tmp_path):
-    folder = write_run(tmp_path / "run")
-    with served(folder) as (url, _), opened(browser, f"{url}#scans") as page:
-        live = page.locator("#live")
-        page.route("**/data", lambda route: route.abort("connectionrefused"))
-        expect(live).to_have_text("the server does not answer", timeout=10_000)
-        page.unroute("**/data")
-        expect(live).to_have_text("live, step 5", timeout=10_000)
-        page.route("**/data", lambda route: route.abort("connectionrefused"))
-        expect(live).to_have_text("the server does not answer", timeout=10_000)
-        page.unroute("**/data")  # now it has the state, and the server answers that nothing is new
-        expect(live).to_have_text("live, step 5", timeout=10_000)
-
-        page.get_by_label("pattern").fill("a voucher for step")
-        with RunLog(folder, COSTS) as log:
-            log.write(record(6))
-            log.write_transcripts(6, batch(6))
-        expect(live).to_have_text("live, step 6", timeout=10_000)
-        page.keyboard.press("Enter")  # the view is the old one, since its field has the focus
-        found = page.get_by_role("region", name="a voucher for step", exact=True).locator("tbody tr")
-        expect(found).to_have_count(4)
-
-        folder.rename(tmp_path / "elsewhere")
-        expect(page.locator("#notices")).to_contain_text("no such file", timeout=10_000)
-        expect(page.get_by_label("pattern")).to_be_focused()
