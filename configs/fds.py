@@ -45,7 +45,7 @@ _BEGUN = {  # that at START
     "sft.learning_rate": 3e-4,
     "train.sft_steps": 150,
 }
-_NEW = {  # a new one, as it was made
+_NEW = {  # a new one, as the first part of that was made
     "model.vocab_size": 1024,
     "sft.dialogues": 10_240,
     "sft.exercise_steps": 300,
