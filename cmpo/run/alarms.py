@@ -1,4 +1,4 @@
-"""Says when a budget cannot be held: its multiplier climbs, and the cost does not answer."""
+"""Says when a budget cannot be held: its multiplier climbs and the cost does not answer, or it moves the wrong way."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,10 +17,10 @@ def find_alarms(
 ) -> dict[str, str]:
     """Returns what is wrong with the budget of a cost, by the cost's name; {} where all is well.
 
-    A cost is looked at while its smoothed mean is above the budget. Then two things are wrong: a multiplier at its
-    bound, and one that rose by more than a tenth of its bound in the last `WINDOW` steps, in all of which the cost was
-    above the budget, and lost less than half of that. (A strong proportional part moves the multiplier with every swing
-    of the cost around the budget. That is no climb.)
+    A cost is looked at while its smoothed mean is above the budget. Then three things are wrong: a multiplier at its
+    bound, and, where the cost was above the budget in all of the last `WINDOW` steps, one that rose by more than a
+    tenth of its bound while the cost lost less than half of its excess, or one that fell though the cost did not. (A
+    strong proportional part moves the multiplier with every swing of the cost around the budget. That is no climb.)
 
     Args:
       records: of phase 2, the newest last; more than `WINDOW` + 1 are not needed. One without multipliers ends the
@@ -35,13 +35,17 @@ def find_alarms(
         if not bound or not history or None in history or history[-1][1] <= budget:
             continue
         (first, began), (last, ended) = history[0], history[-1]
-        climbed = last - first > 0.1 * bound and min(mean for _, mean in history) > budget
+        above = len(history) > WINDOW and min(mean for _, mean in history) > budget
+        in_vain = last - first > 0.1 * bound and ended - budget > 0.5 * (began - budget)
+        went = f"from {first:.2f} to {last:.2f}, and the mean went from {cost.form.format(began)} to "
         if last >= bound:
             found[cost.name] = f"the multiplier is at its bound, {bound:g}, and the mean is {cost.form.format(ended)}"
-        elif len(history) > WINDOW and climbed and ended - budget > 0.5 * (began - budget):
+        elif above and in_vain:
+            found[cost.name] = f"in {WINDOW} steps the multiplier rose {went}{cost.form.format(ended)}"
+        elif above and last < first and ended >= began and max(value for value, _ in history) < bound:
             found[cost.name] = (
-                f"in {WINDOW} steps the multiplier rose from {first:.2f} to {last:.2f}, and the mean went from "
-                f"{cost.form.format(began)} to {cost.form.format(ended)}"
+                f"in {WINDOW} steps above its budget the multiplier fell {went}{cost.form.format(ended)}: "
+                "the controller pushes the wrong way"
             )
     return found
 

@@ -109,7 +109,7 @@ def test_two_costs_have_a_multiplier_each_and_are_told_apart(tmp_path):
     said = json.loads(transcripts(tmp_path)["step_000002.jsonl"].splitlines()[0])
     assert said["cost"] == said["turns"][0]["cost"] == {"voucher": 0.0, "turns": 1.0}
     page = RunPage(tmp_path / "report.html")
-    assert page.run["budgets"] == ["vouchers 30%", "turns 0.2"] and "lambda, turns" in page.run["latest"]["head"]
+    assert page.run["budgets"] == ["vouchers 30 %", "turns 0.2"] and "lambda, turns" in page.run["latest"]["head"]
 
 
 @pytest.mark.parametrize(

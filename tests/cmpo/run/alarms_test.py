@@ -13,6 +13,11 @@ def climbing(cost, *, rise=0.1, steps=WINDOW + 1):
     return [{"lambda": rise * step, "voucher_rate_smoothed": cost(step)} for step in range(steps)]
 
 
+def falling(cost, *, start=2.0, steps=WINDOW + 1):
+    """A multiplier that falls by 0.1 at every step, from `start` or its bound of 5."""
+    return [{"lambda": min(start - 0.1 * step, 5.0), "voucher_rate_smoothed": cost(step)} for step in range(steps)]
+
+
 @pytest.mark.parametrize(
     ("records", "wrong"),
     [
@@ -24,14 +29,18 @@ def climbing(cost, *, rise=0.1, steps=WINDOW + 1):
         (climbing(lambda step: 0.1 + 0.02 * step), False),  # the proportional part answers a swing from below
         (climbing(lambda step: 0.6, steps=WINDOW), False),  # too early to tell
         (climbing(lambda step: 0.6, rise=0.01), False),  # it has hardly moved
-        (climbing(lambda step: 0.6, rise=-0.1), False),
+        (falling(lambda step: 0.4 + 0.01 * step), True),  # the wrong way: the cost is above, and rises
+        (falling(lambda step: 0.6 - 0.01 * step), False),  # the proportional part, as the cost comes down
+        (falling(lambda step: 0.29 if step == 9 else 0.4 + 0.01 * step), False),  # it was met on the way
+        (falling(lambda step: 0.4 + 0.01 * step, start=6.0), False),  # it comes down from its bound
+        (falling(lambda step: 0.4 + 0.01 * step, steps=WINDOW), False),  # too early to tell
         ([{"lambda": 5.0, "voucher_rate_smoothed": 0.31}], True),  # at its bound
         ([{"lambda": 5.0, "voucher_rate_smoothed": 0.29}], False),
         ([{"lambda": 0.0}], False),  # of a method without a controller
         ([], False),
     ],
 )
-def test_a_multiplier_that_climbs_in_vain_or_is_at_its_bound_is_an_alarm(records, wrong):
+def test_a_multiplier_that_climbs_in_vain_or_falls_wrongly_or_is_at_its_bound_is_an_alarm(records, wrong):
     assert bool(find_alarms(records, ONE, [0.3], [5.0])) == wrong
 
 
