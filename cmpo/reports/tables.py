@@ -61,10 +61,19 @@ def list_budgets(run: Run) -> list[str]:
 
 
 def gather_principles(run: Run) -> Table | None:
-    """Gathers how well the judge's principles told the outcome in the latest steps; None where that is not known."""
-    found = diagnostics.average_correlations(select_phase(run.records, "rl")[-WINDOW:])
+    """Gathers how well the judge's principles told the outcome in the latest steps; None where there are none.
+
+    A judge that gives the same score to all tells nothing, and that is said.
+    """
+    records = select_phase(run.records, "rl")[-WINDOW:]
+    found = diagnostics.average_correlations(records)
     head = ["principle", "rank correlation with the outcome", "95 % interval", "steps"]
-    rows = [[name, f"{x.mean:.2f}", f"{x.low:.2f} to {x.high:.2f}", str(x.steps)] for name, x in found.items()]
+    rows = []
+    for name in dict.fromkeys(name for record in records for name in record.get("judge_correlation") or {}):
+        if one := found.get(name):
+            rows.append([name, f"{one.mean:.2f}", f"{one.low:.2f} to {one.high:.2f}", str(one.steps)])
+        else:
+            rows.append([name, "not known: all scores of a step were equal, or all outcomes", "–", "1 or none"])
     return {"head": head, "rows": rows} if rows else None
 
 

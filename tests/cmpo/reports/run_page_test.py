@@ -153,7 +153,9 @@ def test_what_the_scores_of_the_judge_tell_is_said_of_the_latest_steps(run):
             rules = -1.0 if step == 6 else 0.25 if step % 2 else 0.35
             log.write({"step": step, "phase": "rl", "judge_correlation": {"rules": rules, "stage": math.nan}})
     rows = write(run).run["principles"]["rows"]
-    assert rows == [["rules", "0.30", "0.28 to 0.32", str(WINDOW)]]  # 2.093 * 0.0513 / sqrt(20) to each side
+    assert rows[0] == ["rules", "0.30", "0.28 to 0.32", str(WINDOW)]  # 2.093 * 0.0513 / sqrt(20) to each side
+    blind = "not known: all scores of a step were equal, or all outcomes"
+    assert rows[1:] == [["stage", blind, "–", "1 or none"]]  # a judge that sees no difference is not passed over
 
 
 def test_the_picture_of_the_curves_draws_the_records(run):
