@@ -164,7 +164,7 @@ export class Chart {
     }
   }
 
-  // Shows the values at the cursor, or else the latest.
+  // Shows the values at the cursor, or else the latest, with its step where the curve ends before the others.
   point() {
     if (!this.cursor) return;
     const step = this.group.cursor;
@@ -172,7 +172,8 @@ export class Chart {
     this.series.forEach((one, number) => {
       let i = step === null ? one.x.length - 1 : one.x.indexOf(step);
       while (step === null && i > 0 && one.y[i] === null) i--;
-      this.readouts[number].textContent = formatNumber(one.y[i], this.percent);
+      const old = step === null && i >= 0 && one.x[i] !== this.steps.at(-1) ? ` (step ${one.x[i]})` : "";
+      this.readouts[number].textContent = formatNumber(one.y[i], this.percent) + old;
       if (step === null || !one.shown || i < 0 || one.y[i] === null) return;
       this.cursor.append(makeSvg("circle", { class: `dot c${one.colour}`, cx: this.x(step), cy: this.y(one.y[i]), r: 3 }));
     });

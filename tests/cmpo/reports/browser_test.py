@@ -1,6 +1,7 @@
 """The page of a run in a real browser: from the trend to the turn, by links and keys; texts that are no markup."""
 
 import json
+import math
 
 import pytest
 from playwright.sync_api import expect
@@ -227,6 +228,16 @@ def test_alarms_lead_to_dialogues_where_there_are_any_and_labels_are_read_over_c
         label = page.locator("figure svg.chart text.label").first
         expect(label).to_have_text("budget 30 %")
         assert label.evaluate("(text) => getComputedStyle(text).paintOrder.split(' ')[0]") == "stroke"
+
+
+def test_a_curve_that_ends_early_says_where(browser, tmp_path):
+    folder = write_run(tmp_path / "run")
+    with RunLog(folder, COSTS) as log:
+        log.write(record(6) | {"judge_correlation": {"rules": 0.25, "stage": 0.5}})
+        log.write(record(7) | {"judge_correlation": {"rules": 0.75, "stage": math.nan}})
+    with opened(browser, run_page.write_report(folder).as_uri()) as page:
+        told = page.locator("figure", has=page.get_by_role("heading", name="How well each principle tells the outcome"))
+        assert told.locator(".value").all_inner_texts() == ["0.75", "0.5 (step 6)"]
 
 
 def test_what_was_cut_off_is_said_in_every_view(browser, tmp_path):
