@@ -15,8 +15,8 @@ import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
+from cmpo.lab.fitting import fit_parameters
 from rollouts.domains.fds.lab import callers, demonstrator, environment, telling
 from rollouts.domains.fds.lab.environment import FEATURES
 from rollouts.domains.fds.lab.grading import ACTS
@@ -112,21 +112,12 @@ def clone_policy(
     chance = jax.random.uniform(play_key, (demonstrations, 2 + telling.CHANCES + callers.CHANCES + turns))
     seen, acts, valid = jax.vmap(functools.partial(_demonstrate, mix=mix))(chance)
     seen, acts, valid = seen.reshape(-1, len(FEATURES)), acts.reshape(-1, len(ACTS)), valid.reshape(-1)
-    played = jnp.argsort(~valid)  # the turns that took place come first
-    optimizer = optax.adam(optax.cosine_decay_schedule(CLONE_RATE, steps))
     policy = init_policy(init_key, hidden)
 
     def measure_loss(policy, rows):
         return -jnp.mean(score_acts(policy, seen[rows], acts[rows], press=press))
 
-    def learn(carry, key):
-        policy, state = carry
-        rows = played[jax.random.randint(key, (CLONE_TURNS,), 0, jnp.sum(valid))]
-        updates, state = optimizer.update(jax.grad(measure_loss)(policy, rows), state)
-        return (optax.apply_updates(policy, updates), state), None
-
-    (policy, _), _ = jax.lax.scan(learn, (policy, optimizer.init(policy)), jax.random.split(learn_key, steps))
-    return policy
+    return fit_parameters(learn_key, policy, measure_loss, valid, steps=steps, rows=CLONE_TURNS, rate=CLONE_RATE)
 
 
 def _demonstrate(chance: chex.Array, *, mix: tuple[str, str]) -> tuple[chex.Array, chex.Array, chex.Array]:

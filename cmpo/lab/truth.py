@@ -16,10 +16,10 @@ import chex
 import jax
 import jax.flatten_util
 import jax.numpy as jnp
-import optax
 
 from cmpo.lab import actor
 from cmpo.lab.actor import Actor
+from cmpo.lab.fitting import fit_parameters
 from cmpo.lab.plan import LabConfig
 from rollouts.domains.fds.embedded import latent
 from rollouts.domains.fds.lab import callers, environment, telling
@@ -122,20 +122,12 @@ def fit_critic(
     scale = jnp.std(ahead, 0, where=valid[:, None]) + 1e-3
     inner = jax.random.normal(first, (features.shape[-1], _HIDDEN)) / features.shape[-1] ** 0.5
     critic = Critic(inner, jnp.zeros(_HIDDEN), jnp.zeros((_HIDDEN, ahead.shape[-1])), jnp.zeros(ahead.shape[-1]))
-    rows = jnp.argsort(~valid)
-    optimizer = optax.adam(optax.cosine_decay_schedule(_RATE, steps))
     targets = (ahead - mean) / scale
 
     def measure_error(critic, some):
         return jnp.mean(jnp.square(apply_critic(critic, features[some]) - targets[some]))
 
-    def learn(carry, key):
-        critic, state = carry
-        some = rows[jax.random.randint(key, (_ROWS,), 0, jnp.sum(valid))]
-        updates, state = optimizer.update(jax.grad(measure_error)(critic, some), state)
-        return (optax.apply_updates(critic, updates), state), None
-
-    (critic, _), _ = jax.lax.scan(learn, (critic, optimizer.init(critic)), jax.random.split(second, steps))
+    critic = fit_parameters(second, critic, measure_error, valid, steps=steps, rows=_ROWS, rate=_RATE)
     return critic._replace(outer=critic.outer * scale, outer_bias=critic.outer_bias * scale + mean)
 
 
