@@ -18,7 +18,6 @@ from cmpo.cli import command
 from cmpo.lab import grids
 from cmpo.lab.grids import Grid
 from cmpo.lab.learning import History
-from rollouts.domains.fds import domain as fds
 
 EXPERIMENTS = {
     "gains": ("kp=0.0,0.5,2.0,4.0,8.0 ki=0.02,0.05,0.15,0.5 form=incremental,positional seeds=8",),
@@ -68,16 +67,6 @@ def compute_runs(text: str, path: pathlib.Path) -> Runs:
     return Runs(grid, found)
 
 
-def print_findings(runs: Runs) -> None:
-    """Prints the lab's table for the runs of a grid."""
-    bound = fds.make(()).bound_agents
-    findings = [
-        grids.summarize_runs(name, config, runs.histories[name], bound(config.difficulty))
-        for name, config in runs.grid.configs.items()
-    ]
-    print(grids.format_findings(findings), flush=True)
-
-
 def main() -> None:
     """Computes, prints and draws."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -97,7 +86,7 @@ def main() -> None:
         for number, text in enumerate(EXPERIMENTS[name]):
             print(f"\n{name}: {text}\n", flush=True)
             found.append(compute_runs(text, arguments.out / f"{name}_{number}.npz"))
-            print_findings(found[-1])
+            print(grids.format_findings(grids.summarize_grid(*found[-1])), flush=True)
         if arguments.figures and (draw := control_pictures.PICTURES.get(name)):
             path = arguments.figures / f"pid_{name}.png"
             control_pictures.save_picture(draw(*((runs.grid, runs.histories) for runs in found)), path)

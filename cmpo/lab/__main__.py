@@ -19,9 +19,7 @@ from cmpo.cli import command
 from cmpo.lab import grids
 from cmpo.lab.grids import Finding, Grid
 from cmpo.lab.learning import History
-from cmpo.lab.plan import DIFFICULTIES
 from cmpo.run import files
-from rollouts.domains.fds import domain as fds
 
 _GRID = flags.DEFINE_string("grid", None, 'Settings, for example "target=0.15,0.3 credit=instant,dialogue seeds=20".')
 
@@ -34,11 +32,7 @@ def run() -> None:
         files.make_parent_directory(out)
     command.keep_programs()
     histories = grids.run_grid(grid)
-    bounds = {difficulty: fds.make(()).bound_agents(difficulty) for difficulty in DIFFICULTIES}
-    findings = [
-        grids.summarize_runs(name, config, histories[name], bounds[config.difficulty])
-        for name, config in grid.configs.items()
-    ]
+    findings = grids.summarize_grid(grid, histories)
     print(grids.format_findings(findings))
     if out:
         files.replace_file(out, json.dumps(describe_grid(grid, findings, histories), indent=1, allow_nan=False) + "\n")

@@ -16,8 +16,9 @@ import numpy as np
 from cmpo.evaluation import tables
 from cmpo.lab.actor import Actor
 from cmpo.lab.learning import History, make_start, train
-from cmpo.lab.plan import NUMBERS, LabConfig
+from cmpo.lab.plan import DIFFICULTIES, NUMBERS, LabConfig
 from rollouts.domain import Bound
+from rollouts.domains.fds import domain as fds
 
 CHUNK = 64
 """Runs that are computed at a time; more of them no longer fit in a core's cache."""
@@ -159,6 +160,15 @@ def summarize_runs(name: str, config: LabConfig, history: History, bound: Bound)
         process_reward=float(history.process_reward[:, end].mean()),
         gain=float(bound.measure_gain_share(float(ended.mean()), float(satisfaction))),
     )
+
+
+def summarize_grid(grid: Grid, histories: Mapping[str, History]) -> list[Finding]:
+    """Summarizes the runs of every setting of a grid, beside the best that an agent can do at its difficulty."""
+    bounds = {difficulty: fds.make(()).bound_agents(difficulty) for difficulty in DIFFICULTIES}
+    return [
+        summarize_runs(name, config, histories[name], bounds[config.difficulty])
+        for name, config in grid.configs.items()
+    ]
 
 
 def format_findings(findings: Sequence[Finding]) -> str:
