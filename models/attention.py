@@ -3,7 +3,7 @@
 Both go over keys in blocks, so that a block of scores stays in the processor's cache, and both skip blocks that no
 query may see: `causal_attention` the future and other segments, `cached_attention` the unused end of the cache.
 
-Legend: B rows, T tokens of a row, S slots of the cache, R rows of new tokens, W tokens of each, C capacity of a slot,
+Legend: B rows, T tokens of a row, S slots of the cache, N blocks of P positions, R rows of new tokens, W tokens of each,
 L layers, H query heads, K key/value heads, G = H / K query heads of one key/value head, D head dimension.
 """
 
@@ -262,78 +262,70 @@ def cached_attention(
     *,
     slots: jax.Array | None = None,
     window: jax.Array | None = None,
-    block: int | None = None,
     whole: bool | None = None,
 ) -> jax.Array:
     """Attention of new tokens over the keys and values of their own slot, themselves included.
 
-    It goes over the cache in blocks with a running softmax, as many blocks as the longest slot needs. A block that a
-    slot does not need adds exactly nothing to it, so a slot's result is the same to the bit whatever other slots hold.
+    It goes over the cache block by block with a running softmax, as many blocks as the longest slot needs. A block that
+    a slot does not need adds exactly nothing to it, so a slot's result is the same to the bit whatever other slots
+    hold.
 
     Args:
       q: [R, W, H, D] queries, float.
-      k_cache: [L, S, K, D, C] the cache of all layers, the new tokens' keys already written.
-      v_cache: [L, S, K, C, D] likewise for values.
+      k_cache: [L, N, S, K, D, P] the cache of all layers, the new tokens' keys already written.
+      v_cache: [L, N, S, K, P, D] likewise for values.
       layer: int32 scalar, the layer to read.
       positions: [R, W] int32; a query sees the slot's positions up to and including its own.
       lengths: [R] int32, tokens that each row's slot holds, the new ones included; 0 for a row whose result is unused.
       slots: [R] int32, the slot of each row; None: row r is slot r, and R = S.
       window: int32 scalar, how many positions back a query sees, its own included; None: all.
-      block: positions per step; C need not be a multiple. None: 128 on a CPU, 512 elsewhere.
       whole: whether to go over all of the cache, used or not. None: not on a CPU; elsewhere, for a single new token,
         where a loop whose length is not known beforehand costs more than what it leaves out.
 
     Returns:
       [R, W, H, D], dtype of `q`; the softmax is taken in float32.
     """
-    chex.assert_rank([q, k_cache, v_cache], [4, 5, 5])
+    chex.assert_rank([q, k_cache, v_cache], [4, 6, 6])
     arrays = q, k_cache, v_cache, layer, positions, lengths, slots, window
-    capacity = k_cache.shape[4]
-    single = q.shape[1] == 1 and capacity > 128
-
-    def attend_by(usual_block: int, usually_whole: bool) -> Callable:
-        size, entire = min(block or usual_block, capacity), usually_whole if whole is None else whole
-        return functools.partial(_attend_cached, size, entire)
-
-    cpu, others = attend_by(128, False), attend_by(512, single)
-    return cpu(*arrays) if cpu.args == others.args else jax.lax.platform_dependent(*arrays, cpu=cpu, default=others)
+    if whole is None and q.shape[1] == 1 and k_cache.shape[1] > 1:
+        by_used, by_all = (functools.partial(_attend_cached, choice) for choice in (False, True))
+        return jax.lax.platform_dependent(*arrays, cpu=by_used, default=by_all)
+    return _attend_cached(bool(whole), *arrays)
 
 
-def _attend_cached(block, whole, q, k_cache, v_cache, layer, positions, lengths, slots, window):
-    """Returns what `cached_attention` does, for these choices."""
+def _attend_cached(whole, q, k_cache, v_cache, layer, positions, lengths, slots, window):
+    """Returns what `cached_attention` does, for this choice."""
     rows, width, heads, dim = q.shape
-    kv_heads, capacity = k_cache.shape[2], k_cache.shape[4]
+    _, count, _, kv_heads, block, _ = v_cache.shape
     q = (q * dim**-0.5).reshape(rows, width, kv_heads, heads // kv_heads, dim).transpose(0, 2, 3, 1, 4)
 
     def add_block(index, carry):
         top, total, mixed = carry  # [R, K, G, W, 1] twice, [R, K, G, W, D]
-        # If the capacity is not a multiple, the last block is moved back to fit; what it reads twice is masked.
-        start = jnp.minimum(index * block, capacity - block)
-        k = read_part(k_cache, (0, 0, start), (kv_heads, dim, block))
-        v = read_part(v_cache, (0, start, 0), (kv_heads, block, dim))
-        at = start + jnp.arange(block)
-        mask = (at >= index * block) & (at <= positions[:, :, None])
+        k, v = read_block(k_cache, index), read_block(v_cache, index)
+        at = index * block + jnp.arange(block)
+        mask = at <= positions[:, :, None]
         if window is not None:
             mask &= at > positions[:, :, None] - window
         mask = mask[:, None, None]
-        scores = jnp.einsum("rkgwd,rkdc->rkgwc", q, k, preferred_element_type=jnp.float32)
+        scores = jnp.einsum("rkgwd,rkdp->rkgwp", q, k, preferred_element_type=jnp.float32)
         scores = jnp.where(mask, scores, _MASKED)
         new_top = jnp.maximum(top, scores.max(-1, keepdims=True))
         weights = jnp.where(mask, jnp.exp(scores - new_top), 0.0)
         keep = jnp.exp(top - new_top)
-        new_mixed = jnp.einsum("rkgwc,rkcd->rkgwd", weights.astype(v.dtype), v, preferred_element_type=jnp.float32)
+        new_mixed = jnp.einsum("rkgwp,rkpd->rkgwd", weights.astype(v.dtype), v, preferred_element_type=jnp.float32)
         return new_top, keep * total + weights.sum(-1, keepdims=True), keep * mixed + new_mixed
 
-    def read_part(cache, start, shape):
-        """Reads a part of each row's slot, [R, *shape]."""
+    def read_block(cache, index):
+        """Reads a block of each row's slot, [R, K, ...]."""
+        shape = cache.shape[3:]
         if slots is None:
-            return jax.lax.dynamic_slice(cache, (layer, 0, *start), (1, rows, *shape))[0]
-        of_slot = jax.vmap(lambda slot: jax.lax.dynamic_slice(cache, (layer, slot, *start), (1, 1, *shape)))
-        return of_slot(slots)[:, 0, 0]
+            return jax.lax.dynamic_slice(cache, (layer, index, 0, 0, 0, 0), (1, 1, rows, *shape))[0, 0]
+        of_slot = jax.vmap(lambda slot: jax.lax.dynamic_slice(cache, (layer, index, slot, 0, 0, 0), (1, 1, 1, *shape)))
+        return of_slot(slots)[:, 0, 0, 0]
 
     shape = (rows, kv_heads, heads // kv_heads, width)
     first = (jnp.full((*shape, 1), _MASKED), jnp.zeros((*shape, 1)), jnp.zeros((*shape, dim)))
-    used = capacity if whole else jnp.max(lengths)
-    _, total, mixed = jax.lax.fori_loop(0, (used + block - 1) // block, add_block, first, unroll=whole or None)
+    used = count if whole else (jnp.max(lengths) + block - 1) // block
+    _, total, mixed = jax.lax.fori_loop(0, used, add_block, first, unroll=whole or None)
     output = mixed / jnp.maximum(total, jnp.finfo(jnp.float32).tiny)
     return jnp.moveaxis(output, 3, 1).reshape(rows, width, heads, dim).astype(q.dtype)

@@ -288,15 +288,15 @@ def extend(
     """
     rows, width = tokens.shape
     chex.assert_shape(counts, (rows,))
-    capacity = kv_cache.room(cache)
+    _, blocks, _, _, block, _ = cache.v.shape
     at = jnp.arange(rows) if slots is None else slots
     chex.assert_equal_shape([counts, at, *([cache.lengths] if slots is None else [])])
     model = _build_model(config, params)
     before = cache.lengths[at]
     positions = before[:, None] + jnp.arange(width)
     rope = rotary.compute_angles(config, positions)
-    # Padding is sent beyond the capacity, where a scatter drops it.
-    write = jnp.where(jnp.arange(width) < counts[:, None], positions, capacity)
+    # Padding is sent beyond the last block, where a scatter drops it.
+    into, write = jnp.where(jnp.arange(width) < counts[:, None], positions // block, blocks), positions % block
     held = jnp.where(counts > 0, before + counts, 0)
 
     # The cache is carried whole: as an input and output of the scan, all of it would be copied at each call.
@@ -305,7 +305,7 @@ def extend(
         index, block, window = xs
 
         def attend(q, k, v):
-            place = index, at[:, None], slice(None)
+            place = index, into, at[:, None], slice(None)
             k_new = k_cache.at[*place, :, write].set(k.astype(k_cache.dtype), mode="drop")
             v_new = v_cache.at[*place, write].set(v.astype(v_cache.dtype), mode="drop")
             mixed = cached_attention(q, k_new, v_new, index, positions, held, slots=slots, window=window)

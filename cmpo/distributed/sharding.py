@@ -133,13 +133,13 @@ def rows_axis_size(mesh: Mesh) -> int:
 
 
 def shard_cache(mesh: Mesh, slots: int) -> NamedSharding:
-    """Returns the sharding of the sampler's keys [L, S, K, D, C] and values [L, S, K, C, D] on this process's devices.
+    """Returns the sharding of the sampler's keys [L, N, S, K, D, P] and values [L, N, S, K, P, D] on this process's devices.
 
     Raises ValueError if S = `slots` cannot be divided evenly.
     """
     if slots % (parts := rows_axis_size(mesh.local_mesh)):
         raise ValueError(f"config.engine.slots: expected a multiple of the {parts} parts of a process, got {slots}")
-    return NamedSharding(mesh.local_mesh, P(None, ROWS, TENSOR))
+    return NamedSharding(mesh.local_mesh, P(None, None, ROWS, TENSOR))
 
 
 @functools.cache

@@ -83,7 +83,7 @@ class _Move(NamedTuple):
 class Engine:
     """Samples for many sessions at once; use as an async context manager around a batch of dialogues.
 
-    `kv_sharding` says where keys and values [L, S, K, …] live; None: on one device. With a `grammar`, only what it
+    `kv_sharding` says where keys and values [L, N, S, K, …] live; None: on one device. With a `grammar`, only what it
     allows is written. `turn_taking` is held while programs are put on the devices: a lock, if other threads do so too.
     """
 

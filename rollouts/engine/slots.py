@@ -55,7 +55,7 @@ class SlotStream:
     length: int = 0
     computed: int = 0
     slot: int | None = None
-    parked: tuple[np.ndarray, np.ndarray] | None = None  # keys [L, K, D, P], values [L, K, P, D], P at least `computed`
+    parked: tuple[np.ndarray, np.ndarray] | None = None  # blocks, as `cache.take_tokens` gives them, of `computed` or more tokens
 
     @property
     def unread(self) -> int:
@@ -127,7 +127,7 @@ class Slots:
         The stream that was in the slot must have been parked, or have ended.
         """
         if stream.parked:
-            self._make_room(stream.parked[1].shape[2])
+            self._make_room(stream.computed)
             self._kv, stream.parked = _put(self._kv, np.int32(slot), *stream.parked), None
         elif donor:
             if donor.slot != slot:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from models.attention import cached_attention, causal_attention
 
 causal = jax.jit(causal_attention, static_argnames="block")
-cached = jax.jit(cached_attention, static_argnames=("block", "whole"))
+cached = jax.jit(cached_attention, static_argnames="whole")
 
 
 def full_attention(q, k, v, segment_ids, near=True, prefix_ids=None):
@@ -193,13 +193,15 @@ class CachedAttentionTest(chex.TestCase):
         q = normal(0, 4, width, 4, 8)
         positions = jnp.maximum(lengths[:, None] - width, 0) + jnp.arange(width)
         k, v = self.k if k is None else k, self.v if v is None else v
-        k_cache, v_cache = k.transpose(0, 1, 3, 4, 2), v.transpose(0, 1, 3, 2, 4)  # [L, S, K, D, C], [L, S, K, C, D]
-        return q, positions, attend(q, k_cache, v_cache, 1, positions, lengths, block=block, **options)
+        spare = [(0, 0), (0, 0), (0, -k.shape[2] % block), (0, 0), (0, 0)]
+        k, v = (jnp.pad(x, spare).reshape(3, 4, -1, block, 2, 8) for x in (k, v))  # [L, S, N, P, K, D]
+        k_cache, v_cache = k.transpose(0, 2, 1, 4, 5, 3), v.transpose(0, 2, 1, 4, 3, 5)
+        return q, positions, attend(q, k_cache, v_cache, 1, positions, lengths, **options)
 
     @chex.variants(with_jit=True, without_jit=True)
     @parameterized.parameters((1, 8), (3, 4), (3, 64))
     def test_equals_full_attention(self, width, block):
-        attend = self.variant(cached_attention, static_argnames="block")
+        attend = self.variant(cached_attention)
         q, positions, actual = self.attend([3, 22, 10, 17], width, block, attend=attend)
         for slot in range(4):
             scores = jnp.einsum("whd,chd->whc", q[slot], jnp.repeat(self.k[1, slot], 2, 1)) / np.sqrt(8)

@@ -84,7 +84,8 @@ def numpy_forward(config, params, tokens):
 
 def by_token(cache):
     """Keys and values of a cache, both [L, S, C, K, D]."""
-    return jnp.moveaxis(cache.k, 4, 2), jnp.moveaxis(cache.v, 3, 2)
+    by_block = jnp.moveaxis(cache.k, (2, 5), (1, 3)), jnp.moveaxis(cache.v, (2, 4), (1, 3))
+    return tuple(x.reshape(*x.shape[:2], -1, *x.shape[4:]) for x in by_block)
 
 
 class ConfigTest(parameterized.TestCase):
@@ -298,7 +299,7 @@ class ExtendTest(chex.TestCase):
         """Each turn appends 0 to 5 tokens to each of 3 slots; padding is other tokens, and leaves no trace."""
         params, tokens = new_params(CONFIG), np.asarray(new_tokens(seed, 3, 40))
         expected = np.asarray(forward(CONFIG, params, tokens))
-        cache, done = kv_cache.init(CONFIG, 3, 40), np.zeros(3, int)
+        cache, done = kv_cache.init(CONFIG, 3, 40, block=16), np.zeros(3, int)
         for index, counts in enumerate(turns):
             piece = np.array(new_tokens(100 + index, 3, 5))
             for slot, count in enumerate(counts):
@@ -335,7 +336,7 @@ class ExtendTest(chex.TestCase):
 
         _, _, after, out = decode(logits, cache)
         np.testing.assert_array_equal(after.lengths, [11, 15, 4])
-        np.testing.assert_array_equal(after.k[:, 2], cache.k[:, 2])
+        np.testing.assert_array_equal(after.k[:, :, 2], cache.k[:, :, 2])
         for slot, count in ((0, 2), (1, 6)):
             row = jnp.concatenate([prompts[slot, :count], out[slot]])[None]
             np.testing.assert_array_equal(
@@ -365,9 +366,9 @@ class ExtendTest(chex.TestCase):
     def test_rows_may_be_any_slots(self):
         """To the bit what the same rows give in a cache that holds only them."""
         params, tokens = new_params(CONFIG), new_tokens(1, 5, 9)
-        _, cache = extend(CONFIG, params, kv_cache.init(CONFIG, 5, 40), tokens, jnp.array([9, 4, 7, 1, 0]))
+        _, cache = extend(CONFIG, params, kv_cache.init(CONFIG, 5, 40, block=4), tokens, jnp.array([9, 4, 7, 1, 0]))
         slots, piece, counts = jnp.array([3, 0, 0]), new_tokens(2, 3, 6), jnp.array([6, 2, 0])
-        chosen = kv_cache.KVCache(cache.k[:, slots], cache.v[:, slots], cache.lengths[slots])
+        chosen = kv_cache.take_slots(cache, slots)
         expected, alone = extend(CONFIG, params, chosen, piece, counts)
         actual, after = jax.jit(qwen2.extend, static_argnums=0)(CONFIG, params, cache, piece, counts, slots=slots)
         np.testing.assert_array_equal(actual[:2], expected[:2])
@@ -376,11 +377,11 @@ class ExtendTest(chex.TestCase):
             size = after.lengths[slot]
             for ours, other in zip(by_token(after), by_token(alone), strict=True):
                 np.testing.assert_array_equal(ours[:, slot, :size], other[:, row, :size])
-        np.testing.assert_array_equal(after.v[:, 1:3], cache.v[:, 1:3])
+        np.testing.assert_array_equal(after.v[:, :, 1:3], cache.v[:, :, 1:3])
 
     def test_a_slot_moves_to_another_in_a_cache_that_grew(self):
         params, tokens = new_params(CONFIG), new_tokens(1, 2, 9)
-        logits, cache = extend(CONFIG, params, kv_cache.init(CONFIG, 2, 12), tokens, jnp.array([9, 5]))
+        logits, cache = extend(CONFIG, params, kv_cache.init(CONFIG, 2, 12, block=4), tokens, jnp.array([9, 5]))
         moved = kv_cache.take_tokens(cache, jnp.int32(0), 10)
         grown = kv_cache.put_tokens(kv_cache.grow_slots(cache, 20), jnp.int32(1), *moved)._replace(
             lengths=jnp.array([9, 9])

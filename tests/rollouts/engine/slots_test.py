@@ -190,11 +190,11 @@ def test_room_grows_as_streams_need_it_and_changes_nothing(monkeypatch):
 def test_slots_may_be_spread_over_devices():
     """The same tokens; log-probabilities up to rounding."""
     mesh = jax.make_mesh((4,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
-    layout = jax.sharding.NamedSharding(mesh, jax.P(None, "data"))
+    layout = jax.sharding.NamedSharding(mesh, jax.P(None, None, "data"))
     weights = jax.device_put(params(), jax.sharding.NamedSharding(mesh, jax.P()))
     made = engine_of(weights, slots=4, kv_sharding=layout)
     results = run(range(9), made)
-    assert made.counts.parked and made._slots._kv.k.sharding.is_equivalent_to(layout, 5)
+    assert made.counts.parked and made._slots._kv.k.sharding.is_equivalent_to(layout, 6)
     for number, turns in results.items():
         for (_, ours), (_, other) in zip(turns, alone(number), strict=True):
             assert np.array_equal(ours.ids, other.ids)
