@@ -3,8 +3,8 @@
 Both go over keys in blocks, so that a block of scores stays in the processor's cache, and both skip blocks that no
 query may see: `causal_attention` the future and other segments, `cached_attention` the unused end of the cache.
 
-Legend: B rows, T tokens of a row, S slots of the cache, N blocks of P positions, R rows of new tokens, W tokens of each,
-L layers, H query heads, K key/value heads, G = H / K query heads of one key/value head, D head dimension.
+Legend: B rows, T tokens of a row, S slots of the cache, N blocks of P positions, R rows of new tokens, W tokens of
+each, L layers, H query heads, K key/value heads, G = H / K query heads of one key/value head, D head dimension.
 """
 
 import functools

@@ -19,7 +19,6 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from models import cache as kv_cache
 from models import rope as rotary
 from models import scoring
 from models.attention import cached_attention, causal_attention

@@ -133,7 +133,7 @@ def rows_axis_size(mesh: Mesh) -> int:
 
 
 def shard_cache(mesh: Mesh, slots: int) -> NamedSharding:
-    """Returns the sharding of the sampler's keys [L, N, S, K, D, P] and values [L, N, S, K, P, D] on this process's devices.
+    """Returns the sharding of the sampler's keys and values, see `KVCache`, on this process's devices.
 
     Raises ValueError if S = `slots` cannot be divided evenly.
     """

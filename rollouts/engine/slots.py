@@ -55,7 +55,7 @@ class SlotStream:
     length: int = 0
     computed: int = 0
     slot: int | None = None
-    parked: tuple[np.ndarray, np.ndarray] | None = None  # blocks, as `cache.take_tokens` gives them, of `computed` or more tokens
+    parked: tuple[np.ndarray, np.ndarray] | None = None  # what `cache.take_tokens` gave
 
     @property
     def unread(self) -> int:
