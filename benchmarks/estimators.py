@@ -72,7 +72,7 @@ class Truth(NamedTuple):
     """True gradients of a policy."""
 
     policy: Actor
-    critic: truth.Critic  # that sees what an agent sees
+    critic: truth.MeasureCritic  # that sees what an agent sees
     gradients: np.ndarray  # [C, K, P], per turn
     means: np.ndarray  # [K + 1], and the turns
 

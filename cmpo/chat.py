@@ -25,7 +25,7 @@ from cmpo.cli import agents, command, remote, terminal
 from cmpo.run.workdir import load_config
 from cmpo.training import tasks
 from rollouts import domains
-from rollouts.agents.conversation import AgentAtUrl, AgentHere, Offer, Partner, Spending, Told
+from rollouts.agents.conversation import AgentAtUrl, AgentHere, ChatTask, Offer, Partner, Spending
 from rollouts.agents.person import mend_text
 from rollouts.endpoints import streaming
 from rollouts.types import DialogueError
@@ -103,7 +103,7 @@ async def open_agent(
     title = f"{place}{step}: {served_by.name}. About {about}. A customer hears what comes after agent> only."
     budgets = dict(zip((cost.name for cost in domain.costs), budgets_of(domain, config), strict=True))
     spending = Spending({cost.name: cost.total for cost in domain.costs}, budgets)
-    told = task if system is None else Told("chat", system)
+    told = task if system is None else ChatTask("chat", system)
     async with served_by.opened.open() as agent:
         partner = AgentHere(domain, agent, told, spending, seed=config.eval.seed, scripted=scripted)
         try:

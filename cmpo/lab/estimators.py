@@ -20,7 +20,7 @@ from cmpo.gae import generalized_advantage
 from cmpo.lab import truth
 from cmpo.lab.actor import Actor
 from cmpo.lab.plan import LabConfig
-from cmpo.lab.truth import MEASURES, Critic, Play
+from cmpo.lab.truth import MEASURES, MeasureCritic, Play
 from rollouts.domains.fds.lab import callers, environment, telling
 
 
@@ -99,8 +99,8 @@ def credit_turns(
 
 @functools.partial(jax.jit, static_argnames=("estimators", "batches", "rows"))
 def sample_batches(
-    keys: chex.PRNGKey, config: LabConfig, policy: Actor, critic: Critic, gradients: chex.Array, prices: chex.Array,
-    *, estimators: tuple[Estimator, ...], batches: int, rows: int,
+    keys: chex.PRNGKey, config: LabConfig, policy: Actor, critic: MeasureCritic, gradients: chex.Array,
+    prices: chex.Array, *, estimators: tuple[Estimator, ...], batches: int, rows: int,
 ) -> tuple[Batches, chex.Array]:  # fmt: skip
     """Samples what each estimator makes of the same batches.
 

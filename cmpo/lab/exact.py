@@ -152,7 +152,7 @@ class _Block(NamedTuple):
 
     turn: environment.LabTurn
     chance: chex.Array
-    answer: environment.Answer
+    answer: environment.CustomerAnswer
     rating: chex.Array  # the mean; 0 where the dialogue goes on
     stances: chex.Array  # [S, K, 2, stances], the chance of each
     hints: chex.Array
@@ -215,7 +215,7 @@ def _hear(known: np.ndarray, stance: np.ndarray, hint: np.ndarray) -> np.ndarray
     """Adds what was told to packed states with the place of the moment after them."""
     nothing = np.zeros_like(stance)
     signal = signals.Signal(*[nothing] * len(signals.Signal._fields))._replace(stance=stance, hint=hint)
-    answer = environment.Answer(_unpack(known[:, :-1]), known[:, -1], signal, None)
+    answer = environment.CustomerAnswer(_unpack(known[:, :-1]), known[:, -1], signal, None)
     return _pack(jax.tree.map(np.asarray, jax.vmap(lambda one: environment.hear_answer(one, one.signal))(answer)))
 
 

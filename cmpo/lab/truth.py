@@ -41,7 +41,7 @@ class Play(NamedTuple):
     outcome: chex.Array  # [...] float32
 
 
-class Critic(NamedTuple):
+class MeasureCritic(NamedTuple):
     """A layer of hidden units from D features to the measures K; float32."""
 
     inner: chex.Array
@@ -115,13 +115,13 @@ def observe_states(states: LabState) -> chex.Array:
 
 def fit_critic(
     key: chex.PRNGKey, features: chex.Array, ahead: chex.Array, valid: chex.Array, *, steps: int = 1500
-) -> Critic:
+) -> MeasureCritic:
     """Fits a critic by least squares to what came after turns; [R, D], [R, K] and [R] bool."""
     first, second = jax.random.split(key)
     mean = jnp.mean(ahead, 0, where=valid[:, None])
     scale = jnp.std(ahead, 0, where=valid[:, None]) + 1e-3
     inner = jax.random.normal(first, (features.shape[-1], _HIDDEN)) / features.shape[-1] ** 0.5
-    critic = Critic(inner, jnp.zeros(_HIDDEN), jnp.zeros((_HIDDEN, ahead.shape[-1])), jnp.zeros(ahead.shape[-1]))
+    critic = MeasureCritic(inner, jnp.zeros(_HIDDEN), jnp.zeros((_HIDDEN, ahead.shape[-1])), jnp.zeros(ahead.shape[-1]))
     targets = (ahead - mean) / scale
 
     def measure_error(critic, some):
@@ -131,12 +131,12 @@ def fit_critic(
     return critic._replace(outer=critic.outer * scale, outer_bias=critic.outer_bias * scale + mean)
 
 
-def apply_critic(critic: Critic, features: chex.Array) -> chex.Array:
+def apply_critic(critic: MeasureCritic, features: chex.Array) -> chex.Array:
     """Returns what is to be expected, [..., D] -> [..., K] float32."""
     return jnp.tanh(features @ critic.inner + critic.inner_bias) @ critic.outer + critic.outer_bias
 
 
-def fit_critics(key: chex.PRNGKey, config: LabConfig, policy: Actor, count: int) -> tuple[Critic, Critic]:
+def fit_critics(key: chex.PRNGKey, config: LabConfig, policy: Actor, count: int) -> tuple[MeasureCritic, MeasureCritic]:
     """Fits two critics of a policy to `count` dialogues: one that sees all, and one that sees what an agent sees."""
     play_key, open_key, fit_key = jax.random.split(key, 3)
     play = play_dialogues(play_key, config, policy, open_dialogues(open_key, config, count))
@@ -174,7 +174,7 @@ def score_gradients(
 
 @functools.partial(jax.jit, static_argnames=("size", "rows"))
 def sample_gradients(
-    keys: chex.PRNGKey, config: LabConfig, policy: Actor, critic: Critic, roots: LabState | None = None,
+    keys: chex.PRNGKey, config: LabConfig, policy: Actor, critic: MeasureCritic, roots: LabState | None = None,
     *, size: int, rows: int,
 ) -> tuple[chex.Array, chex.Array, chex.Array]:  # fmt: skip
     """Samples the gradients of the means of `MEASURES` with respect to a policy's parameters, without bias.

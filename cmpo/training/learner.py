@@ -25,7 +25,7 @@ from rollouts.domain import Domain
 from rollouts.types import Dialogue
 
 
-class Part(NamedTuple):
+class UpdatePart(NamedTuple):
     """What an update learns from."""
 
     rows: Rows  # [M, U, T], as micro-batches on the mesh
@@ -119,7 +119,7 @@ class Learner:
             raise ValueError(f"{name}.credit: expected the shape {rewards.turn_mask.shape}, got {credit.shape}")
         return credit
 
-    def prepare_parts(self, dialogues: Sequence[Dialogue], credit: np.ndarray, state: TrainState) -> list[Part]:
+    def prepare_parts(self, dialogues: Sequence[Dialogue], credit: np.ndarray, state: TrainState) -> list[UpdatePart]:
         """Turns dialogues and the credit of their turns [B, G, N] into the parts of a batch, one for each update."""
         train, parts = self.config.train, []
         streams = packing.make_streams(dialogues, *credit.shape[1:])
@@ -133,10 +133,10 @@ class Learner:
             signals, seen = self._signals(Signals(advantages, reference), rows, values), {}
             if train.one_step_off:
                 rows, signals, seen = self._correct(rows, signals, self._score(self.frozen, state.policy.params, rows))
-            parts.append(Part(rows, signals, seen))
+            parts.append(UpdatePart(rows, signals, seen))
         return jax.block_until_ready(parts)
 
-    def learn_from_parts(self, state: TrainState, parts: list[Part]) -> tuple[Trained, Trained, Metrics]:
+    def learn_from_parts(self, state: TrainState, parts: list[UpdatePart]) -> tuple[Trained, Trained, Metrics]:
         """Makes the updates of a batch; returns policy and head after them, and metrics."""
         policy, head, metrics = state.policy, state.head, []
         for part in parts * self.config.train.epochs:
@@ -144,7 +144,7 @@ class Learner:
             metrics.append(values | part.seen)
         return policy, head, update_step.summarize_updates(jax.device_get(metrics))
 
-    def review_tokens(self, policy: Trained, parts: list[Part]) -> dict[int, tuple[np.ndarray, np.ndarray]]:
+    def review_tokens(self, policy: Trained, parts: list[UpdatePart]) -> dict[int, tuple[np.ndarray, np.ndarray]]:
         """Returns what was learnt of each turn's tokens: number of the turn in [B * G * N] -> two arrays [T] float32.
 
         They are the log-probabilities under `policy`, the one after the update, and the advantages with which the

@@ -18,7 +18,7 @@ from rollouts.types import DialogueError, Message, Task
 
 
 @dataclasses.dataclass(frozen=True)
-class Told(Task):
+class ChatTask(Task):
     """A task of which an agent knows a system text, and nobody anything else."""
 
     system: str
@@ -113,7 +113,7 @@ class AgentHere:
             raise ValueError("a scripted agent follows its task, and no system text")
         self.close()
         self._conversations, self._turns = self._conversations + 1, 0
-        task = self._task if system is None else Told("chat", system)
+        task = self._task if system is None else ChatTask("chat", system)
         self._session = await self._agent.open(task, fold(self._seed, "agent", self._conversations))
         self.spending.begin_conversation()
 

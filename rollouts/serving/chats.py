@@ -19,7 +19,7 @@ from rollouts.serving.answering import (
     choose_seeds,
     read_reasoning,
 )
-from rollouts.serving.conversations import Known, Spoken, describe_tools, hash_others, sort_arguments
+from rollouts.serving.conversations import KeptConversation, Spoken, describe_tools, hash_others, sort_arguments
 from rollouts.serving.overseer import Overseer
 from rollouts.serving.protocol import ChatMessage, ChatRequest, RequestError, name_field
 from rollouts.serving.responses import Usage
@@ -92,7 +92,7 @@ class ChatExchange:
         messages = [*self._said, Spoken("assistant", answer.content, tuple(calls))]
         others = hash_others(self._told, messages)
         outputs = (*self._outputs, answer.text)
-        known = Known(self._dialogue, ids, outputs, len(messages), others, place.session)
+        known = KeptConversation(self._dialogue, ids, outputs, len(messages), others, place.session)
         self._served.conversations.keep(place, known, self._told, messages)
 
     def count_usage(self, sampled: int) -> Usage:
@@ -120,7 +120,7 @@ class ChatExchange:
             return lambda index: WholeReader(functools.partial(read_reasoning, read_calls(index)))
         return read_calls
 
-    def _encode(self, known: Known | None) -> np.ndarray:
+    def _encode(self, known: KeptConversation | None) -> np.ndarray:
         """Returns the stream before the answer, [T] int32: what is `known` of it as it is, and what is new."""
         tokenizer = self._served.tokenizer
         if known is None:

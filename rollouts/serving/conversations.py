@@ -28,7 +28,7 @@ class Spoken(NamedTuple):
 
 
 @dataclasses.dataclass
-class Known:
+class KeptConversation:
     """A conversation up to an answer of ours."""
 
     dialogue: str  # of which it is a state: what the ledger and the client call it
@@ -77,7 +77,7 @@ class Conversations:
     ):
         self._engine, self._most, self._room, self._age, self._ended = engine, most, room, age, ended
         self._clock, self._name_dialogue = clock, name_dialogue
-        self._known: dict[str, Known] = {}  # by a hash of x-session-id, tools and messages
+        self._known: dict[str, KeptConversation] = {}  # by a hash of x-session-id, tools and messages
         self._dialogues: collections.OrderedDict[str, _Dialogue] = collections.OrderedDict()  # the longest unused first
 
     def __len__(self) -> int:
@@ -88,7 +88,7 @@ class Conversations:
         """Streams that are kept for those who may come back."""
         return sum(known.session is not None for known in self._known.values())
 
-    def find(self, told: str, messages: Sequence[Spoken], name: str = "") -> Known | None:
+    def find(self, told: str, messages: Sequence[Spoken], name: str = "") -> KeptConversation | None:
         """Finds the longest beginning of a conversation that is known.
 
         Args:
@@ -108,7 +108,7 @@ class Conversations:
             return newest
         return None
 
-    def go_on(self, known: Known | None, answers: int = 1, name: str = "") -> list[Seat]:
+    def go_on(self, known: KeptConversation | None, answers: int = 1, name: str = "") -> list[Seat]:
         """Returns a place for each answer to a request that goes on from `known`; None: from the beginning."""
         dialogue = known.dialogue if known else self._choose_dialogue(name)
         own = []
@@ -123,7 +123,7 @@ class Conversations:
         place.session.close()
         self._settle(place.dialogue)
 
-    def keep(self, place: Seat, known: Known, told: str, messages: Sequence[Spoken]) -> None:
+    def keep(self, place: Seat, known: KeptConversation, told: str, messages: Sequence[Spoken]) -> None:
         """Keeps a conversation up to the answer that was just given, its last message.
 
         Args:
@@ -187,7 +187,7 @@ class Conversations:
         if (dialogue := self._dialogues.get(name)) and not (dialogue.keys or dialogue.under_way):
             self._drop(name)
 
-    def _drop(self, name: str) -> list[Known]:
+    def _drop(self, name: str) -> list[KeptConversation]:
         """Lets go of a dialogue; returns its states."""
         states = [self._known.pop(key) for key in self._dialogues.pop(name).keys]
         for known in states:
@@ -195,7 +195,7 @@ class Conversations:
         self._ended(name)
         return states
 
-    def _forget(self, known: Known) -> None:
+    def _forget(self, known: KeptConversation) -> None:
         if known.session:
             known.session.close()
 

@@ -13,7 +13,7 @@ from cmpo.run.workdir import load_config
 from cmpo.training import collecting
 from configs import fds
 from models import tokenizer
-from rollouts.agents.conversation import Told
+from rollouts.agents.conversation import ChatTask
 from rollouts.seeds import fold
 from rollouts.types import Message
 from tests.builders import commands
@@ -53,7 +53,7 @@ def test_the_policy_says_what_it_says_in_a_dialogue():
 
     async def ask(told, *seeds):
         async with policy.opened.open() as agent:
-            session = await agent.open(Told("chat", told), 0)
+            session = await agent.open(ChatTask("chat", told), 0)
             pairs = zip(("Hello!", "And?"), seeds, strict=False)
             return [
                 await session.reply([Message("user", text)], fold(config.eval.seed, "turn", *at)) for text, at in pairs

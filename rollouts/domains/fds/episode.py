@@ -40,7 +40,7 @@ class CustomerEpisode(Episode):
         self._table, self._task, self._seed, self._judge_seed = table, task, seed, judge_seed
         self._prompt = rubrics.PROCESS.write_prompt(task)
         self._to_user = [Message("system", generator.user_prompt(task)), Message("user", rules.BEGIN)]
-        self._said: list[judge.Said] = []
+        self._said: list[judge.Utterance] = []
         self._replies: list[tuple[str, str]] = []  # response and action of each turn; "" where it breached the format
         self._verdicts: list[asyncio.Task[rubrics.Verdict]] = []
         self._state = rules.State()
@@ -77,7 +77,7 @@ class CustomerEpisode(Episode):
         voucher, earlier = rules.when_issued(before, reply.action), rules.when_issued(before, "chat")
         heard = turn_format.hear(reply.response)  # the judge reads what the customer reads
         words = turn_format.hear(self._words)
-        self._said += [judge.Said("customer", words, earlier), judge.Said("agent", heard, voucher)]
+        self._said += [judge.Utterance("customer", words, earlier), judge.Utterance("agent", heard, voucher)]
         if table.judge is not None:
             request, seed = (
                 judge.write_request(self._prompt, self._said),

@@ -14,7 +14,7 @@ from rollouts.seeds import fold
 from rollouts.types import Dialogue, DialogueError, Message
 
 
-class Said(NamedTuple):
+class Utterance(NamedTuple):
     """One utterance as judges read it."""
 
     role: str  # customer | agent
@@ -42,7 +42,7 @@ class Evaluation(NamedTuple):
         return {"failure": self.failure, "failure_message": self.failure_message}
 
 
-def write_request(prompt: str, conversation: Sequence[Said]) -> list[Message]:
+def write_request(prompt: str, conversation: Sequence[Utterance]) -> list[Message]:
     """Writes the request to judge `conversation`. It is JSON, so that an agent cannot pose as somebody else."""
     transcript = json.dumps([said._asdict() for said in conversation], ensure_ascii=False)
     return [Message("system", prompt), Message("user", transcript)]
@@ -81,22 +81,22 @@ async def _ask_once(client: ChatClient, rubric: Rubric, request: Sequence[Messag
         ) from None
 
 
-def transcribe_dialogue(dialogue: Dialogue) -> list[Said]:
+def transcribe_dialogue(dialogue: Dialogue) -> list[Utterance]:
     """Returns a dialogue as evaluators read it: what was heard, and the system's record of vouchers.
 
     It leaves out the agent's thoughts, end marks, and a turn that broke the format: the customer never saw these.
     """
     said, voucher = [], "no"
     for turn in dialogue.turns:
-        said.append(Said("customer", turn.messages[-1].content, voucher))
+        said.append(Utterance("customer", turn.messages[-1].content, voucher))
         if action := turn.notes["action"]:
             issued = "this turn" if action == "voucher" else voucher
-            said.append(Said("agent", turn_format.hear(turn.notes["response"]), issued))
+            said.append(Utterance("agent", turn_format.hear(turn.notes["response"]), issued))
             voucher = "no" if issued == "no" else "earlier"
     last = turn_format.hear(dialogue.last_words)
     answered = dialogue.turns and dialogue.turns[-1].messages[-1].content == last  # with a farewell
     if last and not answered:
-        said.append(Said("customer", last, voucher))
+        said.append(Utterance("customer", last, voucher))
     return said
 
 

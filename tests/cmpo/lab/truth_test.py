@@ -39,7 +39,7 @@ def layers():
 
 def some_critic(scale):
     shapes = (FEATURES, 5), (5,), (5, len(truth.MEASURES)), (len(truth.MEASURES),)
-    return truth.Critic(*(scale * jax.random.normal(jax.random.key(7), shape) for shape in shapes))
+    return truth.MeasureCritic(*(scale * jax.random.normal(jax.random.key(7), shape) for shape in shapes))
 
 
 @pytest.mark.parametrize("scale", [0.0, 0.3])

@@ -9,7 +9,7 @@ from starlette.applications import Starlette
 from starlette.responses import Response
 from starlette.routing import Route
 
-from rollouts.agents.conversation import AgentAtUrl, AgentHere, Offer, Spending, Told
+from rollouts.agents.conversation import AgentAtUrl, AgentHere, ChatTask, Offer, Spending
 from rollouts.agents.person import mend_text
 from rollouts.endpoints import streaming
 from rollouts.endpoints.parts import Piece
@@ -76,8 +76,8 @@ def test_an_agent_in_this_process():
 
     asyncio.run(talk())
     (first, seed), (second, other) = agent.opened
-    assert first is task and second == Told("chat", "Be kind.") and seed != other and agent.closed == 2
-    assert [message.content for message in second.opening] == ["Be kind."] and Told("chat", "").opening == ()
+    assert first is task and second == ChatTask("chat", "Be kind.") and seed != other and agent.closed == 2
+    assert [message.content for message in second.opening] == ["Be kind."] and ChatTask("chat", "").opening == ()
 
 
 def ask(models, words, *, offer=None, system="", more=()):

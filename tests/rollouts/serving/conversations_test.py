@@ -4,7 +4,7 @@ import numpy as np
 
 from rollouts.serving.conversations import (
     Conversations,
-    Known,
+    KeptConversation,
     Spoken,
     describe_tools,
     hash_others,
@@ -63,7 +63,7 @@ class Table:
         begun, outputs = (known.ids, known.outputs) if known else (np.zeros(0, int), ())
         ids, others = np.append(begun, [len(messages)]), hash_others(told, messages)
         outputs = (*outputs, messages[-1].content)
-        new = Known(place.dialogue, ids, outputs, len(messages), others, place.session)
+        new = KeptConversation(place.dialogue, ids, outputs, len(messages), others, place.session)
         self.kept.keep(place, new, told, messages)
 
 

@@ -11,7 +11,7 @@ from rollouts.domains.fds.embedded.statements import write_durations, write_numb
 from rollouts.domains.fds.words import bank
 
 
-class Order(NamedTuple):
+class KnownOrder(NamedTuple):
     """What is known of an order, in the shape in which sentences are checked."""
 
     names: frozenset[str]  # words of the items' and the merchant's names
@@ -49,7 +49,7 @@ _AFTER_FOOD = load_words("after food")  # dishes where they stand after a dish's
 _AFTER_ARTICLE = load_words("after article")  # dishes where they stand after an article
 
 
-def read_order(case: Case) -> Order:
+def read_order(case: Case) -> KnownOrder:
     """Prepares a case for checking."""
     items = tuple(
         tuple(_singular(word) for sentence in split_sentences(item.name, ()) for word in sentence)
@@ -66,7 +66,7 @@ def read_order(case: Case) -> Order:
     text = " ".join(sentence.text for sentence in split_sentences(case.record.text, names))
     text = f" {text} " if text else ""
     said = {clock_of(match) for match in TIME.finditer(text)}
-    return Order(
+    return KnownOrder(
         names,
         items,
         tuple(item.quantity for item in case.items),
@@ -83,7 +83,7 @@ def read_order(case: Case) -> Order:
     )
 
 
-def mark_names(sentence: Words, order: Order) -> Words:
+def mark_names(sentence: Words, order: KnownOrder) -> Words:
     """Writes the order's items as "xitem0", "xitem1" …, its merchant as "xmerchant", dishes it has not as "xfood"."""
     marked, place = [], 0
     while place < len(sentence):
@@ -95,7 +95,7 @@ def mark_names(sentence: Words, order: Order) -> Words:
     return words
 
 
-def _find_name(sentence: Words, place: int, order: Order) -> tuple[int, str]:
+def _find_name(sentence: Words, place: int, order: KnownOrder) -> tuple[int, str]:
     """Returns how many words from `place` on name something of the order, and the mark for it."""
     if sentence[place : place + len(order.merchant)] == order.merchant:
         return len(order.merchant), "xmerchant"
@@ -132,7 +132,7 @@ def _find_name(sentence: Words, place: int, order: Order) -> tuple[int, str]:
     return best
 
 
-def _is_food(word: str, order: Order) -> bool:
+def _is_food(word: str, order: KnownOrder) -> bool:
     return word in load_foods() or any(_singular(word) in item for item in order.items)
 
 
@@ -159,7 +159,7 @@ def _is_name(word: str) -> bool:
     return word in load_foods() or not find_classes(word)
 
 
-def find_wrong_names(sentence: Words, order: Order) -> bool:
+def find_wrong_names(sentence: Words, order: KnownOrder) -> bool:
     """Does a sentence with marks name a dish or a merchant that is not this order's?"""
     text = sentence.text
     if " xfood " in text or " xplace " in text or re.search(r" xitem(\d) xitem(?!\1)", text):
@@ -172,7 +172,7 @@ def find_wrong_names(sentence: Words, order: Order) -> bool:
     return any(_is_other_thing(thing, order) for thing in things)
 
 
-def _is_other_thing(word: str, order: Order) -> bool:
+def _is_other_thing(word: str, order: KnownOrder) -> bool:
     """Is a word, where a dish is named, a thing that no order has?"""
     if word in _SERVED or word in order.known or word.startswith("x") or word in load_foods():
         return False
@@ -180,7 +180,7 @@ def _is_other_thing(word: str, order: Order) -> bool:
     return "n" in classes and not classes & set("dpsomxrjwiu")
 
 
-def find_wrong_numbers(sentence: Words, order: Order) -> bool:
+def find_wrong_numbers(sentence: Words, order: KnownOrder) -> bool:
     """Does a sentence name a number, time or price that contradicts the order? What lies ahead contradicts nothing."""
     text = write_numbers(write_durations(sentence.text), order.numbers["minutes"])
     if not compile_table("not of this order").search(text):
@@ -208,7 +208,7 @@ def find_wrong_numbers(sentence: Words, order: Order) -> bool:
     return False
 
 
-def _has_other_clock(text: str, order: Order) -> bool:
+def _has_other_clock(text: str, order: KnownOrder) -> bool:
     """Does a text name a time of the day that is none of the order's? "9 o'clock" may be half an hour off."""
     if not order.times:
         return False
@@ -232,12 +232,12 @@ def hide_amounts(text: str) -> str:
     return _AMOUNT.sub("xmoney", text)
 
 
-def _has_other(text: str, unit: str, order: Order) -> bool:
+def _has_other(text: str, unit: str, order: KnownOrder) -> bool:
     found = (1 if match[1] == "one" else int(match[1]) for match in _UNIT_NUMBERS[unit].finditer(text))
     return any(number not in order.numbers[unit] for number in found)
 
 
-def _has_other_hours(text: str, order: Order) -> bool:
+def _has_other_hours(text: str, order: KnownOrder) -> bool:
     """Hours are said of minutes roughly: up to half an hour more or less is right."""
     hours = [1 if match[1] == "one" else int(match[1]) for match in re.finditer(r" (\d{1,3}|one) hours? ", text)]
     return any(all(abs(60 * said - minutes) > 30 for minutes in order.numbers["minutes"]) for said in hours)

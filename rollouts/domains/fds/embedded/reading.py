@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from rollouts.domains.fds.embedded import claims, facts, language
 from rollouts.domains.fds.embedded.case import Case, UnreadablePrompt
-from rollouts.domains.fds.embedded.facts import Order
+from rollouts.domains.fds.embedded.facts import KnownOrder
 from rollouts.domains.fds.embedded.language import Words
 from rollouts.domains.fds.embedded.phrases import compile_table, has_phrase, list_idioms, load_tables
 from rollouts.domains.fds.embedded.remedies import CLAUSES, find_remedies
@@ -89,7 +89,7 @@ def _read_reply(response: str, earlier: tuple[str, ...], case: Case, issued: str
 
 
 @functools.lru_cache(maxsize=256)
-def _read_order(case: Case) -> Order:
+def _read_order(case: Case) -> KnownOrder:
     return facts.read_order(case)
 
 
@@ -98,12 +98,12 @@ def _read_sentences_of(reply: str, case: Case) -> list[Words]:
     return read_sentences(reply, _read_order(case))
 
 
-def read_sentences(text: str, order: Order) -> list[Words]:
+def read_sentences(text: str, order: KnownOrder) -> list[Words]:
     """Splits a reply into sentences, with marks for what the order has; see `facts.mark_names`."""
     return [facts.mark_names(sentence, order) for sentence in language.split_sentences(text, order.known)]
 
 
-def _read_sentence(sentence: Words, case: Case, order: Order, issued: str) -> frozenset[str]:
+def _read_sentence(sentence: Words, case: Case, order: KnownOrder, issued: str) -> frozenset[str]:
     """Returns what one sentence does; "given" stands for a voucher that was truly issued and is spoken of."""
     text = sentence.text
     asks = sentence.asks or has_phrase("question", text)

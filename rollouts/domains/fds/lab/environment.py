@@ -57,7 +57,7 @@ class LabTurn(NamedTuple):
     cost: chex.Array  # float32, 1 if a voucher was given
 
 
-class Answer(NamedTuple):
+class CustomerAnswer(NamedTuple):
     """How a dialogue goes on after a turn, but for what chance decides of the message."""
 
     state: LabState  # with the rating rounded down
@@ -125,7 +125,7 @@ def find_outcomes(state: LabState, acts: chex.Array) -> transitions.Outcomes:
     return transitions.find_outcomes(state.customer, state.mood, _name_events(acts))
 
 
-def find_answer(state: LabState, acts: chex.Array, after: Mood, *, max_turns: int = MAX_TURNS) -> Answer:
+def find_answer(state: LabState, acts: chex.Array, after: Mood, *, max_turns: int = MAX_TURNS) -> CustomerAnswer:
     """Finds how a dialogue goes on after a turn that led to the mood `after`, but for what chance decides of it."""
     signal, odds = telling.weigh_answer(state.customer, state.mood, after, _name_events(acts))
     end = transitions.find_end(after)
@@ -137,10 +137,10 @@ def find_answer(state: LabState, acts: chex.Array, after: Mood, *, max_turns: in
         over=(end != ENDS.index("")) | (turns >= max_turns),
         outcome=signal.rating.astype(jnp.float32),
     )
-    return Answer(moved, telling.find_moment(state.mood, after) * (end == 0), signal, odds)
+    return CustomerAnswer(moved, telling.find_moment(state.mood, after) * (end == 0), signal, odds)
 
 
-def hear_answer(answer: Answer, signal: Signal) -> LabState:
+def hear_answer(answer: CustomerAnswer, signal: Signal) -> LabState:
     """Adds what a drawn signal told, of wish, worth and rating, to the state after a turn."""
     stances, hints = _note_told(answer.state, answer.moment, signal)
     return answer.state._replace(stances=stances, hints=hints, outcome=signal.rating.astype(jnp.float32))

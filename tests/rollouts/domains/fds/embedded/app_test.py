@@ -112,7 +112,7 @@ def test_the_user_goes_on_writing_to_an_agent_that_does_not_listen_until_patienc
 
 
 def test_the_judge_scores_the_last_turn():
-    said = [judge.Said("customer", "Spilled!"), judge.Said("agent", "Whatever you say.")]
+    said = [judge.Utterance("customer", "Spilled!"), judge.Utterance("agent", "Whatever you say.")]
     prompt = rubrics.PROCESS.write_prompt(SCENARIO)
 
     def verdict(conversation):
@@ -120,8 +120,8 @@ def test_the_judge_scores_the_last_turn():
         return rubrics.PROCESS.read_answer(app.judge_conversation(messages)).scores
 
     empty = verdict(said)
-    kind = judge.Said("agent", "I am sorry that your food was spilled.")
-    good = verdict([*said, judge.Said("customer", "Hm."), kind])
+    kind = judge.Utterance("agent", "I am sorry that your food was spilled.")
+    good = verdict([*said, judge.Utterance("customer", "Hm."), kind])
     assert good == dict.fromkeys(PRINCIPLES, 1.0)
     assert sum(empty.values()) <= 1.5
     pressed = verdict([said[0], kind._replace(voucher="this turn")])

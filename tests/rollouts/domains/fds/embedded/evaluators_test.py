@@ -206,7 +206,7 @@ def test_whatever_was_said_the_answer_follows_the_rubric(scenario, rubric, turns
     said, voucher = [], "no"
     for first, second, gives in turns:
         voucher = "this turn" if gives and voucher == "no" else "earlier" if voucher != "no" else "no"
-        said.append(judge.Said("agent", f"{first} {second}", voucher))
+        said.append(judge.Utterance("agent", f"{first} {second}", voucher))
     request = [vars(message) for message in judge.write_request(rubric.write_prompt(scenario), said)]
     if rubric is rubrics.COMPENSATION and voucher == "no":
         with pytest.raises(UnreadablePrompt, match="a voucher was issued"):
