@@ -35,7 +35,7 @@ SAME = {
         *("target", "kp", "ki", "kd", "form", "every"),
         *("smoothing", "smoothing_of", "lambda_max", "initial_lambda"),
     ),
-    "train": ("epochs", "final_fraction"),
+    "train": ("minibatches", "epochs", "final_fraction"),
     "episode": ("max_turns",),
     "data": ("difficulty",),
 }

@@ -82,7 +82,8 @@ def train(config: LabConfig, seed: chex.Numeric, start: Actor | None = None) -> 
       start: the policy to begin with, which is the reference as well; cloned from the demonstrator if None.
     """
     start = make_start(config) if start is None else start
-    schedule = _SCHEDULE | {"steps": config.steps * config.epochs, "final_fraction": config.final_fraction}
+    updates = config.steps * config.minibatches * config.epochs
+    schedule = _SCHEDULE | {"steps": updates, "final_fraction": config.final_fraction}
     optimizer = make_optimizer(learning_rate=1.0, **schedule)
 
     def step(carry, now):
@@ -97,8 +98,8 @@ def train(config: LabConfig, seed: chex.Numeric, start: Actor | None = None) -> 
         reference = _score(config, start, batch)
         entropy = actor.measure_entropy(policy, batch.seen, press=config.press)
         skipped = jnp.int32(0)
-        for _ in range(config.epochs):
-            loss = functools.partial(measure_loss, config, batch, advantages, sampled, reference)
+        for part in _divide_batch(config, (batch, advantages, sampled, reference)) * config.epochs:
+            loss = functools.partial(measure_loss, config, *part)
             (value, metrics), gradient = jax.value_and_grad(loss, has_aux=True)(policy)
             norm = optax.global_norm(gradient)
             updates, state = optimizer.update(gradient, momentum, policy)
@@ -174,6 +175,13 @@ def measure_variances(config: LabConfig, rewards: Rewards) -> chex.Array:
     """Returns how far the turns of a batch are from the mean of their group: of what is gained and of the cost, [2]."""
     options = {name: getattr(config, name) for name in ("outcome_weight", "process_weight", "credit", "discount")}
     return compute_variances(rewards.outcome, rewards.process, rewards.cost, rewards.turn_mask, **options)
+
+
+def _divide_batch(config: LabConfig, arrays: tuple) -> list[tuple]:
+    """Divides arrays [B, ...] into the minibatches of a step, in the order of scenarios."""
+    size = config.scenarios // config.minibatches
+    starts = range(0, config.scenarios, size)
+    return [jax.tree.map(lambda x, start=start: x[start : start + size], arrays) for start in starts]
 
 
 def measure_loss(

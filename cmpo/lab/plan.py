@@ -59,7 +59,8 @@ class LabConfig:
     scenarios: int = _choice(12)  # of a step
     dialogues: int = _choice(4)  # of a scenario
     max_turns: int = _choice(15)
-    epochs: int = _choice(1)  # updates with each batch
+    minibatches: int = _choice(1)  # parts of a batch, of whole scenarios, each with its own update
+    epochs: int = _choice(1)  # how often all parts are used
     final_fraction: float = _choice(0.2)  # the cosine of the learning rate ends at this share of its peak
     hidden: int = _choice(32)  # units of the policy's layer
     press: bool = _choice(False)  # may the policy give vouchers that nobody agreed to?
@@ -76,6 +77,10 @@ class LabConfig:
             value = getattr(self, name)
             if type(value) is not int or value < least:
                 raise ValueError(f"{name}: expected a whole number of {least} or more, got {value!r}")
+        if self.scenarios % self.minibatches:
+            raise ValueError(
+                f"minibatches: expected a divisor of the {self.scenarios} scenarios of a step, got {self.minibatches}"
+            )
         if type(self.final_fraction) is not float or not 0 <= self.final_fraction <= 1:
             raise ValueError(f"final_fraction: expected a number from 0.0 to 1.0, got {self.final_fraction!r}")
         if self.dialogues == 1 and advantage.compares_dialogues(self.normalize):
@@ -123,5 +128,5 @@ _ALLOWED = {
     "difficulty": DIFFICULTIES,
     "difficulty_after": ("", *DIFFICULTIES),
 }
-_LEAST = dict.fromkeys(("steps", "scenarios", "dialogues", "max_turns", "epochs", "hidden"), 1)
+_LEAST = dict.fromkeys(("steps", "scenarios", "dialogues", "max_turns", "minibatches", "epochs", "hidden"), 1)
 _LEAST |= {"rests": 0, "change_at": 0}

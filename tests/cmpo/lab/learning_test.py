@@ -119,14 +119,13 @@ def test_the_loss_is_the_trainers(start, batch):
 
 
 def test_a_run_updates_as_the_trainer_does(start):
-    """Step by step: its optimizer and schedule, both epochs of a batch, and the reference that the run began with."""
-    config = dataclasses.replace(
-        SMALL, steps=3, rests=0, epochs=2, scenarios=2, kl_weight=0.5, learning_rate=0.1, final_fraction=0.1
-    )
+    """Step by step: its optimizer and schedule, both epochs of both minibatches, and the reference it began with."""
+    changes = {"minibatches": 2, "epochs": 2, "scenarios": 4, "kl_weight": 0.5, "learning_rate": 0.1}
+    config = dataclasses.replace(SMALL, steps=3, rests=0, final_fraction=0.1, **changes)
     trainer = ml_collections.FrozenConfigDict(tiny()).train
     optimizer = make_optimizer(
         learning_rate=config.learning_rate,
-        steps=config.steps * config.epochs,
+        steps=config.steps * 4,
         weight_decay=0.0,
         final_fraction=0.1,
         **{name: trainer[name] for name in ("warmup_fraction", "max_grad_norm")},
@@ -140,8 +139,9 @@ def test_a_run_updates_as_the_trainer_does(start):
         sampled, reference = (
             actor.score_acts(one, batch.seen, batch.acts, press=config.press) for one in (policy, start)
         )
-        for _ in range(config.epochs):
-            (_, metrics), gradient = differentiate(config, batch, advantages, sampled, reference, policy)
+        for place in (0, 1, 0, 1):
+            part = jax.tree.map(lambda x, place=place: x[2 * place : 2 * place + 2], (batch, advantages, sampled, reference))
+            (_, metrics), gradient = differentiate(config, *part, policy)
             updates, state = optimizer.update(gradient, state, policy)
             policy = optax.apply_updates(policy, updates)
         assert float(found.kl[step]) == pytest.approx(float(metrics["kl"]), rel=1e-2, abs=1e-6)

@@ -39,6 +39,7 @@ from configs import fds
         ({"outcome_weight": math.inf}, "outcome_weight: expected a finite number"),
         ({"learning_rate": 1e39}, "learning_rate: expected a finite number"),
         ({"target": np.float32("nan")}, "target: expected a finite number"),
+        ({"minibatches": 5}, "minibatches: expected a divisor of the 12 scenarios of a step, got 5"),
         ({"dialogues": 1}, "dialogues: expected 2 or more where turns are compared by 'center', got 1"),
         ({"dialogues": 1, "normalize": "turn"}, "dialogues: expected 2 or more where turns are compared by 'turn'"),
         ({"smoothing": 0.0}, "smoothing: expected 0 < smoothing <= 1"),
