@@ -37,6 +37,7 @@ _SMALL = {  # a model of a million parameters, on a laptop
     "pid.ki": 0.1,
     "pid.initial_lambda": 1.0,  # from 0, a policy forgets in ten steps how to do without vouchers
     "train.learning_rate": 2.5e-4,
+    "train.minibatches": 6,  # of two scenarios: more updates for the same work, docs/pid.md
     "train.final_fraction": 0.02,  # the less a policy walks in the end, the nearer it stays to its budget: docs/pid.md
     "train.rl_steps": 60,
 }
@@ -78,6 +79,7 @@ _SMOKE = {
     "train.sft_steps": 8,
     "train.rl_steps": 4,
     "train.scenarios_per_step": 4,
+    "train.minibatches": 2,
     "train.checkpoint_every": 4,
     "engine.slots": 16,
     "eval.scenarios": 16,

@@ -21,7 +21,7 @@ def _choice(default: Any) -> Any:
 @dataclasses.dataclass(frozen=True)
 class LabConfig:
     """What a run is set to; names are those of the trainer's config, and defaults those of configs/fds.py, as far as it
-    has them. The learning rate with its end and the gains are others, as the policy is.
+    has them. The learning rate with its end, the minibatches and the gains are others, as the policy is.
 
     A pytree. The numbers may be arrays under `vmap`; every other value is static, and another one compiles anew. With
     kp, ki and kd of 0 lambda stays at `initial_lambda`.

@@ -43,6 +43,7 @@ def tiny(variant="", **changes):
             "train.rl_steps": 2,
             "train.scenarios_per_step": 2,
             "train.checkpoint_every": 1,
+            "train.minibatches": 1,
             "train.final_fraction": 0.2,
             "train.micro_rows": 1,
             "train.keep_checkpoints": 4,
