@@ -1,7 +1,10 @@
 """Makes the runs of a sweep, as many at a time as there are jobs, each as processes of its own."""
 
 import concurrent.futures
+import contextlib
+import os
 import pathlib
+import queue
 import shutil
 import signal
 import subprocess
@@ -18,6 +21,9 @@ RESULT = "evaluation_policy.json"
 class Runner:
     """Runs what is planned in `workdir`: starts/ holds what runs share, runs/ the runs. What is done is not done again.
 
+    Each job has CPUs of its own, as far as there are enough: processes that compute on the same ones wait for each
+    other.
+
     A context manager: on leaving, what is still running is asked to save and stop, and waited for.
     """
 
@@ -31,6 +37,9 @@ class Runner:
     ):
         self.workdir, self.evaluation_seeds, self._python = workdir, evaluation_seeds, python
         self._pool = concurrent.futures.ThreadPoolExecutor(jobs)
+        self._shares: queue.SimpleQueue[set[int]] = queue.SimpleQueue()  # the CPUs of jobs that are not at work
+        for share in divide_cpus(jobs):
+            self._shares.put(share)
         self._children: set[subprocess.Popen] = set()
         self._guard, self._stopping = threading.Lock(), False
 
@@ -96,6 +105,14 @@ class Runner:
 
     def _call(self, module: str, arguments: Sequence[str], *others: str) -> str:
         """Runs a command to its end. Returns the last line of its errors if it failed, else ""."""
+        share = self._shares.get()
+        try:
+            return self._call_on(share, module, arguments, *others)
+        finally:
+            self._shares.put(share)
+
+    def _call_on(self, share: set[int], module: str, arguments: Sequence[str], *others: str) -> str:
+        """Does what `_call` says on a share of the CPUs."""
         with self._guard:
             if self._stopping:
                 return "stopped"
@@ -108,6 +125,9 @@ class Runner:
                 pass_fds=(self._held,),  # so that what outlives this process still holds its lock
             )
             self._children.add(child)
+            if share:
+                with contextlib.suppress(ProcessLookupError):  # it has ended already
+                    os.sched_setaffinity(child.pid, share)  # the threads that it starts have its CPUs
         _, said = child.communicate()
         with self._guard:
             self._children.discard(child)
@@ -115,6 +135,15 @@ class Runner:
             return ""
         lines = said.replace("\r", "\n").strip().splitlines()
         return lines[-1] if lines else f"exit status {child.returncode}"
+
+
+def divide_cpus(jobs: int) -> list[set[int]]:
+    """Divides the CPUs that this process may use into a share for each job.
+
+    Shares are empty, for any CPU, where there are fewer CPUs than jobs or the system cannot bind processes to them.
+    """
+    allowed = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    return [set(allowed[job::jobs]) if len(allowed) >= jobs else set() for job in range(jobs)]
 
 
 def _wait_for_each(futures: Mapping[str, concurrent.futures.Future]) -> dict[str, str]:

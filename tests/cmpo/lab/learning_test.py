@@ -140,7 +140,9 @@ def test_a_run_updates_as_the_trainer_does(start):
             actor.score_acts(one, batch.seen, batch.acts, press=config.press) for one in (policy, start)
         )
         for place in (0, 1, 0, 1):
-            part = jax.tree.map(lambda x, place=place: x[2 * place : 2 * place + 2], (batch, advantages, sampled, reference))
+            part = jax.tree.map(
+                lambda x, place=place: x[2 * place : 2 * place + 2], (batch, advantages, sampled, reference)
+            )
             (_, metrics), gradient = differentiate(config, *part, policy)
             updates, state = optimizer.update(gradient, state, policy)
             policy = optax.apply_updates(policy, updates)

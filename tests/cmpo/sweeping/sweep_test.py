@@ -1,5 +1,6 @@
 """Sweeps: what is planned, what is shared, what is done once, and what is said of those that fail."""
 
+import contextlib
 import json
 import os
 import pathlib
@@ -15,7 +16,7 @@ import pytest
 from cmpo import sweep
 from cmpo.run import lock, schema
 from cmpo.sweeping import plan, table
-from cmpo.sweeping.runner import RESULT, Runner
+from cmpo.sweeping.runner import RESULT, Runner, divide_cpus
 from cmpo.training import build
 from configs import ablations
 from rollouts import domains
@@ -155,6 +156,36 @@ def test_stopped_amid_its_runs_it_goes_on(tmp_path):
     with runner(tmp_path) as again:
         assert again.run_all(runs) == {}
     assert all((tmp_path / "runs" / run.name / RESULT).exists() for run in runs)
+
+
+def test_cpus_are_divided_among_jobs(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 2, 3, 5, 7}, raising=False)
+    assert divide_cpus(1) == [{0, 2, 3, 5, 7}]
+    assert divide_cpus(2) == [{0, 3, 7}, {2, 5}]
+    assert divide_cpus(6) == [set()] * 6
+    monkeypatch.delattr(os, "sched_getaffinity")
+    assert divide_cpus(2) == [set(), set()]
+
+
+@pytest.mark.skipif(len(divide_cpus(2)[1]) == 0, reason="two CPUs or more")
+def test_what_runs_at_a_time_has_cpus_of_its_own(tmp_path):
+    runs, seen = plan.plan_runs(GRID, 1, ["cmpo", "grpo"]), []
+    (tmp_path / "wait").touch()
+
+    def look():
+        end = time.monotonic() + 300
+        while time.monotonic() < end and seen not in (divide_cpus(2), divide_cpus(2)[::-1]):
+            time.sleep(0.05)
+            with contextlib.suppress(ProcessLookupError):  # the start has just ended
+                seen[:] = [os.sched_getaffinity(child.pid) for child in list(made._children)]
+        (tmp_path / "wait").unlink()
+
+    with runner(tmp_path, jobs=2) as made:
+        looking = threading.Thread(target=look)
+        looking.start()
+        assert made.run_all(runs) == {}
+        looking.join()
+    assert len(seen) == 2 and not seen[0] & seen[1]
 
 
 SWEEP = """
