@@ -205,10 +205,11 @@ def run() -> None:
 
 
 def write_result(out: pathlib.Path, found: Mapping[str, Any], played: Sequence[EvaluatedDialogue]) -> pathlib.Path:
-    """Writes a result, whole or not at all, and the dialogues beside it; returns their path. Raises OSError."""
-    files.replace_file(out, json.dumps(found, indent=2, allow_nan=False) + "\n")
+    """Writes the dialogues and then the result, whole or not at all; returns the path of the first. Raises OSError."""
     transcripts, costs = out.with_suffix(".transcripts.jsonl"), domains.load(found["config"]).costs
     write_lines(transcripts, [{"seed": one.seed, **to_transcript(one.dialogue, costs)} for one in played])
+    # Last, as a sweep takes it for the end of an evaluation.
+    files.replace_file(out, json.dumps(found, indent=2, allow_nan=False) + "\n")
     return transcripts
 
 

@@ -210,9 +210,17 @@ def test_a_result_that_finds_no_room_leaves_the_old_one(tmp_path):
     found, out = evaluate.compose_result(config, "x", played), tmp_path / "evaluation_x.json"
     evaluate.write_result(out, found, played)
     before = out.read_bytes()
-    with full_disk(), pytest.raises(OSError, match="evaluation_x.json"):
+    with full_disk(), pytest.raises(OSError, match="evaluation_x."):
         evaluate.write_result(out, found | {"agent": "y"}, played)
     assert out.read_bytes() == before and json.loads(before)["agent"] == "x"
+
+
+def test_whoever_finds_a_result_finds_its_dialogues(tmp_path, monkeypatch):
+    played, _, config = remote(lambda messages: TURN)
+    found, out, written = evaluate.compose_result(config, "x", played), tmp_path / "evaluation_x.json", []
+    replace_file = files.replace_file
+    monkeypatch.setattr(files, "replace_file", lambda path, text: written.append(path) or replace_file(path, text))
+    assert [evaluate.write_result(out, found, played), out] == written
 
 
 def test_room_is_made_before_anybody_is_asked(tmp_path):
