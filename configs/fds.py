@@ -2,8 +2,8 @@
 
 Default: a language model of a million parameters against the embedded user and judge, on a laptop.
   command   python -m cmpo.main --config=configs/fds.py --workdir=runs/fds      (or: make train)
-  hardware  2 CPU cores; a step takes 10 s, and on one of the cores the whole takes less than 20 minutes
-  result    satisfaction 2.6 with vouchers for 29 to 33 %, 99 % finished; the best that reads has 2.8 there
+  hardware  a CPU; on one core a step takes 12 to 16 s, and the whole about 16 minutes
+  result    satisfaction 2.6 with vouchers for 29 to 34 %, 99 % finished; the best that reads has 2.8 there
 Variants, joined by commas after a colon, e.g. `configs/fds.py:smoke` or `configs/fds.py:algo=grpo,difficulty=normal`:
   new                   a new model, which learns from more demonstrations first: an hour
   smoke                 the whole loop with a new model in about a minute, too short to learn; with a model=, its fewest
