@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import scipy.stats
 
+from benchmarks.estimators import LEAST
 from cmpo.cli import command
 from cmpo.evaluation import tables
 from cmpo.lab import grids
@@ -25,7 +26,6 @@ from cmpo.lab.grids import Finding, Grid
 from cmpo.lab.plan import LabConfig
 
 RESTS = 40
-LEAST = 0.05  # vouchers a dialogue; with fewer, what could be gained is too little for a share of it to say much
 SAME = {
     "algo": (
         *("normalize", "credit", "price_scale", "discount", "outcome_weight", "process_weight"),
