@@ -24,6 +24,7 @@ from cmpo.evaluation import tables
 from cmpo.lab import grids
 from cmpo.lab.grids import Finding, Grid
 from cmpo.lab.plan import LabConfig
+from cmpo.run import files
 
 RESTS = 40
 SAME = {
@@ -54,7 +55,7 @@ def read_lines(workdir: pathlib.Path) -> dict[str, tuple[dict[str, Any], Served]
     found = {}
     for line in json.loads((workdir / "sweep.json").read_text()):
         if line["runs"]:
-            config = json.loads((workdir / "runs" / f"{line['label']}_0" / "config.json").read_text())
+            config = files.read_object(workdir / "runs" / f"{line['label']}_0" / "config.json")
             share = line["mean"]["gain_share"]
             found[line["label"]] = config, Served(line["mean"]["voucher_rate"], math.nan if share is None else share)
     return found

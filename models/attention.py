@@ -287,7 +287,7 @@ def cached_attention(
     """
     chex.assert_rank([q, k_cache, v_cache], [4, 6, 6])
     arrays = q, k_cache, v_cache, layer, positions, lengths, slots, window
-    if whole is None and q.shape[1] == 1 and k_cache.shape[1] > 1:
+    if whole is None and q.shape[1] == 1:
         by_used, by_all = (functools.partial(_attend_cached, choice) for choice in (False, True))
         return jax.lax.platform_dependent(*arrays, cpu=by_used, default=by_all)
     return _attend_cached(bool(whole), *arrays)

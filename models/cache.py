@@ -58,7 +58,7 @@ def init(
     if capacity > config.max_positions:
         raise ValueError(f"capacity {capacity} exceeds the model's max_positions {config.max_positions}")
     size = min(block or (128 if jax.default_backend() == "cpu" else 512), capacity)
-    heads, dim = (config.num_layers, -(-capacity // size), slots, config.num_kv_heads), config.head_dim
+    heads, dim = (config.num_layers, _count_blocks(capacity, size), slots, config.num_kv_heads), config.head_dim
     shapes = (*heads, dim, size), (*heads, size, dim)
     return KVCache(
         *(jnp.zeros(shape, dtype or config.dtype, device=sharding) for shape in shapes), jnp.zeros(slots, jnp.int32)
@@ -72,7 +72,7 @@ def room(cache: KVCache) -> int:
 
 def take_tokens(cache: KVCache, slot: jax.Array, size: int) -> tuple[jax.Array, jax.Array]:
     """Returns the keys [L, n, K, D, P] and values [L, n, K, P, D] of the n blocks with a slot's first `size` tokens."""
-    count = -(-size // cache.v.shape[4])
+    count = _count_blocks(size, cache.v.shape[4])
     # A gather reads only the shard that holds the slot; for a slice, the partitioner would gather all slots first.
     return tuple(jnp.take(x[:, :count], slot[None], axis=2, mode="clip")[:, :, 0] for x in (cache.k, cache.v))
 
@@ -100,5 +100,10 @@ def put_slots(cache: KVCache, slots: jax.Array, taken: KVCache) -> KVCache:
 def grow_slots(cache: KVCache, capacity: int) -> KVCache:
     """Returns the same cache with blocks for `capacity` tokens in each slot."""
     _, count, _, _, size, _ = cache.v.shape
-    more = [(0, 0), (0, -(-capacity // size) - count), *[(0, 0)] * 4]
+    more = [(0, 0), (0, _count_blocks(capacity, size) - count), *[(0, 0)] * 4]
     return cache._replace(k=jnp.pad(cache.k, more), v=jnp.pad(cache.v, more))
+
+
+def _count_blocks(tokens: int, size: int) -> int:
+    """Returns how many blocks of `size` positions hold so many tokens."""
+    return -(-tokens // size)

@@ -9,6 +9,7 @@ from benchmarks import prediction
 from benchmarks.prediction import Served
 from cmpo.lab.grids import Finding
 from cmpo.lab.plan import LabConfig
+from cmpo.sweeping.plan import plan_runs
 from configs import ablations, fds
 
 
@@ -37,13 +38,8 @@ def test_without_a_controller_the_price_stays():
 
 
 def test_all_lines_of_the_budgets_can_be_predicted():
-    for line in ablations.get_config("budgets").runs.values():
-        changes = [change.partition("=") for change in line["changes"]]
-        config = fds.get_config(line["variant"])
-        known = {name: value for name, _, value in changes}
-        text = {name: value if name == "algo.credit" else json.loads(value.lower()) for name, value in known.items()}
-        config.update_from_flattened_dict(text)
-        assert prediction.translate_config(config.to_dict(), 0.01).steps == config.train.rl_steps
+    for run in plan_runs(ablations.get_config("budgets"), 1):
+        assert prediction.translate_config(run.config.to_dict(), 0.01).steps == run.config.train.rl_steps
 
 
 @pytest.mark.parametrize(("order", "expected"), [((0.1, 0.2, 0.4, 0.6), "1.00"), ((0.6, 0.4, 0.2, 0.1), "-1.00")])
